@@ -1,0 +1,135 @@
+/**
+ * mod_pgpool: PostgreSQL connections for the handlers of an Apache httpd.
+ *
+ * Model.  Each httpd child keeps named pools of libpq connections.  A handler
+ * asks for a connection when it needs one and gets a plain PGconn, pinned to
+ * its request: every further ask in the same request, in its subrequests,
+ * after its internal redirects and in its ErrorDocument gives the same one.
+ * Asks from different requests never share one.
+ *
+ * Ownership.  The PGconn belongs to the pool; the handler borrows it.  Never
+ * call PQfinish() or PQreset() on it, never keep it beyond the request, and
+ * never pass it to another thread while the request's own thread uses it.  It
+ * goes back by itself when the request ends, whatever its outcome; an open or
+ * failed transaction is rolled back then, so commit what is to stay.  The
+ * connection is in autocommit mode, as libpq's are: say BEGIN for more.
+ *
+ * Threads.  Every function may be called on any thread of a child, but the
+ * functions that take a request_rec only on the thread that works on that
+ * request.  None may be called in the parent process.
+ *
+ * Errors.  A function that can fail returns one of the PGPOOL_E codes below;
+ * the cause (SQLSTATE, the server's words, the time waited) is in the error log
+ * and in the note "pgpool-error" of the request.  A handler usually ends with
+ * `return pgpool_http_status(r, rv);`.
+ *
+ * Everything is an APR optional function, so a module that uses them loads
+ * whether or not mod_pgpool is there.  Look them up once, in an
+ * optional_fn_retrieve hook:
+ *
+ *     static APR_OPTIONAL_FN_TYPE(pgpool_acquire) *acquire;
+ *     ...
+ *     acquire = APR_RETRIEVE_OPTIONAL_FN(pgpool_acquire);
+ *
+ * mod_pgpool_query.c is a complete example.
+ */
+#ifndef MOD_PGPOOL_H
+#define MOD_PGPOOL_H
+
+#include <httpd.h>
+#include <apr_errno.h>
+#include <apr_hooks.h>
+#include <apr_optional.h>
+#include <apr_optional_hooks.h>
+#include <libpq-fe.h>
+
+/** All connections stayed lent until PgPoolAcquireTimeout.  HTTP 503. */
+#define PGPOOL_EEXHAUSTED (APR_OS_START_USERERR + 7301)
+/** The server cannot be reached or refuses us, or a hook refused.  HTTP 503. */
+#define PGPOOL_EUNAVAIL (APR_OS_START_USERERR + 7302)
+/** This request's pinned connection died.  Whatever was not committed is gone;
+ *  the next acquire gives a fresh connection.  HTTP 503. */
+#define PGPOOL_ELOST (APR_OS_START_USERERR + 7303)
+/** No pool of that name is configured for this server.  HTTP 500. */
+#define PGPOOL_ENOPOOL (APR_OS_START_USERERR + 7304)
+/** This child is going away and gives out no more connections.  HTTP 503. */
+#define PGPOOL_ESTOPPING (APR_OS_START_USERERR + 7305)
+
+/**
+ * Borrow a connection for the request, or get again the one it has.
+ *
+ * May block up to PgPoolAcquireTimeout.  A request that failed is answered the
+ * same for the next second without waiting again; ELOST is said once.
+ *
+ * @param r     any request of the family; the pin sits on the initial one
+ * @param pool  the pool's name; NULL: the directory's PgPoolUse, else "default"
+ * @param conn  set on success only; borrowed until pgpool_release() or the
+ *              request's end
+ * @return APR_SUCCESS, PGPOOL_EEXHAUSTED, PGPOOL_EUNAVAIL, PGPOOL_ELOST,
+ *         PGPOOL_ENOPOOL or PGPOOL_ESTOPPING
+ */
+APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_acquire,
+                        (request_rec *r, const char *pool, PGconn **conn));
+
+/**
+ * Give the request's connection back before the request ends.  Never blocks on
+ * the network.  Do it before writing a large response: the reader may be slow.
+ *
+ * After it the old PGconn is not yours, in no part of the request; results
+ * (PGresult) stay yours.  The next acquire is a new pin.  Without a pin it does
+ * nothing.
+ *
+ * @param pool  as in pgpool_acquire()
+ */
+APR_DECLARE_OPTIONAL_FN(void, pgpool_release, (request_rec *r, const char *pool));
+
+/**
+ * Borrow a connection without a request, e.g. in a thread of your own.
+ *
+ * @param s     the server whose pools are meant
+ * @param pool  the pool's name; NULL: the server's PgPoolUse, else "default"
+ * @param p     the lease ends when this pool is cleared or destroyed, if
+ *              pgpool_close() did not end it before; only this thread may use
+ *              p during the call
+ * @param conn  set on success only
+ * @return as pgpool_acquire(), but never PGPOOL_ELOST
+ */
+APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_open,
+                        (server_rec *s, const char *pool, apr_pool_t *p, PGconn **conn));
+
+/**
+ * Give back what pgpool_open() gave, on the thread that owns its apr_pool_t.
+ * Never blocks on the network.  NULL is ignored.
+ */
+APR_DECLARE_OPTIONAL_FN(void, pgpool_close, (PGconn *conn));
+
+/**
+ * The HTTP status for a status of pgpool_acquire(): OK for APR_SUCCESS, else
+ * 503 or 500 as the codes say (500 for codes that are not ours).  Sets
+ * Retry-After on a 503.
+ */
+APR_DECLARE_OPTIONAL_FN(int, pgpool_http_status, (request_rec *r, apr_status_t rv));
+
+/** One line of English for a status; a constant, never NULL. */
+APR_DECLARE_OPTIONAL_FN(const char *, pgpool_strerror, (apr_status_t rv));
+
+/**
+ * @defgroup hooks Hooks
+ *
+ * Register with APR_OPTIONAL_HOOK(pgpool, connect, fn, NULL, NULL,
+ * APR_HOOK_MIDDLE), likewise attach.  All are run, on the thread that asked;
+ * each returns OK, DECLINED or an error.  After an error the acquire fails with
+ * PGPOOL_EUNAVAIL and the connection is closed.  A hook must leave no
+ * transaction open.
+ * @{
+ */
+#define PGPOOL_DECLARE(type) type
+
+/** The first time that a new physical connection is given out. */
+APR_DECLARE_EXTERNAL_HOOK(pgpool, PGPOOL, int, connect, (const char *pool, PGconn *conn))
+/** Each time that a connection is pinned to a request (the initial one). */
+APR_DECLARE_EXTERNAL_HOOK(pgpool, PGPOOL, int, attach,
+                          (request_rec *r, const char *pool, PGconn *conn))
+/** @} */
+
+#endif
