@@ -1,0 +1,99 @@
+# mod_pgpool.  make | run | test | bench | install [DESTDIR=] | clean
+#
+#   APXS=/path/apxs    builds for that httpd
+#   SANITIZE=thread    (or address) builds and tests an instrumented variant beside the plain one
+#
+# Plain make fed by the httpd's own apxs, without libtool: that gives -j, header dependencies
+# and sanitizer builds.
+
+ask        = $(shell $(1) 2>/dev/null)
+APXS      := $(or $(APXS),$(call ask,command -v apxs),$(call ask,command -v apxs2))
+PG_CONFIG ?= pg_config
+BUILD     ?= .build$(patsubst thread,/tsan,$(SANITIZE:address=/asan))
+CFLAGS    ?= -O2 -g
+
+httpd_include := $(call ask,$(APXS) -q INCLUDEDIR)
+httpd_modules := $(call ask,$(APXS) -q LIBEXECDIR)
+apr_include   := $(call ask,$(APXS) -q APR_INCLUDEDIR)
+apr_cppflags  := $(call ask,$(APXS) -q EXTRA_CPPFLAGS)
+apr_libs      := $(call ask,$(call ask,$(APXS) -q APR_CONFIG) --link-ld)
+pq_include    := $(call ask,$(PG_CONFIG) --includedir)
+pq_libs       := -L$(call ask,$(PG_CONFIG) --libdir) -lpq
+check_cflags  := $(call ask,pkg-config --cflags check)
+check_libs    := $(call ask,pkg-config --libs check)
+
+# httpd's idiom has hooks with parameters that go unused and tables whose last fields are left out.
+flags := -std=gnu11 -pthread -fPIC -fvisibility=hidden -Wall -Wextra -Wmissing-prototypes \
+         -Wno-unused-parameter -Wno-missing-field-initializers \
+         $(SANITIZE:%=-fsanitize=% -fno-omit-frame-pointer)
+
+objects     = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
+core       := $(BUILD)/libpgpcore.a
+modules    := $(BUILD)/mod_pgpool.so $(BUILD)/mod_pgpool_query.so
+units      := $(patsubst t/unit/%.c,$(BUILD)/t/%,$(wildcard t/unit/test_*.c))
+unit_share := $(filter-out $(BUILD)/t/unit/test_%,$(call objects,t/unit/*.c))
+helpers    := $(patsubst %.c,$(BUILD)/t/%.so,$(notdir $(wildcard t/lib/mod_*.c t/bench/mod_*.c)))
+
+export APXS PG_CONFIG
+export PGPOOL_BUILD = $(BUILD)
+export PGPOOL_SANITIZE = $(SANITIZE)
+
+.PHONY: all tests run test bench in-run in-test in-bench install clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(modules)
+tests: $(modules) $(units) $(helpers)
+
+# The set-up may install the very tools that are asked above, hence a make of its own after it.
+run test bench:
+	t/setup
+	@$(MAKE) --no-print-directory in-$@
+
+in-run: all
+	t/unprivileged t/demo
+in-test: tests
+	t/unprivileged t/run-tests
+in-bench: tests
+	t/unprivileged t/bench/run
+
+install: all
+	install -D -m 644 -t $(DESTDIR)$(httpd_include) mod_pgpool/mod_pgpool.h
+	install -D -m 644 -t $(DESTDIR)$(httpd_modules) $(modules)
+
+clean:
+	rm -rf .build
+
+# The core is built with APR and libpq alone: to include a header of httpd is an error there.
+core_includes := -I$(apr_include) -I$(pq_include)
+includes       = $(core_includes) -Imod_pgpool -I$(httpd_include)
+$(BUILD)/mod_pgpool/core/%.o: includes = $(core_includes)
+$(BUILD)/t/unit/%.o: includes = $(core_includes) -Imod_pgpool/core $(check_cflags)
+
+$(BUILD)/%.o: %.c Makefile
+	$(if $(httpd_include),,$(error apxs is not here: run t/setup, or give APXS=))
+	@mkdir -p $(@D)
+	$(CC) $(flags) $(CPPFLAGS) $(apr_cppflags) $(includes) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(core): $(call objects,mod_pgpool/core/*.c)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+# Without nodelete the address sanitizer cannot name the frames of a module that was unloaded.
+nodelete-address := -Wl,-z,nodelete
+link_module = $(CC) -shared $(flags) $(CFLAGS) $(LDFLAGS) $(nodelete-$(SANITIZE)) -o $@ $^ $(pq_libs)
+
+query_object := $(BUILD)/mod_pgpool/mod_pgpool_query.o
+$(BUILD)/mod_pgpool_query.so: $(query_object)
+	$(link_module)
+$(BUILD)/mod_pgpool.so: $(filter-out $(query_object),$(call objects,mod_pgpool/mod_pgpool*.c)) $(core)
+	$(link_module)
+$(BUILD)/t/mod_%.so: $(BUILD)/t/lib/mod_%.o
+	$(link_module)
+$(BUILD)/t/mod_%.so: $(BUILD)/t/bench/mod_%.o
+	$(link_module)
+
+$(units): $(BUILD)/t/%: $(BUILD)/t/unit/%.o $(unit_share) $(core)
+	$(CC) $(flags) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(check_libs) $(apr_libs) $(pq_libs)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
