@@ -1,0 +1,285 @@
+/**
+ * mod_pgpool_query: a location that answers the rows of an SQL statement as JSON.
+ *
+ *     <LocationMatch "^/accounts/(?<aid>[0-9]+)$">
+ *         SetHandler pgpool-query
+ *         PgPoolQuery "SELECT aid, abalance FROM pgbench_accounts WHERE aid = $1" \
+ *                     "%{env:MATCH_AID}"
+ *     </LocationMatch>
+ *
+ * The body is an array with one object a row, `[]` for no row, always in UTF-8.
+ * PostgreSQL itself builds it, so numbers keep all their digits, and booleans,
+ * nulls, arrays and json stay what they are.  Every expression after the SQL is
+ * an ap_expr string, evaluated for the request and passed as $1, $2, ...: a
+ * value, never a piece of SQL.  An unset variable is an empty string; say
+ * nullif($1, '') for a null.
+ *
+ * GET, HEAD and POST run the statement alike: keep one that writes to POST with
+ * <LimitExcept POST>.  When it fails, the client gets a bare 500 and the error
+ * log SQLSTATE and message.
+ *
+ * Limits.  One statement: SELECT, VALUES, TABLE, or INSERT, UPDATE, DELETE with
+ * RETURNING; without it the server refuses ("does not have a RETURNING
+ * clause").  WITH is fine, but not with a part that writes.  The body is built
+ * in memory, 1 GB at most.
+ *
+ * It is the worked example for authors of handlers as well.  What a handler
+ * does with mod_pgpool is all in answer() and connection_lost().
+ */
+#include <httpd.h>
+#include <http_config.h>
+#include <http_core.h>
+#include <http_log.h>
+#include <http_protocol.h>
+#include <http_request.h>
+#include <ap_expr.h>
+#include <apr_lib.h>
+#include <apr_strings.h>
+
+#include "mod_pgpool.h"
+
+module AP_MODULE_DECLARE_DATA pgpool_query_module;
+
+static APR_OPTIONAL_FN_TYPE(pgpool_acquire) *acquire;
+static APR_OPTIONAL_FN_TYPE(pgpool_release) *release;
+static APR_OPTIONAL_FN_TYPE(pgpool_http_status) *http_status;
+
+/* One PgPoolQuery, immutable once the configuration has been read. */
+typedef struct {
+    const char *statement;   /* the SQL, wrapped so that its one value is the body */
+    ap_expr_info_t **params; /* $1 is params[0] */
+    int nparams;
+    const char *where; /* file:line of the directive, for the log */
+} query_t;
+
+/* A section has a PgPoolQuery of its own, or its parent's, or none. */
+typedef struct {
+    const query_t *query;
+} query_dir_conf;
+
+/* The body is a bytea, which only the binary format hands over as it is. */
+enum { BINARY_FORMAT = 1 };
+
+/*
+ * Configuration
+ */
+
+static void *create_dir_conf(apr_pool_t *p, char *path)
+{
+    return apr_pcalloc(p, sizeof(query_dir_conf));
+}
+
+static void *merge_dir_conf(apr_pool_t *p, void *parent, void *child)
+{
+    const query_dir_conf *section = child;
+
+    return section->query ? child : parent;
+}
+
+static const char *without_terminator(apr_pool_t *p, const char *sql)
+{
+    apr_size_t len = strlen(sql);
+
+    while (len > 0 && (apr_isspace(sql[len - 1]) || sql[len - 1] == ';'))
+        len--;
+    return apr_pstrmemdup(p, sql, len);
+}
+
+/* The SQL stands on lines of its own, so that it may end in a comment, and at
+ * the top level of WITH, where PostgreSQL allows it to write.  `.*` makes it the
+ * row even if there is a column named pgpool_query. */
+static const char *as_json(apr_pool_t *p, const char *sql)
+{
+    return apr_pstrcat(p, "WITH pgpool_query AS (\n", sql,
+                       "\n) SELECT convert_to(coalesce(json_agg(pgpool_query.*)::text, '[]'), "
+                       "'UTF8') FROM pgpool_query",
+                       NULL);
+}
+
+static const char *parse_params(cmd_parms *cmd, query_t *query, char *const exprs[])
+{
+    query->params = apr_palloc(cmd->pool, query->nparams * sizeof(*query->params));
+    for (int i = 0; i < query->nparams; i++) {
+        const char *error;
+
+        query->params[i] = ap_expr_parse_cmd(cmd, exprs[i], AP_EXPR_FLAG_STRING_RESULT, &error,
+                                             NULL);
+        if (error)
+            return apr_psprintf(cmd->pool, "PgPoolQuery: cannot parse \"%s\" ($%d): %s",
+                                exprs[i], i + 1, error);
+    }
+    return NULL;
+}
+
+/* Whether the SQL is right and its $n match the expressions only the server can
+ * tell: it does at the first request. */
+static const char *set_query(cmd_parms *cmd, void *dir_conf, int argc, char *const argv[])
+{
+    query_dir_conf *conf = dir_conf;
+    const char *sql = argc > 0 ? without_terminator(cmd->pool, argv[0]) : "";
+    query_t *query = apr_pcalloc(cmd->pool, sizeof(*query));
+
+    if (!APR_RETRIEVE_OPTIONAL_FN(pgpool_acquire))
+        return "PgPoolQuery needs mod_pgpool: LoadModule pgpool_module is missing";
+    if (!*sql)
+        return "PgPoolQuery: the SQL is empty";
+
+    query->statement = as_json(cmd->pool, sql);
+    query->nparams = argc - 1;
+    query->where = apr_psprintf(cmd->pool, "%s:%d", cmd->directive->filename,
+                                cmd->directive->line_num);
+    conf->query = query;
+    return parse_params(cmd, query, argv + 1);
+}
+
+/*
+ * Request
+ */
+
+/* The values for $1, $2, ...; NULL after an error, which httpd has logged. */
+static const char **evaluate_params(request_rec *r, const query_t *query)
+{
+    const char **values = apr_palloc(r->pool, query->nparams * sizeof(*values));
+
+    for (int i = 0; i < query->nparams; i++) {
+        const char *error;
+
+        values[i] = ap_expr_str_exec(r, query->params[i], &error);
+        if (error)
+            return NULL;
+    }
+    return values;
+}
+
+/* The cause is for the log alone: it may quote SQL or data. */
+static int statement_failed(request_rec *r, const query_t *query, const PGconn *conn,
+                            const PGresult *result)
+{
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
+                  "PGP2002: PgPoolQuery at %s: SQLSTATE %s: %s (backend %d)", query->where,
+                  sqlstate ? sqlstate : "none", message ? message : PQerrorMessage(conn),
+                  PQbackendPID(conn));
+    return HTTP_INTERNAL_SERVER_ERROR;
+}
+
+/* The next ask tells mod_pgpool and gets the status that says so.  The statement
+ * may have been committed, so it is not for us to repeat it. */
+static int connection_lost(request_rec *r, const query_t *query, PGconn *conn)
+{
+    const char *message = PQerrorMessage(conn);
+
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
+                  "PGP2003: PgPoolQuery at %s: the connection died: %.*s", query->where,
+                  (int)strcspn(message, "\n"), message);
+    return http_status(r, acquire(r, NULL, &conn));
+}
+
+static apr_status_t clear_result(void *result)
+{
+    PQclear(result);
+    return APR_SUCCESS;
+}
+
+/* A pool bucket sends the result's memory without a copy, and copies it only if
+ * the request ends first, as a subrequest does. */
+static int send_json(request_rec *r, const PGresult *result)
+{
+    apr_bucket_alloc_t *alloc = r->connection->bucket_alloc;
+    apr_bucket_brigade *brigade = apr_brigade_create(r->pool, alloc);
+    apr_size_t len = PQgetlength(result, 0, 0);
+    apr_bucket *body = apr_bucket_pool_create(PQgetvalue(result, 0, 0), len, r->pool, alloc);
+    apr_status_t rv;
+
+    APR_BRIGADE_INSERT_TAIL(brigade, body);
+    APR_BRIGADE_INSERT_TAIL(brigade, apr_bucket_eos_create(alloc));
+    ap_set_content_type(r, "application/json");
+    ap_set_content_length(r, len);
+    rv = ap_pass_brigade(r->output_filters, brigade);
+    return rv == APR_SUCCESS || r->connection->aborted ? OK : AP_FILTER_ERROR;
+}
+
+/* Borrow a connection, run the statement, give the connection back, write. */
+static int answer(request_rec *r, const query_t *query, const char *const *values)
+{
+    PGresult *result;
+    PGconn *conn;
+    apr_status_t rv = acquire(r, NULL, &conn);
+
+    if (rv != APR_SUCCESS)
+        return http_status(r, rv);
+
+    result = PQexecParams(conn, query->statement, query->nparams, NULL, values, NULL, NULL,
+                          BINARY_FORMAT);
+    apr_pool_cleanup_register(r->pool, result, clear_result, apr_pool_cleanup_null);
+    if (PQresultStatus(result) != PGRES_TUPLES_OK)
+        return PQstatus(conn) == CONNECTION_OK ? statement_failed(r, query, conn, result)
+                                               : connection_lost(r, query, conn);
+
+    /* A client that reads slowly must not hold a connection while it does.  In a
+     * subrequest the connection is also the parent's, who may be in the middle
+     * of a transaction, so there it is not ours to give back. */
+    if (!r->main)
+        release(r, NULL);
+    return send_json(r, result);
+}
+
+static int query_handler(request_rec *r)
+{
+    const query_dir_conf *conf = ap_get_module_config(r->per_dir_config, &pgpool_query_module);
+    const query_t *query = conf->query;
+    const char **values;
+    int status;
+
+    if (strcmp(r->handler, "pgpool-query") != 0)
+        return DECLINED;
+    if (!query) {
+        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP2001: no PgPoolQuery for %s", r->uri);
+        return HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ap_allow_standard_methods(r, REPLACE_ALLOW, M_GET, M_POST, -1);
+    if (r->method_number != M_GET && r->method_number != M_POST)
+        return HTTP_METHOD_NOT_ALLOWED;
+
+    /* Everything that may wait for the client comes before the connection is
+     * borrowed or after it was given back. */
+    if ((status = ap_discard_request_body(r)) != OK)
+        return status;
+    if (!(values = evaluate_params(r, query)))
+        return HTTP_INTERNAL_SERVER_ERROR;
+    return answer(r, query, values);
+}
+
+/*
+ * Module
+ */
+
+static void retrieve_optional_fns(void)
+{
+    acquire = APR_RETRIEVE_OPTIONAL_FN(pgpool_acquire);
+    release = APR_RETRIEVE_OPTIONAL_FN(pgpool_release);
+    http_status = APR_RETRIEVE_OPTIONAL_FN(pgpool_http_status);
+}
+
+static void register_hooks(apr_pool_t *p)
+{
+    ap_hook_optional_fn_retrieve(retrieve_optional_fns, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_handler(query_handler, NULL, NULL, APR_HOOK_MIDDLE);
+}
+
+static const command_rec directives[] = {
+    AP_INIT_TAKE_ARGV("PgPoolQuery", set_query, NULL, ACCESS_CONF,
+                      "an SQL statement, and an expression for each of its parameters"),
+    {.name = NULL},
+};
+
+__attribute__((visibility("default"))) AP_DECLARE_MODULE(pgpool_query) = {
+    STANDARD20_MODULE_STUFF,
+    .create_dir_config = create_dir_conf,
+    .merge_dir_config = merge_dir_conf,
+    .cmds = directives,
+    .register_hooks = register_hooks,
+};
