@@ -1,0 +1,656 @@
+/**
+ * mod_pgpool_probe: a handler for tests that drives mod_pgpool's API as the URL
+ * says and tells what it saw.
+ *
+ *     SetHandler pgpool-probe
+ *     GET /probe?acquire&sql=select+1&again&release&acquire=other
+ *
+ * The query string is a list of commands, run from left to right, separated by
+ * `&`, with an argument after `=` (URL-encoded).  Each writes `key=value` lines.
+ * What a request has written before it redirects or fails is carried over to the
+ * probe that answers instead of it.
+ *
+ *   acquire[=pool]   pgpool_acquire: status, and pid, waited (microseconds)
+ *   again            acquire of the same pool once more: again (status), same (0, 1)
+ *   release[=pool]   pgpool_release: released
+ *   open[=pool]      pgpool_open on a pool of the request's: status, pid
+ *   close            pgpool_close: closed
+ *   destroy          destroys the pool that open used: destroyed
+ *   httpstatus       pgpool_http_status of the last status becomes the response's
+ *   strerror         pgpool_strerror of the last status: strerror
+ *   notes            the pgpool- notes: note.NAME, and initial.NAME of the initial request
+ *   hooks            how often the hooks ran in this child: connect, attach, child
+ *
+ * On the connection of the last acquire or open (`noconn=COMMAND` without one):
+ *
+ *   pid              pid
+ *   sql=SQL          PQexec: result, value (first row and column), sqlstate
+ *   state            conn, tx, pipeline, nonblocking, busy, processor (own, other)
+ *   send=SQL         PQsendQuery, and leaves the results there: sent
+ *   single=SQL       the same in single row mode, reads one row: result, value
+ *   copyin=SQL       PQexec of a COPY FROM STDIN and leaves it there: result, ...
+ *   copyout=SQL      likewise COPY TO STDOUT
+ *   pipeline[=SQL]   enters pipeline mode, sends SQL without a sync: pipeline
+ *   nonblocking      PQsetnonblocking: nonblocking
+ *   notice           sets a notice processor whose argument dies with the request
+ *   trace            PQtrace into a file that is closed with the request
+ *
+ * On the request:
+ *
+ *   sleep=SECONDS    keeps the thread
+ *   touch=PATH       creates a file: touched
+ *   hold=PATH        waits until the file exists, 30 s at most: held (1, or 0 if it never did)
+ *   write=BYTES      writes that many bytes
+ *   subreq=URI       runs it as a subrequest, its output stands in this response
+ *   redirect=URI     internal redirect, ends the list
+ *   fail=STATUS      returns this HTTP status, ends the list
+ *   abort            as if the client had gone, ends the list
+ *
+ * `PgPoolProbeHook connect|attach count|fail|begin` (server config) says what our
+ * hook of that name does: count only (the default), fail, or leave a transaction
+ * open.
+ */
+#include <httpd.h>
+#include <http_config.h>
+#include <http_core.h>
+#include <http_log.h>
+#include <http_protocol.h>
+#include <http_request.h>
+#include <apr_atomic.h>
+#include <apr_strings.h>
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "mod_pgpool.h"
+
+module AP_MODULE_DECLARE_DATA pgpool_probe_module;
+
+static APR_OPTIONAL_FN_TYPE(pgpool_acquire) *acquire;
+static APR_OPTIONAL_FN_TYPE(pgpool_release) *release;
+static APR_OPTIONAL_FN_TYPE(pgpool_open) *open_conn;
+static APR_OPTIONAL_FN_TYPE(pgpool_close) *close_conn;
+static APR_OPTIONAL_FN_TYPE(pgpool_http_status) *http_status;
+static APR_OPTIONAL_FN_TYPE(pgpool_strerror) *strerror_of;
+
+typedef struct {
+    request_rec *r;
+    apr_bucket_brigade *out; /* not yet passed on */
+    const char *pool;        /* of the last acquire */
+    PGconn *conn;            /* of the last acquire or open */
+    apr_pool_t *lease;       /* of the last open */
+    apr_status_t rv;         /* of the last acquire or open */
+} probe_t;
+
+/* A command goes on with the next one, or ends the list with what the handler
+ * is to return. */
+enum { NEXT = 1 };
+typedef int (*command_fn)(probe_t *probe, const char *arg);
+
+typedef struct {
+    const char *name;
+    command_fn run;
+    int needs_conn;
+} command_t;
+
+__attribute__((format(printf, 2, 3))) static void tell(probe_t *probe, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    apr_brigade_vprintf(probe->out, NULL, NULL, format, args);
+    va_end(args);
+    apr_brigade_putc(probe->out, NULL, NULL, '\n');
+}
+
+/* From here on the response has begun: it can fail or redirect no more. */
+static void flush_output(probe_t *probe)
+{
+    ap_pass_brigade(probe->r->output_filters, probe->out);
+    apr_brigade_cleanup(probe->out);
+}
+
+/*
+ * Borrowing
+ */
+
+static const char *status_name(apr_pool_t *p, apr_status_t rv)
+{
+    switch (rv) {
+    case APR_SUCCESS:
+        return "0";
+    case PGPOOL_EEXHAUSTED:
+        return "EEXHAUSTED";
+    case PGPOOL_EUNAVAIL:
+        return "EUNAVAIL";
+    case PGPOOL_ELOST:
+        return "ELOST";
+    case PGPOOL_ENOPOOL:
+        return "ENOPOOL";
+    case PGPOOL_ESTOPPING:
+        return "ESTOPPING";
+    default:
+        return apr_itoa(p, rv);
+    }
+}
+
+static void tell_borrowed(probe_t *probe, apr_time_t started)
+{
+    apr_time_t waited = apr_time_now() - started;
+
+    tell(probe, "status=%s", status_name(probe->r->pool, probe->rv));
+    if (probe->rv == APR_SUCCESS)
+        tell(probe, "pid=%d", PQbackendPID(probe->conn));
+    tell(probe, "waited=%" APR_TIME_T_FMT, waited);
+}
+
+static int run_acquire(probe_t *probe, const char *arg)
+{
+    apr_time_t started = apr_time_now();
+
+    probe->pool = arg;
+    probe->conn = NULL;
+    probe->rv = acquire(probe->r, probe->pool, &probe->conn);
+    tell_borrowed(probe, started);
+    return NEXT;
+}
+
+static int run_again(probe_t *probe, const char *arg)
+{
+    PGconn *conn = NULL;
+
+    probe->rv = acquire(probe->r, probe->pool, &conn);
+    tell(probe, "again=%s", status_name(probe->r->pool, probe->rv));
+    tell(probe, "same=%d", conn && conn == probe->conn);
+    probe->conn = conn;
+    return NEXT;
+}
+
+static int run_release(probe_t *probe, const char *arg)
+{
+    const char *pool = arg ? arg : probe->pool;
+
+    release(probe->r, pool);
+    probe->conn = NULL;
+    tell(probe, "released=%s", pool ? pool : "");
+    return NEXT;
+}
+
+static int run_open(probe_t *probe, const char *arg)
+{
+    apr_time_t started = apr_time_now();
+
+    apr_pool_create(&probe->lease, probe->r->pool);
+    probe->conn = NULL;
+    probe->rv = open_conn(probe->r->server, arg, probe->lease, &probe->conn);
+    tell_borrowed(probe, started);
+    return NEXT;
+}
+
+static int run_close(probe_t *probe, const char *arg)
+{
+    close_conn(probe->conn);
+    probe->conn = NULL;
+    tell(probe, "closed=1");
+    return NEXT;
+}
+
+static int run_destroy(probe_t *probe, const char *arg)
+{
+    if (!probe->lease)
+        return NEXT;
+    apr_pool_destroy(probe->lease);
+    probe->lease = NULL;
+    probe->conn = NULL;
+    tell(probe, "destroyed=1");
+    return NEXT;
+}
+
+static int run_httpstatus(probe_t *probe, const char *arg)
+{
+    int status = http_status(probe->r, probe->rv);
+
+    tell(probe, "httpstatus=%d", status);
+    return status == OK ? NEXT : status;
+}
+
+static int run_strerror(probe_t *probe, const char *arg)
+{
+    tell(probe, "strerror=%s", strerror_of(probe->rv));
+    return NEXT;
+}
+
+/*
+ * Using the connection
+ */
+
+static void tell_result(probe_t *probe, const PGresult *result)
+{
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+    tell(probe, "result=%s", PQresStatus(PQresultStatus(result)));
+    if (PQntuples(result) > 0 && PQnfields(result) > 0)
+        tell(probe, "value=%s", PQgetvalue(result, 0, 0));
+    if (sqlstate)
+        tell(probe, "sqlstate=%s", sqlstate);
+}
+
+static int run_pid(probe_t *probe, const char *arg)
+{
+    tell(probe, "pid=%d", PQbackendPID(probe->conn));
+    return NEXT;
+}
+
+static int run_sql(probe_t *probe, const char *arg)
+{
+    PGresult *result = PQexec(probe->conn, arg ? arg : "");
+
+    tell_result(probe, result);
+    PQclear(result);
+    return NEXT;
+}
+
+static int run_send(probe_t *probe, const char *arg)
+{
+    tell(probe, "sent=%d", PQsendQuery(probe->conn, arg ? arg : ""));
+    return NEXT;
+}
+
+static int run_single(probe_t *probe, const char *arg)
+{
+    PGresult *result;
+
+    PQsendQuery(probe->conn, arg ? arg : "");
+    PQsetSingleRowMode(probe->conn);
+    result = PQgetResult(probe->conn);
+    tell_result(probe, result);
+    PQclear(result);
+    return NEXT;
+}
+
+static int run_pipeline(probe_t *probe, const char *arg)
+{
+    int entered = PQenterPipelineMode(probe->conn);
+
+    if (entered && arg)
+        PQsendQueryParams(probe->conn, arg, 0, NULL, NULL, NULL, NULL, 0);
+    tell(probe, "pipeline=%d", entered);
+    return NEXT;
+}
+
+static int run_nonblocking(probe_t *probe, const char *arg)
+{
+    PQsetnonblocking(probe->conn, 1);
+    tell(probe, "nonblocking=%d", PQisnonblocking(probe->conn));
+    return NEXT;
+}
+
+static void count_notice(void *count, const char *message)
+{
+    ++*(int *)count;
+}
+
+/* A notice after the request would write to memory that is gone. */
+static int run_notice(probe_t *probe, const char *arg)
+{
+    PQsetNoticeProcessor(probe->conn, count_notice, apr_pcalloc(probe->r->pool, sizeof(int)));
+    tell(probe, "notice=1");
+    return NEXT;
+}
+
+static apr_status_t close_trace(void *file)
+{
+    fclose(file);
+    return APR_SUCCESS;
+}
+
+/* A message after the request would be traced to a file that is closed. */
+static int run_trace(probe_t *probe, const char *arg)
+{
+    FILE *file = tmpfile();
+
+    if (file) {
+        PQtrace(probe->conn, file);
+        apr_pool_cleanup_register(probe->r->pool, file, close_trace, apr_pool_cleanup_null);
+    }
+    tell(probe, "trace=%d", file != NULL);
+    return NEXT;
+}
+
+static const char *transaction_name(PGTransactionStatusType status)
+{
+    static const char *const names[] = {
+        [PQTRANS_IDLE] = "IDLE",       [PQTRANS_ACTIVE] = "ACTIVE",
+        [PQTRANS_INTRANS] = "INTRANS", [PQTRANS_INERROR] = "INERROR",
+        [PQTRANS_UNKNOWN] = "UNKNOWN",
+    };
+
+    return names[status];
+}
+
+static int run_state(probe_t *probe, const char *arg)
+{
+    PGconn *conn = probe->conn;
+    int own = PQsetNoticeProcessor(conn, NULL, NULL) == count_notice;
+
+    tell(probe, "conn=%s", PQstatus(conn) == CONNECTION_OK ? "OK" : "BAD");
+    tell(probe, "tx=%s", transaction_name(PQtransactionStatus(conn)));
+    tell(probe, "pipeline=%d", PQpipelineStatus(conn) != PQ_PIPELINE_OFF);
+    tell(probe, "nonblocking=%d", PQisnonblocking(conn));
+    tell(probe, "busy=%d", PQisBusy(conn));
+    tell(probe, "processor=%s", own ? "own" : "other");
+    return NEXT;
+}
+
+/*
+ * The request
+ */
+
+static int run_sleep(probe_t *probe, const char *arg)
+{
+    apr_sleep((apr_interval_time_t)(atof(arg ? arg : "0") * APR_USEC_PER_SEC));
+    return NEXT;
+}
+
+static int run_touch(probe_t *probe, const char *arg)
+{
+    FILE *file = arg ? fopen(arg, "w") : NULL;
+
+    if (file)
+        fclose(file);
+    tell(probe, "touched=%d", file != NULL);
+    return NEXT;
+}
+
+static int run_hold(probe_t *probe, const char *arg)
+{
+    apr_time_t deadline = apr_time_now() + apr_time_from_sec(30);
+    int there;
+
+    while (!(there = access(arg ? arg : "", F_OK) == 0) && apr_time_now() < deadline)
+        apr_sleep(apr_time_from_msec(2));
+    tell(probe, "held=%d", there);
+    return NEXT;
+}
+
+static int run_write(probe_t *probe, const char *arg)
+{
+    static const char block[8192] = {[0 ... sizeof(block) - 1] = 'x'};
+    apr_off_t left = apr_atoi64(arg ? arg : "0");
+
+    flush_output(probe);
+    while (left > 0 && !probe->r->connection->aborted) {
+        int wrote = ap_rwrite(block, (int)(left < 8192 ? left : 8192), probe->r);
+
+        if (wrote < 0)
+            break;
+        left -= wrote;
+    }
+    tell(probe, "\nwrite=%s", arg ? arg : "0");
+    return NEXT;
+}
+
+static int run_subreq(probe_t *probe, const char *arg)
+{
+    request_rec *subrequest;
+    int status;
+
+    flush_output(probe);
+    subrequest = ap_sub_req_lookup_uri(arg ? arg : "", probe->r, probe->r->output_filters);
+    status = subrequest->status == HTTP_OK ? ap_run_sub_req(subrequest) : subrequest->status;
+    ap_destroy_sub_req(subrequest);
+    tell(probe, "subreq=%d", status);
+    return NEXT;
+}
+
+static int run_redirect(probe_t *probe, const char *arg)
+{
+    ap_internal_redirect(arg ? arg : "", probe->r);
+    return OK;
+}
+
+static int run_fail(probe_t *probe, const char *arg)
+{
+    return arg ? atoi(arg) : HTTP_INTERNAL_SERVER_ERROR;
+}
+
+static int run_abort(probe_t *probe, const char *arg)
+{
+    probe->r->connection->aborted = 1;
+    return DONE;
+}
+
+typedef struct {
+    probe_t *probe;
+    const char *prefix;
+} note_printer;
+
+static int tell_note(void *data, const char *key, const char *value)
+{
+    const note_printer *printer = data;
+
+    if (strncmp(key, "pgpool-", 7) == 0)
+        tell(printer->probe, "%s.%s=%s", printer->prefix, key, value);
+    return 1;
+}
+
+static int run_notes(probe_t *probe, const char *arg)
+{
+    const request_rec *initial = probe->r;
+
+    while (initial->main || initial->prev)
+        initial = initial->main ? initial->main : initial->prev;
+    apr_table_do(tell_note, &(note_printer){probe, "note"}, probe->r->notes, NULL);
+    apr_table_do(tell_note, &(note_printer){probe, "initial"}, initial->notes, NULL);
+    return NEXT;
+}
+
+/*
+ * Hooks
+ */
+
+typedef enum { HOOK_COUNT, HOOK_FAIL, HOOK_BEGIN } hook_mode;
+
+typedef struct {
+    hook_mode mode;            /* set by the configuration */
+    volatile apr_uint32_t ran; /* in this child, apr_atomic */
+} hook_t;
+
+static hook_t connect_hook, attach_hook;
+
+static int run_hook(hook_t *hook, PGconn *conn)
+{
+    apr_atomic_inc32(&hook->ran);
+    if (hook->mode == HOOK_BEGIN)
+        PQclear(PQexec(conn, "BEGIN"));
+    return hook->mode == HOOK_FAIL ? HTTP_INTERNAL_SERVER_ERROR : OK;
+}
+
+static int on_connect(const char *pool, PGconn *conn)
+{
+    return run_hook(&connect_hook, conn);
+}
+
+static int on_attach(request_rec *r, const char *pool, PGconn *conn)
+{
+    return run_hook(&attach_hook, conn);
+}
+
+static int run_hooks(probe_t *probe, const char *arg)
+{
+    tell(probe, "connect=%u", apr_atomic_read32(&connect_hook.ran));
+    tell(probe, "attach=%u", apr_atomic_read32(&attach_hook.ran));
+    tell(probe, "child=%d", (int)getpid());
+    return NEXT;
+}
+
+/*
+ * Handler
+ */
+
+static const command_t commands[] = {
+    {"acquire", run_acquire, 0},
+    {"again", run_again, 0},
+    {"release", run_release, 0},
+    {"open", run_open, 0},
+    {"close", run_close, 0},
+    {"destroy", run_destroy, 0},
+    {"httpstatus", run_httpstatus, 0},
+    {"strerror", run_strerror, 0},
+    {"notes", run_notes, 0},
+    {"hooks", run_hooks, 0},
+    {"pid", run_pid, 1},
+    {"sql", run_sql, 1},
+    {"state", run_state, 1},
+    {"send", run_send, 1},
+    {"single", run_single, 1},
+    {"copyin", run_sql, 1},
+    {"copyout", run_sql, 1},
+    {"pipeline", run_pipeline, 1},
+    {"nonblocking", run_nonblocking, 1},
+    {"notice", run_notice, 1},
+    {"trace", run_trace, 1},
+    {"sleep", run_sleep, 0},
+    {"touch", run_touch, 0},
+    {"hold", run_hold, 0},
+    {"write", run_write, 0},
+    {"subreq", run_subreq, 0},
+    {"redirect", run_redirect, 0},
+    {"fail", run_fail, 0},
+    {"abort", run_abort, 0},
+    {NULL, NULL, 0},
+};
+
+static const command_t *find_command(const char *name)
+{
+    for (const command_t *command = commands; command->name; command++) {
+        if (strcmp(command->name, name) == 0)
+            return command;
+    }
+    return NULL;
+}
+
+static int run_word(probe_t *probe, char *word)
+{
+    char *arg = strchr(word, '=');
+    const command_t *command;
+
+    if (arg) {
+        *arg++ = '\0';
+        ap_unescape_urlencoded(arg);
+    }
+    command = find_command(word);
+    if (!command) {
+        tell(probe, "unknown=%s", word);
+        return HTTP_BAD_REQUEST;
+    }
+    if (command->needs_conn && !probe->conn) {
+        tell(probe, "noconn=%s", word);
+        return NEXT;
+    }
+    return command->run(probe, arg);
+}
+
+static int run_list(probe_t *probe, char *list)
+{
+    char *state, *word;
+    int status = NEXT;
+
+    for (word = apr_strtok(list, "&", &state); word && status == NEXT;
+         word = apr_strtok(NULL, "&", &state))
+        status = run_word(probe, word);
+    return status;
+}
+
+/* What the request before this one, redirected here, has written so far. */
+static apr_bucket_brigade *carried_over(const request_rec *r)
+{
+    const probe_t *before = r->prev ? ap_get_module_config(r->prev->request_config,
+                                                           &pgpool_probe_module)
+                                    : NULL;
+
+    return before ? before->out : apr_brigade_create(r->pool, r->connection->bucket_alloc);
+}
+
+static int probe_handler(request_rec *r)
+{
+    probe_t *probe;
+    int status;
+
+    if (strcmp(r->handler, "pgpool-probe") != 0)
+        return DECLINED;
+    if (!acquire)
+        return HTTP_NOT_IMPLEMENTED;
+
+    probe = apr_pcalloc(r->pool, sizeof(*probe));
+    probe->r = r;
+    probe->out = carried_over(r);
+    ap_set_module_config(r->request_config, &pgpool_probe_module, probe);
+    ap_set_content_type(r, "text/plain");
+
+    status = run_list(probe, apr_pstrdup(r->pool, r->args ? r->args : ""));
+    if (status != NEXT)
+        return status;
+    flush_output(probe);
+    return OK;
+}
+
+/*
+ * Module
+ */
+
+static const char *set_hook(cmd_parms *cmd, void *dir_conf, const char *name, const char *mode)
+{
+    hook_t *hook = strcmp(name, "connect") == 0  ? &connect_hook
+                   : strcmp(name, "attach") == 0 ? &attach_hook
+                                                 : NULL;
+
+    if (!hook)
+        return "PgPoolProbeHook: connect or attach";
+    if (strcmp(mode, "count") == 0)
+        hook->mode = HOOK_COUNT;
+    else if (strcmp(mode, "fail") == 0)
+        hook->mode = HOOK_FAIL;
+    else if (strcmp(mode, "begin") == 0)
+        hook->mode = HOOK_BEGIN;
+    else
+        return "PgPoolProbeHook: count, fail or begin";
+    return NULL;
+}
+
+static int forget_hooks(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
+{
+    connect_hook.mode = attach_hook.mode = HOOK_COUNT;
+    return OK;
+}
+
+static void retrieve_optional_fns(void)
+{
+    acquire = APR_RETRIEVE_OPTIONAL_FN(pgpool_acquire);
+    release = APR_RETRIEVE_OPTIONAL_FN(pgpool_release);
+    open_conn = APR_RETRIEVE_OPTIONAL_FN(pgpool_open);
+    close_conn = APR_RETRIEVE_OPTIONAL_FN(pgpool_close);
+    http_status = APR_RETRIEVE_OPTIONAL_FN(pgpool_http_status);
+    strerror_of = APR_RETRIEVE_OPTIONAL_FN(pgpool_strerror);
+}
+
+static void register_hooks(apr_pool_t *p)
+{
+    ap_hook_pre_config(forget_hooks, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_optional_fn_retrieve(retrieve_optional_fns, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_handler(probe_handler, NULL, NULL, APR_HOOK_MIDDLE);
+    APR_OPTIONAL_HOOK(pgpool, connect, on_connect, NULL, NULL, APR_HOOK_MIDDLE);
+    APR_OPTIONAL_HOOK(pgpool, attach, on_attach, NULL, NULL, APR_HOOK_MIDDLE);
+}
+
+static const command_rec directives[] = {
+    AP_INIT_TAKE2("PgPoolProbeHook", set_hook, NULL, RSRC_CONF,
+                  "connect or attach, and what our hook does: count, fail or begin"),
+    {.name = NULL},
+};
+
+__attribute__((visibility("default"))) AP_DECLARE_MODULE(pgpool_probe) = {
+    STANDARD20_MODULE_STUFF,
+    .cmds = directives,
+    .register_hooks = register_hooks,
+};
