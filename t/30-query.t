@@ -1,0 +1,291 @@
+#!/usr/bin/perl
+
+# mod_pgpool_query: rows as JSON, parameters, methods, what happens when the statement fails, and
+# what the configuration refuses.
+
+use PgPoolTest;
+use IO::Select;
+use Encode qw(encode_utf8);
+use JSON::PP;
+
+my $pg = postgres;
+query($pg, 'CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL)');
+
+my @modules = qw(authz_core pgpool pgpool_query pgpool_probe);
+
+# The directive with its arguments quoted as httpd reads them.
+sub pgpool_query {
+    return join ' ', 'PgPoolQuery', map { '"' . s/(["\\])/\\$1/gr . '"' } @_;
+}
+
+sub endpoint {
+    my ($path, @argument) = @_;
+    my $query = @argument ? pgpool_query(@argument) : '';
+    return "<Location $path>\n  SetHandler pgpool-query\n  $query\n</Location>\n";
+}
+
+# What one value looks like in the JSON, to the byte.
+my @value = (
+    [int      => q{1::int},                    '1'],
+    [bigint   => q{9223372036854775807},       '9223372036854775807'],
+    [numeric  => q{'-12345678901234567890.123456789012345678900'::numeric},
+        '-12345678901234567890.123456789012345678900'],
+    [float    => q{0.1::float8},               '0.1'],
+    [nan      => q{'NaN'::float8},             '"NaN"'],
+    [infinity => q{'-Infinity'::float8},       '"-Infinity"'],
+    [true     => q{true},                      'true'],
+    [false    => q{1 > 2},                     'false'],
+    [null     => q{NULL::int},                 'null'],
+    [text     => q{E'snow \u2603, face \U0001F600, "quoted", it''s, back\\\\slash'},
+        qq{"snow \xE2\x98\x83, face \xF0\x9F\x98\x80, \\"quoted\\", it's, back\\\\slash"}],
+    [control  => q{E'tab\tline\nend\x01'},     '"tab\tline\nend\u0001"'],
+    [json     => q{'{"b" : [1, null], "a": 1.50}'::json},  '{"b" : [1, null], "a": 1.50}'],
+    [jsonb    => q{'{"b" : [1, null], "a": 1.50}'::jsonb}, '{"a": 1.50, "b": [1, null]}'],
+    [array    => q{ARRAY[[1, 2], [3, NULL]]},  '[[1,2],[3,null]]'],
+    [texts    => q{ARRAY['a,b', 'c"d']},       '["a,b","c\"d"]'],
+    [row      => q{ROW(1, 'x')},               '{"f1":1,"f2":"x"}'],
+    [date     => q{date '2024-02-29'},         '"2024-02-29"'],
+    [time     => q{timestamptz '2024-02-29 12:00:00.5+02'}, '"2024-02-29T10:00:00.5+00:00"'],
+    [interval => q{interval '1 day 2 hours'},  '"1 day 02:00:00"'],
+    [bytea    => q{'\x00ff'::bytea},           '"\\\\x00ff"'],
+    [uuid     => q{'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid},
+        '"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"'],
+);
+
+# Statements of every form that is allowed, and what they answer.
+my @form = (
+    [none         => 'SELECT 1 AS a WHERE false',                  '[]'],
+    [no_columns   => 'SELECT',                                     '[{}]'],
+    [same_name    => 'SELECT 1 AS a, 2 AS a',                      '[{"a":1,"a":2}]'],
+    [unnamed      => 'SELECT 1',                                   '[{"?column?":1}]'],
+    [own_name     => 'SELECT 1 AS pgpool_query',                   '[{"pgpool_query":1}]'],
+    [ordered      => 'SELECT i FROM generate_series(1, 3) i ORDER BY i DESC',
+        qq([{"i":3}, \n {"i":2}, \n {"i":1}])],
+    [values       => q{VALUES (1, 'x')},                           '[{"column1":1,"column2":"x"}]'],
+    [with         => 'WITH t AS (SELECT 1 AS a) SELECT a FROM t',  '[{"a":1}]'],
+    [recursive    => 'WITH RECURSIVE t(a) AS (VALUES (1) UNION ALL SELECT a + 1 FROM t WHERE a < 9) '
+        . 'SELECT max(a) FROM t',                                  '[{"max":9}]'],
+    [semicolon    => " SELECT 1 AS a ;\t; ",                       '[{"a":1}]'],
+    [comment      => 'SELECT 1 AS a -- the last (',                '[{"a":1}]'],
+    [quotes       => q{SELECT $$it's; "x"$$ AS "a ""b"""},          q([{"a \"b\"":"it's; \"x\""}])],
+);
+
+my $echo = 'SELECT $1::text AS v';
+my @endpoint = (
+    (map { endpoint("/value/$_->[0]", "SELECT $_->[1] AS v") } @value),
+    (map { endpoint("/form/$_->[0]", $_->[1]) } @form),
+
+    endpoint('/echo',      $echo, '%{HTTP:X-Value}'),
+    endpoint('/constant',  $echo, q{it's 100% "text"}),
+    endpoint('/several',   'SELECT $2::int + $1::int AS sum, $1 AS one, $3 AS uri',
+        '%{HTTP:X-Value}', '40', '%{REQUEST_METHOD} %{REQUEST_URI}'),
+    endpoint('/nullable',  q{SELECT nullif($1, '')::int AS v}, '%{HTTP:X-Value}'),
+    endpoint('/item/add',  'INSERT INTO item SELECT i, $1 || i FROM generate_series(1, 3) i RETURNING *',
+        '%{HTTP:X-Value}'),
+    endpoint('/item/edit', q{UPDATE item SET name = upper(name) WHERE id = 2 RETURNING name}),
+    endpoint('/item/drop', 'DELETE FROM item WHERE id = 3 RETURNING id'),
+    endpoint('/item/gone', 'DELETE FROM item WHERE id = 3 RETURNING id'),
+    endpoint('/big',       q{SELECT i, repeat(chr(97 + i % 26), 4096) AS s FROM generate_series(1, $1::int) i},
+        '%{HTTP:X-Rows}'),
+
+    endpoint('/bad/column',    'SELECT secret_column FROM item'),
+    endpoint('/bad/two',       'SELECT 1; SELECT 2'),
+    endpoint('/bad/silent',    'DELETE FROM item'),
+    endpoint('/bad/count',     'SELECT $1::text, $2::text', 'only one'),
+    endpoint('/bad/data',      'SELECT 1 / $1::int', '%{HTTP:X-Value}'),
+    endpoint('/bad/die',       'SELECT pg_terminate_backend(pg_backend_pid())'),
+    endpoint('/bad/unset'),
+
+    endpoint('/tree',          'SELECT $1 AS tree', 'parent'),
+    "<Location /tree/same>\n  SetEnvIf Host . seen\n</Location>\n",
+    '<Location /tree/own>', pgpool_query('SELECT 1 AS own'), "</Location>\n",
+    '<LocationMatch "^/named/(?<id>[0-9]+)$">', "SetHandler pgpool-query",
+        pgpool_query('SELECT $1::int AS id', '%{env:MATCH_ID}'), "</LocationMatch>\n",
+
+    endpoint('/missing',       'SELECT $1 AS missing', '%{THE_REQUEST}'),
+    'ErrorDocument 404 /missing',
+    "<Location /probe>\n  SetHandler pgpool-probe\n</Location>\n",
+    '<Directory "${DIR}/htdocs">', 'AllowOverride All', '</Directory>',
+);
+
+my $conf = join "\n", 'PgPoolConninfo "' . conninfo($pg, options => q('-cTimeZone=UTC')) . '"',
+    'PgPoolMax 1', 'TraceEnable off', @endpoint;
+my $httpd = httpd($conf, modules => [@modules, 'setenvif']);
+
+# Unlike HTTP::Tiny it sends any bytes in a header.
+sub ask {
+    my ($path, %header) = @_;
+    return scalar $httpd->begin($path, headers => \%header)->finish;
+}
+
+# A 500 that tells the client nothing and the log what it needs.
+sub fails {
+    my ($path, $log, %header) = @_;
+    my $from = $httpd->log_end;
+    my $got = ask($path, %header);
+    is $got->{status}, 500, "$path: 500";
+    unlike $got->{content}, qr/SELECT|DELETE|SQLSTATE|secret|pgpool|syntax|\d[0-9A-Z]{4}/, '... the body is mute';
+    like $httpd->error_log($from), $log, '... the log is not';
+    return;
+}
+
+subtest 'values' => sub {
+    is ask("/value/$_->[0]")->{content}, qq([{"v":$_->[2]}]), $_->[0] for @value;
+};
+
+subtest 'forms of statements' => sub {
+    is ask("/form/$_->[0]")->{content}, $_->[2], $_->[0] for @form;
+};
+
+subtest 'headers' => sub {
+    my $got = ask('/value/text');
+    is $got->{status}, 200, 'status';
+    is $got->{headers}{'content-type'}, 'application/json', 'type';
+    is $got->{headers}{'content-length'}, length $got->{content}, 'length in bytes';
+};
+
+subtest 'parameters are values' => sub {
+    my @text = (
+        'plain', q{'; DROP TABLE item; --}, q{$1}, q{') OR true --}, q{\\'; \\x00}, '%{HTTP_HOST}',
+        q{"double", 'single', $$dollar$$}, "\xE2\x98\x83 \xF0\x9F\x98\x80", '{"json": [1]}',
+    );
+    for my $text (@text) {
+        my $got = ask('/echo', 'X-Value' => $text);
+        is encode_utf8(decode_json($got->{content})->[0]{v}), $text, $text;
+    }
+    is query($pg, q{SELECT to_regclass('item')}), 'item', 'the table is there';
+    is ask('/constant')->{content}, q([{"v":"it's 100% \"text\""}]), 'a constant';
+    is ask('/several', 'X-Value' => 2)->{content},
+        '[{"sum":42,"one":2,"uri":"GET /several"}]', 'several, in any order';
+    is ask('/named/0012')->{content}, '[{"id":12}]', 'a part of the path';
+    is ask('/nullable')->{content}, '[{"v":null}]', 'what is not set can be made null';
+    is ask('/echo')->{content}, '[{"v":""}]', '... and is empty otherwise';
+};
+
+subtest 'statements that write' => sub {
+    my $got = $httpd->post('/item/add', 'x' x 100_000, { headers => { 'X-Value' => 'item' } });
+    is $got->{status}, 200, 'INSERT by POST, the body is ignored';
+    is $got->{content}, qq([{"id":1,"name":"item1"}, \n {"id":2,"name":"item2"}, \n {"id":3,"name":"item3"}]),
+        '... answers what RETURNING says';
+    is $httpd->post('/item/edit', '')->{content}, '[{"name":"ITEM2"}]', 'UPDATE';
+    is $httpd->post('/item/drop', '')->{content}, '[{"id":3}]', 'DELETE';
+    is $httpd->post('/item/gone', '')->{content}, '[]', '... of nothing';
+    is query($pg, 'SELECT * FROM item ORDER BY id'), "1|item1\n2|ITEM2", 'all is committed';
+};
+
+subtest 'methods' => sub {
+    my $get = ask('/value/text');
+    my $head = $httpd->begin('/value/text', method => 'HEAD')->finish;
+    is $head->{status}, 200, 'HEAD';
+    is $head->{content}, '', '... has no body';
+    is $head->{headers}{"content-$_"}, $get->{headers}{"content-$_"}, "... but GET's $_" for qw(length type);
+    for my $method (qw(PUT DELETE PATCH)) {
+        my $got = $httpd->request($method => '/item/drop');
+        is $got->{status}, 405, "$method: 405";
+        is join(' ', sort split /,\s*/, $got->{headers}{allow}), 'GET HEAD POST', '... says what is allowed';
+    }
+};
+
+subtest 'what goes wrong' => sub {
+    my $at = qr/PGP2002: PgPoolQuery at \S+httpd\.conf:\d+:/;
+    fails('/bad/column', qr/$at SQLSTATE 42703: column "secret_column" does not exist \(backend \d+\)/);
+    fails('/bad/two',    qr/$at SQLSTATE 42601: syntax error at or near ";"/);
+    fails('/bad/silent', qr/$at SQLSTATE 0A000: .*does not have a RETURNING clause/);
+    fails('/bad/count',  qr/$at SQLSTATE 08P01: .*supplies 1 parameters.*requires 2/);
+    fails('/bad/data',   qr/$at SQLSTATE 22012: division by zero/, 'X-Value' => 0);
+    fails('/bad/data',   qr/$at SQLSTATE 22P02: /, 'X-Value' => '1; DROP TABLE item');
+    fails('/bad/data',   qr/$at SQLSTATE 22021: /, 'X-Value' => "\xFF");
+    fails('/bad/unset',  qr{PGP2001: no PgPoolQuery for /bad/unset});
+    is query($pg, 'SELECT count(*) FROM item'), 2, 'nothing was written';
+};
+
+subtest 'a connection that dies under the statement' => sub {
+    my $from = $httpd->log_end;
+    my $got = ask('/bad/die');
+    is $got->{status}, 503, 'status';
+    unlike $got->{content}, qr/terminat/, '... the body is mute';
+    like $httpd->error_log($from),
+        qr/PGP2003: PgPoolQuery at \S+:\d+: the connection died: FATAL:  terminating connection due to/,
+        '... the log is not';
+    is ask('/value/int')->{status}, 200, 'the next request has another';
+};
+
+# PgPoolMax is 1, so whoever does not give back leaves nothing for the next.
+subtest 'large bodies' => sub {
+    my $got = ask('/big', 'X-Rows' => 1_024);
+    cmp_ok length $got->{content}, '>', 4 << 20, '4 MB';
+    is $got->{headers}{'content-length'}, length $got->{content}, '... have their length';
+    is_deeply decode_json($got->{content}),
+        [map { { i => $_, s => chr(97 + $_ % 26) x 4096 } } 1 .. 1_024], '... and are whole';
+
+    my $slow = $httpd->begin('/big', rcvbuf => 4096, headers => { 'X-Rows' => 4_096 });
+    ok(IO::Select->new($slow->{socket})->can_read(60), 'a reader gets the first of 16 MB');
+    is ask('/value/int')->{status}, 200, '... and holds no connection while it reads on';
+    my $all = $slow->finish;
+    is length $all->{content}, $all->{headers}{'content-length'}, '... until it has read all';
+};
+
+subtest 'sections' => sub {
+    is ask('/tree')->{content},      '[{"tree":"parent"}]', 'a section';
+    is ask('/tree/same')->{content}, '[{"tree":"parent"}]', '... below without its own';
+    is ask('/tree/own')->{content},  '[{"own":1}]',         '... below with its own';
+};
+
+subtest 'inside other requests' => sub {
+    my $got = ask('/nowhere');
+    is $got->{status}, 404, 'as ErrorDocument: the status stays';
+    is $got->{content}, '[{"missing":"GET /nowhere HTTP/1.0"}]', '... with the rows';
+
+    like ask('/probe?acquire&redirect=/value/int')->{content}, qr/^\[\{"v":1\}\]/m, 'after an internal redirect';
+
+    my $text = ask('/probe?acquire&sql=BEGIN&subreq=/value/int&again&state')->{content};
+    like $text, qr/\[\{"v":1\}\]subreq=0\n/, 'as a subrequest';
+    like $text, qr/again=0\nsame=1\n.*tx=INTRANS\n/s, '... it leaves the connection to the parent';
+};
+
+subtest 'not in .htaccess' => sub {
+    mkdir $httpd->dir . '/htdocs/sub';
+    $httpd->put_file('sub/.htaccess', pgpool_query('SELECT 1'));
+    my $from = $httpd->log_end;
+    is ask('/sub/any')->{status}, 500, 'status';
+    like $httpd->error_log($from), qr/PgPoolQuery not allowed here/, '... and the log says why';
+};
+
+subtest 'no server' => sub {
+    $pg->stop;
+    my $got = ask('/value/int');
+    is $got->{status}, 503, 'status';
+    ok $got->{headers}{'retry-after'}, '... with Retry-After';
+    $pg->start;
+    ok poll_until { ask('/value/int')->{status} == 200 }, 'it comes back by itself';
+};
+$httpd->stop;
+
+subtest 'UTF-8 whatever the connection speaks' => sub {
+    my $latin = httpd('PgPoolConninfo "' . conninfo($pg, client_encoding => 'LATIN1') . "\"\n"
+            . endpoint('/q', q{SELECT chr(228) AS v}), modules => \@modules);
+    is $latin->get('/q')->{content}, qq([{"v":"\xC3\xA4"}]), 'over a connection in LATIN1';
+    $latin->stop;
+};
+
+subtest 'what the configuration refuses' => sub {
+    my @refused = (
+        ['no SQL',           endpoint('/q', ''),               qr/PgPoolQuery: the SQL is empty/],
+        ['only terminators', endpoint('/q', ' ; ;'),           qr/PgPoolQuery: the SQL is empty/],
+        ['a bad expression', endpoint('/q', $echo, 'a', '%{'), qr/PgPoolQuery: cannot parse "%\{" \(\$2\): /],
+        ['no section',       pgpool_query('SELECT 1'),         qr/PgPoolQuery not allowed (?:here|in)/],
+    );
+    for (@refused) {
+        my ($name, $text, $message) = @$_;
+        my ($code, $output) = Httpd->new(modules => \@modules, conf => $text)->config_test;
+        is $code, 1, $name;
+        like $output, qr/Syntax error on line \d+ of .*\n$message/, '... with file, line and reason';
+    }
+    my ($code, $output) = Httpd->new(modules => ['pgpool_query'], conf => endpoint('/q', 'SELECT 1'))->config_test;
+    is $code, 1, 'no mod_pgpool';
+    like $output, qr/PgPoolQuery needs mod_pgpool/, '... and says so';
+    is_deeply [Httpd->new(modules => ['pgpool_query'])->config_test], [0, "Syntax OK\n"],
+        'but loaded alone without use it disturbs nobody';
+};
+
+done_testing;
