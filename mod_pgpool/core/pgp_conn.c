@@ -1,0 +1,48 @@
+#include "pgp_conn.h"
+
+#include <assert.h>
+
+#define TO(state) (1u << PGP_##state)
+
+/* The table of pgp_conn.h. */
+static const unsigned edges[PGP_STATES] = {
+    [PGP_FREE] = TO(CONNECTING),
+    [PGP_CONNECTING] = TO(IDLE) | TO(LENT) | TO(CLOSING),
+    [PGP_IDLE] = TO(LENT) | TO(CLOSING),
+    [PGP_LENT] = TO(IDLE) | TO(LENT) | TO(CLEANING) | TO(CLOSING),
+    [PGP_CLEANING] = TO(IDLE) | TO(LENT) | TO(CLOSING),
+    [PGP_CLOSING] = TO(FREE),
+};
+
+static const char *const state_names[PGP_STATES] = {
+    [PGP_FREE] = "free", [PGP_CONNECTING] = "connecting", [PGP_IDLE] = "idle",
+    [PGP_LENT] = "lent", [PGP_CLEANING] = "cleaning",     [PGP_CLOSING] = "closing",
+};
+
+static const char *const reason_names[PGP_REASONS] = {
+    [PGP_REASON_NONE] = "none",       [PGP_REASON_CONNECT] = "connect",
+    [PGP_REASON_IDLE] = "idle",       [PGP_REASON_LIFETIME] = "lifetime",
+    [PGP_REASON_LOST] = "lost",       [PGP_REASON_PING] = "ping",
+    [PGP_REASON_UNCLEAN] = "unclean", [PGP_REASON_UNKNOWN] = "unknown",
+    [PGP_REASON_HOOK] = "hook",       [PGP_REASON_STOP] = "stop",
+};
+
+void pgp_conn_move(pgp_conn_list lists[PGP_STATES], pgp_conn *conn, pgp_state to)
+{
+    assert(edges[conn->state] & (1u << to));
+    APR_RING_REMOVE(conn, entry);
+    lists[conn->state].count--;
+    conn->state = to;
+    APR_RING_INSERT_HEAD(&lists[to].ring, conn, pgp_conn, entry);
+    lists[to].count++;
+}
+
+const char *pgp_state_name(pgp_state state)
+{
+    return state_names[state];
+}
+
+const char *pgp_reason_name(pgp_reason reason)
+{
+    return reason_names[reason];
+}

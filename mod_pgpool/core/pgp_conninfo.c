@@ -1,0 +1,69 @@
+#include "pgp_conninfo.h"
+
+#include <string.h>
+#include <apr_strings.h>
+#include <libpq-fe.h>
+
+/* All that stands between the first and the last quote goes: libpq quotes pieces
+ * of the string as they are, quotes in them included. */
+static const char *quoted_blanked(apr_pool_t *p, const char *text)
+{
+    const char *first = strchr(text, '"'), *last = strrchr(text, '"');
+
+    if (!first)
+        return apr_pstrmemdup(p, text, strcspn(text, "\n"));
+    return apr_pstrcat(p, apr_pstrmemdup(p, text, first - text), "\"...\"",
+                       apr_pstrmemdup(p, last + 1, strcspn(last + 1, "\n")), NULL);
+}
+
+const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo)
+{
+    char *complaint = NULL;
+    const char *text;
+    PQconninfoOption *options = PQconninfoParse(conninfo, &complaint);
+
+    if (options) {
+        PQconninfoFree(options);
+        return NULL;
+    }
+    text = complaint ? quoted_blanked(p, complaint) : "out of memory";
+    PQfreemem(complaint);
+    return text;
+}
+
+/* As libpq wants it: quoted where it holds blanks or quotes, or nothing. */
+static const char *value_quoted(apr_pool_t *p, const char *value)
+{
+    char *out, *end;
+
+    if (*value && !strpbrk(value, " '\\\t\n"))
+        return value;
+    end = out = apr_palloc(p, strlen(value) * 2 + 3);
+    *end++ = '\'';
+    for (; *value; value++) {
+        if (*value == '\'' || *value == '\\')
+            *end++ = '\\';
+        *end++ = *value;
+    }
+    *end++ = '\'';
+    *end = '\0';
+    return out;
+}
+
+const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo)
+{
+    PQconninfoOption *options = PQconninfoParse(conninfo, NULL), *o;
+    const char *text = "";
+
+    if (!options)
+        return "***";
+    for (o = options; o->keyword; o++) {
+        int secret = strchr(o->dispchar, '*') != NULL;
+
+        if (o->val)
+            text = apr_pstrcat(p, text, *text ? " " : "", o->keyword, "=",
+                               secret ? "***" : value_quoted(p, o->val), NULL);
+    }
+    PQconninfoFree(options);
+    return text;
+}

@@ -1,0 +1,19 @@
+/*
+ * Connection strings: checked and shown without giving away a secret.
+ *
+ * libpq decides what is a connection string (PQconninfoParse) and which of its
+ * parameters are secret (PQconninfoOption.dispchar "*").
+ */
+#ifndef PGP_CONNINFO_H
+#define PGP_CONNINFO_H
+
+#include <apr_pools.h>
+
+/* NULL if libpq takes the string, else libpq's complaint.  What libpq quotes
+ * from the string is blanked: it may be a piece of a password. */
+const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo);
+
+/* The string as key=value pairs with every secret as "***". */
+const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo);
+
+#endif

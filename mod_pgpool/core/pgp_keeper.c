@@ -1,0 +1,196 @@
+#include "pgp_keeper.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <apr_tables.h>
+#include <apr_thread_proc.h>
+
+#define JOIN_STEP PGP_MS(2)
+
+struct pgp_keeper {
+    /* immutable once started */
+    apr_pool_t *p;
+    const pgp_env *env;
+    apr_array_header_t *pools; /* of pgp_pool * */
+    apr_thread_t *thread;
+    int wake_fd;
+
+    /* atomic */
+    _Atomic int order; /* pgp_order */
+    _Atomic int ended;
+
+    /* the keeper's thread only */
+    pgp_conn **conns;   /* room for all slots of all pools */
+    struct pollfd *fds; /* the same, and the wake_fd */
+    int slots, nfds;
+};
+
+apr_status_t pgp_keeper_create(pgp_keeper **created, apr_pool_t *p, const pgp_env *env)
+{
+    pgp_keeper *keeper = apr_pcalloc(p, sizeof(*keeper));
+
+    keeper->p = p;
+    keeper->env = env;
+    keeper->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
+    keeper->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (keeper->wake_fd < 0)
+        return errno;
+    *created = keeper;
+    return APR_SUCCESS;
+}
+
+static void wake(void *baton)
+{
+    pgp_keeper_wake(baton);
+}
+
+pgp_waker pgp_keeper_waker(pgp_keeper *keeper)
+{
+    return (pgp_waker){.wake = wake, .baton = keeper};
+}
+
+void pgp_keeper_add(pgp_keeper *keeper, pgp_pool *pool)
+{
+    APR_ARRAY_PUSH(keeper->pools, pgp_pool *) = pool;
+    keeper->slots += pgp_pool_settings(pool)->max;
+    keeper->conns = apr_palloc(keeper->p, keeper->slots * sizeof(*keeper->conns));
+    keeper->fds = apr_palloc(keeper->p, (keeper->slots + 1) * sizeof(*keeper->fds));
+}
+
+void pgp_keeper_wake(pgp_keeper *keeper)
+{
+    const int kept_errno = errno; /* this may run in a signal handler */
+    const eventfd_t one = 1;
+    ssize_t written = write(keeper->wake_fd, &one, sizeof one);
+
+    (void)written; /* it can only be full of wake-ups already */
+    errno = kept_errno;
+}
+
+void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
+{
+    int before = atomic_load(&keeper->order);
+
+    while (before < (int)order && !atomic_compare_exchange_weak(&keeper->order, &before, order))
+        ;
+    pgp_keeper_wake(keeper);
+}
+
+/* --- a turn ----------------------------------------------------------------- */
+
+/* Returns 1 if the slot changed its state, else notes what it waits for. */
+static int work(pgp_keeper *keeper, pgp_conn *conn, apr_time_t *next)
+{
+    if (conn->state == PGP_CLOSING) {
+        pgp_keep_close(conn);
+        return 1;
+    }
+    if (!conn->link) {
+        pgp_keep_connect(conn);
+        return 1;
+    }
+    if (pgp_keep_step(conn))
+        return 1;
+    keeper->fds[keeper->nfds++] = conn->await;
+    if (conn->overdue < *next)
+        *next = conn->overdue;
+    return 0;
+}
+
+static void obey(pgp_keeper *keeper, pgp_pool *pool)
+{
+    const int order = atomic_load(&keeper->order);
+
+    if (order == PGP_ORDER_STOP)
+        pgp_keep_stop(pool);
+    else if (order == PGP_ORDER_DRAIN)
+        pgp_keep_drain(pool);
+}
+
+apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
+{
+    apr_time_t next = APR_INT64_MAX;
+    int i, k, changed = 0;
+
+    keeper->nfds = 0;
+    for (i = 0; i < keeper->pools->nelts; i++) {
+        pgp_pool *pool = APR_ARRAY_IDX(keeper->pools, i, pgp_pool *);
+        apr_time_t due;
+        int n;
+
+        obey(keeper, pool);
+        due = pgp_keep_tend(pool);
+        if (due < next)
+            next = due;
+        n = pgp_keep_list(pool, keeper->conns);
+        for (k = 0; k < n; k++)
+            changed |= work(keeper, keeper->conns[k], &next);
+    }
+    return changed ? 0 : next;
+}
+
+/* --- the thread ------------------------------------------------------------- */
+
+static void nap(pgp_keeper *keeper, apr_time_t until)
+{
+    const apr_time_t left = until - pgp_now(keeper->env);
+    eventfd_t wakes;
+    ssize_t got;
+
+    keeper->fds[keeper->nfds] = (struct pollfd){.fd = keeper->wake_fd, .events = POLLIN};
+    /* Rounded up: too early would mean a second turn for nothing. */
+    poll(keeper->fds, keeper->nfds + 1, left > 0 ? (int)((left + 999) / 1000) : 0);
+    got = read(keeper->wake_fd, &wakes, sizeof wakes);
+    (void)got; /* nothing to read is fine: it was a socket or the time */
+}
+
+static int leave_all(pgp_keeper *keeper)
+{
+    int i, left = 0;
+
+    for (i = 0; i < keeper->pools->nelts; i++)
+        left += pgp_keep_leave(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
+    return left == keeper->pools->nelts;
+}
+
+static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
+{
+    pgp_keeper *keeper = data;
+
+    (void)thread;
+    for (;;) {
+        const apr_time_t next = pgp_keeper_turn(keeper);
+
+        if (atomic_load(&keeper->order) == PGP_ORDER_STOP && leave_all(keeper))
+            break;
+        if (next > 0)
+            nap(keeper, next);
+    }
+    atomic_store(&keeper->ended, 1);
+    return NULL;
+}
+
+apr_status_t pgp_keeper_start(pgp_keeper *keeper)
+{
+    sigset_t all, before;
+    apr_status_t rv;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rv = apr_thread_create(&keeper->thread, NULL, run, keeper, keeper->p);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rv;
+}
+
+apr_status_t pgp_keeper_join(pgp_keeper *keeper, apr_interval_time_t patience)
+{
+    apr_status_t rv;
+
+    pgp_keeper_order(keeper, PGP_ORDER_STOP);
+    for (; !atomic_load(&keeper->ended) && patience > 0; patience -= JOIN_STEP)
+        apr_sleep(JOIN_STEP);
+    return atomic_load(&keeper->ended) ? apr_thread_join(&rv, keeper->thread) : APR_TIMEUP;
+}

@@ -1,0 +1,128 @@
+/*
+ * The settings of a pool, and the one table that says what they are.
+ *
+ * Model.  PGP_OPTIONS lists every option once: its directive, its field, its
+ * kind, its default and its range.  Parsing, defaults, inheritance, comparison,
+ * the dump and the test of the annotated reference all run over that list.
+ *
+ * A pgp_settings is sparse: `set` has a bit for each option that was written
+ * down in this scope, and `origin` where (file:line).  Scopes are put over each
+ * other with pgp_settings_overlay(); the lowest layer is
+ * pgp_settings_defaults(), which sets everything.
+ *
+ * Ownership.  All memory is of the apr_pool_t given; settings are not changed
+ * once a pool runs with them.  No function here is for two threads at once.
+ */
+#ifndef PGP_SETTINGS_H
+#define PGP_SETTINGS_H
+
+#include <apr_pools.h>
+#include <apr_tables.h>
+#include <apr_time.h>
+
+/* A time that never comes: PgPoolPing off, PgPoolIdleTimeout 0. */
+#define PGP_NEVER APR_INT64_C(-1)
+
+/* What an option's arguments are, and the C type of its field. */
+typedef enum {
+    PGP_KIND_CONNINFO,    /* const char *: checked by libpq */
+    PGP_KIND_NUMBER,      /* int */
+    PGP_KIND_TIME,        /* apr_interval_time_t, in microseconds */
+    PGP_KIND_TIME_NEVER,  /* the same; 0 is PGP_NEVER */
+    PGP_KIND_TIME_OR_OFF, /* the same; the word "off" is PGP_NEVER */
+    PGP_KIND_BACKOFF,     /* pgp_backoff: two times */
+    PGP_KIND_SQL_LIST     /* apr_array_header_t * of const char *: may repeat */
+} pgp_kind;
+
+/* The first and the greatest wait between attempts to connect. */
+typedef struct {
+    apr_interval_time_t first, most;
+} pgp_backoff;
+
+#define PGP_MS(n) (APR_INT64_C(1000) * (n))
+#define PGP_SEC(n) (PGP_MS(1000) * (n))
+#define PGP_DAY PGP_SEC(86400)
+
+/* X(identifier, field, directive, kind, default, least, greatest, help); ranges
+ * of times are in microseconds. */
+#define PGP_OPTIONS(X)                                                                         \
+    X(CONNINFO, conninfo, "PgPoolConninfo", PGP_KIND_CONNINFO, NULL, 0, 0,                     \
+      "a libpq connection string or URI")                                                      \
+    X(MIN, min, "PgPoolMin", PGP_KIND_NUMBER, "2", 0, 10000,                                   \
+      "connections kept open in each child")                                                   \
+    X(MAX, max, "PgPoolMax", PGP_KIND_NUMBER, "32", 1, 10000,                                  \
+      "connections at most in each child")                                                     \
+    X(ACQUIRE_TIMEOUT, acquire_timeout, "PgPoolAcquireTimeout", PGP_KIND_TIME, "2s", 0,        \
+      PGP_DAY, "how long an acquire may take in all; 0 = fail at once")                        \
+    X(MAX_WAITERS, max_waiters, "PgPoolMaxWaiters", PGP_KIND_NUMBER, "0", 0, 100000,           \
+      "requests that may wait in a child; 0 = no limit")                                       \
+    X(CONNECT_TIMEOUT, connect_timeout, "PgPoolConnectTimeout", PGP_KIND_TIME, "3s",           \
+      PGP_MS(10), PGP_DAY, "one attempt to connect, over all hosts")                           \
+    X(RETRY, retry, "PgPoolRetry", PGP_KIND_BACKOFF, "100ms 5s", PGP_MS(1), PGP_DAY,           \
+      "first and greatest wait between attempts to connect")                                   \
+    X(PING, ping, "PgPoolPing", PGP_KIND_TIME_OR_OFF, "30s", 0, PGP_DAY,                       \
+      "a round trip before giving out one that was idle this long; 0 = always; or off")        \
+    X(CHECK_TIMEOUT, check_timeout, "PgPoolCheckTimeout", PGP_KIND_TIME, "1s", PGP_MS(1),      \
+      PGP_DAY, "deadline of a ping or a rollback")                                             \
+    X(IDLE_TIMEOUT, idle_timeout, "PgPoolIdleTimeout", PGP_KIND_TIME_NEVER, "5min", 0,         \
+      PGP_DAY * 365, "close what was idle this long, down to PgPoolMin; 0 = never")            \
+    X(MAX_LIFETIME, max_lifetime, "PgPoolMaxLifetime", PGP_KIND_TIME_NEVER, "30min", 0,        \
+      PGP_DAY * 365, "close what is older, less 0-20 % at random; 0 = never")                  \
+    X(INIT_SQL, init_sql, "PgPoolInitSQL", PGP_KIND_SQL_LIST, NULL, 0, 0,                      \
+      "run on each new connection; may repeat")
+
+#define PGP_OPTION_ID(id, ...) PGP_OPTION_##id,
+typedef enum { PGP_OPTIONS(PGP_OPTION_ID) PGP_OPTION_COUNT } pgp_option_id;
+#undef PGP_OPTION_ID
+
+typedef struct {
+    const char *name; /* the directive */
+    pgp_kind kind;
+    size_t offset, size;   /* the field in pgp_settings */
+    const char *initial;   /* as an operator would write it; NULL: nothing */
+    apr_int64_t low, high; /* inclusive */
+    const char *help;
+} pgp_option;
+
+extern const pgp_option pgp_options[PGP_OPTION_COUNT];
+
+typedef struct {
+    const char *conninfo; /* NULL: not a pool yet */
+    int min, max, max_waiters;
+    apr_interval_time_t acquire_timeout, connect_timeout, check_timeout;
+    apr_interval_time_t ping;                       /* or PGP_NEVER */
+    apr_interval_time_t idle_timeout, max_lifetime; /* or PGP_NEVER */
+    pgp_backoff retry;
+    apr_array_header_t *init_sql; /* of const char *; NULL: none */
+
+    unsigned set;                         /* 1u << pgp_option_id */
+    const char *origin[PGP_OPTION_COUNT]; /* "file:line", or NULL for a default */
+} pgp_settings;
+
+/* Settings with nothing set. */
+pgp_settings *pgp_settings_make(apr_pool_t *p);
+
+/* Settings with every option at its default. */
+pgp_settings *pgp_settings_defaults(apr_pool_t *p);
+
+/* Set one option from a directive's arguments.  Returns NULL, or what is wrong
+ * and what would be right; never any part of a connection string. */
+const char *pgp_settings_set(pgp_settings *settings, apr_pool_t *p, pgp_option_id id, int argc,
+                             const char *const *argv, const char *origin);
+
+/* Copy to base what is set in over. */
+void pgp_settings_overlay(pgp_settings *base, const pgp_settings *over);
+
+/* Whether two complete settings make the same pool; origins do not count. */
+int pgp_settings_equal(const pgp_settings *a, const pgp_settings *b);
+
+/* The rules between options of complete settings.  Returns NULL or what is
+ * wrong; *culprit is then the option whose origin to name. */
+const char *pgp_settings_check(const pgp_settings *settings, apr_pool_t *p,
+                               pgp_option_id *culprit);
+
+/* An option's value as an operator would write it, passwords replaced by "***";
+ * NULL where there is none. */
+const char *pgp_option_text(const pgp_settings *settings, apr_pool_t *p, pgp_option_id id);
+
+#endif

@@ -1,0 +1,299 @@
+/*
+ * The directives: read, inherited, checked, shown.
+ *
+ * Pool directives all come from the core's option table (core/pgp_settings.h).
+ * A value is checked where it is read, so that httpd names file and line itself;
+ * what involves several directives is checked in check_config, which names them
+ * from the settings' origins.
+ */
+#include "mod_pgpool_private.h"
+
+#include <apr_file_io.h>
+#include <apr_strings.h>
+#include <http_core.h>
+
+#include "core/pgp_conninfo.h"
+
+APLOG_USE_MODULE(pgpool);
+
+static pgpool_server_conf *server_conf(const server_rec *s)
+{
+    return ap_get_module_config(s->module_config, &pgpool_module);
+}
+
+static const char *origin_of(const cmd_parms *cmd)
+{
+    return apr_psprintf(cmd->pool, "%s:%d", cmd->directive->filename, cmd->directive->line_num);
+}
+
+/* --- layers ----------------------------------------------------------------- */
+
+void *pgpool_server_conf_make(apr_pool_t *p, server_rec *s)
+{
+    pgpool_server_conf *conf = apr_pcalloc(p, sizeof(*conf));
+
+    conf->bare = pgp_settings_make(p);
+    conf->named = apr_hash_make(p);
+    conf->origins = apr_hash_make(p);
+    conf->uses = apr_array_make(p, 4, sizeof(pgpool_use));
+    return conf;
+}
+
+static pgp_settings *overlaid(apr_pool_t *p, const pgp_settings *base, const pgp_settings *over)
+{
+    pgp_settings *settings = pgp_settings_make(p);
+
+    if (base)
+        pgp_settings_overlay(settings, base);
+    if (over)
+        pgp_settings_overlay(settings, over);
+    return settings;
+}
+
+static void *named_overlaid(apr_pool_t *p, const void *key, apr_ssize_t length,
+                            const void *over, const void *base, const void *data)
+{
+    return overlaid(p, base, over);
+}
+
+void *pgpool_server_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
+{
+    const pgpool_server_conf *base = base_conf, *over = over_conf;
+    pgpool_server_conf *conf = apr_pcalloc(p, sizeof(*conf));
+
+    conf->bare = overlaid(p, base->bare, over->bare);
+    conf->named = apr_hash_merge(p, over->named, base->named, named_overlaid, NULL);
+    conf->origins = over->origins;
+    conf->uses = over->uses; /* the base's are checked with the base */
+    return conf;
+}
+
+void *pgpool_dir_conf_make(apr_pool_t *p, char *dir)
+{
+    return apr_pcalloc(p, sizeof(pgpool_dir_conf));
+}
+
+void *pgpool_dir_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
+{
+    const pgpool_dir_conf *base = base_conf, *over = over_conf;
+    pgpool_dir_conf *conf = apr_palloc(p, sizeof(*conf));
+
+    conf->use = over->use ? over->use : base->use;
+    return conf;
+}
+
+static void complete_add(apr_pool_t *p, apr_hash_t *all, const char *name,
+                         const pgp_settings *bare, const pgp_settings *own)
+{
+    pgp_settings *settings = pgp_settings_defaults(p);
+
+    pgp_settings_overlay(settings, bare);
+    if (own)
+        pgp_settings_overlay(settings, own);
+    apr_hash_set(all, name, APR_HASH_KEY_STRING, settings);
+}
+
+apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s)
+{
+    const pgpool_server_conf *conf = server_conf(s);
+    apr_hash_t *all = apr_hash_make(p);
+    apr_hash_index_t *i;
+
+    if (conf->bare->conninfo)
+        complete_add(p, all, PGPOOL_DEFAULT_NAME, conf->bare, NULL);
+    for (i = apr_hash_first(p, conf->named); i; i = apr_hash_next(i))
+        complete_add(p, all, apr_hash_this_key(i), conf->bare, apr_hash_this_val(i));
+    return all;
+}
+
+/* --- directives ------------------------------------------------------------- */
+
+/* Others show the configuration as it was written (mod_info): let them show the
+ * connection string without its secrets. */
+static void secret_hide(cmd_parms *cmd, const char *conninfo)
+{
+    cmd->directive->args = apr_pstrcat(cmd->pool, "\"",
+                                       pgp_conninfo_masked(cmd->pool, conninfo), "\"", NULL);
+}
+
+static const char *set_option(cmd_parms *cmd, void *dir, int argc, char *const argv[])
+{
+    const pgp_option *option = cmd->info;
+    const pgp_option_id id = option - pgp_options;
+    pgpool_server_conf *conf = server_conf(cmd->server);
+    const char *wrong = pgp_settings_set(conf->section ? conf->section : conf->bare, cmd->pool,
+                                         id, argc, (const char *const *)argv, origin_of(cmd));
+
+    if (!wrong && id == PGP_OPTION_CONNINFO)
+        secret_hide(cmd, argv[0]);
+    return wrong;
+}
+
+/* The identifier goes into notes' names, logs and labels. */
+static int name_is_good(const char *name)
+{
+    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                 "0123456789_-");
+
+    return length > 0 && length <= 63 && !name[length];
+}
+
+static const char *section_body(cmd_parms *cmd, void *dir)
+{
+    const ap_directive_t *line;
+
+    for (line = cmd->directive->first_child; line; line = line->next)
+        if (strncasecmp(line->directive, "PgPool", 6))
+            return apr_psprintf(cmd->pool, "%s (%s:%d) has no place inside <PgPool>",
+                                line->directive, line->filename, line->line_num);
+    return ap_walk_config(cmd->directive->first_child, cmd, dir);
+}
+
+static const char *open_section(cmd_parms *cmd, void *dir, const char *args)
+{
+    pgpool_server_conf *conf = server_conf(cmd->server);
+    const char *end = ap_strrchr_c(args, '>'), *name, *wrong, *before;
+    const char *text = end ? apr_pstrmemdup(cmd->pool, args, end - args) : "";
+    pgp_settings *settings = pgp_settings_make(cmd->pool);
+
+    name = ap_getword_conf(cmd->pool, &text);
+    if (!end || *text || !name_is_good(name))
+        return "<PgPool name> takes one name of 1 to 63 letters, digits, \"_\" and \"-\"";
+    if (conf->section)
+        return "<PgPool> cannot stand inside another <PgPool>";
+    before = apr_hash_get(conf->origins, name, APR_HASH_KEY_STRING);
+    if (before)
+        return apr_psprintf(cmd->pool, "<PgPool %s> is already defined at %s", name, before);
+    apr_hash_set(conf->origins, name, APR_HASH_KEY_STRING, origin_of(cmd));
+    apr_hash_set(conf->named, name, APR_HASH_KEY_STRING, settings);
+    conf->section = settings;
+    wrong = section_body(cmd, dir);
+    conf->section = NULL;
+    return wrong;
+}
+
+static const char *set_use(cmd_parms *cmd, void *dir, const char *name)
+{
+    pgpool_server_conf *conf = server_conf(cmd->server);
+    pgpool_dir_conf *here = dir;
+
+    if (conf->section)
+        return "PgPoolUse stands outside of <PgPool>: it says which pool a directory uses";
+    here->use = name;
+    APR_ARRAY_PUSH(conf->uses, pgpool_use) = (pgpool_use){.pool = name,
+                                                          .origin = origin_of(cmd)};
+    return NULL;
+}
+
+#define PGPOOL_COMMAND(id, field, name, kind, initial, low, high, help)                        \
+    AP_INIT_TAKE_ARGV(name, set_option, (void *)&pgp_options[PGP_OPTION_##id], RSRC_CONF, help),
+
+const command_rec pgpool_commands[] = {
+    PGP_OPTIONS(PGPOOL_COMMAND)
+        AP_INIT_RAW_ARGS("<PgPool", open_section, NULL, RSRC_CONF,
+                         "a named pool; what stands outside is its default"),
+    AP_INIT_TAKE1("PgPoolUse", set_use, NULL, RSRC_CONF | ACCESS_CONF,
+                  "the pool that handlers here use"),
+    {NULL},
+};
+
+/* --- checks ----------------------------------------------------------------- */
+
+static int refuse(server_rec *s, const char *origin, const char *wrong)
+{
+    ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s, "%s: %s",
+                 origin ? origin : "configuration", wrong);
+    return HTTP_INTERNAL_SERVER_ERROR;
+}
+
+static int pools_check(apr_pool_t *p, server_rec *s, apr_hash_t *pools)
+{
+    const pgpool_server_conf *conf = server_conf(s);
+    apr_hash_index_t *i;
+
+    for (i = apr_hash_first(p, pools); i; i = apr_hash_next(i)) {
+        const char *name = apr_hash_this_key(i), *wrong;
+        const pgp_settings *settings = apr_hash_this_val(i);
+        pgp_option_id culprit;
+
+        if (!settings->conninfo)
+            return refuse(s, apr_hash_get(conf->origins, name, APR_HASH_KEY_STRING),
+                          apr_psprintf(p,
+                                       "pool %s has no PgPoolConninfo, and none stands "
+                                       "outside of its <PgPool> either",
+                                       name));
+        wrong = pgp_settings_check(settings, p, &culprit);
+        if (wrong)
+            return refuse(s, settings->origin[culprit],
+                          apr_psprintf(p, "pool %s: %s", name, wrong));
+    }
+    return OK;
+}
+
+static int uses_check(apr_pool_t *p, server_rec *s, apr_hash_t *pools)
+{
+    const apr_array_header_t *uses = server_conf(s)->uses;
+    int i;
+
+    for (i = 0; i < uses->nelts; i++) {
+        const pgpool_use *use = &APR_ARRAY_IDX(uses, i, pgpool_use);
+
+        if (!apr_hash_get(pools, use->pool, APR_HASH_KEY_STRING))
+            return refuse(s, use->origin,
+                          apr_psprintf(p,
+                                       "PgPoolUse %s: there is no <PgPool %s> in this server",
+                                       use->pool, use->pool));
+    }
+    return OK;
+}
+
+int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    for (; s; s = s->next) {
+        apr_hash_t *pools = pgpool_config_complete(ptemp, s);
+        int rv = pools_check(ptemp, s, pools);
+
+        if (rv == OK)
+            rv = uses_check(ptemp, s, pools);
+        if (rv != OK)
+            return rv;
+    }
+    return OK;
+}
+
+/* --- -t -D DUMP_PGPOOL ------------------------------------------------------ */
+
+static void dump_pool(apr_pool_t *p, apr_file_t *out, const char *name,
+                      const pgp_settings *settings)
+{
+    int id;
+
+    apr_file_printf(out, "  <PgPool %s>\n", name);
+    for (id = 0; id < PGP_OPTION_COUNT; id++) {
+        const char *text = pgp_option_text(settings, p, id);
+
+        if (text)
+            apr_file_printf(out, "    %-22s %s  # %s\n", pgp_options[id].name, text,
+                            settings->origin[id] ? settings->origin[id] : "default");
+    }
+    apr_file_printf(out, "  </PgPool>\n");
+}
+
+void pgpool_config_dump(apr_pool_t *p, server_rec *s)
+{
+    apr_file_t *out;
+
+    if (!ap_exists_config_define("DUMP_PGPOOL") || apr_file_open_stdout(&out, p) != APR_SUCCESS)
+        return;
+    for (; s; s = s->next) {
+        apr_hash_t *pools = pgpool_config_complete(p, s);
+        apr_hash_index_t *i;
+
+        apr_file_printf(out, "PgPool configuration of %s (%s:%u):\n",
+                        s->server_hostname ? s->server_hostname : "the main server",
+                        s->defn_name ? s->defn_name : "main configuration",
+                        s->defn_line_number);
+        for (i = apr_hash_first(p, pools); i; i = apr_hash_next(i))
+            dump_pool(p, out, apr_hash_this_key(i), apr_hash_this_val(i));
+    }
+}

@@ -1,0 +1,72 @@
+/*
+ * What the files of mod_pgpool.so share: httpd's side, a thin layer over core/.
+ *
+ * Model.  Configuration makes sparse settings a server (mod_pgpool_config.c).
+ * Each child makes pools and one keeper of them (mod_pgpool.c).  A request finds
+ * its pool by name in its server's table and pins what it borrows
+ * (mod_pgpool_request.c).
+ *
+ * Threads.  The configuration is written by the parent's one thread and, its
+ * `pools`, by a child's before it has others; after that all may read it.  A pin
+ * belongs to the thread that works on its request.
+ */
+#ifndef MOD_PGPOOL_PRIVATE_H
+#define MOD_PGPOOL_PRIVATE_H
+
+#include "mod_pgpool.h"
+
+#include <apr_hash.h>
+#include <http_config.h>
+#include <http_log.h>
+
+#include "core/pgp_pool.h"
+
+extern module AP_MODULE_DECLARE_DATA pgpool_module;
+
+#define PGPOOL_DEFAULT_NAME "default"
+
+/* One server's pools. */
+typedef struct {
+    pgp_settings *bare;       /* sparse: what stands outside of any <PgPool> */
+    apr_hash_t *named;        /* name -> pgp_settings *, sparse: what stands inside */
+    apr_hash_t *origins;      /* name -> "file:line" of its <PgPool> in this server */
+    pgp_settings *section;    /* while its <PgPool> is read, else NULL */
+    apr_array_header_t *uses; /* of pgpool_use: each PgPoolUse, to be checked */
+    apr_hash_t *pools;        /* in a child: name -> pgp_pool * */
+} pgpool_server_conf;
+
+typedef struct {
+    const char *pool, *origin;
+} pgpool_use;
+
+typedef struct {
+    const char *use; /* PgPoolUse, or NULL */
+} pgpool_dir_conf;
+
+/* mod_pgpool_config.c */
+extern const command_rec pgpool_commands[];
+void *pgpool_server_conf_make(apr_pool_t *p, server_rec *s);
+void *pgpool_server_conf_merge(apr_pool_t *p, void *base, void *over);
+void *pgpool_dir_conf_make(apr_pool_t *p, char *dir);
+void *pgpool_dir_conf_merge(apr_pool_t *p, void *base, void *over);
+int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s);
+void pgpool_config_dump(apr_pool_t *p, server_rec *s);
+/* A server's pools with complete settings: name -> pgp_settings *. */
+apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s);
+
+/* mod_pgpool_request.c: the optional functions of mod_pgpool.h */
+apr_status_t pgpool_acquire(request_rec *r, const char *pool, PGconn **conn);
+void pgpool_release(request_rec *r, const char *pool);
+apr_status_t pgpool_open(server_rec *s, const char *pool, apr_pool_t *p, PGconn **conn);
+void pgpool_close(PGconn *conn);
+
+/* mod_pgpool_outcome.c: the same */
+int pgpool_http_status(request_rec *r, apr_status_t rv);
+const char *pgpool_strerror(apr_status_t rv);
+/* How the core's outcome is called outside. */
+apr_status_t pgpool_outcome_status(pgp_outcome outcome);
+
+/* mod_pgpool.c: this child's environment; NULL in the parent. */
+const pgp_env *pgpool_child_env(void);
+
+#endif

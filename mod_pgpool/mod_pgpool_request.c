@@ -1,0 +1,325 @@
+/*
+ * Pins: a request's hold on a connection, and the same without a request.
+ *
+ * A pin belongs to the initial request of a family (the one that internal
+ * redirects and subrequests lead back to), one for each pool that the family
+ * uses.  It sits in the initial request's request_config; its cleanup on that
+ * request's pool is what gives the connection back if nothing else did.  Only
+ * strings go into r->notes: httpd and mod_http2 copy them.
+ */
+#include "mod_pgpool_private.h"
+
+#include <apr_strings.h>
+
+#include "core/pgp_libpq.h"
+
+APLOG_USE_MODULE(pgpool);
+
+/* A failure is answered again without a wait for so long. */
+#define FAILURE_REMEMBERED PGP_SEC(1)
+
+typedef struct pin pin;
+struct pin {
+    pin *next;
+    pgp_pool *pool;
+    pgp_conn *conn;      /* NULL: not pinned now */
+    apr_status_t failed; /* how the last ask failed, until then: */
+    apr_time_t failed_until;
+};
+
+/* The initial request's request_config. */
+typedef struct {
+    pin *pins;
+} request_pins;
+
+/* A lease without a request; lives in the pool that it was asked with. */
+typedef struct {
+    pgp_conn *conn;
+    apr_pool_t *p;
+} lease;
+
+static request_rec *initial_of(request_rec *r)
+{
+    while (r->prev || r->main)
+        r = r->prev ? r->prev : r->main;
+    return r;
+}
+
+/* --- finding things --------------------------------------------------------- */
+
+static const char *name_in(const char *given, ap_conf_vector_t *per_dir)
+{
+    const pgpool_dir_conf *dir = ap_get_module_config(per_dir, &pgpool_module);
+
+    if (given)
+        return given;
+    return dir && dir->use ? dir->use : PGPOOL_DEFAULT_NAME;
+}
+
+static pgp_pool *pool_of(server_rec *s, const char *name)
+{
+    const pgpool_server_conf *conf = ap_get_module_config(s->module_config, &pgpool_module);
+
+    return conf->pools ? apr_hash_get(conf->pools, name, APR_HASH_KEY_STRING) : NULL;
+}
+
+static request_pins *pins_of(request_rec *initial)
+{
+    request_pins *pins = ap_get_module_config(initial->request_config, &pgpool_module);
+
+    if (!pins) {
+        pins = apr_pcalloc(initial->pool, sizeof(*pins));
+        ap_set_module_config(initial->request_config, &pgpool_module, pins);
+    }
+    return pins;
+}
+
+static pin *pin_find(request_rec *initial, const pgp_pool *pool)
+{
+    pin *at = pins_of(initial)->pins;
+
+    while (at && at->pool != pool)
+        at = at->next;
+    return at;
+}
+
+static apr_status_t pin_end(void *data)
+{
+    pin *ended = data;
+
+    if (ended->conn)
+        pgp_pool_release(&ended->conn);
+    return APR_SUCCESS;
+}
+
+static pin *pin_make(request_rec *initial, pgp_pool *pool)
+{
+    request_pins *pins = pins_of(initial);
+    pin *made = apr_pcalloc(initial->pool, sizeof(*made));
+
+    made->pool = pool;
+    made->next = pins->pins;
+    pins->pins = made;
+    apr_pool_cleanup_register(initial->pool, made, pin_end, apr_pool_cleanup_null);
+    return made;
+}
+
+/* --- telling ---------------------------------------------------------------- */
+
+/* On the request that asked and on the initial one: a log format looks at the
+ * last of a chain of redirects, a handler at its own. */
+static void note(request_rec *r, const char *key, const char *text)
+{
+    request_rec *initial = initial_of(r);
+
+    apr_table_set(r->notes, key, text);
+    if (initial != r)
+        apr_table_set(initial->notes, key, text);
+}
+
+static void note_lease(request_rec *r, const pgp_conn *conn)
+{
+    const char *name = pgp_pool_name(conn->pool);
+    const char *key = apr_pstrcat(r->pool, "pgpool-", name, NULL);
+
+    note(r, key,
+         apr_psprintf(r->pool, "%s/%d/%" APR_UINT64_T_FMT, name, pgp_conn_backend(conn),
+                      conn->lease));
+}
+
+static void note_wait(request_rec *r, const pgp_pool *pool, apr_interval_time_t waited)
+{
+    note(r, apr_pstrcat(r->pool, "pgpool-", pgp_pool_name(pool), "-wait", NULL),
+         apr_psprintf(r->pool, "%" APR_TIME_T_FMT, waited));
+}
+
+/* "pool x: what it means: cause (SQLSTATE ..., waited ... ms)" */
+static const char *cause_text(apr_pool_t *p, const char *name, apr_status_t rv,
+                              const pgp_ticket *ticket)
+{
+    const char *sqlstate = ticket->error.sqlstate;
+
+    return apr_psprintf(p, "pool %s: %s: %s (%s%s%swaited %" APR_TIME_T_FMT " ms)", name,
+                        pgpool_strerror(rv), ticket->error.message,
+                        *sqlstate ? "SQLSTATE " : "", sqlstate, *sqlstate ? ", " : "",
+                        ticket->waited / 1000);
+}
+
+static apr_status_t fail(request_rec *r, pgp_message id, apr_status_t rv, const char *text)
+{
+    note(r, "pgpool-error", text);
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s", id, text);
+    return rv;
+}
+
+static apr_status_t fail_no_pool(request_rec *r, const char *name)
+{
+    return fail(r, PGP_MSG_REFUSED, PGPOOL_ENOPOOL,
+                apr_psprintf(r->pool,
+                             "pool %s: there is no such pool in this server; write "
+                             "PgPoolConninfo or <PgPool %s> in its configuration",
+                             name, name));
+}
+
+/* --- hooks ------------------------------------------------------------------ */
+
+APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(pgpool, PGPOOL, int, connect,
+                                    (const char *pool, PGconn *conn), (pool, conn), OK,
+                                    DECLINED)
+APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(pgpool, PGPOOL, int, attach,
+                                    (request_rec * r, const char *pool, PGconn *conn),
+                                    (r, pool, conn), OK, DECLINED)
+
+/* The hooks that a connection owes before its borrower gets it; r is NULL for one
+ * without a request.  Returns NULL, or which hook refused. */
+static const char *hook_refused(request_rec *r, const pgp_conn *conn)
+{
+    const char *name = pgp_pool_name(conn->pool);
+    PGconn *handle = pgp_conn_handle(conn);
+
+    if (!conn->greeted && pgpool_run_connect(name, handle) != OK)
+        return "connect";
+    if (r && pgpool_run_attach(r, name, handle) != OK)
+        return "attach";
+    return NULL;
+}
+
+/* Run them; after a refusal the connection is gone and *ticket says why. */
+static apr_status_t hooks_run(request_rec *initial, pgp_conn **conn, pgp_ticket *ticket)
+{
+    const char *refused = hook_refused(initial, *conn);
+
+    if (!refused)
+        return APR_SUCCESS;
+    ticket->error.sqlstate[0] = '\0';
+    apr_snprintf(ticket->error.message, sizeof ticket->error.message,
+                 "the %s hook of a module refused backend %d", refused,
+                 pgp_conn_backend(*conn));
+    pgp_pool_discard(conn, PGP_REASON_HOOK);
+    return PGPOOL_EUNAVAIL;
+}
+
+static apr_status_t borrow(request_rec *initial, pgp_pool *pool, apr_pool_t *scratch,
+                           pgp_conn **conn, pgp_ticket *ticket)
+{
+    const pgp_outcome outcome = pgp_pool_acquire(pool, scratch, conn, ticket);
+
+    if (outcome != PGP_GRANTED)
+        return pgpool_outcome_status(outcome);
+    return hooks_run(initial, conn, ticket);
+}
+
+/* --- with a request --------------------------------------------------------- */
+
+static apr_status_t pin_lost(request_rec *r, pin *lost)
+{
+    const char *text = apr_psprintf(r->pool,
+                                    "pool %s: backend %d, pinned to this request, is gone; "
+                                    "what it had not committed is lost",
+                                    pgp_pool_name(lost->pool), pgp_conn_backend(lost->conn));
+
+    pgp_pool_discard(&lost->conn, PGP_REASON_LOST);
+    return fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
+}
+
+static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to)
+{
+    pgp_ticket ticket;
+    pgp_conn *conn;
+    apr_status_t rv = borrow(initial, to->pool, r->pool, &conn, &ticket);
+
+    note_wait(r, to->pool, ticket.waited);
+    to->failed = rv;
+    if (rv != APR_SUCCESS) {
+        to->failed_until = pgp_now(pgpool_child_env()) + FAILURE_REMEMBERED;
+        return fail(r, PGP_MSG_REFUSED, rv,
+                    cause_text(r->pool, pgp_pool_name(to->pool), rv, &ticket));
+    }
+    to->conn = conn;
+    return APR_SUCCESS;
+}
+
+apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
+{
+    request_rec *initial = initial_of(r);
+    pgp_pool *pool;
+    pin *mine;
+    apr_status_t rv = APR_SUCCESS;
+
+    name = name_in(name, r->per_dir_config);
+    pool = pool_of(r->server, name);
+    if (!pool)
+        return fail_no_pool(r, name);
+    mine = pin_find(initial, pool);
+    if (!mine)
+        mine = pin_make(initial, pool);
+    if (mine->conn && !pgp_conn_alive(mine->conn))
+        return pin_lost(r, mine);
+    if (!mine->conn && mine->failed && pgp_now(pgpool_child_env()) < mine->failed_until)
+        return mine->failed;
+    if (!mine->conn)
+        rv = pin_borrow(r, initial, mine);
+    if (rv != APR_SUCCESS)
+        return rv;
+    note_lease(r, mine->conn);
+    *conn = pgp_conn_handle(mine->conn);
+    return APR_SUCCESS;
+}
+
+void pgpool_release(request_rec *r, const char *name)
+{
+    pgp_pool *pool = pool_of(r->server, name_in(name, r->per_dir_config));
+    pin *mine = pool ? pin_find(initial_of(r), pool) : NULL;
+
+    if (mine && mine->conn)
+        pgp_pool_release(&mine->conn);
+}
+
+/* --- without a request ------------------------------------------------------ */
+
+static apr_status_t lease_end(void *data)
+{
+    lease *ended = data;
+
+    ended->conn->borrower = NULL;
+    pgp_pool_release(&ended->conn);
+    return APR_SUCCESS;
+}
+
+apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn **conn)
+{
+    pgp_pool *pool;
+    pgp_conn *borrowed;
+    pgp_ticket ticket;
+    lease *made;
+    apr_status_t rv;
+
+    name = name_in(name, s->lookup_defaults);
+    pool = pool_of(s, name);
+    if (!pool) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: pool %s: %s", PGP_MSG_REFUSED, name,
+                     pgpool_strerror(PGPOOL_ENOPOOL));
+        return PGPOOL_ENOPOOL;
+    }
+    rv = borrow(NULL, pool, p, &borrowed, &ticket);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_REFUSED,
+                     cause_text(p, name, rv, &ticket));
+        return rv;
+    }
+    made = apr_palloc(p, sizeof(*made));
+    *made = (lease){.conn = borrowed, .p = p};
+    borrowed->borrower = made;
+    apr_pool_cleanup_register(p, made, lease_end, apr_pool_cleanup_null);
+    *conn = pgp_conn_handle(borrowed);
+    return APR_SUCCESS;
+}
+
+void pgpool_close(PGconn *conn)
+{
+    const pgp_conn *borrowed = conn ? pgp_libpq_owner(conn) : NULL;
+    lease *ended = borrowed ? borrowed->borrower : NULL;
+
+    if (ended)
+        apr_pool_cleanup_run(ended->p, ended, lease_end);
+}
