@@ -1,0 +1,405 @@
+package Httpd;
+
+# A private httpd in a directory of its own, for one test.
+#
+#   my $httpd = Httpd->new(modules => [qw(pgpool pgpool_query)], conf => <<'CONF');
+#   PgPoolConninfo "..."
+#   CONF
+#   $httpd->start;
+#   is $httpd->get('/here')->{status}, 200;
+#   my @slow = map { $httpd->begin('/slow') } 1 .. 4;   # sent, not waited for: see Pending
+#   my @answer = Pending::finish(@slow);
+#   $httpd->stop;                  # fails the test if a child crashed or a sanitizer spoke
+#
+# The configuration may say ${PORT} and ${DIR}.  httpd runs as the user who runs the test, which is
+# never root.
+
+use strict;
+use warnings;
+
+use File::Spec::Functions qw(rel2abs tmpdir);
+use File::Temp ();
+use HTTP::Tiny;
+use IO::Socket::INET;
+use List::Util qw(max);
+use Load;
+use Pending;
+use Poll;
+use POSIX qw(WNOHANG);
+use Test::More ();
+
+# What httpd needs to answer anything at all.
+my @BASE_MODULES = qw(unixd log_config authn_core authz_core);
+
+my @started;
+
+# mpm       event, worker or prefork; else $ENV{PGPOOL_MPM}, else event
+# modules   names without "mod_": ours, a test's helper's or httpd's own; default pgpool
+# conf      directives
+# children, threads   so many children of so many threads; prefork: the product in children
+sub new {
+    my ($class, %option) = @_;
+    my $self = bless {
+        mpm      => $ENV{PGPOOL_MPM} || 'event',
+        modules  => ['pgpool'],
+        conf     => '',
+        children => 1,
+        threads  => 8,
+        port     => 1,
+        killed   => {},
+        %option,
+        dir => File::Temp->newdir('httpd-XXXXXX', DIR => $ENV{TESTDIR} || tmpdir),
+    }, $class;
+    mkdir "$self->{dir}/htdocs" or die "$self->{dir}/htdocs: $!";
+    return $self;
+}
+
+sub dir  { my ($self) = @_; return "$self->{dir}" }
+sub port { my ($self) = @_; return $self->{port} }
+sub pid  { my ($self) = @_; return $self->{pid} }
+
+# ---- configuration
+
+# Other directives, from the next start or reload on.
+sub conf {
+    my ($self, $text) = @_;
+    $self->{conf} = $text;
+    return $self->write_conf;
+}
+
+# A file below the document root.
+sub put_file {
+    my ($self, $name, $text) = @_;
+    return spew("$self->{dir}/htdocs/$name", $text);
+}
+
+# Exit code and output of `httpd -t`; arguments come after it, as -D DUMP_PGPOOL.
+sub config_test {
+    my ($self, @argument) = @_;
+    $self->write_conf;
+    my $pid = open(my $output, '-|') // die "fork: $!";
+    if (!$pid) {
+        open STDERR, '>&', \*STDOUT or die "dup: $!";
+        $self->exec_httpd('-t', @argument);
+    }
+    my $text = do { local $/; <$output> };
+    close $output;
+    return ($? >> 8, $text);
+}
+
+sub write_conf {
+    my ($self) = @_;
+    my $dir = $self->dir;
+    my $load = join '', map({ load_module($_) || '' } "mpm_$self->{mpm}", @BASE_MODULES),
+        map { load_module($_) || die "there is no mod_$_.so\n" } @{ $self->{modules} };
+    my $limits = $self->limits;
+    spew("$dir/httpd.conf", <<"CONF");
+Define DIR $dir
+Define PORT $self->{port}
+ServerRoot "$dir"
+DefaultRuntimeDir "$dir"
+PidFile "$dir/pid"
+DocumentRoot "$dir/htdocs"
+Listen 127.0.0.1:$self->{port}
+ServerName 127.0.0.1:$self->{port}
+${load}${limits}ErrorLog "$dir/error_log"
+LogLevel notice
+<IfModule pgpool_module>
+  LogLevel pgpool:debug
+</IfModule>
+LogFormat "\\"%r\\" %>s %B %{pgpool-default}n" test
+CustomLog "$dir/access_log" test "expr=%{REQUEST_METHOD} != 'OPTIONS'"
+$self->{conf}
+CONF
+    return $self;
+}
+
+# Undefined if there is no such file: some httpds have built in what others load.
+sub load_module {
+    my ($name) = @_;
+    my $build = rel2abs($ENV{PGPOOL_BUILD} || '.build');
+    my ($file) = grep { -e } map { "$_/mod_$name.so" } $build, "$build/t", apxs('LIBEXECDIR');
+    return $file && "<IfModule !${name}_module>\n  LoadModule ${name}_module $file\n</IfModule>\n";
+}
+
+# All children are there from the start and stay, so that a test can count them.
+sub limits {
+    my ($self) = @_;
+    my ($children, $threads) = @$self{qw(children threads)};
+    my $all = $children * $threads;
+    return <<"PREFORK" if $self->{mpm} eq 'prefork';
+StartServers $all
+MinSpareServers $all
+MaxSpareServers $all
+MaxRequestWorkers $all
+PREFORK
+    return <<"THREADED";
+ServerLimit @{[max(16, $children)]}
+ThreadLimit @{[max(64, $threads)]}
+ThreadsPerChild $threads
+StartServers $children
+MaxRequestWorkers $all
+MinSpareThreads 1
+MaxSpareThreads @{[$all + $threads]}
+THREADED
+}
+
+# ---- life
+
+# Returns when it answers, dies with its log when it does not.  Another process may take the port
+# between choice and use, then another one is tried.
+sub start {
+    my ($self) = @_;
+    push @started, $self;
+    for my $attempt (1 .. 20) {
+        my $from = $self->log_end;
+        $self->{port} = free_port();
+        $self->write_conf->spawn;
+        return $self if poll_until { !$self->alive || $self->answers } 60 and $self->alive;
+        last if $self->error_log($from) !~ /could not bind/;
+    }
+    die "httpd does not start:\n", $self->log_tail, "\n";
+}
+
+sub spawn {
+    my ($self) = @_;
+    my $pid = fork // die "fork: $!";
+    if (!$pid) {
+        # httpd signals its whole process group.
+        setpgrp 0, 0;
+        open STDIN,  '<',  '/dev/null'              or die "stdin: $!";
+        open STDERR, '>>', $self->dir . '/error_log' or die "error_log: $!";
+        open STDOUT, '>&', \*STDERR                 or die "stdout: $!";
+        $self->exec_httpd('-DFOREGROUND');
+    }
+    $self->{pid} = $pid;
+    return;
+}
+
+# Replaces the process.  The rig's PG* variables are defaults of libpq and would hide what is missing in a
+# configuration; a test that is killed takes its httpd along.
+sub exec_httpd {
+    my ($self, @argument) = @_;
+    delete @ENV{ grep { /\APG(?!POOL)/ } keys %ENV };
+    my $httpd = apxs('SBINDIR') . '/' . apxs('PROGNAME');
+    exec qw(setpriv --pdeathsig TERM env), $self->sanitizer_environment, $httpd,
+        '-f', $self->dir . '/httpd.conf', @argument
+        or POSIX::_exit(127);
+}
+
+sub alive {
+    my ($self) = @_;
+    return 0 if !$self->{pid};
+    return 1 if waitpid($self->{pid}, WNOHANG) == 0;
+    delete $self->{pid};
+    return 0;
+}
+
+# All children are there and one answers.  "OPTIONS *" reaches no handler of a test's.
+sub answers {
+    my ($self) = @_;
+    my $children = $self->{children} * ($self->{mpm} eq 'prefork' ? $self->{threads} : 1);
+    return slurp($self->dir . '/pid') eq "$self->{pid}\n"
+        && $self->children >= $children
+        && Pending->new($self->port, '*', method => 'OPTIONS')->finish->{success};
+}
+
+# With TERM (the default) at once, with WINCH gracefully.  Fails the test when it leaves problems.
+sub stop {
+    my ($self, $signal) = @_;
+    return if !$self->{pid};
+    if ($self->alive) {
+        $self->signal($signal // 'TERM');
+        poll_until { !$self->alive } 60 or $self->kill_all;
+    }
+    else {
+        Test::More::fail('httpd is still there');
+    }
+    Test::More::fail($_) for $self->problems;
+    return;
+}
+
+sub kill_all {
+    my ($self) = @_;
+    Test::More::fail('httpd stops when it is told');
+    kill KILL => $self->children, $self->{pid};
+    waitpid delete $self->{pid}, 0;
+    return;
+}
+
+# Both return when the new configuration serves.
+sub graceful { my ($self) = @_; return $self->reload('USR1') }
+sub restart  { my ($self) = @_; return $self->reload('HUP') }
+
+sub reload {
+    my ($self, $signal) = @_;
+    my $from = $self->log_end;
+    $self->signal($signal);
+    $self->wait_log(qr/resuming normal operations/, from => $from);
+    return;
+}
+
+sub signal {
+    my ($self, $signal) = @_;
+    kill $signal => $self->{pid} or die "httpd is gone: ", $self->log_tail, "\n";
+    return;
+}
+
+# The pids of the child processes, in order of age.
+sub children {
+    my ($self) = @_;
+    my %parent = map { /\A(\d+) \(.*\) \S (\d+)/s ? ($1 => $2) : () } map { slurp($_) } glob '/proc/[0-9]*/stat';
+    my @child = sort { $a <=> $b } grep { $parent{$_} == $self->{pid} } keys %parent;
+    return @child;
+}
+
+# The oldest child, hard; httpd will start another.  Returns its pid when it has gone.
+sub kill_child {
+    my ($self, $signal) = @_;
+    my ($child) = $self->children;
+    $self->{killed}{$child} = 1;
+    kill $signal // 'KILL', $child;
+    $self->wait_gone($child);
+    return $child;
+}
+
+# Wait until these children have ended, as the old ones do some time after a graceful restart.
+sub wait_gone {
+    my ($self, @old) = @_;
+    my %old = map { $_ => 1 } @old;
+    poll_until { !grep { $old{$_} } $self->children } 60 or die "@old: some live on\n";
+    return;
+}
+
+# ---- requests; the answers are HTTP::Tiny's
+
+sub url     { my ($self, $path) = @_; return "http://127.0.0.1:$self->{port}$path" }
+sub get     { my ($self, $path, @option) = @_; return $self->request(GET => $path, @option) }
+
+sub post {
+    my ($self, $path, $content, $option) = @_;
+    return $self->request(POST => $path, { content => $content, %{ $option // {} } });
+}
+
+sub request {
+    my ($self, $method, $path, $option) = @_;
+    return HTTP::Tiny->new(keep_alive => 0, timeout => 60)
+        ->request($method, $self->url($path), $option // {});
+}
+
+# Sent, not waited for; see Pending.
+sub begin {
+    my ($self, $path, %option) = @_;
+    return Pending->new($self->port, $path, %option);
+}
+
+# The answers to as many requests for one path at once, each with the seconds that it took.
+sub get_parallel {
+    my ($self, $number, $path, %option) = @_;
+    my @pending = map { $self->begin($path, %option) } 1 .. $number;
+    return Pending::finish(@pending);
+}
+
+# Clients in the background; see Load.
+sub load {
+    my ($self, $path, %option) = @_;
+    return Load->new($self->url($path), %option);
+}
+
+# ---- logs
+
+sub access_log { my ($self) = @_; return slurp($self->dir . '/access_log') }
+sub log_end    { my ($self) = @_; return -s $self->dir . '/error_log' // 0 }
+
+# The text from an earlier log_end on, or all.
+sub error_log {
+    my ($self, $from) = @_;
+    return substr slurp($self->dir . '/error_log'), $from // 0;
+}
+
+sub log_tail {
+    my ($self) = @_;
+    my @line = split /^/, $self->error_log;
+    return join '', @line > 20 ? @line[-20 .. -1] : @line;
+}
+
+# Wait until the error log matches, from an earlier log_end on; returns what the pattern captured
+# (or 1), dies when it does not come.
+sub wait_log {
+    my ($self, $pattern, %option) = @_;
+    my @found;
+    poll_until { @found = $self->error_log($option{from}) =~ $pattern } $option{deadline}
+        or die "no $pattern in the error log\n";
+    return wantarray ? @found : $found[0];
+}
+
+# Crashes, children that had to be shot, and what the sanitizers have found, each as a text.
+sub problems {
+    my ($self) = @_;
+    my $killed = join '|', keys %{ $self->{killed} }, 'none';
+    my @line = grep { !/child (?:pid|process) (?:$killed)\b/ }
+        $self->error_log =~ /^(.*(?:exit signal|sending a SIGKILL).*)$/mg;
+    my @report = splice @{ [glob $self->dir . '/sanitizer.*'] };
+    return @line, map { slurp($_) } @report;
+}
+
+# ---- sanitizers: the modules are built with one, httpd is not, so it is loaded before httpd
+
+my %SANITIZER = (
+    thread  => [qw(libtsan.so TSAN_OPTIONS ignore_noninstrumented_modules=1:exitcode=0)],
+    address => [qw(libasan.so ASAN_OPTIONS detect_leaks=1:exitcode=0)],
+);
+
+sub sanitizer_environment {
+    my ($self) = @_;
+    my ($library, $variable, $options) = @{ $SANITIZER{ $ENV{PGPOOL_SANITIZE} || 'none' } // return };
+    chomp(my $file = qx{gcc -print-file-name=$library});
+    return ("LD_PRELOAD=$file", "$variable=$options:log_path=" . $self->dir . '/sanitizer');
+}
+
+# ---- helpers
+
+my %apxs;
+
+sub apxs {
+    my ($name) = @_;
+    my $apxs = $ENV{APXS} || 'apxs';
+    return $apxs{$name} //= qx{$apxs -q $name} =~ s/\s+\z//r;
+}
+
+# Below the range from which the kernel takes the client's end of connections.
+sub free_port {
+    while (1) {
+        my $port = 10_200 + int rand 22_000;
+        return $port if IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 1);
+    }
+}
+
+# What is not there yet reads as empty.
+sub slurp {
+    my ($file) = @_;
+    open my $in, '<', $file or return '';
+    local $/;
+    return <$in> // '';
+}
+
+sub spew {
+    my ($file, $text) = @_;
+    open my $out, '>', $file or die "$file: $!";
+    print {$out} $text;
+    close $out or die "$file: $!";
+    return;
+}
+
+# A test that died or forgot has its httpd stopped, and a failed one shows what httpd said.
+END {
+    my $status = $?;
+    for my $httpd (@started) {
+        $httpd->stop;
+        Test::More::diag("error log of httpd:\n", $httpd->log_tail)
+            if $status || !Test::More->builder->is_passing;
+    }
+    $? = $status || (Test::More->builder->is_passing ? 0 : 1);
+}
+
+1;

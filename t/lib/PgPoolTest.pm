@@ -1,0 +1,86 @@
+package PgPoolTest;
+
+# What every test over httpd and PostgreSQL starts with: `use PgPoolTest;` gives strict, warnings,
+# Test::More and the short words below.
+#
+#   my $pg = postgres;
+#   my $httpd = httpd(<<"CONF");
+#   PgPoolConninfo "@{[conninfo($pg)]}"
+#   CONF
+#   poll_until { backends($pg) == 2 };
+
+use strict;
+use warnings;
+
+use Exporter ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils ();
+use Test::More;
+# After the cluster, so that httpd ends before its server does.
+use Httpd;
+use Pending;
+use Poll;
+
+our @EXPORT = qw(postgres conninfo query backends kill_backends httpd now poll_until finish);
+
+sub import {
+    strict->import;
+    warnings->import;
+    Test::More->export_to_level(1);
+    goto &Exporter::import;
+}
+
+# PostgreSQL's rig writes what goes to STDERR into a file; say it where a person reads.
+$SIG{__DIE__} = sub { diag(@_) if defined $^S && !$^S };
+
+# A started server; text is for its postgresql.conf.
+sub postgres {
+    my ($conf) = @_;
+    my $node = PostgreSQL::Test::Cluster->new('pg' . ++$PgPoolTest::nodes);
+    $node->init;
+    $node->append_conf('postgresql.conf', $conf) if $conf;
+    $node->start;
+    return $node;
+}
+
+# For PgPoolConninfo; further settings come as name => value.
+sub conninfo {
+    my ($node, %setting) = @_;
+    return join ' ', $node->connstr('postgres'), map { "$_=$setting{$_}" } sort keys %setting;
+}
+
+# One query's rows as psql -A -t prints them.
+sub query {
+    my ($node, $sql) = @_;
+    return $node->safe_psql('postgres', $sql);
+}
+
+my $CLIENTS = q{FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()};
+
+# How many clients the server has, the asker not counted; with a name, those of that application.
+sub backends {
+    my ($node, $application) = @_;
+    return query($node, "SELECT count(*) $CLIENTS" . of_application($application));
+}
+
+# Terminates them all, or those of an application; returns how many.
+sub kill_backends {
+    my ($node, $application) = @_;
+    return query($node, "SELECT count(pg_terminate_backend(pid)) $CLIENTS" . of_application($application));
+}
+
+sub of_application {
+    my ($name) = @_;
+    return defined $name ? " AND application_name = '$name'" : '';
+}
+
+# A started httpd with these directives; options as in Httpd->new.
+sub httpd {
+    my ($conf, %option) = @_;
+    return Httpd->new(conf => $conf, %option)->start;
+}
+
+# The answers to what was sent with Httpd's begin.
+sub finish { return Pending::finish(@_) }
+
+1;
