@@ -109,7 +109,7 @@ my @endpoint = (
 );
 
 my $conf = join "\n", 'PgPoolConninfo "' . conninfo($pg, options => q('-cTimeZone=UTC')) . '"',
-    'PgPoolMax 1', 'TraceEnable off', @endpoint;
+    'PgPoolMin 1', 'PgPoolMax 1', 'TraceEnable off', @endpoint;
 my $httpd = httpd($conf, modules => [@modules, 'setenvif']);
 
 # Unlike HTTP::Tiny it sends any bytes in a header.
