@@ -11,7 +11,7 @@ use JSON::PP;
 my $pg = postgres;
 query($pg, 'CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL)');
 
-my @modules = qw(authz_core pgpool pgpool_query pgpool_probe);
+my @modules = qw(pgpool pgpool_query pgpool_probe);
 
 # The directive with its arguments quoted as httpd reads them.
 sub pgpool_query {
