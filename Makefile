@@ -84,9 +84,10 @@ nodelete-address := -Wl,-z,nodelete
 link_module = $(CC) -shared $(flags) $(CFLAGS) $(LDFLAGS) $(nodelete-$(SANITIZE)) -o $@ $^ $(pq_libs)
 
 query_object := $(BUILD)/mod_pgpool/mod_pgpool_query.o
+glue_objects := $(filter-out $(query_object),$(call objects,mod_pgpool/mod_pgpool*.c))
 $(BUILD)/mod_pgpool_query.so: $(query_object)
 	$(link_module)
-$(BUILD)/mod_pgpool.so: $(filter-out $(query_object),$(call objects,mod_pgpool/mod_pgpool*.c)) $(core)
+$(BUILD)/mod_pgpool.so: $(glue_objects) $(core)
 	$(link_module)
 $(BUILD)/t/mod_%.so: $(BUILD)/t/lib/mod_%.o
 	$(link_module)

@@ -176,8 +176,8 @@ sub spawn {
     return;
 }
 
-# Replaces the process.  The rig's PG* variables are defaults of libpq and would hide what is missing in a
-# configuration; a test that is killed takes its httpd along.
+# Replaces the process.  The rig's PG* variables are defaults of libpq and would hide what is missing
+# in a configuration; a test that is killed takes its httpd along.
 sub exec_httpd {
     my ($self, @argument) = @_;
     delete @ENV{ grep { /\APG(?!POOL)/ } keys %ENV };
@@ -248,7 +248,8 @@ sub signal {
 # The pids of the child processes, in order of age.
 sub children {
     my ($self) = @_;
-    my %parent = map { /\A(\d+) \(.*\) \S (\d+)/s ? ($1 => $2) : () } map { slurp($_) } glob '/proc/[0-9]*/stat';
+    my @stat = map { slurp($_) } glob '/proc/[0-9]*/stat';
+    my %parent = map { /\A(\d+) \(.*\) \S (\d+)/s ? ($1 => $2) : () } @stat;
     my @child = sort { $a <=> $b } grep { $parent{$_} == $self->{pid} } keys %parent;
     return @child;
 }
@@ -273,8 +274,8 @@ sub wait_gone {
 
 # ---- requests; the answers are HTTP::Tiny's
 
-sub url     { my ($self, $path) = @_; return "http://127.0.0.1:$self->{port}$path" }
-sub get     { my ($self, $path, @option) = @_; return $self->request(GET => $path, @option) }
+sub url { my ($self, $path) = @_; return "http://127.0.0.1:$self->{port}$path" }
+sub get { my ($self, $path, @option) = @_; return $self->request(GET => $path, @option) }
 
 sub post {
     my ($self, $path, $content, $option) = @_;
@@ -339,8 +340,8 @@ sub problems {
     my $killed = join '|', keys %{ $self->{killed} }, 'none';
     my @line = grep { !/child (?:pid|process) (?:$killed)\b/ }
         $self->error_log =~ /^(.*(?:exit signal|sending a SIGKILL).*)$/mg;
-    my @report = splice @{ [glob $self->dir . '/sanitizer.*'] };
-    return @line, map { slurp($_) } @report;
+    my $reports = $self->dir . '/sanitizer.*';
+    return @line, map { slurp($_) } glob $reports;
 }
 
 # ---- sanitizers: the modules are built with one, httpd is not, so it is loaded before httpd
@@ -352,7 +353,8 @@ my %SANITIZER = (
 
 sub sanitizer_environment {
     my ($self) = @_;
-    my ($library, $variable, $options) = @{ $SANITIZER{ $ENV{PGPOOL_SANITIZE} || 'none' } // return };
+    my $sanitizer = $SANITIZER{ $ENV{PGPOOL_SANITIZE} || 'none' } or return;
+    my ($library, $variable, $options) = @$sanitizer;
     chomp(my $file = qx{gcc -print-file-name=$library});
     return ("LD_PRELOAD=$file", "$variable=$options:log_path=" . $self->dir . '/sanitizer');
 }
@@ -371,7 +373,8 @@ sub apxs {
 sub free_port {
     while (1) {
         my $port = 10_200 + int rand 22_000;
-        return $port if IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 1);
+        my $address = "127.0.0.1:$port";
+        return $port if IO::Socket::INET->new(LocalAddr => $address, Listen => 1, ReuseAddr => 1);
     }
 }
 

@@ -55,23 +55,23 @@ sub query {
     return $node->safe_psql('postgres', $sql);
 }
 
-my $CLIENTS = q{FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()};
-
 # How many clients the server has, the asker not counted; with a name, those of that application.
 sub backends {
     my ($node, $application) = @_;
-    return query($node, "SELECT count(*) $CLIENTS" . of_application($application));
+    return query($node, 'SELECT count(*) ' . clients($application));
 }
 
 # Terminates them all, or those of an application; returns how many.
 sub kill_backends {
     my ($node, $application) = @_;
-    return query($node, "SELECT count(pg_terminate_backend(pid)) $CLIENTS" . of_application($application));
+    return query($node, 'SELECT count(pg_terminate_backend(pid)) ' . clients($application));
 }
 
-sub of_application {
-    my ($name) = @_;
-    return defined $name ? " AND application_name = '$name'" : '';
+sub clients {
+    my ($application) = @_;
+    my $name = defined $application ? "AND application_name = '$application'" : '';
+    return "FROM pg_stat_activity
+             WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() $name";
 }
 
 # A started httpd with these directives; options as in Httpd->new.
