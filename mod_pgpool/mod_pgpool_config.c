@@ -90,6 +90,10 @@ static void complete_add(apr_pool_t *p, apr_hash_t *all, const char *name,
     pgp_settings_overlay(settings, bare);
     if (own)
         pgp_settings_overlay(settings, own);
+    /* Who wants fewer than the default PgPoolMin need not say so twice. */
+    if (!(settings->set & (1u << PGP_OPTION_MIN)) && settings->min > settings->max)
+        settings->min = settings->max;
+    pgp_settings_finish(settings, p);
     apr_hash_set(all, name, APR_HASH_KEY_STRING, settings);
 }
 
@@ -143,9 +147,10 @@ static const char *section_body(cmd_parms *cmd, void *dir)
     const ap_directive_t *line;
 
     for (line = cmd->directive->first_child; line; line = line->next)
-        if (strncasecmp(line->directive, "PgPool", 6))
-            return apr_psprintf(cmd->pool, "%s (%s:%d) has no place inside <PgPool>",
-                                line->directive, line->filename, line->line_num);
+        if (strncasecmp(line->directive, "PgPool", 6)) {
+            cmd->err_directive = line; /* that is the line to name */
+            return apr_psprintf(cmd->pool, "%s has no place inside <PgPool>", line->directive);
+        }
     return ap_walk_config(cmd->directive->first_child, cmd, dir);
 }
 
@@ -159,8 +164,6 @@ static const char *open_section(cmd_parms *cmd, void *dir, const char *args)
     name = ap_getword_conf(cmd->pool, &text);
     if (!end || *text || !name_is_good(name))
         return "<PgPool name> takes one name of 1 to 63 letters, digits, \"_\" and \"-\"";
-    if (conf->section)
-        return "<PgPool> cannot stand inside another <PgPool>";
     before = apr_hash_get(conf->origins, name, APR_HASH_KEY_STRING);
     if (before)
         return apr_psprintf(cmd->pool, "<PgPool %s> is already defined at %s", name, before);

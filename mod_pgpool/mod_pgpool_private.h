@@ -21,7 +21,8 @@
 
 #include "core/pgp_pool.h"
 
-extern module AP_MODULE_DECLARE_DATA pgpool_module;
+/* The one symbol that httpd looks for; all others are hidden (-fvisibility). */
+extern module __attribute__((visibility("default"))) pgpool_module;
 
 #define PGPOOL_DEFAULT_NAME "default"
 

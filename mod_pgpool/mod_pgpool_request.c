@@ -202,7 +202,7 @@ static apr_status_t hooks_run(request_rec *initial, pgp_conn **conn, pgp_ticket 
 static apr_status_t borrow(request_rec *initial, pgp_pool *pool, apr_pool_t *scratch,
                            pgp_conn **conn, pgp_ticket *ticket)
 {
-    const pgp_outcome outcome = pgp_pool_acquire(pool, scratch, conn, ticket);
+    const pgp_outcome outcome = pgp_pool_acquire(pool, NULL, scratch, conn, ticket);
 
     if (outcome != PGP_GRANTED)
         return pgpool_outcome_status(outcome);

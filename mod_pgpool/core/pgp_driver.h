@@ -3,7 +3,7 @@
  *
  * Model.  A pgp_link is one physical connection.  It has one owner at a time,
  * who alone calls these functions on it (pgp_conn.h says who that is), so a
- * link needs no lock.  Nothing here blocks, but ping(), which has a deadline.
+ * link needs no lock.  Nothing here blocks, but greet(), which has a deadline.
  *
  * Slow work (connecting, cleaning) is started, then driven by step() until it
  * is done.  step() may be called at any moment: it does what can be done now
@@ -34,12 +34,27 @@ typedef enum {
     PGP_STEP_FAILED /* *error says why; the link is good for close() only */
 } pgp_step;
 
-/* What the socket of an idle link says. */
+/* What an idle link looks like before it is given out. */
 typedef enum {
-    PGP_PROBE_DEAD,  /* closed, or half closed */
+    PGP_PROBE_DEAD,  /* closed, half closed, or no longer what it was made for */
     PGP_PROBE_QUIET, /* nothing has come */
-    PGP_PROBE_HEARD  /* something has come and was taken in: a round trip will tell */
+    PGP_PROBE_HEARD, /* something came unasked and was taken in: a ping will tell */
+    PGP_PROBE_OWING  /* the answer to its reset is to be collected: by greet() */
 } pgp_probe;
+
+/* What came of greet(). */
+typedef enum {
+    PGP_GREET_GOOD,
+    PGP_GREET_BAD,    /* lost, too late, or the reset failed: close it */
+    PGP_GREET_REFUSED /* the server would not set a variable; the link is good */
+} pgp_greeting;
+
+/* Settings of the session for one borrower (PgPoolSet). */
+typedef struct {
+    int n;
+    const char *const *names; /* of letters, digits, "_" and "." */
+    const char *const *values;
+} pgp_vars;
 
 /* What a link looks like when its borrower is done with it. */
 typedef enum {
@@ -50,10 +65,11 @@ typedef enum {
 } pgp_return;
 
 typedef struct pgp_driver {
-    /* Start to connect.  The driver keeps owner for whoever has only the handle.
-     * NULL: failed at once, *error says why. */
+    /* Start to connect.  failures: how many attempts of this pool have failed in a
+     * row.  The driver keeps owner for whoever has only the handle.  NULL: failed at
+     * once, *error says why. */
     pgp_link *(*connect)(const pgp_env *env, const char *pool, const pgp_settings *settings,
-                         void *owner, pgp_error *error);
+                         int failures, void *owner, pgp_error *error);
     /* Go on with connecting or cleaning. */
     pgp_step (*step)(pgp_link *link, struct pollfd *await, pgp_error *error);
     /* Whether the link still stands, without touching what it has received:
@@ -62,13 +78,15 @@ typedef struct pgp_driver {
     /* The same for an idle link: takes in what has come (notices, changed
      * parameters) and drops notifications meant for earlier borrowers. */
     pgp_probe (*probe)(pgp_link *link);
-    /* A round trip before `until` (the env's clock).  0: failed or too late,
-     * *error says why. */
-    int (*ping)(pgp_link *link, apr_time_t until, pgp_error *error);
-    /* Undo what a borrower may have changed in the client's library and say in
-     * what state the link is.  Sends nothing and waits for nothing. */
+    /* All that a link owes before a borrower gets it, until `until` (the env's
+     * clock): collect the answer to its reset; set vars, if not NULL; a round trip,
+     * if ping is not 0.  If not GOOD, *error says why. */
+    pgp_greeting (*greet)(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
+                          pgp_error *error);
+    /* Undo what a borrower may have changed in the client's library, send the reset
+     * if one is due, and say in what state the link is.  Waits for nothing. */
     pgp_return (*settle)(pgp_link *link);
-    /* Start to clean up a DIRTY link. */
+    /* Start to clean up a DIRTY link: end what still runs, roll back, reset. */
     void (*clean)(pgp_link *link);
     /* End the connection; frees the link. */
     void (*close)(pgp_link *link);

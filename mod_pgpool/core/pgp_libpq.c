@@ -1,11 +1,12 @@
 #include "pgp_libpq.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <apr_strings.h>
-#include <libpq-events.h>
+
+#include "pgp_link.h"
+#include "pgp_reset.h"
 
 #ifndef POLLRDHUP
 #error "POLLRDHUP is needed to see a half-closed connection: Linux, or FreeBSD 13"
@@ -17,190 +18,23 @@
  * up as one that is never quiet. */
 #define QUIET_PATIENCE 100
 
-typedef enum { CONNECTING, INITIALISING, ROLLING_BACK, READY } link_phase;
-
-struct pgp_link {
-    PGconn *conn;
-    const pgp_env *env;
-    const char *pool;
-    const pgp_settings *settings;
-    void *owner;
-    PQnoticeReceiver receiver; /* libpq's own */
-
-    link_phase phase;
-    PostgresPollingStatusType wants; /* in CONNECTING */
-    int init_done;                   /* in INITIALISING: statements run so far */
-    int failed;                      /* the exchange under way has failed */
-};
-
-/* --- what went wrong -------------------------------------------------------- */
-
-/* libpq's text may have several lines, and ends in one; LOCATION is of use to
- * nobody but the server's developers. */
-static void error_text(pgp_error *error, const char *text)
-{
-    char *out = error->message;
-    const char *end = out + sizeof error->message - 3;
-
-    while (*text && out < end) {
-        size_t line = strcspn(text, "\n"), room = end - out;
-
-        if (line && strncmp(text, "LOCATION:", 9)) {
-            if (out > error->message)
-                out = apr_cpystrn(out, "; ", 3);
-            room = end > out ? (size_t)(end - out) : 0;
-            out = apr_cpystrn(out, text, (line < room ? line : room) + 1);
-        }
-        text += line + (text[line] == '\n');
-    }
-    *out = '\0';
-}
-
-static int is_sqlstate(const char *text)
-{
-    int i;
-
-    for (i = 0; i < 5; i++)
-        if (!isdigit((unsigned char)text[i]) && !isupper((unsigned char)text[i]))
-            return 0;
-    return text[5] == ':';
-}
-
-/* libpq has no function for the SQLSTATE of a failed connect; in its verbose
- * messages it stands as "FATAL:  28P01: ...".  With several hosts the last
- * counts. */
-static void error_connect(pgp_link *link, pgp_error *error)
-{
-    const char *text = PQerrorMessage(link->conn), *at;
-
-    for (at = strstr(text, ":  "); at; at = strstr(at + 3, ":  "))
-        if (is_sqlstate(at + 3))
-            apr_cpystrn(error->sqlstate, at + 3, sizeof error->sqlstate);
-    error_text(error, text);
-}
-
-static void error_result(pgp_link *link, const PGresult *result, pgp_error *error)
-{
-    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-    const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-
-    if (sqlstate)
-        apr_cpystrn(error->sqlstate, sqlstate, sizeof error->sqlstate);
-    error_text(error, text ? text : PQerrorMessage(link->conn));
-}
-
-/* --- the client's side of a connection -------------------------------------- */
-
-static void notice(void *baton, const char *text)
-{
-    pgp_link *link = baton;
-    pgp_error line;
-
-    error_text(&line, text);
-    pgp_log(link->env, PGP_LOG_DEBUG, PGP_MSG_NOTICE, link->pool, PQbackendPID(link->conn),
-            "the server says: %s", line.message);
-}
-
-/* libpq calls it for its events; we want only its address, as the key under which
- * the link is kept with the PGconn. */
-static int link_key(PGEventId event, void *info, void *baton)
-{
-    (void)event;
-    (void)info;
-    (void)baton;
-    return 1;
-}
-
-void *pgp_libpq_owner(const PGconn *conn)
-{
-    const pgp_link *link = PQinstanceData(conn, link_key);
-
-    return link ? link->owner : NULL;
-}
-
-static void client_restore(pgp_link *link)
-{
-    PQsetNoticeReceiver(link->conn, link->receiver, NULL);
-    PQsetNoticeProcessor(link->conn, notice, link);
-    PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
-    PQsetErrorContextVisibility(link->conn, PQSHOW_CONTEXT_ERRORS);
-    PQuntrace(link->conn);
-}
-
-static void notifies_drop(pgp_link *link)
-{
-    PGnotify *notify;
-
-    while ((notify = PQnotifies(link->conn)) != NULL)
-        PQfreemem(notify);
-}
-
-/* --- one question, one answer, without blocking ----------------------------- */
-
-static int ask_server(pgp_link *link, const char *sql, pgp_error *error)
-{
-    link->failed = 0;
-    if (PQsendQuery(link->conn, sql))
-        return 1;
-    error_text(error, PQerrorMessage(link->conn));
-    return 0;
-}
-
-static void judge(pgp_link *link, const PGresult *result, pgp_error *error)
-{
-    switch (PQresultStatus(result)) {
-    case PGRES_EMPTY_QUERY:
-    case PGRES_COMMAND_OK:
-    case PGRES_TUPLES_OK:
-        break;
-    default:
-        if (!link->failed)
-            error_result(link, result, error);
-        link->failed = 1;
-    }
-}
-
-static int is_copy(const PGresult *result)
-{
-    const ExecStatusType status = PQresultStatus(result);
-
-    return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
-}
-
-static pgp_step take_answer(pgp_link *link, struct pollfd *await, pgp_error *error)
-{
-    const int unsent = PQflush(link->conn);
-    PGresult *result;
-
-    if (unsent < 0 || !PQconsumeInput(link->conn)) {
-        error_text(error, PQerrorMessage(link->conn));
-        return PGP_STEP_FAILED;
-    }
-    while (!PQisBusy(link->conn)) {
-        int copying;
-
-        result = PQgetResult(link->conn);
-        if (!result)
-            return link->failed ? PGP_STEP_FAILED : PGP_STEP_DONE;
-        judge(link, result, error);
-        copying = is_copy(result);
-        PQclear(result);
-        if (copying) /* has no end of its own */
-            return PGP_STEP_FAILED;
-    }
-    *await = (struct pollfd){.fd = PQsocket(link->conn),
-                             .events = unsent ? POLLIN | POLLOUT : POLLIN};
-    return PGP_STEP_AGAIN;
-}
-
 /* --- connecting ------------------------------------------------------------- */
 
-static pgp_link *link_connect(const pgp_env *env, const char *pool,
-                              const pgp_settings *settings, void *owner, pgp_error *error)
+/* While a lookup has them they are its task's. */
+static void hosts_drop(pgp_link *link)
 {
-    /* libpq lets the later of two equal keywords win: these are defaults, and the
-     * connection string comes after them.  A black hole needs both keepalives and
-     * tcp_user_timeout to be seen. */
+    if (link->task)
+        pgp_task_leave(&link->task);
+    else
+        pgp_hosts_free(link->hosts);
+    link->hosts = NULL;
+}
+
+/* libpq lets the later of two equal keywords win.  Before the connection string
+ * stand defaults: a black hole needs both keepalives and tcp_user_timeout to be
+ * seen.  After it the hosts, as they were looked up. */
+static int connect_start(pgp_link *link, pgp_error *error)
+{
     static const char *const keywords[] = {"fallback_application_name",
                                            "keepalives",
                                            "keepalives_idle",
@@ -208,9 +42,38 @@ static pgp_link *link_connect(const pgp_env *env, const char *pool,
                                            "keepalives_count",
                                            "tcp_user_timeout",
                                            "dbname",
+                                           "host",
+                                           "hostaddr",
+                                           "port",
                                            NULL};
-    const char *const values[] = {"mod_pgpool",       "1", "5", "2", "3", "10000",
-                                  settings->conninfo, NULL};
+    const char *host[3] = {NULL, NULL, NULL};
+    const char *values[] = {
+        "mod_pgpool", "1",  "5",  "2", "3", "10000", link->settings->conninfo,
+        NULL,         NULL, NULL, NULL};
+
+    if (pgp_hosts_error(link->hosts)) {
+        pgp_error_text(error, pgp_hosts_error(link->hosts));
+        return 0;
+    }
+    if (pgp_hosts_params(link->hosts, link->first_host, host))
+        memcpy(values + 7, host, sizeof host);
+    link->conn = PQconnectStartParams(keywords, values, 1);
+    hosts_drop(link);
+    PQsetErrorVerbosity(link->conn, PQERRORS_VERBOSE);
+    link->wants = PGRES_POLLING_WRITING;
+    link->phase = CONNECTING;
+    if (PQstatus(link->conn) != CONNECTION_BAD)
+        return 1;
+    pgp_error_connection(error, link);
+    return 0;
+}
+
+static void link_close(pgp_link *link);
+
+static pgp_link *link_connect(const pgp_env *env, const char *pool,
+                              const pgp_settings *settings, int failures, void *owner,
+                              pgp_error *error)
+{
     pgp_link *link = calloc(1, sizeof(*link));
 
     if (!link)
@@ -219,14 +82,15 @@ static pgp_link *link_connect(const pgp_env *env, const char *pool,
     link->pool = pool;
     link->settings = settings;
     link->owner = owner;
-    link->wants = PGRES_POLLING_WRITING;
-    link->conn = PQconnectStartParams(keywords, values, 1);
-    PQsetErrorVerbosity(link->conn, PQERRORS_VERBOSE);
-    if (PQstatus(link->conn) != CONNECTION_BAD)
+    link->first_host = failures;
+    link->hosts = pgp_hosts_read(settings->conninfo);
+    link->phase = LOOKING_UP;
+    if (pgp_hosts_unknown(link->hosts))
+        link->task = pgp_task_start(pgp_hosts_resolve, pgp_hosts_free, link->hosts);
+    /* Without a thread to be had, libpq looks up itself. */
+    if (link->task || connect_start(link, error))
         return link;
-    error_connect(link, error);
-    PQfinish(link->conn);
-    free(link);
+    link_close(link);
     return NULL;
 }
 
@@ -237,92 +101,193 @@ static int ready_for(const struct pollfd *await)
     return poll(&fd, 1, 0) != 0;
 }
 
-static pgp_step init_next(pgp_link *link, struct pollfd *await, pgp_error *error);
-
-static pgp_step connection_made(pgp_link *link, struct pollfd *await, pgp_error *error)
+static char parameter(const pgp_link *link, const char *name)
 {
-    link->receiver = PQsetNoticeReceiver(link->conn, NULL, NULL);
-    client_restore(link);
-    PQregisterEventProc(link->conn, link_key, "mod_pgpool", NULL);
-    PQsetInstanceData(link->conn, link_key, link);
-    PQsetnonblocking(link->conn, 1);
-    link->phase = INITIALISING;
-    return init_next(link, await, error);
+    const char *value = PQparameterStatus(link->conn, name);
+
+    return value ? value[1] : '-'; /* "on" or "off" */
 }
 
-static pgp_step step_connecting(pgp_link *link, struct pollfd *await, pgp_error *error)
+static void role_note(pgp_link *link)
 {
-    for (;;) {
-        *await = (struct pollfd){.fd = PQsocket(link->conn),
-                                 .events = link->wants == PGRES_POLLING_READING ? POLLIN
-                                                                                : POLLOUT};
-        if (!ready_for(await))
-            return PGP_STEP_AGAIN;
-        link->wants = PQconnectPoll(link->conn);
-        if (link->wants == PGRES_POLLING_OK)
-            return connection_made(link, await, error);
-        if (link->wants == PGRES_POLLING_FAILED) {
-            error_connect(link, error);
-            return PGP_STEP_FAILED;
-        }
-    }
+    PQconninfoOption *options = PQconninfo(link->conn), *o;
+
+    for (o = options; o && o->keyword; o++)
+        if (!strcmp(o->keyword, "target_session_attrs"))
+            link->role_matters = o->val && strcmp(o->val, "any");
+    PQconninfoFree(options);
+    link->hot_standby = parameter(link, "in_hot_standby");
+    link->read_only = parameter(link, "default_transaction_read_only");
 }
 
-/* Everything slow is done: from here on the link is as a borrower expects it. */
-static pgp_step link_ready(pgp_link *link, pgp_error *error)
+/* After a failover a server that was asked for as a primary may be none. */
+static int role_kept(const pgp_link *link)
 {
-    link->phase = READY;
-    if (PQsetnonblocking(link->conn, 0) == 0 && PQtransactionStatus(link->conn) == PQTRANS_IDLE)
-        return PGP_STEP_DONE;
-    error_text(error, "the transaction is still open");
-    return PGP_STEP_FAILED;
+    return !link->role_matters ||
+           (link->hot_standby == parameter(link, "in_hot_standby") &&
+            link->read_only == parameter(link, "default_transaction_read_only"));
 }
+
+/* --- undoing ---------------------------------------------------------------- */
+
+/* Without an answer to wait for a link is as its borrower expects it. */
+static int rest(pgp_link *link)
+{
+    link->owes = 0;
+    return PQsetnonblocking(link->conn, 0) == 0;
+}
+
+/* Send what undoes the lease's deeds, without waiting.  0: could not. */
+static int undo_send(pgp_link *link, unsigned deeds)
+{
+    const pgp_settings *settings = link->settings;
+    const char *sql = NULL;
+    pgp_error error;
+
+    pgp_link_forget_deeds(link);
+    if (pgp_reset_due(settings->reset, deeds))
+        sql = pgp_reset_sql(settings, link->prepared);
+    else if (link->undo)
+        sql = link->undo;
+    if (!sql)
+        return rest(link);
+    link->owes = 1;
+    if (PQsetnonblocking(link->conn, 1) || !pgp_link_ask(link, sql, &error) ||
+        PQflush(link->conn))
+        return 0;
+    free(link->undo);
+    link->undo = NULL;
+    return 1;
+}
+
+/* --- going on --------------------------------------------------------------- */
 
 static pgp_step init_next(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     const apr_array_header_t *sql = link->settings->init_sql;
 
-    if (!sql || link->init_done == sql->nelts)
-        return link_ready(link, error);
-    if (!ask_server(link, APR_ARRAY_IDX(sql, link->init_done++, const char *), error))
-        return PGP_STEP_FAILED;
-    return take_answer(link, await, error);
+    if (sql && link->init_done < sql->nelts) {
+        if (!pgp_link_ask(link, APR_ARRAY_IDX(sql, link->init_done++, const char *), error))
+            return PGP_STEP_FAILED;
+        return pgp_link_answer(link, await, error);
+    }
+    link->phase = READY;
+    pgp_link_forget_deeds(link);
+    role_note(link);
+    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE && rest(link))
+        return PGP_STEP_DONE;
+    pgp_error_text(error, "PgPoolInitSQL leaves a transaction open");
+    return PGP_STEP_FAILED;
 }
 
 static pgp_step step_initialising(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    pgp_step step = take_answer(link, await, error);
+    pgp_step step = pgp_link_answer(link, await, error);
 
     while (step == PGP_STEP_DONE && link->phase == INITIALISING)
         step = init_next(link, await, error);
     return step;
 }
 
-/* --- cleaning --------------------------------------------------------------- */
-
-static void link_clean(pgp_link *link)
+static pgp_step connection_made(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    pgp_error error;
+    pgp_link_adopt(link);
+    PQsetnonblocking(link->conn, 1);
+    link->phase = INITIALISING;
+    return step_initialising(link, await, error);
+}
 
-    link->phase = ROLLING_BACK;
-    if (PQsetnonblocking(link->conn, 1) || !ask_server(link, "ROLLBACK", &error))
-        link->failed = 1; /* step() will find the connection broken, or say so */
+static pgp_step step_connecting(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    for (;;) {
+        const short events = link->wants == PGRES_POLLING_READING ? POLLIN : POLLOUT;
+
+        *await = (struct pollfd){.fd = PQsocket(link->conn), .events = events};
+        if (!ready_for(await))
+            return PGP_STEP_AGAIN;
+        link->wants = PQconnectPoll(link->conn);
+        if (link->wants == PGRES_POLLING_OK)
+            return connection_made(link, await, error);
+        if (link->wants == PGRES_POLLING_FAILED) {
+            pgp_error_connection(error, link);
+            return PGP_STEP_FAILED;
+        }
+    }
+}
+
+static pgp_step step_looking_up(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    if (!pgp_task_done(link->task)) {
+        *await = (struct pollfd){.fd = pgp_task_fd(link->task), .events = POLLIN};
+        return PGP_STEP_AGAIN;
+    }
+    return connect_start(link, error) ? step_connecting(link, await, error) : PGP_STEP_FAILED;
+}
+
+static pgp_step rolled_back(pgp_link *link, pgp_error *error)
+{
+    link->phase = READY;
+    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE &&
+        undo_send(link, PGP_DID_SOMETHING | PGP_DID_CHANGE | link->deeds))
+        return PGP_STEP_DONE;
+    pgp_error_text(error, "the transaction could not be ended");
+    return PGP_STEP_FAILED;
+}
+
+/* One more exchange, if there is a reason for it. */
+static pgp_step then_ask(pgp_link *link, link_phase phase, const char *sql,
+                         struct pollfd *await, pgp_error *error)
+{
+    link->phase = phase;
+    return pgp_link_ask(link, sql, error) ? pgp_link_answer(link, await, error)
+                                          : PGP_STEP_FAILED;
 }
 
 static pgp_step step_rolling_back(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    const pgp_step step = take_answer(link, await, error);
+    const pgp_step step = pgp_link_answer(link, await, error);
 
-    return step == PGP_STEP_DONE ? link_ready(link, error) : step;
+    return step == PGP_STEP_DONE ? rolled_back(link, error) : step;
+}
+
+static pgp_step roll_back(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    pgp_step step = PGP_STEP_DONE;
+
+    if (PQtransactionStatus(link->conn) != PQTRANS_IDLE)
+        step = then_ask(link, ROLLING_BACK, "ROLLBACK", await, error);
+    return step == PGP_STEP_DONE ? rolled_back(link, error) : step;
+}
+
+static pgp_step step_absorbing(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    const pgp_step step = pgp_link_answer(link, await, error);
+
+    return step == PGP_STEP_DONE ? roll_back(link, await, error) : step;
+}
+
+static pgp_step step_winding_up(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    pgp_step step = pgp_windup_step(link, await, error);
+
+    if (step == PGP_STEP_DONE && link->cancelled)
+        step = then_ask(link, ABSORBING, "", await, error);
+    return step == PGP_STEP_DONE ? roll_back(link, await, error) : step;
 }
 
 static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     switch (link->phase) {
+    case LOOKING_UP:
+        return step_looking_up(link, await, error);
     case CONNECTING:
         return step_connecting(link, await, error);
     case INITIALISING:
         return step_initialising(link, await, error);
+    case WINDING_UP:
+        return step_winding_up(link, await, error);
+    case ABSORBING:
+        return step_absorbing(link, await, error);
     case ROLLING_BACK:
         return step_rolling_back(link, await, error);
     case READY:
@@ -345,41 +310,164 @@ static int link_alive(pgp_link *link)
     return PQstatus(link->conn) == CONNECTION_OK && !(socket_events(link) & SOCKET_DEAD);
 }
 
-static pgp_probe link_probe(pgp_link *link)
+/* Take in what came unasked, until it is quiet. */
+static pgp_probe hear(pgp_link *link)
 {
-    int i, events = 0;
+    int i;
 
     for (i = 0; i < QUIET_PATIENCE; i++) {
-        events = socket_events(link);
+        const int events = socket_events(link);
+
         if (!events)
-            return i ? PGP_PROBE_HEARD : PGP_PROBE_QUIET;
+            return role_kept(link) ? PGP_PROBE_HEARD : PGP_PROBE_DEAD;
         if (events & SOCKET_DEAD || !PQconsumeInput(link->conn))
-            return PGP_PROBE_DEAD;
-        notifies_drop(link);
+            break;
+        pgp_link_drop_notifies(link);
     }
     return PGP_PROBE_DEAD;
 }
+
+static pgp_probe link_probe(pgp_link *link)
+{
+    const int events = socket_events(link);
+
+    if (events & SOCKET_DEAD)
+        return PGP_PROBE_DEAD;
+    if (link->owes)
+        return PGP_PROBE_OWING;
+    return events ? hear(link) : PGP_PROBE_QUIET;
+}
+
+/* --- greeting --------------------------------------------------------------- */
 
 /* Sleep until the link may go on or the time is up; 0: it is up. */
 static int await_until(const pgp_link *link, struct pollfd *await, apr_time_t until)
 {
     const apr_time_t left = until - pgp_now(link->env);
 
-    return left > 0 && (poll(await, 1, (int)((left + 999) / 1000)) >= 0);
+    return left > 0 && poll(await, 1, (int)((left + 999) / 1000)) >= 0;
 }
 
-static int link_ping(pgp_link *link, apr_time_t until, pgp_error *error)
+static int answer_until(pgp_link *link, apr_time_t until, pgp_error *error)
 {
     struct pollfd await;
-    pgp_step step = PGP_STEP_FAILED;
+    pgp_step step;
 
-    if (PQsetnonblocking(link->conn, 1) == 0 && ask_server(link, "", error))
-        do
-            step = take_answer(link, &await, error);
-        while (step == PGP_STEP_AGAIN && await_until(link, &await, until));
+    do
+        step = pgp_link_answer(link, &await, error);
+    while (step == PGP_STEP_AGAIN && await_until(link, &await, until));
     if (step == PGP_STEP_AGAIN)
-        error_text(error, "no answer to a ping in time");
-    return step == PGP_STEP_DONE && PQsetnonblocking(link->conn, 0) == 0;
+        pgp_error_text(error, "no answer from the server within PgPoolCheckTimeout");
+    return step == PGP_STEP_DONE;
+}
+
+/* "SELECT set_config($1,$2,false),set_config($3,..." */
+static char *vars_sql(const pgp_vars *vars)
+{
+    static const char one[] = "pg_catalog.set_config($%d,$%d,false)%s";
+    const size_t size = sizeof "SELECT " + vars->n * (sizeof one + 20);
+    char *sql = malloc(size), *end;
+    int i;
+
+    if (!sql)
+        abort();
+    end = apr_cpystrn(sql, "SELECT ", size);
+    for (i = 0; i < vars->n; i++)
+        end += apr_snprintf(end, size - (end - sql), one, 2 * i + 1, 2 * i + 2,
+                            i + 1 < vars->n ? "," : "");
+    return sql;
+}
+
+/* The same with NULL for the values, which gives each setting its default back.
+ * Adds to what is to be undone already: a borrower may set others later. */
+static void undo_add(pgp_link *link, const pgp_vars *vars)
+{
+    const size_t before = link->undo ? strlen(link->undo) : 0;
+    size_t size = before + sizeof "SELECT ";
+    char *end;
+    int i;
+
+    for (i = 0; i < vars->n; i++)
+        size += strlen(vars->names[i]) + sizeof ",pg_catalog.set_config('',NULL,false)";
+    link->undo = realloc(link->undo, size);
+    if (!link->undo)
+        abort();
+    end = link->undo + before;
+    for (i = 0; i < vars->n; i++)
+        end += apr_snprintf(end, size - (end - link->undo),
+                            "%spg_catalog.set_config('%s',NULL,false)",
+                            end == link->undo ? "SELECT " : ",", vars->names[i]);
+}
+
+static int vars_send(pgp_link *link, const pgp_vars *vars)
+{
+    const char **params = calloc(2 * vars->n, sizeof(*params));
+    char *sql = vars_sql(vars);
+    int i, sent;
+
+    if (!params)
+        abort();
+    for (i = 0; i < vars->n; i++) {
+        params[2 * i] = vars->names[i];
+        params[2 * i + 1] = vars->values[i];
+    }
+    link->failed = 0;
+    sent = PQsendQueryParams(link->conn, sql, 2 * vars->n, NULL, params, NULL, NULL, 0);
+    free(params);
+    free(sql);
+    return sent;
+}
+
+/* What the server refused it did not set, so there is nothing more to undo. */
+static pgp_greeting vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
+                             pgp_error *error)
+{
+    if (!vars_send(link, vars)) {
+        pgp_error_text(error, PQerrorMessage(link->conn));
+        return PGP_GREET_BAD;
+    }
+    if (!answer_until(link, until, error))
+        return error->sqlstate[0] && PQstatus(link->conn) == CONNECTION_OK ? PGP_GREET_REFUSED
+                                                                           : PGP_GREET_BAD;
+    undo_add(link, vars);
+    return PGP_GREET_GOOD;
+}
+
+static pgp_greeting greet(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
+                          pgp_error *error)
+{
+    if (link->owes && !answer_until(link, until, error))
+        return PGP_GREET_BAD;
+    pgp_link_drop_notifies(link);
+    if (vars)
+        return vars_set(link, vars, until, error);
+    if (ping && (!pgp_link_ask(link, "", error) || !answer_until(link, until, error)))
+        return PGP_GREET_BAD;
+    return PGP_GREET_GOOD;
+}
+
+static pgp_greeting link_greet(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
+                               pgp_error *error)
+{
+    const unsigned deeds = link->deeds;
+    pgp_greeting greeting;
+
+    if (PQtransactionStatus(link->conn) == PQTRANS_ACTIVE && !link->owes) {
+        pgp_error_text(error, "a variable cannot be set while a query is running");
+        return PGP_GREET_REFUSED;
+    }
+    if (PQsetnonblocking(link->conn, 1)) {
+        pgp_error_text(error, PQerrorMessage(link->conn));
+        return PGP_GREET_BAD;
+    }
+    greeting = greet(link, vars, ping, until, error);
+    link->deeds = deeds; /* ours do not count */
+    if (greeting == PGP_GREET_BAD)
+        return greeting;
+    if (rest(link) && role_kept(link))
+        return greeting;
+    pgp_error_text(error, "the server has changed its role");
+    return PGP_GREET_BAD;
 }
 
 /* --- coming back ------------------------------------------------------------ */
@@ -388,40 +476,38 @@ static pgp_return link_settle(pgp_link *link)
 {
     if (PQstatus(link->conn) != CONNECTION_OK)
         return PGP_RETURN_BROKEN;
-    client_restore(link);
-    if (PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF && !PQexitPipelineMode(link->conn))
-        return PGP_RETURN_UNKNOWN;
-    if (PQsetnonblocking(link->conn, 0))
-        return PGP_RETURN_UNKNOWN;
-    switch (PQtransactionStatus(link->conn)) {
-    case PQTRANS_IDLE:
-        notifies_drop(link);
-        return PGP_RETURN_CLEAN;
-    case PQTRANS_INTRANS:
-    case PQTRANS_INERROR:
+    pgp_link_restore(link);
+    if (link->role_matters && link->met_read_only)
+        return PGP_RETURN_BROKEN;
+    if (PQtransactionStatus(link->conn) != PQTRANS_IDLE ||
+        (PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF && !PQexitPipelineMode(link->conn)))
         return PGP_RETURN_DIRTY;
-    default:
-        return PGP_RETURN_UNKNOWN;
-    }
+    pgp_link_drop_notifies(link);
+    return undo_send(link, link->deeds) ? PGP_RETURN_CLEAN : PGP_RETURN_UNKNOWN;
 }
 
-/* PQfinish says good-bye to the server, and waits until that can be sent.  What is
- * not in good order is cut off instead. */
+/* In nonblocking mode PQfinish's good-bye is sent if it can be, and not waited for;
+ * what cannot be put into that mode is cut off. */
 static void link_close(pgp_link *link)
 {
-    const int fd = PQsocket(link->conn);
+    if (link->hosts)
+        hosts_drop(link);
+    if (link->task)
+        pgp_task_leave(&link->task);
+    if (link->conn) {
+        const int fd = PQsocket(link->conn);
 
-    if (fd >= 0 && PQtransactionStatus(link->conn) != PQTRANS_IDLE)
-        shutdown(fd, SHUT_RDWR);
-    else
-        PQsetnonblocking(link->conn, 1);
-    PQfinish(link->conn);
+        if (fd >= 0 && PQsetnonblocking(link->conn, 1))
+            shutdown(fd, SHUT_RDWR);
+        PQfinish(link->conn);
+    }
+    free(link->undo);
     free(link);
 }
 
 static int link_backend(const pgp_link *link)
 {
-    return PQbackendPID(link->conn);
+    return link->conn ? PQbackendPID(link->conn) : 0;
 }
 
 static void *link_handle(const pgp_link *link)
@@ -434,9 +520,9 @@ const pgp_driver pgp_libpq_driver = {
     .step = link_step,
     .alive = link_alive,
     .probe = link_probe,
-    .ping = link_ping,
+    .greet = link_greet,
     .settle = link_settle,
-    .clean = link_clean,
+    .clean = pgp_windup_start,
     .close = link_close,
     .backend = link_backend,
     .handle = link_handle,

@@ -58,6 +58,7 @@ struct pgp_pool {
 /* One borrower's ask, over all its tries; on its stack. */
 typedef struct {
     pgp_pool *pool;
+    const pgp_vars *vars;
     apr_pool_t *scratch;
     pgp_ticket *ticket;
     apr_time_t start, until;
@@ -341,65 +342,92 @@ static pgp_outcome take(ask *a, apr_time_t now)
     return settled ? outcome : take_waiting(a);
 }
 
-/* Test what was taken: a look at the socket, and a round trip if one is due. */
-static pgp_reason unfit_reason(ask *a)
+static apr_time_t check_deadline(const pgp_pool *pool)
 {
-    const pgp_pool *pool = a->pool;
-    const pgp_driver *driver = pool->env->driver;
-    const pgp_probe heard = driver->probe(a->conn->link);
+    return now_of(pool) + pool->settings->check_timeout;
+}
+
+/* Test what was taken, by a look at its socket, and greet it if it owes anything.
+ * Returns why it is unfit, or PGP_REASON_NONE with *greeting. */
+static pgp_reason unfit_reason(ask *a, pgp_greeting *greeting)
+{
+    const pgp_driver *driver = a->pool->env->driver;
+    const pgp_probe probe = driver->probe(a->conn->link);
+    const int ping = a->ping || probe == PGP_PROBE_HEARD;
     apr_time_t until;
 
-    if (heard == PGP_PROBE_DEAD) {
+    *greeting = PGP_GREET_GOOD;
+    if (probe == PGP_PROBE_DEAD) {
         a->ticket->error = (pgp_error){.message = "the connection was closed while idle"};
         return PGP_REASON_LOST;
     }
-    if (heard == PGP_PROBE_QUIET && !a->ping)
+    if (probe == PGP_PROBE_QUIET && !ping && !a->vars)
         return PGP_REASON_NONE;
-    until = now_of(pool) + pool->settings->check_timeout;
+    until = check_deadline(a->pool);
     if (until > a->until)
         until = a->until;
-    return driver->ping(a->conn->link, until, &a->ticket->error) ? PGP_REASON_NONE
-                                                                 : PGP_REASON_PING;
+    *greeting = driver->greet(a->conn->link, a->vars, ping, until, &a->ticket->error);
+    if (*greeting != PGP_GREET_BAD)
+        return PGP_REASON_NONE;
+    return probe == PGP_PROBE_OWING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
 }
 
-/* An unfit one is on its way to the keeper afterwards. */
-static int fit(ask *a)
+typedef enum { FIT, UNFIT, REFUSED } fitness;
+
+/* An unfit one is on its way to the keeper afterwards, one that the server refused
+ * to set up is given back. */
+static fitness examine(ask *a)
 {
     const pgp_pool *pool = a->pool;
-    const pgp_reason reason = unfit_reason(a);
+    pgp_greeting greeting;
+    const pgp_reason reason = unfit_reason(a, &greeting);
 
-    if (reason == PGP_REASON_NONE)
-        return 1;
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(a->conn),
-            "found unfit before it was given out (%s): %s", pgp_reason_name(reason),
-            a->ticket->error.message);
-    pgp_pool_discard(&a->conn, reason);
-    return 0;
+    if (reason != PGP_REASON_NONE) {
+        pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(a->conn),
+                "found unfit before it was given out (%s): %s", pgp_reason_name(reason),
+                a->ticket->error.message);
+        pgp_pool_discard(&a->conn, reason);
+        return UNFIT;
+    }
+    if (greeting == PGP_GREET_GOOD)
+        return FIT;
+    pgp_pool_release(&a->conn);
+    return REFUSED;
 }
 
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, apr_pool_t *scratch, pgp_conn **conn,
-                             pgp_ticket *ticket)
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, apr_pool_t *scratch,
+                             pgp_conn **conn, pgp_ticket *ticket)
 {
     const pgp_settings *settings = pool->settings;
     const apr_time_t start = now_of(pool);
-    ask a = {.pool = pool, .scratch = scratch, .ticket = ticket, .start = start};
+    ask a = {.pool = pool, .vars = vars, .scratch = scratch, .ticket = ticket, .start = start};
     pgp_outcome outcome;
+    fitness found = UNFIT;
 
     /* Who will not wait for a connection still gives a test its time. */
     a.until = start +
               (settings->acquire_timeout ? settings->acquire_timeout : settings->check_timeout);
     ticket->waited = 0;
-    ticket->error = (pgp_error){.message = ""};
+    ticket->error.sqlstate[0] = ticket->error.message[0] = '\0';
     outcome = take(&a, start);
-    while (outcome == PGP_GRANTED && !fit(&a))
+    while (outcome == PGP_GRANTED && (found = examine(&a)) == UNFIT)
         outcome = take(&a, now_of(pool));
     if (outcome != PGP_GRANTED)
         return outcome;
+    if (found == REFUSED)
+        return PGP_UNAVAILABLE;
     *conn = a.conn;
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LENT, pool->name, pgp_conn_backend(a.conn),
             "lent, lease %" APR_UINT64_T_FMT ", waited %" APR_TIME_T_FMT " us", a.conn->lease,
             ticket->waited);
     return PGP_GRANTED;
+}
+
+int pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error)
+{
+    *error = (pgp_error){.message = ""};
+    return conn->pool->env->driver->greet(conn->link, vars, 0, check_deadline(conn->pool),
+                                          error) == PGP_GREET_GOOD;
 }
 
 int pgp_conn_alive(const pgp_conn *conn)
@@ -483,7 +511,7 @@ static void send_to_cleaning(pgp_conn *conn)
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLEANING, pool->name, pgp_conn_backend(conn),
             "came back with work open, is being cleaned up");
     pool->env->driver->clean(conn->link);
-    conn->overdue = now_of(pool) + pool->settings->check_timeout;
+    conn->overdue = check_deadline(pool);
     lock(pool);
     kept = pool->kept;
     if (kept)
@@ -712,7 +740,9 @@ void pgp_keep_connect(pgp_conn *conn)
     pgp_error error = {.sqlstate = ""};
 
     conn->overdue = now_of(pool) + pool->settings->connect_timeout;
-    conn->link = env->driver->connect(env, pool->name, pool->settings, conn, &error);
+    /* Only the keeper writes pool->down, so it may read it without the lock. */
+    conn->link = env->driver->connect(env, pool->name, pool->settings, pool->down.failures,
+                                      conn, &error);
     if (!conn->link)
         connect_failed(conn, &error);
 }

@@ -80,12 +80,14 @@ const pgp_settings *pgp_pool_settings(const pgp_pool *pool);
 /*
  * Borrow a connection, within PgPoolAcquireTimeout.
  *
+ * vars: settings of the session for this borrower, or NULL; undone at release.  If
+ * the server will not have one of them, the ask ends as PGP_UNAVAILABLE.
  * scratch: memory for a wait, given back before it returns.
  * *conn and ticket->waited are set if PGP_GRANTED; ticket->waited and
  * ticket->error if not.
  */
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, apr_pool_t *scratch, pgp_conn **conn,
-                             pgp_ticket *ticket);
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, apr_pool_t *scratch,
+                             pgp_conn **conn, pgp_ticket *ticket);
 
 /* Give a connection back in whatever state it is.  Never blocks. */
 void pgp_pool_release(pgp_conn **conn);
@@ -96,6 +98,11 @@ void pgp_pool_discard(pgp_conn **conn, pgp_reason reason);
 /* Whether a borrowed connection still stands; does not touch what it has
  * received. */
 int pgp_conn_alive(const pgp_conn *conn);
+
+/* Set further settings of the session on a borrowed connection, within
+ * PgPoolCheckTimeout; undone at release.  0: *error says why; the connection is then
+ * good for release or discard only. */
+int pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error);
 
 /* What the borrower works with (a PGconn), and the server's process. */
 void *pgp_conn_handle(const pgp_conn *conn);

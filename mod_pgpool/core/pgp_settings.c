@@ -8,6 +8,7 @@
 #include <apr_strings.h>
 
 #include "pgp_conninfo.h"
+#include "pgp_reset.h"
 
 #define PGP_OPTION_ROW(id, field, name, kind, initial, low, high, help)                        \
     {name,                                                                                     \
@@ -127,8 +128,7 @@ static const char *conninfo_set(const pgp_option *o, apr_pool_t *p, const char *
     if (wrong)
         return apr_psprintf(p,
                             "%s takes a libpq connection string such as \"host=db dbname=app\" "
-                            "or a postgresql:// URI; libpq says: %s (quoted text is left out, "
-                            "it may be secret)",
+                            "or a postgresql:// URI; %s",
                             o->name, wrong);
     *field = apr_pstrdup(p, text);
     return NULL;
@@ -143,6 +143,27 @@ static const char *sql_add(const pgp_option *o, apr_pool_t *p, const char *text,
         *field = apr_array_make(p, 2, sizeof(const char *));
     APR_ARRAY_PUSH(*field, const char *) = apr_pstrdup(p, text);
     return NULL;
+}
+
+static const char *const reset_words[] = {
+    [PGP_RESET_SESSION] = "session",
+    [PGP_RESET_ALL] = "all",
+    [PGP_RESET_AUTO] = "auto",
+    [PGP_RESET_TRANSACTION] = "transaction",
+};
+
+static const char *reset_set(const pgp_option *o, apr_pool_t *p, const char *text,
+                             pgp_reset *field)
+{
+    size_t i;
+
+    for (i = 0; i < sizeof(reset_words) / sizeof(reset_words[0]); i++)
+        if (!apr_cstr_casecmp(text, reset_words[i])) {
+            *field = i;
+            return NULL;
+        }
+    return apr_psprintf(p, "%s takes session, all, auto or transaction, not \"%s\"", o->name,
+                        text);
 }
 
 static const char *option_read(pgp_settings *settings, apr_pool_t *p, const pgp_option *o,
@@ -161,6 +182,8 @@ static const char *option_read(pgp_settings *settings, apr_pool_t *p, const pgp_
         return time_set(o, p, argv[0], field);
     case PGP_KIND_BACKOFF:
         return backoff_set(o, p, argv, field);
+    case PGP_KIND_RESET:
+        return reset_set(o, p, argv[0], field);
     case PGP_KIND_SQL_LIST:
         return sql_add(o, p, argv[0], first, field);
     }
@@ -222,6 +245,11 @@ void pgp_settings_overlay(pgp_settings *base, const pgp_settings *over)
         base->set |= 1u << id;
         base->origin[id] = over->origin[id];
     }
+}
+
+void pgp_settings_finish(pgp_settings *settings, apr_pool_t *p)
+{
+    pgp_reset_compose(settings, p);
 }
 
 static int text_equal(const char *a, const char *b)
@@ -307,6 +335,8 @@ const char *pgp_option_text(const pgp_settings *settings, apr_pool_t *p, pgp_opt
     case PGP_KIND_BACKOFF:
         return apr_pstrcat(p, time_text(p, settings->retry.first), " ",
                            time_text(p, settings->retry.most), NULL);
+    case PGP_KIND_RESET:
+        return reset_words[settings->reset];
     case PGP_KIND_SQL_LIST:
         return list_text(p, settings->init_sql);
     case PGP_KIND_TIME:

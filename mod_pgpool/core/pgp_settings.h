@@ -31,6 +31,7 @@ typedef enum {
     PGP_KIND_TIME_NEVER,  /* the same; 0 is PGP_NEVER */
     PGP_KIND_TIME_OR_OFF, /* the same; the word "off" is PGP_NEVER */
     PGP_KIND_BACKOFF,     /* pgp_backoff: two times */
+    PGP_KIND_RESET,       /* pgp_reset: one word */
     PGP_KIND_SQL_LIST     /* apr_array_header_t * of const char *: may repeat */
 } pgp_kind;
 
@@ -38,6 +39,14 @@ typedef enum {
 typedef struct {
     apr_interval_time_t first, most;
 } pgp_backoff;
+
+/* What a return undoes, beyond ending an open transaction. */
+typedef enum {
+    PGP_RESET_SESSION,    /* everything but prepared statements */
+    PGP_RESET_ALL,        /* everything */
+    PGP_RESET_AUTO,       /* as SESSION, if the lease is seen to have changed something */
+    PGP_RESET_TRANSACTION /* nothing more */
+} pgp_reset;
 
 #define PGP_MS(n) (APR_INT64_C(1000) * (n))
 #define PGP_SEC(n) (PGP_MS(1000) * (n))
@@ -68,6 +77,8 @@ typedef struct {
       PGP_DAY * 365, "close what was idle this long, down to PgPoolMin; 0 = never")            \
     X(MAX_LIFETIME, max_lifetime, "PgPoolMaxLifetime", PGP_KIND_TIME_NEVER, "30min", 0,        \
       PGP_DAY * 365, "close what is older, less 0-20 % at random; 0 = never")                  \
+    X(RESET, reset, "PgPoolReset", PGP_KIND_RESET, "session", 0, 0,                            \
+      "what a return undoes: session, all, auto or transaction")                               \
     X(INIT_SQL, init_sql, "PgPoolInitSQL", PGP_KIND_SQL_LIST, NULL, 0, 0,                      \
       "run on each new connection; may repeat")
 
@@ -93,7 +104,11 @@ typedef struct {
     apr_interval_time_t ping;                       /* or PGP_NEVER */
     apr_interval_time_t idle_timeout, max_lifetime; /* or PGP_NEVER */
     pgp_backoff retry;
+    pgp_reset reset;
     apr_array_header_t *init_sql; /* of const char *; NULL: none */
+
+    /* made from the others by pgp_settings_finish() */
+    const char *reset_short, *reset_long;
 
     unsigned set;                         /* 1u << pgp_option_id */
     const char *origin[PGP_OPTION_COUNT]; /* "file:line", or NULL for a default */
@@ -112,6 +127,9 @@ const char *pgp_settings_set(pgp_settings *settings, apr_pool_t *p, pgp_option_i
 
 /* Copy to base what is set in over. */
 void pgp_settings_overlay(pgp_settings *base, const pgp_settings *over);
+
+/* Complete settings are ready for use: make what follows from them. */
+void pgp_settings_finish(pgp_settings *settings, apr_pool_t *p);
 
 /* Whether two complete settings make the same pool; origins do not count. */
 int pgp_settings_equal(const pgp_settings *a, const pgp_settings *b);

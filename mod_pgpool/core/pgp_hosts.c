@@ -1,0 +1,171 @@
+#include "pgp_hosts.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <string.h>
+#include <apr_strings.h>
+#include <apr_tables.h>
+#include <libpq-fe.h>
+
+typedef struct {
+    const char *host, *addr, *port; /* "" where there is none */
+} entry;
+
+struct pgp_hosts {
+    apr_pool_t *p;
+    apr_array_header_t *entries; /* of entry */
+    const char *error;
+};
+
+/* --- reading ---------------------------------------------------------------- */
+
+static apr_array_header_t *list_split(apr_pool_t *p, const char *text)
+{
+    apr_array_header_t *list = apr_array_make(p, 2, sizeof(const char *));
+    const char *comma;
+
+    for (; (comma = strchr(text, ',')) != NULL; text = comma + 1)
+        APR_ARRAY_PUSH(list, const char *) = apr_pstrmemdup(p, text, comma - text);
+    APR_ARRAY_PUSH(list, const char *) = apr_pstrdup(p, text);
+    return list;
+}
+
+/* libpq: one port serves all hosts. */
+static const char *list_item(const apr_array_header_t *list, int i)
+{
+    if (list->nelts == 1)
+        i = 0;
+    return i < list->nelts ? APR_ARRAY_IDX(list, i, const char *) : "";
+}
+
+static void entries_make(pgp_hosts *hosts, const char *host, const char *addr, const char *port)
+{
+    const apr_array_header_t *names = list_split(hosts->p, host);
+    const apr_array_header_t *addrs = list_split(hosts->p, addr);
+    const apr_array_header_t *ports = list_split(hosts->p, port);
+    const int n = names->nelts > addrs->nelts ? names->nelts : addrs->nelts;
+    int i;
+
+    for (i = 0; i < n; i++)
+        APR_ARRAY_PUSH(hosts->entries, entry) = (entry){
+            .host = i < names->nelts ? APR_ARRAY_IDX(names, i, const char *) : "",
+            .addr = i < addrs->nelts ? APR_ARRAY_IDX(addrs, i, const char *) : "",
+            .port = list_item(ports, i)};
+}
+
+static const char *value_of(const PQconninfoOption *options, const char *keyword)
+{
+    for (; options->keyword; options++)
+        if (!strcmp(options->keyword, keyword))
+            return options->val ? options->val : "";
+    return "";
+}
+
+pgp_hosts *pgp_hosts_read(const char *conninfo)
+{
+    PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+    apr_pool_t *p;
+    pgp_hosts *hosts;
+
+    apr_pool_create_unmanaged_ex(&p, NULL, NULL);
+    hosts = apr_pcalloc(p, sizeof(*hosts));
+    hosts->p = p;
+    hosts->entries = apr_array_make(p, 2, sizeof(entry));
+    if (options && (*value_of(options, "host") || *value_of(options, "hostaddr")))
+        entries_make(hosts, value_of(options, "host"), value_of(options, "hostaddr"),
+                     value_of(options, "port"));
+    PQconninfoFree(options);
+    return hosts;
+}
+
+void pgp_hosts_free(void *hosts)
+{
+    apr_pool_destroy(((pgp_hosts *)hosts)->p);
+}
+
+/* --- looking up ------------------------------------------------------------- */
+
+static int is_unknown(const entry *e)
+{
+    unsigned char binary[sizeof(struct in6_addr)];
+
+    return *e->host && *e->host != '/' && *e->host != '@' && !*e->addr &&
+           inet_pton(AF_INET, e->host, binary) != 1 &&
+           inet_pton(AF_INET6, e->host, binary) != 1;
+}
+
+int pgp_hosts_unknown(const pgp_hosts *hosts)
+{
+    int i;
+
+    for (i = 0; i < hosts->entries->nelts; i++)
+        if (is_unknown(&APR_ARRAY_IDX(hosts->entries, i, entry)))
+            return 1;
+    return 0;
+}
+
+/* One entry for each address of a name. */
+static void entry_resolve(pgp_hosts *hosts, const entry *e, apr_array_header_t *found)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *list, *at;
+    char addr[NI_MAXHOST];
+    int failed = getaddrinfo(e->host, NULL, &hints, &list);
+
+    if (failed) {
+        hosts->error = apr_psprintf(hosts->p,
+                                    "could not translate host name \"%s\" to address: %s",
+                                    e->host, gai_strerror(failed));
+        return;
+    }
+    for (at = list; at; at = at->ai_next)
+        if (!getnameinfo(at->ai_addr, at->ai_addrlen, addr, sizeof addr, NULL, 0,
+                         NI_NUMERICHOST))
+            APR_ARRAY_PUSH(found, entry) = (entry){
+                .host = e->host, .addr = apr_pstrdup(hosts->p, addr), .port = e->port};
+    freeaddrinfo(list);
+}
+
+void pgp_hosts_resolve(void *data)
+{
+    pgp_hosts *hosts = data;
+    apr_array_header_t *found = apr_array_make(hosts->p, 4, sizeof(entry));
+    int i;
+
+    for (i = 0; i < hosts->entries->nelts; i++) {
+        const entry *e = &APR_ARRAY_IDX(hosts->entries, i, entry);
+
+        if (is_unknown(e))
+            entry_resolve(hosts, e, found);
+        else
+            APR_ARRAY_PUSH(found, entry) = *e;
+    }
+    hosts->entries = found;
+}
+
+const char *pgp_hosts_error(const pgp_hosts *hosts)
+{
+    return hosts->entries->nelts == 0 ? hosts->error : NULL;
+}
+
+/* --- for libpq -------------------------------------------------------------- */
+
+static const char *joined(apr_pool_t *p, const char *list, int i, const char *item)
+{
+    return i == 0 ? item : apr_pstrcat(p, list, ",", item, NULL);
+}
+
+int pgp_hosts_params(pgp_hosts *hosts, unsigned first, const char *params[3])
+{
+    const int n = hosts->entries->nelts;
+    int i;
+
+    for (i = 0; i < n; i++) {
+        const entry *e = &APR_ARRAY_IDX(hosts->entries, (int)((first + i) % n), entry);
+
+        params[0] = joined(hosts->p, params[0], i, e->host);
+        params[1] = joined(hosts->p, params[1], i, e->addr);
+        params[2] = joined(hosts->p, params[2], i, e->port);
+    }
+    return n > 0;
+}

@@ -1,0 +1,218 @@
+#include "pgp_link.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <apr_strings.h>
+#include <libpq-events.h>
+
+#include "pgp_libpq.h"
+#include "pgp_reset.h"
+
+/* --- what went wrong -------------------------------------------------------- */
+
+/* LOCATION is of use to nobody but the server's developers. */
+void pgp_error_text(pgp_error *error, const char *text)
+{
+    char *out = error->message;
+    const char *end = out + sizeof error->message - 3;
+
+    while (*text && out < end) {
+        const size_t line = strcspn(text, "\n");
+
+        if (line && strncmp(text, "LOCATION:", 9)) {
+            size_t room;
+
+            if (out > error->message)
+                out = apr_cpystrn(out, "; ", 3);
+            room = end > out ? (size_t)(end - out) : 0;
+            out = apr_cpystrn(out, text, (line < room ? line : room) + 1);
+        }
+        text += line + (text[line] == '\n');
+    }
+    *out = '\0';
+}
+
+static int is_sqlstate(const char *text)
+{
+    int i;
+
+    for (i = 0; i < 5; i++)
+        if (!isdigit((unsigned char)text[i]) && !isupper((unsigned char)text[i]))
+            return 0;
+    return text[5] == ':';
+}
+
+/* libpq has no function for the SQLSTATE of a failed connect; in its verbose
+ * messages it stands as "FATAL:  28P01: ...".  With several hosts the last
+ * counts. */
+void pgp_error_connection(pgp_error *error, const pgp_link *link)
+{
+    const char *text = PQerrorMessage(link->conn), *at;
+
+    for (at = strstr(text, ":  "); at; at = strstr(at + 3, ":  "))
+        if (is_sqlstate(at + 3))
+            apr_cpystrn(error->sqlstate, at + 3, sizeof error->sqlstate);
+    pgp_error_text(error, text);
+}
+
+void pgp_error_result(pgp_error *error, const pgp_link *link, const PGresult *result)
+{
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+    if (sqlstate)
+        apr_cpystrn(error->sqlstate, sqlstate, sizeof error->sqlstate);
+    pgp_error_text(error, text ? text : PQerrorMessage(link->conn));
+}
+
+/* --- what is done on a link ------------------------------------------------- */
+
+static unsigned deeds_of(pgp_link *link, const PGresult *result)
+{
+    const char *sqlstate;
+
+    switch (PQresultStatus(result)) {
+    case PGRES_EMPTY_QUERY:
+        return 0;
+    case PGRES_COMMAND_OK:
+        return pgp_reset_tag(PQcmdStatus((PGresult *)result), 0);
+    case PGRES_TUPLES_OK:
+        return pgp_reset_tag(PQcmdStatus((PGresult *)result), 1);
+    case PGRES_FATAL_ERROR:
+        sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+        if (sqlstate && !strcmp(sqlstate, "25006"))
+            link->met_read_only = 1;
+        return PGP_DID_SOMETHING;
+    default:
+        return PGP_DID_SOMETHING;
+    }
+}
+
+/* libpq's event procedure; its address is also the key under which the link is kept
+ * with the PGconn. */
+static int link_event(PGEventId event, void *info, void *baton)
+{
+    if (event == PGEVT_RESULTCREATE) {
+        const PGEventResultCreate *created = info;
+        pgp_link *link = PQinstanceData(created->conn, link_event);
+
+        (void)baton;
+        if (link)
+            link->deeds |= deeds_of(link, created->result);
+    }
+    return 1;
+}
+
+void *pgp_libpq_owner(const PGconn *conn)
+{
+    const pgp_link *link = PQinstanceData(conn, link_event);
+
+    return link ? link->owner : NULL;
+}
+
+void pgp_link_forget_deeds(pgp_link *link)
+{
+    if (link->deeds & PGP_DID_PREPARE)
+        link->prepared = 1;
+    link->deeds = 0;
+    link->met_read_only = 0;
+}
+
+/* --- the client's side ------------------------------------------------------ */
+
+static void notice(void *baton, const char *text)
+{
+    pgp_link *link = baton;
+    pgp_error line;
+
+    pgp_error_text(&line, text);
+    pgp_log(link->env, PGP_LOG_DEBUG, PGP_MSG_NOTICE, link->pool, PQbackendPID(link->conn),
+            "the server says: %s", line.message);
+}
+
+void pgp_link_adopt(pgp_link *link)
+{
+    link->receiver = PQsetNoticeReceiver(link->conn, NULL, NULL);
+    pgp_link_restore(link);
+    PQregisterEventProc(link->conn, link_event, "mod_pgpool", NULL);
+    PQsetInstanceData(link->conn, link_event, link);
+}
+
+void pgp_link_restore(pgp_link *link)
+{
+    PQsetNoticeReceiver(link->conn, link->receiver, NULL);
+    PQsetNoticeProcessor(link->conn, notice, link);
+    PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
+    PQsetErrorContextVisibility(link->conn, PQSHOW_CONTEXT_ERRORS);
+    PQuntrace(link->conn);
+}
+
+void pgp_link_drop_notifies(pgp_link *link)
+{
+    PGnotify *notify;
+
+    while ((notify = PQnotifies(link->conn)) != NULL)
+        PQfreemem(notify);
+}
+
+/* --- one question, one answer ----------------------------------------------- */
+
+int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error)
+{
+    link->failed = 0;
+    if (PQsendQuery(link->conn, sql))
+        return 1;
+    pgp_error_text(error, PQerrorMessage(link->conn));
+    return 0;
+}
+
+struct pollfd pgp_link_await(const pgp_link *link, int unsent)
+{
+    return (struct pollfd){.fd = PQsocket(link->conn),
+                           .events = unsent ? POLLIN | POLLOUT : POLLIN};
+}
+
+/* Returns 1 if the exchange has no end of its own after this result. */
+static int judge(pgp_link *link, const PGresult *result, pgp_error *error)
+{
+    switch (PQresultStatus(result)) {
+    case PGRES_EMPTY_QUERY:
+    case PGRES_COMMAND_OK:
+    case PGRES_TUPLES_OK:
+        return 0;
+    case PGRES_COPY_IN:
+    case PGRES_COPY_OUT:
+    case PGRES_COPY_BOTH:
+        pgp_error_text(error, "a COPY has no place here");
+        link->failed = 1;
+        return 1;
+    default:
+        if (!link->failed)
+            pgp_error_result(error, link, result);
+        link->failed = 1;
+        return 0;
+    }
+}
+
+pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    const int unsent = PQflush(link->conn);
+
+    if (unsent < 0 || !PQconsumeInput(link->conn)) {
+        pgp_error_text(error, PQerrorMessage(link->conn));
+        return PGP_STEP_FAILED;
+    }
+    while (!PQisBusy(link->conn)) {
+        PGresult *result = PQgetResult(link->conn);
+        int endless;
+
+        if (!result)
+            return link->failed ? PGP_STEP_FAILED : PGP_STEP_DONE;
+        endless = judge(link, result, error);
+        PQclear(result);
+        if (endless)
+            return PGP_STEP_FAILED;
+    }
+    *await = pgp_link_await(link, unsent);
+    return PGP_STEP_AGAIN;
+}

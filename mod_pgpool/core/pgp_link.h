@@ -1,0 +1,99 @@
+/*
+ * A link on libpq: what the files of the real driver share.
+ *
+ *   pgp_libpq.c   the driver: connecting, testing, coming back, closing
+ *   pgp_link.c    what went wrong; the client's side; one question, one answer
+ *   pgp_windup.c  ending what a borrower left running
+ *
+ * Phases.  A new link goes LOOKING_UP (its hosts' names), CONNECTING, INITIALISING
+ * (PgPoolInitSQL), READY.  One that came back with work open goes WINDING_UP (cancel
+ * and drain), ABSORBING (a round trip that takes in a late cancel), ROLLING_BACK,
+ * READY.  A READY link may owe the answer to its reset.
+ *
+ * libpq's nonblocking mode is on whenever a borrower does not have the link, except
+ * when it is READY and owes nothing.
+ */
+#ifndef PGP_LINK_H
+#define PGP_LINK_H
+
+#include <libpq-fe.h>
+
+#include "pgp_driver.h"
+#include "pgp_hosts.h"
+#include "pgp_task.h"
+
+typedef enum {
+    LOOKING_UP,
+    CONNECTING,
+    INITIALISING,
+    WINDING_UP,
+    ABSORBING,
+    ROLLING_BACK,
+    READY
+} link_phase;
+
+struct pgp_link {
+    /* immutable */
+    const pgp_env *env;
+    const char *pool;
+    const pgp_settings *settings;
+    void *owner;
+
+    /* owner */
+    PGconn *conn;              /* NULL in LOOKING_UP */
+    PQnoticeReceiver receiver; /* libpq's own */
+    link_phase phase;
+    unsigned deeds; /* pgp_deed, of this lease */
+    int prepared;   /* there has been a prepared statement */
+    int owes;       /* the answer to a reset has not been collected */
+    char *undo;     /* the statement that takes back greet()'s variables, or NULL */
+    int met_read_only;
+
+    /* connecting */
+    pgp_hosts *hosts; /* the lookup's while it runs */
+    unsigned first_host;
+    pgp_task *task;                  /* the lookup, or the cancel */
+    PostgresPollingStatusType wants; /* in CONNECTING */
+    int init_done;                   /* in INITIALISING: statements begun so far */
+
+    /* the exchange under way, or winding up */
+    int failed;
+    int synced, copy_ended, cancelled, drained;
+
+    /* the server's role when the link was made, if target_session_attrs wants one */
+    int role_matters;
+    char hot_standby, read_only;
+};
+
+/* --- what went wrong -------------------------------------------------------- */
+
+/* libpq's text without its line breaks. */
+void pgp_error_text(pgp_error *error, const char *text);
+/* Of a connection; with the SQLSTATE if it is still being made. */
+void pgp_error_connection(pgp_error *error, const pgp_link *link);
+void pgp_error_result(pgp_error *error, const pgp_link *link, const PGresult *result);
+
+/* --- the client's side ------------------------------------------------------ */
+
+/* Register the link with its new PGconn. */
+void pgp_link_adopt(pgp_link *link);
+/* Take back what a borrower may have set in the client's library. */
+void pgp_link_restore(pgp_link *link);
+void pgp_link_drop_notifies(pgp_link *link);
+/* Forget what was done on the link so far, but that it has prepared statements. */
+void pgp_link_forget_deeds(pgp_link *link);
+
+/* --- one question, one answer, in nonblocking mode -------------------------- */
+
+/* 0: *error says why. */
+int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error);
+pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error);
+struct pollfd pgp_link_await(const pgp_link *link, int unsent);
+
+/* --- pgp_windup.c ----------------------------------------------------------- */
+
+void pgp_windup_start(pgp_link *link);
+/* DONE: nothing runs any more, pipeline mode is off, no cancel is on its way. */
+pgp_step pgp_windup_step(pgp_link *link, struct pollfd *await, pgp_error *error);
+
+#endif

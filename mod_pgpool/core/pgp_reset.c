@@ -1,0 +1,91 @@
+#include "pgp_reset.h"
+
+#include <string.h>
+#include <strings.h>
+#include <apr_strings.h>
+
+#define DISCARD_ALL "DISCARD ALL"
+
+/* RESET ROLE is part of SET SESSION AUTHORIZATION DEFAULT. */
+#define DISCARD_SESSION                                                                        \
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "                    \
+    "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+
+/* Tags of commands that leave nothing behind in the session once their transaction
+ * is over.  Everything else counts as a change. */
+static const char *const harmless[] = {
+    "INSERT", "UPDATE",   "DELETE",  "MERGE",      "COPY",    "BEGIN",
+    "COMMIT", "SHOW",     "FETCH",   "SAVEPOINT",  "EXPLAIN", "START TRANSACTION",
+    "MOVE",   "ROLLBACK", "RELEASE", "LOCK TABLE", "NOTIFY",  "PREPARE TRANSACTION",
+};
+
+static int tag_is(const char *tag, const char *word)
+{
+    const size_t length = strlen(word);
+
+    return !strncmp(tag, word, length) && (tag[length] == '\0' || tag[length] == ' ');
+}
+
+unsigned pgp_reset_tag(const char *tag, int rows)
+{
+    size_t i;
+
+    if (!*tag || !strcmp(tag, "PREPARE"))
+        return PGP_DID_SOMETHING | PGP_DID_CHANGE | PGP_DID_PREPARE;
+    if (rows && tag_is(tag, "SELECT"))
+        return PGP_DID_SOMETHING;
+    for (i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
+        if (tag_is(tag, harmless[i]))
+            return PGP_DID_SOMETHING;
+    return PGP_DID_SOMETHING | PGP_DID_CHANGE;
+}
+
+int pgp_reset_due(pgp_reset reset, unsigned deeds)
+{
+    switch (reset) {
+    case PGP_RESET_SESSION:
+    case PGP_RESET_ALL:
+        return deeds != 0;
+    case PGP_RESET_AUTO:
+        return (deeds & PGP_DID_CHANGE) != 0;
+    case PGP_RESET_TRANSACTION:
+        break;
+    }
+    return 0;
+}
+
+/* Statements that prepare need not run again where prepared statements stay. */
+static int prepares(const char *sql)
+{
+    return !strncasecmp(sql + strspn(sql, " \t\r\n"), "PREPARE ", 8);
+}
+
+static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings *settings)
+{
+    int i;
+
+    for (i = 0; settings->init_sql && i < settings->init_sql->nelts; i++) {
+        const char *sql = APR_ARRAY_IDX(settings->init_sql, i, const char *);
+
+        /* The line's end ends a comment, too. */
+        if (settings->reset == PGP_RESET_ALL || !prepares(sql))
+            text = apr_pstrcat(p, text, ";\n", sql, NULL);
+    }
+    return text;
+}
+
+void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p)
+{
+    const char *statements = settings->reset == PGP_RESET_ALL ? DISCARD_SESSION
+                                 "; DEALLOCATE ALL; DISCARD PLANS"
+                                                              : DISCARD_SESSION;
+
+    settings->reset_long = with_init(p, statements, settings);
+    settings->reset_short = settings->init_sql ? settings->reset_long : DISCARD_ALL;
+}
+
+const char *pgp_reset_sql(const pgp_settings *settings, int prepared)
+{
+    return prepared && settings->reset != PGP_RESET_ALL ? settings->reset_long
+                                                        : settings->reset_short;
+}

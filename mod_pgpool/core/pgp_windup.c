@@ -1,0 +1,159 @@
+/*
+ * Winding up: what a borrower left running is ended, by the keeper, without a wait.
+ *
+ * What has come is drained; a COPY IN is ended from here; a pipeline gets the sync
+ * that it lacks.  If something still runs then, it is cancelled.  PQcancel() blocks
+ * and has no deadline, so it runs as a task; and because a cancel may arrive after
+ * what it was meant for has ended, the link is not done before the task is.
+ */
+#include "pgp_link.h"
+
+/* Results taken in one step, so that a large one does not keep the keeper from
+ * other links. */
+#define RESULTS_A_STEP 1000
+
+static void cancel_run(void *data)
+{
+    char error[256];
+
+    PQcancel(data, error, sizeof error); /* what came of it the connection tells */
+}
+
+static void cancel_dispose(void *data)
+{
+    PQfreeCancel(data);
+}
+
+static void cancel_start(pgp_link *link)
+{
+    PGcancel *cancel = PQgetCancel(link->conn);
+
+    link->cancelled = 1;
+    if (!cancel)
+        return;
+    link->task = pgp_task_start(cancel_run, cancel_dispose, cancel);
+    if (!link->task)
+        PQfreeCancel(cancel);
+}
+
+typedef enum {
+    DRAIN_ON,   /* there may be more at once */
+    DRAIN_WAIT, /* more has to come first */
+    DRAIN_END,  /* that was all */
+    DRAIN_NEVER /* it cannot be ended */
+} drained;
+
+/* A borrower gets its answers up to NULL; a pipeline has one NULL a query, and ends
+ * with the answer to a sync. */
+static drained drain_null(pgp_link *link)
+{
+    if (PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF || PQexitPipelineMode(link->conn))
+        return DRAIN_END;
+    if (link->synced)
+        return DRAIN_ON;
+    link->synced = 1;
+    return PQpipelineSync(link->conn) ? DRAIN_ON : DRAIN_NEVER;
+}
+
+static drained drain_copy_out(pgp_link *link)
+{
+    char *row;
+    int n, length = 0;
+
+    for (n = 0; n < RESULTS_A_STEP; n++) {
+        length = PQgetCopyData(link->conn, &row, 1);
+        if (length <= 0)
+            break;
+        PQfreemem(row);
+    }
+    if (length == -2)
+        return DRAIN_NEVER;
+    return length == -1 ? DRAIN_ON : DRAIN_WAIT;
+}
+
+static drained drain_copy_in(pgp_link *link)
+{
+    if (link->copy_ended)
+        return DRAIN_NEVER;
+    link->copy_ended = 1;
+    return PQputCopyEnd(link->conn, "left open by its borrower") == 1 ? DRAIN_ON : DRAIN_NEVER;
+}
+
+static drained drain_result(pgp_link *link)
+{
+    PGresult *result = PQgetResult(link->conn);
+    const ExecStatusType status = PQresultStatus(result);
+
+    if (!result)
+        return drain_null(link);
+    PQclear(result);
+    switch (status) {
+    case PGRES_COPY_IN:
+        return drain_copy_in(link);
+    case PGRES_COPY_OUT:
+        return drain_copy_out(link);
+    case PGRES_COPY_BOTH:
+        return DRAIN_NEVER;
+    default:
+        return DRAIN_ON;
+    }
+}
+
+static drained drain(pgp_link *link)
+{
+    drained so_far = DRAIN_ON;
+    int n;
+
+    for (n = 0; n < RESULTS_A_STEP && so_far == DRAIN_ON; n++)
+        so_far = PQisBusy(link->conn) ? DRAIN_WAIT : drain_result(link);
+    return so_far;
+}
+
+void pgp_windup_start(pgp_link *link)
+{
+    link->phase = WINDING_UP;
+    link->synced = link->copy_ended = link->cancelled = link->drained = 0;
+}
+
+/* All is drained; a cancel may still be on its way. */
+static pgp_step windup_end(pgp_link *link, struct pollfd *await)
+{
+    if (link->task && !pgp_task_done(link->task)) {
+        *await = (struct pollfd){.fd = pgp_task_fd(link->task), .events = POLLIN};
+        return PGP_STEP_AGAIN;
+    }
+    if (link->task)
+        pgp_task_leave(&link->task);
+    return PGP_STEP_DONE;
+}
+
+static pgp_step windup_fail(const pgp_link *link, pgp_error *error)
+{
+    pgp_error_text(error, PQerrorMessage(link->conn));
+    return PGP_STEP_FAILED;
+}
+
+pgp_step pgp_windup_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    drained so_far;
+    int unsent;
+
+    if (link->drained)
+        return windup_end(link, await);
+    if (PQsetnonblocking(link->conn, 1) || PQflush(link->conn) < 0 ||
+        !PQconsumeInput(link->conn))
+        return windup_fail(link, error);
+    so_far = drain(link);
+    if (so_far == DRAIN_NEVER)
+        return windup_fail(link, error);
+    if (so_far == DRAIN_END) {
+        link->drained = 1;
+        return windup_end(link, await);
+    }
+    if (so_far == DRAIN_WAIT && !link->cancelled)
+        cancel_start(link);
+    unsent = PQflush(link->conn);
+    /* More at once: come again as soon as the socket takes anything. */
+    *await = pgp_link_await(link, unsent || so_far == DRAIN_ON);
+    return PGP_STEP_AGAIN;
+}
