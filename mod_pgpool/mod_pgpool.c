@@ -234,6 +234,7 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_close);
     APR_REGISTER_OPTIONAL_FN(pgpool_http_status);
     APR_REGISTER_OPTIONAL_FN(pgpool_strerror);
+    pgpool_release_register();
     ap_hook_check_config(pgpool_config_check, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_test_config(test_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);

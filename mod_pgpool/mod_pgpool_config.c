@@ -9,6 +9,7 @@
 #include "mod_pgpool_private.h"
 
 #include <apr_file_io.h>
+#include <apr_lib.h>
 #include <apr_strings.h>
 #include <http_core.h>
 
@@ -73,12 +74,44 @@ void *pgpool_dir_conf_make(apr_pool_t *p, char *dir)
     return apr_pcalloc(p, sizeof(pgpool_dir_conf));
 }
 
+/* A PgPoolSet takes the place of one of the same name. */
+static apr_array_header_t *set_put(apr_pool_t *p, apr_array_header_t *sets, pgpool_set set)
+{
+    int i;
+
+    if (!sets)
+        sets = apr_array_make(p, 2, sizeof(pgpool_set));
+    for (i = 0; i < sets->nelts; i++)
+        if (!strcasecmp(APR_ARRAY_IDX(sets, i, pgpool_set).name, set.name)) {
+            APR_ARRAY_IDX(sets, i, pgpool_set) = set;
+            return sets;
+        }
+    APR_ARRAY_PUSH(sets, pgpool_set) = set;
+    return sets;
+}
+
+static apr_array_header_t *sets_overlaid(apr_pool_t *p, const apr_array_header_t *base,
+                                         apr_array_header_t *over)
+{
+    apr_array_header_t *sets;
+    int i;
+
+    if (!base || !over)
+        return base ? apr_array_copy(p, base) : over;
+    sets = apr_array_copy(p, base);
+    for (i = 0; i < over->nelts; i++)
+        sets = set_put(p, sets, APR_ARRAY_IDX(over, i, pgpool_set));
+    return sets;
+}
+
 void *pgpool_dir_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
 {
     const pgpool_dir_conf *base = base_conf, *over = over_conf;
     pgpool_dir_conf *conf = apr_palloc(p, sizeof(*conf));
 
     conf->use = over->use ? over->use : base->use;
+    conf->when = over->when ? over->when : base->when;
+    conf->sets = sets_overlaid(p, base->sets, over->sets);
     return conf;
 }
 
@@ -142,15 +175,23 @@ static int name_is_good(const char *name)
     return length > 0 && length <= 63 && !name[length];
 }
 
+static int is_pool_option(const char *directive)
+{
+    int id = 0;
+
+    while (id < PGP_OPTION_COUNT && strcasecmp(directive, pgp_options[id].name))
+        id++;
+    return id < PGP_OPTION_COUNT;
+}
+
 static const char *section_body(cmd_parms *cmd, void *dir)
 {
     const ap_directive_t *line;
 
     for (line = cmd->directive->first_child; line; line = line->next)
-        if (strncasecmp(line->directive, "PgPool", 6)) {
-            cmd->err_directive = line; /* that is the line to name */
-            return apr_psprintf(cmd->pool, "%s has no place inside <PgPool>", line->directive);
-        }
+        if (!is_pool_option(line->directive))
+            return apr_psprintf(cmd->pool, "%s (%s:%d) has no place inside <PgPool>",
+                                line->directive, line->filename, line->line_num);
     return ap_walk_config(cmd->directive->first_child, cmd, dir);
 }
 
@@ -180,11 +221,49 @@ static const char *set_use(cmd_parms *cmd, void *dir, const char *name)
     pgpool_server_conf *conf = server_conf(cmd->server);
     pgpool_dir_conf *here = dir;
 
-    if (conf->section)
-        return "PgPoolUse stands outside of <PgPool>: it says which pool a directory uses";
     here->use = name;
     APR_ARRAY_PUSH(conf->uses, pgpool_use) = (pgpool_use){.pool = name,
                                                           .origin = origin_of(cmd)};
+    return NULL;
+}
+
+static const char *set_release(cmd_parms *cmd, void *dir, const char *when)
+{
+    pgpool_dir_conf *here = dir;
+
+    if (!strcasecmp(when, "request"))
+        here->when = PGPOOL_RELEASE_REQUEST;
+    else if (!strcasecmp(when, "response"))
+        here->when = PGPOOL_RELEASE_RESPONSE;
+    else
+        return apr_psprintf(cmd->pool, "PgPoolRelease takes request or response, not \"%s\"",
+                            when);
+    return NULL;
+}
+
+/* It is pasted into the statement that undoes it, hence nothing to quote. */
+static int setting_is_good(const char *name)
+{
+    return apr_isalpha(*name) && !name[strspn(name, "abcdefghijklmnopqrstuvwxyz"
+                                                    "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                                    "0123456789_.")];
+}
+
+static const char *set_set(cmd_parms *cmd, void *dir, const char *name, const char *value)
+{
+    pgpool_dir_conf *here = dir;
+    pgpool_set set = {.name = name};
+    const char *wrong = NULL;
+
+    if (!setting_is_good(name))
+        return apr_psprintf(
+            cmd->pool, "PgPoolSet takes the name of a setting such as app.user, not \"%s\"",
+            name);
+    set.value = ap_expr_parse_cmd(cmd, value, AP_EXPR_FLAG_STRING_RESULT, &wrong, NULL);
+    if (wrong)
+        return apr_psprintf(cmd->pool, "PgPoolSet %s: cannot parse the expression \"%s\": %s",
+                            name, value, wrong);
+    here->sets = set_put(cmd->pool, here->sets, set);
     return NULL;
 }
 
@@ -197,6 +276,10 @@ const command_rec pgpool_commands[] = {
                          "a named pool; what stands outside is its default"),
     AP_INIT_TAKE1("PgPoolUse", set_use, NULL, RSRC_CONF | ACCESS_CONF,
                   "the pool that handlers here use"),
+    AP_INIT_TAKE1("PgPoolRelease", set_release, NULL, RSRC_CONF | ACCESS_CONF,
+                  "when a connection goes back: at the end of the request or of the response"),
+    AP_INIT_TAKE2("PgPoolSet", set_set, NULL, RSRC_CONF | ACCESS_CONF,
+                  "a setting of the session for a request, and an expression for its value"),
     {NULL},
 };
 

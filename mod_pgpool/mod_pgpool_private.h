@@ -15,6 +15,7 @@
 
 #include "mod_pgpool.h"
 
+#include <ap_expr.h>
 #include <apr_hash.h>
 #include <http_config.h>
 #include <http_log.h>
@@ -40,8 +41,22 @@ typedef struct {
     const char *pool, *origin;
 } pgpool_use;
 
+/* One PgPoolSet. */
 typedef struct {
-    const char *use; /* PgPoolUse, or NULL */
+    const char *name;
+    ap_expr_info_t *value;
+} pgpool_set;
+
+typedef enum {
+    PGPOOL_RELEASE_UNSET,
+    PGPOOL_RELEASE_REQUEST,
+    PGPOOL_RELEASE_RESPONSE
+} pgpool_release_time;
+
+typedef struct {
+    const char *use;          /* PgPoolUse, or NULL */
+    pgpool_release_time when; /* PgPoolRelease */
+    apr_array_header_t *sets; /* of pgpool_set, each name once; NULL: none */
 } pgpool_dir_conf;
 
 /* mod_pgpool_config.c */
@@ -60,6 +75,20 @@ apr_status_t pgpool_acquire(request_rec *r, const char *pool, PGconn **conn);
 void pgpool_release(request_rec *r, const char *pool);
 apr_status_t pgpool_open(server_rec *s, const char *pool, apr_pool_t *p, PGconn **conn);
 void pgpool_close(PGconn *conn);
+/* Give back whatever the family of an initial request holds. */
+void pgpool_pins_release(request_rec *initial);
+
+/* mod_pgpool_release.c */
+void pgpool_release_register(void);
+/* Look out for the end of a request that has its first pin, or of its response. */
+void pgpool_release_at_request_end(request_rec *initial);
+void pgpool_release_at_response_end(request_rec *r, request_rec *initial);
+
+/* mod_pgpool_identity.c */
+/* The settings that r wants otherwise than applied says; memory of r->pool.  Returns
+ * NULL, or why a value cannot be had. */
+const char *pgpool_identity_changed(request_rec *r, apr_table_t *applied, pgp_vars *changed);
+void pgpool_identity_applied(apr_table_t *applied, const pgp_vars *changed);
 
 /* mod_pgpool_outcome.c: the same */
 int pgpool_http_status(request_rec *r, apr_status_t rv);

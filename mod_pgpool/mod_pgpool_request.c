@@ -22,8 +22,9 @@ typedef struct pin pin;
 struct pin {
     pin *next;
     pgp_pool *pool;
-    pgp_conn *conn;      /* NULL: not pinned now */
-    apr_status_t failed; /* how the last ask failed, until then: */
+    pgp_conn *conn;       /* NULL: not pinned now */
+    apr_table_t *applied; /* PgPoolSet: what this lease has set */
+    apr_status_t failed;  /* how the last ask failed, until then: */
     apr_time_t failed_until;
 };
 
@@ -89,7 +90,16 @@ static apr_status_t pin_end(void *data)
 
     if (ended->conn)
         pgp_pool_release(&ended->conn);
+    apr_table_clear(ended->applied);
     return APR_SUCCESS;
+}
+
+void pgpool_pins_release(request_rec *initial)
+{
+    pin *held;
+
+    for (held = pins_of(initial)->pins; held; held = held->next)
+        pin_end(held);
 }
 
 static pin *pin_make(request_rec *initial, pgp_pool *pool)
@@ -97,7 +107,10 @@ static pin *pin_make(request_rec *initial, pgp_pool *pool)
     request_pins *pins = pins_of(initial);
     pin *made = apr_pcalloc(initial->pool, sizeof(*made));
 
+    if (!pins->pins)
+        pgpool_release_at_request_end(initial);
     made->pool = pool;
+    made->applied = apr_table_make(initial->pool, 2);
     made->next = pins->pins;
     pins->pins = made;
     apr_pool_cleanup_register(initial->pool, made, pin_end, apr_pool_cleanup_null);
@@ -199,10 +212,10 @@ static apr_status_t hooks_run(request_rec *initial, pgp_conn **conn, pgp_ticket 
     return PGPOOL_EUNAVAIL;
 }
 
-static apr_status_t borrow(request_rec *initial, pgp_pool *pool, apr_pool_t *scratch,
-                           pgp_conn **conn, pgp_ticket *ticket)
+static apr_status_t borrow(request_rec *initial, pgp_pool *pool, const pgp_vars *vars,
+                           apr_pool_t *scratch, pgp_conn **conn, pgp_ticket *ticket)
 {
-    const pgp_outcome outcome = pgp_pool_acquire(pool, NULL, scratch, conn, ticket);
+    const pgp_outcome outcome = pgp_pool_acquire(pool, vars, scratch, conn, ticket);
 
     if (outcome != PGP_GRANTED)
         return pgpool_outcome_status(outcome);
@@ -219,14 +232,17 @@ static apr_status_t pin_lost(request_rec *r, pin *lost)
                                     pgp_pool_name(lost->pool), pgp_conn_backend(lost->conn));
 
     pgp_pool_discard(&lost->conn, PGP_REASON_LOST);
+    apr_table_clear(lost->applied);
     return fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
 }
 
-static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to)
+static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
+                               const pgp_vars *vars)
 {
+    const pgpool_dir_conf *dir = ap_get_module_config(r->per_dir_config, &pgpool_module);
     pgp_ticket ticket;
     pgp_conn *conn;
-    apr_status_t rv = borrow(initial, to->pool, r->pool, &conn, &ticket);
+    apr_status_t rv = borrow(initial, to->pool, vars->n ? vars : NULL, r->pool, &conn, &ticket);
 
     note_wait(r, to->pool, ticket.waited);
     to->failed = rv;
@@ -236,7 +252,46 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to)
                     cause_text(r->pool, pgp_pool_name(to->pool), rv, &ticket));
     }
     to->conn = conn;
+    if (dir->when == PGPOOL_RELEASE_RESPONSE)
+        pgpool_release_at_response_end(r, initial);
     return APR_SUCCESS;
+}
+
+/* A pin whose request has become another's: it must not be used as the old one. */
+static apr_status_t pin_set(request_rec *r, pin *to, const pgp_vars *vars)
+{
+    pgp_ticket ticket = {.waited = 0};
+
+    if (pgp_conn_set(to->conn, vars, &ticket.error))
+        return APR_SUCCESS;
+    if (!pgp_conn_alive(to->conn))
+        return pin_lost(r, to);
+    pin_end(to);
+    return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
+                cause_text(r->pool, pgp_pool_name(to->pool), PGPOOL_EUNAVAIL, &ticket));
+}
+
+/* Make the pin hold a connection that is set up for this request. */
+static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
+{
+    pgp_vars vars;
+    const char *wrong;
+    apr_status_t rv = APR_SUCCESS;
+
+    if (to->conn && !pgp_conn_alive(to->conn))
+        return pin_lost(r, to);
+    if (!to->conn && to->failed && pgp_now(pgpool_child_env()) < to->failed_until)
+        return to->failed;
+    wrong = pgpool_identity_changed(r, to->applied, &vars);
+    if (wrong)
+        return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL, wrong);
+    if (!to->conn)
+        rv = pin_borrow(r, initial, to, &vars);
+    else if (vars.n)
+        rv = pin_set(r, to, &vars);
+    if (rv == APR_SUCCESS)
+        pgpool_identity_applied(to->applied, &vars);
+    return rv;
 }
 
 apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
@@ -244,7 +299,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     request_rec *initial = initial_of(r);
     pgp_pool *pool;
     pin *mine;
-    apr_status_t rv = APR_SUCCESS;
+    apr_status_t rv;
 
     name = name_in(name, r->per_dir_config);
     pool = pool_of(r->server, name);
@@ -253,12 +308,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     mine = pin_find(initial, pool);
     if (!mine)
         mine = pin_make(initial, pool);
-    if (mine->conn && !pgp_conn_alive(mine->conn))
-        return pin_lost(r, mine);
-    if (!mine->conn && mine->failed && pgp_now(pgpool_child_env()) < mine->failed_until)
-        return mine->failed;
-    if (!mine->conn)
-        rv = pin_borrow(r, initial, mine);
+    rv = pin_fasten(r, initial, mine);
     if (rv != APR_SUCCESS)
         return rv;
     note_lease(r, mine->conn);
@@ -271,8 +321,8 @@ void pgpool_release(request_rec *r, const char *name)
     pgp_pool *pool = pool_of(r->server, name_in(name, r->per_dir_config));
     pin *mine = pool ? pin_find(initial_of(r), pool) : NULL;
 
-    if (mine && mine->conn)
-        pgp_pool_release(&mine->conn);
+    if (mine)
+        pin_end(mine);
 }
 
 /* --- without a request ------------------------------------------------------ */
@@ -301,7 +351,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
                      pgpool_strerror(PGPOOL_ENOPOOL));
         return PGPOOL_ENOPOOL;
     }
-    rv = borrow(NULL, pool, p, &borrowed, &ticket);
+    rv = borrow(NULL, pool, NULL, p, &borrowed, &ticket);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_REFUSED,
                      cause_text(p, name, rv, &ticket));

@@ -45,7 +45,8 @@ typedef enum {
     PGP_MSG_REFUSED = 1011,
     PGP_MSG_LOST = 1012,
     PGP_MSG_HOOK_FAILED = 1013,
-    PGP_MSG_CHILD_FAILED = 1014
+    PGP_MSG_CHILD_FAILED = 1014,
+    PGP_MSG_IDENTITY = 1015
 } pgp_message;
 
 /* Write "PGP<id>: pool <pool>[, backend <pid>]: ..." if the level is wanted;

@@ -58,7 +58,8 @@ struct pgp_link {
 
     /* the exchange under way, or winding up */
     int failed;
-    int synced, copy_ended, cancelled, drained;
+    int synced, copy_ended, drained;
+    int cancelled, answered; /* ever; since the last cancel */
 
     /* the server's role when the link was made, if target_session_attrs wants one */
     int role_matters;

@@ -2,9 +2,10 @@
  * Winding up: what a borrower left running is ended, by the keeper, without a wait.
  *
  * What has come is drained; a COPY IN is ended from here; a pipeline gets the sync
- * that it lacks.  If something still runs then, it is cancelled.  PQcancel() blocks
- * and has no deadline, so it runs as a task; and because a cancel may arrive after
- * what it was meant for has ended, the link is not done before the task is.
+ * that it lacks.  If something still runs then, it is cancelled, and so is what comes
+ * behind it.  PQcancel() blocks and has no deadline, so it runs as a task; and because
+ * a cancel may arrive after what it was meant for has ended, the link is not done
+ * before the task is.
  */
 #include "pgp_link.h"
 
@@ -29,6 +30,7 @@ static void cancel_start(pgp_link *link)
     PGcancel *cancel = PQgetCancel(link->conn);
 
     link->cancelled = 1;
+    link->answered = 0;
     if (!cancel)
         return;
     link->task = pgp_task_start(cancel_run, cancel_dispose, cancel);
@@ -43,16 +45,13 @@ typedef enum {
     DRAIN_NEVER /* it cannot be ended */
 } drained;
 
-/* A borrower gets its answers up to NULL; a pipeline has one NULL a query, and ends
- * with the answer to a sync. */
+/* Answers end with NULL; those of a pipeline with one NULL a query, and when the last
+ * sync is answered. */
 static drained drain_null(pgp_link *link)
 {
     if (PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF || PQexitPipelineMode(link->conn))
         return DRAIN_END;
-    if (link->synced)
-        return DRAIN_ON;
-    link->synced = 1;
-    return PQpipelineSync(link->conn) ? DRAIN_ON : DRAIN_NEVER;
+    return DRAIN_ON;
 }
 
 static drained drain_copy_out(pgp_link *link)
@@ -87,6 +86,7 @@ static drained drain_result(pgp_link *link)
     if (!result)
         return drain_null(link);
     PQclear(result);
+    link->answered = 1;
     switch (status) {
     case PGRES_COPY_IN:
         return drain_copy_in(link);
@@ -112,19 +112,32 @@ static drained drain(pgp_link *link)
 void pgp_windup_start(pgp_link *link)
 {
     link->phase = WINDING_UP;
-    link->synced = link->copy_ended = link->cancelled = link->drained = 0;
+    link->synced = link->copy_ended = link->drained = 0;
+    link->cancelled = link->answered = 0;
 }
 
-/* All is drained; a cancel may still be on its way. */
-static pgp_step windup_end(pgp_link *link, struct pollfd *await)
+/* Whatever is in a pipeline gets a sync behind it: without one the server neither
+ * answers nor goes on after an error. */
+static int pipeline_close(pgp_link *link)
 {
-    if (link->task && !pgp_task_done(link->task)) {
-        *await = (struct pollfd){.fd = pgp_task_fd(link->task), .events = POLLIN};
-        return PGP_STEP_AGAIN;
-    }
-    if (link->task)
+    if (link->synced || PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF)
+        return 1;
+    link->synced = 1;
+    return PQpipelineSync(link->conn);
+}
+
+/* A cancel that has ended is done with; 1: one is still on its way. */
+static int cancel_pending(pgp_link *link)
+{
+    if (link->task && pgp_task_done(link->task))
         pgp_task_leave(&link->task);
-    return PGP_STEP_DONE;
+    return link->task != NULL;
+}
+
+static pgp_step await_cancel(const pgp_link *link, struct pollfd *await)
+{
+    *await = (struct pollfd){.fd = pgp_task_fd(link->task), .events = POLLIN};
+    return PGP_STEP_AGAIN;
 }
 
 static pgp_step windup_fail(const pgp_link *link, pgp_error *error)
@@ -133,27 +146,38 @@ static pgp_step windup_fail(const pgp_link *link, pgp_error *error)
     return PGP_STEP_FAILED;
 }
 
-pgp_step pgp_windup_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step drain_more(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     drained so_far;
     int unsent;
 
-    if (link->drained)
-        return windup_end(link, await);
-    if (PQsetnonblocking(link->conn, 1) || PQflush(link->conn) < 0 ||
+    if (PQsetnonblocking(link->conn, 1) || !pipeline_close(link) || PQflush(link->conn) < 0 ||
         !PQconsumeInput(link->conn))
         return windup_fail(link, error);
     so_far = drain(link);
     if (so_far == DRAIN_NEVER)
         return windup_fail(link, error);
-    if (so_far == DRAIN_END) {
-        link->drained = 1;
-        return windup_end(link, await);
-    }
-    if (so_far == DRAIN_WAIT && !link->cancelled)
+    if (so_far == DRAIN_END)
+        return PGP_STEP_DONE;
+    if (so_far == DRAIN_WAIT && (!link->cancelled || link->answered))
         cancel_start(link);
     unsent = PQflush(link->conn);
     /* More at once: come again as soon as the socket takes anything. */
     *await = pgp_link_await(link, unsent || so_far == DRAIN_ON);
     return PGP_STEP_AGAIN;
+}
+
+pgp_step pgp_windup_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    pgp_step step = PGP_STEP_DONE;
+
+    if (cancel_pending(link))
+        return await_cancel(link, await);
+    if (!link->drained)
+        step = drain_more(link, await, error);
+    if (step == PGP_STEP_DONE)
+        link->drained = 1;
+    if (step != PGP_STEP_FAILED && link->task)
+        return await_cancel(link, await);
+    return step;
 }

@@ -1,0 +1,94 @@
+/*
+ * When a connection goes back, if its handler did not say.
+ *
+ *   request    (default) As soon as the handler has finished.  httpd then sends an
+ *              end-of-request bucket down the connection's filters; it passes there
+ *              long before a slow reader has read the last byte, which is when the
+ *              request's pool dies.
+ *   response   When the response's end has been generated: its end-of-stream bucket
+ *              passes the initial request's protocol filters.
+ *
+ * The cleanup on the request's pool is the guarantee behind both.
+ *
+ * Threads.  Both filters run on the thread that works on the request.
+ */
+#include "mod_pgpool_private.h"
+
+#include <http_request.h>
+#include <util_filter.h>
+
+/* A connection's conn_config: whose end is looked out for.  An HTTP/1.1 connection
+ * has one request with pins at a time, since its end-of-request bucket comes before
+ * the next request is read; in HTTP/2 each request has a connection of its own. */
+typedef struct {
+    request_rec *watched;
+} connection_watch;
+
+static const char eor_filter_name[] = "PGPOOL_END_OF_REQUEST";
+static const char eos_filter_name[] = "PGPOOL_END_OF_RESPONSE";
+
+static apr_status_t eor_filter(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    connection_watch *watch = f->ctx;
+    apr_bucket *b;
+
+    for (b = APR_BRIGADE_FIRST(bb); watch->watched && b != APR_BRIGADE_SENTINEL(bb);
+         b = APR_BUCKET_NEXT(b))
+        if (AP_BUCKET_IS_EOR(b)) {
+            pgpool_pins_release(watch->watched);
+            watch->watched = NULL;
+        }
+    return ap_pass_brigade(f->next, bb);
+}
+
+static apr_status_t eos_filter(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    apr_bucket *b;
+
+    for (b = APR_BRIGADE_FIRST(bb); b != APR_BRIGADE_SENTINEL(bb); b = APR_BUCKET_NEXT(b))
+        if (APR_BUCKET_IS_EOS(b)) {
+            pgpool_pins_release(f->ctx);
+            ap_remove_output_filter(f);
+            break;
+        }
+    return ap_pass_brigade(f->next, bb);
+}
+
+static apr_status_t watch_end(void *data)
+{
+    request_rec *initial = data;
+    connection_watch *watch = ap_get_module_config(initial->connection->conn_config,
+                                                   &pgpool_module);
+
+    if (watch->watched == initial)
+        watch->watched = NULL;
+    return APR_SUCCESS;
+}
+
+void pgpool_release_at_request_end(request_rec *initial)
+{
+    conn_rec *c = initial->connection;
+    connection_watch *watch = ap_get_module_config(c->conn_config, &pgpool_module);
+
+    if (!watch) {
+        watch = apr_pcalloc(c->pool, sizeof(*watch));
+        ap_set_module_config(c->conn_config, &pgpool_module, watch);
+        ap_add_output_filter(eor_filter_name, watch, NULL, c);
+    }
+    watch->watched = initial;
+    apr_pool_cleanup_register(initial->pool, initial, watch_end, apr_pool_cleanup_null);
+}
+
+/* A subrequest's end is not the response's: the filter goes to its main request. */
+void pgpool_release_at_response_end(request_rec *r, request_rec *initial)
+{
+    while (r->main)
+        r = r->main;
+    ap_add_output_filter(eos_filter_name, initial, r, r->connection);
+}
+
+void pgpool_release_register(void)
+{
+    ap_register_output_filter(eor_filter_name, eor_filter, NULL, AP_FTYPE_CONNECTION);
+    ap_register_output_filter(eos_filter_name, eos_filter, NULL, AP_FTYPE_PROTOCOL);
+}
