@@ -189,9 +189,10 @@ static const char *section_body(cmd_parms *cmd, void *dir)
     const ap_directive_t *line;
 
     for (line = cmd->directive->first_child; line; line = line->next)
-        if (!is_pool_option(line->directive))
-            return apr_psprintf(cmd->pool, "%s (%s:%d) has no place inside <PgPool>",
-                                line->directive, line->filename, line->line_num);
+        if (!is_pool_option(line->directive)) {
+            cmd->err_directive = line; /* that is the line to name */
+            return apr_psprintf(cmd->pool, "%s has no place inside <PgPool>", line->directive);
+        }
     return ap_walk_config(cmd->directive->first_child, cmd, dir);
 }
 

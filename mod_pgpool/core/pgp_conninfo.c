@@ -16,6 +16,34 @@ static const char *quoted_blanked(apr_pool_t *p, const char *text)
                        apr_pstrmemdup(p, last + 1, strcspn(last + 1, "\n")), NULL);
 }
 
+static int is_keyword(const PQconninfoOption *o, const char *keyword)
+{
+    return o->val && !strcmp(o->keyword, keyword);
+}
+
+/* Within a name; at its start it means an abstract socket. */
+static int has_at_sign(const char *hosts)
+{
+    const char *at = strchr(hosts, '@');
+
+    while (at && (at == hosts || at[-1] == ','))
+        at = strchr(at + 1, '@');
+    return at != NULL;
+}
+
+/* Of a URI's password what follows a "@" would be taken for the host, and what
+ * stands before a "/" for the port: both are shown when it cannot connect. */
+static const char *misread(const PQconninfoOption *o)
+{
+    for (; o->keyword; o++) {
+        if (is_keyword(o, "host") && has_at_sign(o->val))
+            return "the host has a \"@\" in it; within a URI's password write it as %40";
+        if (is_keyword(o, "port") && o->val[strspn(o->val, "0123456789, ")])
+            return "the port is no number; within a URI's password write \"/\" as %2F";
+    }
+    return NULL;
+}
+
 const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo)
 {
     char *complaint = NULL;
@@ -23,10 +51,13 @@ const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo)
     PQconninfoOption *options = PQconninfoParse(conninfo, &complaint);
 
     if (options) {
+        text = misread(options);
         PQconninfoFree(options);
-        return NULL;
+        return text;
     }
-    text = complaint ? quoted_blanked(p, complaint) : "out of memory";
+    text = apr_pstrcat(p, "libpq says: ",
+                       complaint ? quoted_blanked(p, complaint) : "out of memory",
+                       " (quoted text is left out, it may be secret)", NULL);
     PQfreemem(complaint);
     return text;
 }

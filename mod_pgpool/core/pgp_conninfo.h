@@ -9,8 +9,9 @@
 
 #include <apr_pools.h>
 
-/* NULL if libpq takes the string, else libpq's complaint.  What libpq quotes
- * from the string is blanked: it may be a piece of a password. */
+/* NULL if the string is good, else what is wrong: libpq's complaint, or that a
+ * piece of a password stands where it would be shown.  What libpq quotes from the
+ * string is blanked: it may be such a piece as well. */
 const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo);
 
 /* The string as key=value pairs with every secret as "***". */
