@@ -86,7 +86,8 @@ static drained drain_result(pgp_link *link)
     if (!result)
         return drain_null(link);
     PQclear(result);
-    link->answered = 1;
+    if (status != PGRES_COPY_OUT)
+        link->answered = 1;
     switch (status) {
     case PGRES_COPY_IN:
         return drain_copy_in(link);
