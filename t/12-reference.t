@@ -1,0 +1,108 @@
+#!/usr/bin/perl
+
+# conf/reference.conf against the modules themselves: every directive stands there with its true
+# context, default and range, and none more; what it sets changes nothing; its examples are right.
+
+use PgPoolTest;
+use File::Spec::Functions qw(rel2abs);
+
+my $file = rel2abs('conf/reference.conf');
+my $text = Httpd::slurp($file);
+my $httpd = Httpd->new(modules => [qw(pgpool pgpool_query)]);
+
+sub config_test {
+    my ($conf, @argument) = @_;
+    return ($httpd->conf($conf)->config_test(@argument))[1];
+}
+
+# ---- what the reference says: its fields by directive
+
+my (%reference, @twice);
+for my $block (split /^# ---- /m, $text) {
+    my ($name) = $block =~ /\A(\S+)\n#\n# Syntax: / or next;
+    push @twice, $name if $reference{$name};
+    $reference{$name} = { $block =~ /^# (Syntax|Default|Range|Context):\s+(.*)$/mg };
+}
+
+# ---- what the modules say
+
+# httpd's list: a directive with its module in one line, then its help, then where it may stand.
+my %context_of = (
+    'outside <Directory>, <Files>, <Location>, or <If>' => 'server config, virtual host',
+    'anywhere'                                          => 'server config, virtual host, directory',
+    'inside <Directory>, <Files>, <Location>, or <If>'  => 'directory',
+);
+my %listed = config_test('', '-L')
+    =~ /^(\S+) \(mod_pgpool\w*\.c\)\n.*\n\s+Allowed in \*\.conf (?:only )?(.*)$/mg;
+
+sub may_stand_in_pool {
+    my ($directive) = @_;
+    return config_test("<PgPool x>\n$directive\n</PgPool>") !~ /has no place inside <PgPool>/;
+}
+
+sub true_context {
+    my ($directive) = @_;
+    my $context = $context_of{ $listed{$directive} };
+    return $context if $directive =~ /^</ || !may_stand_in_pool($directive);
+    return "$context, <PgPool>";
+}
+
+# What it takes, in the words of its refusal; PgPoolRetry takes two of the kind.
+sub true_range {
+    my ($directive) = @_;
+    return config_test("$directive " . ($directive eq 'PgPoolRetry' ? 'x x' : 'x'))
+        =~ /takes a (?:whole number|time) from (\S+ to \S+?)[, ]/ ? $1 : undef;
+}
+
+# A pool's settings as they are dumped, and where they come from.
+sub dumped {
+    my ($conf) = @_;
+    my @line = config_test($conf, '-D', 'DUMP_PGPOOL') =~ /^    (\S.*?)  # (.*)$/mg;
+    return \@line;
+}
+
+my $conninfo = 'PgPoolConninfo host=db';
+my %default = map { /^(\S+) +(.*)$/ } grep { /^PgPool/ } @{ dumped($conninfo) };
+delete $default{PgPoolConninfo};
+
+sub true_default {
+    my ($directive) = @_;
+    return defined $default{$directive} ? "$directive $default{$directive}" : 'none';
+}
+
+# ---- the one against the other
+
+sub name_of { my ($listed) = @_; return $listed =~ /^</ ? "$listed>" : $listed }
+
+subtest 'all directives, and none more' => sub {
+    ok %listed > 10, 'httpd lists them';
+    is_deeply [sort keys %reference], [sort map { name_of($_) } keys %listed], 'the same';
+    is_deeply \@twice, [], 'once each';
+};
+
+for my $directive (sort keys %listed) {
+    my $said = $reference{ name_of($directive) } or next;
+    subtest $directive => sub {
+        like $said->{Syntax}, qr/^\Q$directive\E /, 'syntax';
+        is $said->{Context}, true_context($directive), 'context';
+        is $said->{Range}, true_range($directive), 'range' if $directive !~ /^</;
+        is $said->{Default}, true_default($directive), 'default' if $said->{Context} =~ /<PgPool>$/;
+        like $text, qr/^\Q$said->{Default}\E$/m, '... and is set' if $said->{Default} ne 'none';
+    };
+}
+
+subtest 'what it sets' => sub {
+    my %origin = @{ dumped("$conninfo\nInclude $file") };
+    my %before = @{ dumped($conninfo) };
+    is_deeply [sort keys %origin], [sort keys %before], 'changes nothing';
+    my @unset = grep { !/^PgPoolConninfo/ && $origin{$_} !~ /^\Q$file\E:/ } sort keys %origin;
+    is_deeply \@unset, [], '... and is every default that there is';
+};
+
+subtest 'its examples' => sub {
+    my @example = $text =~ /^#([^ #\n].*|    [A-Z].*)$/mg;
+    ok @example > 10, 'there are some';
+    is config_test(join "\n", @example), "Syntax OK\n", '... and they are right';
+};
+
+done_testing;
