@@ -1,0 +1,407 @@
+#include "fake.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <apr_strings.h>
+
+#include "pgp_driver.h"
+
+/* Not a round number, so that it is not mistaken for a duration. */
+#define START (PGP_SEC(1234567) + 89)
+
+struct fake_log {
+    struct fake_log *before;
+    char line[400];
+};
+
+static _Thread_local apr_interval_time_t hastened;
+
+/* --- judging ---------------------------------------------------------------- */
+
+static void watch_pool(pgp_pool *pool)
+{
+    pgp_counts counts;
+    int i, sum = 0;
+
+    pgp_pool_count(pool, &counts);
+    for (i = 0; i < PGP_STATES; i++) {
+        REQUIRE(counts.state[i] >= 0, "%d slots are %s", counts.state[i], pgp_state_name(i));
+        sum += counts.state[i];
+    }
+    REQUIRE(sum == pgp_pool_settings(pool)->max, "%d slots of %d are left", sum,
+            pgp_pool_settings(pool)->max);
+    REQUIRE(!counts.waiting || !counts.state[PGP_IDLE], "%d wait while %d are idle",
+            counts.waiting, counts.state[PGP_IDLE]);
+}
+
+static void watch(fake *world)
+{
+    int i;
+
+    for (i = 0; i < FAKE_POOLS && world->watched[i]; i++)
+        watch_pool(world->watched[i]);
+}
+
+static void enter(pgp_link *link, const char *call)
+{
+    REQUIRE(atomic_fetch_add(&link->inside, 1) == 0, "%s(%d): another thread is inside", call,
+            link->number);
+    REQUIRE(!link->closed, "%s(%d): it is closed", call, link->number);
+    watch(link->world);
+}
+
+static void leave(pgp_link *link)
+{
+    atomic_fetch_sub(&link->inside, 1);
+}
+
+static void enter_ready(pgp_link *link, const char *call)
+{
+    enter(link, call);
+    REQUIRE(link->phase == FAKE_READY, "%s(%d): it is not ready", call, link->number);
+}
+
+/* --- the clock and chance --------------------------------------------------- */
+
+static apr_time_t real_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * APR_USEC_PER_SEC + now.tv_nsec / 1000;
+}
+
+static apr_time_t env_now(void *baton)
+{
+    fake *world = baton;
+    apr_time_t now = world->real_time ? real_now() : atomic_load(&world->now);
+
+    now -= hastened;
+    hastened = 0;
+    return now;
+}
+
+static apr_uint32_t env_random(void *baton)
+{
+    fake *world = baton;
+
+    watch(world);
+    return world->random;
+}
+
+void fake_pass(fake *world, apr_interval_time_t time)
+{
+    atomic_fetch_add(&world->now, time);
+}
+
+void fake_hasten(apr_interval_time_t time)
+{
+    hastened = time;
+}
+
+/* --- the log ---------------------------------------------------------------- */
+
+static int env_log_wanted(void *baton, pgp_log_level level)
+{
+    return level <= ((fake *)baton)->log_level;
+}
+
+static void env_log_write(void *baton, pgp_log_level level, const char *line)
+{
+    fake *world = baton;
+    struct fake_log *entry = malloc(sizeof(*entry));
+
+    watch(world);
+    apr_cpystrn(entry->line, line, sizeof entry->line);
+    pthread_mutex_lock(&world->lock);
+    entry->before = world->log;
+    world->log = entry;
+    pthread_mutex_unlock(&world->lock);
+}
+
+int fake_logged(fake *world, const char *text)
+{
+    struct fake_log *at;
+    int n = 0;
+
+    pthread_mutex_lock(&world->lock);
+    for (at = world->log; at; at = at->before)
+        n += strstr(at->line, text) != NULL;
+    pthread_mutex_unlock(&world->lock);
+    return n;
+}
+
+/* --- connecting and cleaning ------------------------------------------------ */
+
+static void error_set(pgp_error *error, const fake_plan *plan, const char *what)
+{
+    apr_cpystrn(error->sqlstate, plan->sqlstate ? plan->sqlstate : "", sizeof error->sqlstate);
+    apr_snprintf(error->message, sizeof error->message, "the fake %s failed", what);
+}
+
+static void begin(pgp_link *link, fake_phase phase, const fake_plan *plan)
+{
+    link->phase = phase;
+    link->plan = *plan;
+    link->begun = pgp_now(&link->world->env);
+}
+
+static pgp_link *drv_connect(const pgp_env *env, const char *pool, const pgp_settings *settings,
+                             int failures, void *owner, pgp_error *error)
+{
+    fake *world = env->baton;
+    pgp_link *link;
+
+    watch(world);
+    if (world->on_connect)
+        world->on_connect(world);
+    if (world->plan.at_once) {
+        atomic_fetch_add(&world->failed, 1);
+        error_set(error, &world->plan, "start");
+        return NULL;
+    }
+    link = calloc(1, sizeof(*link));
+    link->world = world;
+    link->failures = failures;
+    link->probe = PGP_PROBE_QUIET;
+    link->settle = PGP_RETURN_CLEAN;
+    begin(link, FAKE_CONNECTING, &world->plan);
+    pthread_mutex_lock(&world->lock);
+    link->number = atomic_fetch_add(&world->opened, 1) + 1;
+    link->before = world->last;
+    world->last = link;
+    pthread_mutex_unlock(&world->lock);
+    return link;
+}
+
+static int time_taken(const pgp_link *link)
+{
+    return pgp_now(&link->world->env) >= link->begun + link->plan.takes;
+}
+
+static pgp_step fails(pgp_link *link, pgp_error *error)
+{
+    error_set(error, &link->plan, link->phase == FAKE_CONNECTING ? "connect" : "clean-up");
+    if (link->phase == FAKE_CONNECTING)
+        atomic_fetch_add(&link->world->failed, 1);
+    link->phase = FAKE_BAD;
+    return PGP_STEP_FAILED;
+}
+
+static pgp_step done(pgp_link *link)
+{
+    link->settle = PGP_RETURN_CLEAN;
+    link->phase = FAKE_READY;
+    return PGP_STEP_DONE;
+}
+
+static pgp_step advance(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    *await = (struct pollfd){.fd = -1};
+    if (link->plan.steps > 0) {
+        link->plan.steps--;
+        *await = (struct pollfd){.fd = link->world->ready_fd, .events = POLLOUT};
+        return PGP_STEP_AGAIN;
+    }
+    if (link->plan.end == FAKE_HANGS || !time_taken(link))
+        return PGP_STEP_AGAIN;
+    return link->plan.end == FAKE_FAILS ? fails(link, error) : done(link);
+}
+
+static pgp_step drv_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    pgp_step step;
+
+    enter(link, "step");
+    REQUIRE(link->phase == FAKE_CONNECTING || link->phase == FAKE_CLEANING,
+            "step(%d): nothing is under way", link->number);
+    step = advance(link, await, error);
+    leave(link);
+    return step;
+}
+
+/* --- the rest of the driver ------------------------------------------------- */
+
+static int drv_alive(pgp_link *link)
+{
+    int alive;
+
+    enter(link, "alive");
+    alive = !link->gone;
+    leave(link);
+    return alive;
+}
+
+static pgp_probe drv_probe(pgp_link *link)
+{
+    pgp_probe probe;
+
+    enter_ready(link, "probe");
+    while (atomic_load(&link->stops))
+        apr_sleep(1000);
+    probe = link->probe;
+    leave(link);
+    return probe;
+}
+
+static pgp_greeting greeting_of(pgp_link *link, const pgp_vars *vars, pgp_error *error)
+{
+    if (link->mute) {
+        link->phase = FAKE_BAD;
+        apr_cpystrn(error->message, "the fake does not answer", sizeof error->message);
+        return PGP_GREET_BAD;
+    }
+    if (link->probe == PGP_PROBE_OWING)
+        link->probe = PGP_PROBE_QUIET;
+    if (vars && link->refuses) {
+        *error = (pgp_error){.sqlstate = "42704", .message = "the fake will not set that"};
+        return PGP_GREET_REFUSED;
+    }
+    return PGP_GREET_GOOD;
+}
+
+static pgp_greeting drv_greet(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
+                              pgp_error *error)
+{
+    pgp_greeting greeting;
+
+    enter_ready(link, "greet");
+    link->greets++;
+    link->pings += ping != 0;
+    link->vars += vars ? vars->n : 0;
+    link->greet_until = until;
+    greeting = greeting_of(link, vars, error);
+    leave(link);
+    return greeting;
+}
+
+static pgp_return drv_settle(pgp_link *link)
+{
+    pgp_return settle;
+
+    enter_ready(link, "settle");
+    settle = link->settle;
+    if (settle != PGP_RETURN_CLEAN)
+        link->phase = settle == PGP_RETURN_DIRTY ? FAKE_DIRTY : FAKE_BAD;
+    leave(link);
+    return settle;
+}
+
+static void drv_clean(pgp_link *link)
+{
+    enter(link, "clean");
+    REQUIRE(link->phase == FAKE_DIRTY, "clean(%d): it is not dirty", link->number);
+    link->cleanings++;
+    begin(link, FAKE_CLEANING, &link->cleaning);
+    leave(link);
+}
+
+static void drv_close(pgp_link *link)
+{
+    fake *world = link->world;
+
+    enter(link, "close");
+    if (world->on_close)
+        world->on_close(world, link);
+    link->closed = 1;
+    leave(link);
+    atomic_fetch_add(&world->closed, 1);
+}
+
+static int drv_backend(const pgp_link *link)
+{
+    enter((pgp_link *)link, "backend");
+    leave((pgp_link *)link);
+    return 1000 + link->number;
+}
+
+static void *drv_handle(const pgp_link *link)
+{
+    enter_ready((pgp_link *)link, "handle");
+    leave((pgp_link *)link);
+    return (pgp_link *)link;
+}
+
+static const pgp_driver driver = {
+    .connect = drv_connect,
+    .step = drv_step,
+    .alive = drv_alive,
+    .probe = drv_probe,
+    .greet = drv_greet,
+    .settle = drv_settle,
+    .clean = drv_clean,
+    .close = drv_close,
+    .backend = drv_backend,
+    .handle = drv_handle,
+};
+
+/* --- for the test ----------------------------------------------------------- */
+
+fake *fake_make(apr_pool_t *p)
+{
+    fake *world = apr_pcalloc(p, sizeof(*world));
+
+    world->env = (pgp_env){.baton = world,
+                           .now = env_now,
+                           .random = env_random,
+                           .log_wanted = env_log_wanted,
+                           .log_write = env_log_write,
+                           .driver = &driver};
+    world->random = 1u << 31;
+    world->log_level = PGP_LOG_DEBUG;
+    world->now = START;
+    world->ready_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    pthread_mutex_init(&world->lock, NULL);
+    return world;
+}
+
+void fake_watch(fake *world, pgp_pool *pool)
+{
+    int i = 0;
+
+    while (world->watched[i])
+        i++;
+    REQUIRE(i < FAKE_POOLS, "too many pools to watch");
+    world->watched[i] = pool;
+}
+
+pgp_link *fake_link(fake *world, int number)
+{
+    pgp_link *link;
+
+    pthread_mutex_lock(&world->lock);
+    for (link = world->last; link && link->number != number;)
+        link = link->before;
+    pthread_mutex_unlock(&world->lock);
+    REQUIRE(link, "there is no link %d", number);
+    return link;
+}
+
+pgp_link *fake_link_of(const pgp_conn *conn)
+{
+    return pgp_conn_handle(conn);
+}
+
+int fake_open(fake *world)
+{
+    return atomic_load(&world->opened) - atomic_load(&world->closed);
+}
+
+static int at_work(const pgp_link *link)
+{
+    return !link->closed && link->plan.end != FAKE_HANGS &&
+           (link->phase == FAKE_CONNECTING || link->phase == FAKE_CLEANING);
+}
+
+apr_time_t fake_due(fake *world)
+{
+    apr_time_t due = APR_INT64_MAX;
+    const pgp_link *link;
+
+    for (link = world->last; link; link = link->before)
+        if (at_work(link) && link->begun + link->plan.takes < due)
+            due = link->begun + link->plan.takes;
+    return due;
+}

@@ -1,0 +1,129 @@
+/*
+ * A world for the core's tests: the env and the driver that the core takes from
+ * outside, both doing what the test says.
+ *
+ * Time    stands still until the test lets it pass, unless it is told to be real.
+ * Chance  is what the test last said.
+ * Log     is kept, and can be searched.
+ * Links   connect and clean up as the test plans (fake_plan); how an idle or a
+ *         returned one looks is written on the link.
+ *
+ * The fake judges the core as well.  It ends the test when two threads are inside
+ * the same link, when a link is used after its close or in an order that
+ * pgp_driver.h rules out, and, for the pools that it watches, when an invariant of
+ * pgp_pool.h does not hold.  To look at the counts of a watched pool it takes the
+ * pool's lock, so a pool that calls the driver, the log or chance under its lock
+ * hangs, and libcheck ends it.
+ */
+#ifndef FAKE_H
+#define FAKE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <check.h>
+
+#include "pgp_pool.h"
+
+/* As ck_assert_msg(), but silent and cheap when it holds: for any thread, and for
+ * what is asked a million times. */
+#define REQUIRE(holds, ...)                                                                    \
+    do {                                                                                       \
+        if (!(holds))                                                                          \
+            ck_abort_msg(__VA_ARGS__);                                                         \
+    } while (0)
+
+typedef enum { FAKE_DONE, FAKE_FAILS, FAKE_HANGS } fake_end;
+
+/* How connecting or cleaning goes. */
+typedef struct {
+    int at_once;               /* connect() itself fails */
+    int steps;                 /* answers "again" so often first, */
+    apr_interval_time_t takes; /* and for so long */
+    fake_end end;
+    const char *sqlstate; /* if it fails; NULL: none, as when the connection is refused */
+} fake_plan;
+
+typedef enum { FAKE_CONNECTING, FAKE_READY, FAKE_DIRTY, FAKE_CLEANING, FAKE_BAD } fake_phase;
+
+typedef struct fake fake;
+
+struct pgp_link {
+    /* told by the test, while it or nobody owns the link */
+    pgp_probe probe;
+    int gone;    /* what alive() denies */
+    int mute;    /* does not answer greet() */
+    int refuses; /* will not have variables set */
+    pgp_return settle;
+    fake_plan cleaning;
+    atomic_int stops; /* whoever probes it stays there until this is 0 */
+
+    /* what has been done with it */
+    int greets, pings, vars, cleanings, closed;
+    apr_time_t greet_until; /* the deadline of the last */
+
+    /* the fake's own */
+    fake *world;
+    pgp_link *before; /* the one opened before */
+    int number;       /* from 1 */
+    int failures;     /* as connect() was told */
+    fake_phase phase;
+    fake_plan plan; /* of the work under way */
+    apr_time_t begun;
+    atomic_int inside; /* threads */
+    atomic_int held;   /* by a borrower of the test's; the test's own book-keeping */
+};
+
+#define FAKE_POOLS 4
+
+struct fake {
+    pgp_env env;
+
+    /* told by the test */
+    apr_uint32_t random;
+    fake_plan plan;                  /* how the next ones connect */
+    void (*on_connect)(fake *world); /* may change the plan */
+    void (*on_close)(fake *world, pgp_link *link);
+    void *baton; /* the test's own */
+    pgp_log_level log_level;
+
+    /* what has been done with it */
+    atomic_int opened, closed, failed;
+
+    /* the fake's own */
+    _Atomic apr_time_t now;
+    int real_time;
+    int ready_fd; /* one that poll() always finds ready */
+    struct fake_log *log;
+    pgp_link *last;
+    pthread_mutex_t lock; /* guards log and last */
+    pgp_pool *watched[FAKE_POOLS];
+};
+
+/* Time stands at an arbitrary moment, chance at one half, links connect at once. */
+fake *fake_make(apr_pool_t *p);
+
+/* Hold the pool against its invariants whenever it calls.  Before any thread. */
+void fake_watch(fake *world, pgp_pool *pool);
+
+void fake_pass(fake *world, apr_interval_time_t time);
+
+/* This thread's next look at the clock is so much too early: an ask begun then has
+ * a deadline that is so much nearer. */
+void fake_hasten(apr_interval_time_t time);
+
+/* When a link that is at work will have taken its time; INT64_MAX: none. */
+apr_time_t fake_due(fake *world);
+
+/* The number-th link that was opened, from 1. */
+pgp_link *fake_link(fake *world, int number);
+
+/* How many lines of the log hold the text. */
+int fake_logged(fake *world, const char *text);
+
+/* Links that are open now. */
+int fake_open(fake *world);
+
+/* The link that a borrower got. */
+pgp_link *fake_link_of(const pgp_conn *conn);
+
+#endif

@@ -1,0 +1,363 @@
+#include "stage.h"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <apr_general.h>
+#include <apr_strings.h>
+#include <apr_thread_cond.h>
+
+/* --- setting ---------------------------------------------------------------- */
+
+static pgp_option_id option_named(const char *name)
+{
+    int id = 0;
+
+    while (id < PGP_OPTION_COUNT && strcmp(pgp_options[id].name, name))
+        id++;
+    REQUIRE(id < PGP_OPTION_COUNT, "there is no %s", name);
+    return id;
+}
+
+static void setting_set(pgp_settings *settings, apr_pool_t *p, const char *setting)
+{
+    char **argv;
+    int argc = 0;
+    const char *wrong;
+
+    apr_tokenize_to_argv(setting, &argv, p);
+    while (argv[argc])
+        argc++;
+    wrong = pgp_settings_set(settings, p, option_named(argv[0]), argc - 1,
+                             (const char *const *)argv + 1, "test:1");
+    REQUIRE(!wrong, "%s: %s", setting, wrong);
+}
+
+static pgp_settings *settings_made(apr_pool_t *p, const char *setting, va_list more)
+{
+    pgp_settings *settings = pgp_settings_defaults(p);
+
+    setting_set(settings, p, "PgPoolConninfo dbname=fake");
+    for (; setting; setting = va_arg(more, const char *))
+        setting_set(settings, p, setting);
+    pgp_settings_finish(settings, p);
+    return settings;
+}
+
+pgp_settings *settings_of(apr_pool_t *p, const char *setting, ...)
+{
+    va_list more;
+    pgp_settings *settings;
+
+    va_start(more, setting);
+    settings = settings_made(p, setting, more);
+    va_end(more);
+    return settings;
+}
+
+static void wake(void *baton)
+{
+    stage_keeper *keeper = baton;
+
+    atomic_store(&keeper->woken, 1);
+    pgp_keeper_wake(keeper->keeper);
+}
+
+static stage *stage_made(fake *world, stage_keeper *keeper, apr_pool_t *p, const char *name,
+                         pgp_settings *settings)
+{
+    stage *s = apr_palloc(p, sizeof(*s));
+
+    *s = (stage){.p = p, .world = world, .settings = settings, .keeper = keeper};
+    pgp_pool_create(&s->pool, p, name, settings, &world->env,
+                    (pgp_waker){.wake = wake, .baton = keeper});
+    pgp_keeper_add(keeper->keeper, s->pool);
+    fake_watch(world, s->pool);
+    return s;
+}
+
+stage *stage_set(const char *setting, ...)
+{
+    apr_pool_t *p;
+    fake *world;
+    stage_keeper *keeper;
+    pgp_settings *settings;
+    va_list more;
+
+    apr_pool_create(&p, NULL);
+    va_start(more, setting);
+    settings = settings_made(p, setting, more);
+    va_end(more);
+    world = fake_make(p);
+    keeper = apr_pcalloc(p, sizeof(*keeper));
+    pgp_keeper_create(&keeper->keeper, p, &world->env);
+    return stage_made(world, keeper, p, "main", settings);
+}
+
+stage *stage_beside(stage *first, const char *setting, ...)
+{
+    pgp_settings *settings;
+    va_list more;
+
+    va_start(more, setting);
+    settings = settings_made(first->p, setting, more);
+    va_end(more);
+    return stage_made(first->world, first->keeper, first->p, "other", settings);
+}
+
+/* --- the keeper ------------------------------------------------------------- */
+
+static int called(stage *s)
+{
+    const apr_time_t now = s->world->now;
+
+    return atomic_exchange(&s->keeper->woken, 0) || s->keeper->next <= now ||
+           fake_due(s->world) <= now;
+}
+
+void work(stage *s)
+{
+    int turns = 0;
+
+    while (called(s)) {
+        s->keeper->next = pgp_keeper_turn(s->keeper->keeper);
+        REQUIRE(turns++ < 10000, "the keeper never rests");
+    }
+}
+
+void keep(stage *s, apr_interval_time_t time)
+{
+    fake *world = s->world;
+    const apr_time_t end = world->now + time;
+
+    for (;;) {
+        apr_time_t next, due;
+
+        work(s);
+        next = s->keeper->next;
+        due = fake_due(world);
+        if (due < next)
+            next = due;
+        if (next > end)
+            break;
+        fake_pass(world, next - world->now);
+    }
+    fake_pass(world, end - world->now);
+}
+
+void order(stage *s, pgp_order order)
+{
+    pgp_keeper_order(s->keeper->keeper, order);
+    s->keeper->next = 0;
+    work(s);
+}
+
+void stop(stage *s)
+{
+    order(s, PGP_ORDER_STOP);
+    REQUIRE(pgp_keep_leave(s->pool), "the keeper cannot leave");
+}
+
+/* --- counting --------------------------------------------------------------- */
+
+int slots(stage *s, pgp_state state)
+{
+    pgp_counts counts;
+
+    pgp_pool_count(s->pool, &counts);
+    return counts.state[state];
+}
+
+int idle(stage *s)
+{
+    return slots(s, PGP_IDLE);
+}
+
+int lent(stage *s)
+{
+    return slots(s, PGP_LENT);
+}
+
+int waiting(stage *s)
+{
+    pgp_counts counts;
+
+    pgp_pool_count(s->pool, &counts);
+    return counts.waiting;
+}
+
+/* --- borrowing -------------------------------------------------------------- */
+
+pgp_conn *acquire(stage *s)
+{
+    pgp_conn *conn = NULL;
+    pgp_ticket ticket;
+    const pgp_outcome outcome = pgp_pool_acquire(s->pool, NULL, s->p, &conn, &ticket);
+
+    ck_assert_msg(outcome == PGP_GRANTED, "refused (%d): %s", outcome, ticket.error.message);
+    ck_assert_str_eq(ticket.error.message, "");
+    ck_assert_str_eq(ticket.error.sqlstate, "");
+    return conn;
+}
+
+pgp_outcome refused(stage *s, pgp_ticket *ticket)
+{
+    pgp_conn *conn = NULL;
+    const pgp_outcome outcome = pgp_pool_acquire(s->pool, NULL, s->p, &conn, ticket);
+
+    ck_assert_msg(outcome != PGP_GRANTED, "granted");
+    ck_assert_msg(!conn, "refused, but with a connection");
+    ck_assert_str_ne(ticket->error.message, "");
+    return outcome;
+}
+
+void release(pgp_conn *conn)
+{
+    pgp_pool_release(&conn);
+    ck_assert_msg(!conn, "the borrower still has it");
+}
+
+int number(const pgp_conn *conn)
+{
+    return fake_link_of(conn)->number;
+}
+
+static _Thread_local borrower *self;
+
+/* The core's calls end up here instead of in APR: it tells when a borrower is about
+ * to sleep, with the pool's lock held until it does. */
+apr_status_t apr_thread_cond_wait(apr_thread_cond_t *cond, apr_thread_mutex_t *mutex)
+{
+    static apr_status_t (*real)(apr_thread_cond_t *, apr_thread_mutex_t *);
+
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "apr_thread_cond_wait");
+    if (self)
+        atomic_fetch_add(&self->naps, 1);
+    return real(cond, mutex);
+}
+
+/* The wall clock may be set at any time, so the core must not look at it. */
+apr_time_t apr_time_now(void)
+{
+    ck_abort_msg("somebody looks at the wall clock");
+    return 0;
+}
+
+apr_status_t apr_thread_cond_timedwait(apr_thread_cond_t *cond, apr_thread_mutex_t *mutex,
+                                       apr_interval_time_t timeout)
+{
+    ck_abort_msg("somebody waits by the wall clock");
+    return APR_ENOTIMPL;
+}
+
+static void *borrow(void *data)
+{
+    borrower *b = data;
+
+    self = b;
+    fake_hasten(b->early);
+    b->outcome = pgp_pool_acquire(b->on->pool, NULL, b->p, &b->conn, &b->ticket);
+    atomic_store(&b->done, 1);
+    return NULL;
+}
+
+static borrower *ask_early(stage *s, apr_interval_time_t early)
+{
+    borrower *b = apr_pcalloc(s->p, sizeof(*b));
+
+    b->on = s;
+    b->early = early;
+    apr_pool_create(&b->p, s->p);
+    pthread_create(&b->thread, NULL, borrow, b);
+    return b;
+}
+
+borrower *ask(stage *s)
+{
+    return ask_early(s, 0);
+}
+
+void asleep_after(borrower *b, int naps)
+{
+    pgp_counts counts;
+
+    WAIT_UNTIL(atomic_load(&b->naps) > naps || atomic_load(&b->done));
+    ck_assert_msg(!atomic_load(&b->done), "did not have to wait: outcome %d", b->outcome);
+    pgp_pool_count(b->on->pool, &counts); /* it lets go of the lock when it sleeps */
+}
+
+borrower *queue_up_early(stage *s, apr_interval_time_t early)
+{
+    borrower *b = ask_early(s, early);
+
+    asleep_after(b, 0);
+    return b;
+}
+
+borrower *queue_up(stage *s)
+{
+    return queue_up_early(s, 0);
+}
+
+void answered(borrower *b, pgp_outcome outcome)
+{
+    WAIT_UNTIL(atomic_load(&b->done));
+    pthread_join(b->thread, NULL);
+    ck_assert_msg(b->outcome == outcome, "outcome %d, not %d: %s", b->outcome, outcome,
+                  b->ticket.error.message);
+}
+
+pgp_conn *granted(borrower *b)
+{
+    answered(b, PGP_GRANTED);
+    ck_assert_str_eq(b->ticket.error.message, "");
+    return b->conn;
+}
+
+void warm(stage *s, int n)
+{
+    borrower **b = apr_palloc(s->p, n * sizeof(*b));
+    int i;
+
+    for (i = 0; i < n; i++)
+        b[i] = queue_up(s);
+    work(s);
+    for (i = 0; i < n; i++)
+        release(granted(b[i]));
+    ck_assert_int_eq(idle(s), n);
+}
+
+/* --- suites ----------------------------------------------------------------- */
+
+static void apr_begin(void)
+{
+    apr_initialize();
+}
+
+static void apr_end(void)
+{
+    apr_terminate();
+}
+
+TCase *tcase(Suite *suite, const char *name)
+{
+    TCase *made = tcase_create(name);
+
+    tcase_add_checked_fixture(made, apr_begin, apr_end);
+    tcase_set_timeout(made, 120);
+    suite_add_tcase(suite, made);
+    return made;
+}
+
+int suite_run(Suite *suite)
+{
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

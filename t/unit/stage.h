@@ -1,0 +1,122 @@
+/*
+ * A stage for the tests of the pool: a pool in a fake world, its keeper, and
+ * borrowers.
+ *
+ * The keeper has no thread here; the test is the keeper's thread.  It takes a turn
+ * only when a real one would: it was woken, or a socket is ready, or the time has
+ * come that it named itself.  So a wake-up that the pool forgets is one that the
+ * test misses.
+ *
+ * A borrower is a thread that asks once, so that the ask may wait.  queue_up()
+ * returns when it is asleep, which makes the order of a queue certain.
+ */
+#ifndef STAGE_H
+#define STAGE_H
+
+#include "fake.h"
+#include "pgp_keeper.h"
+
+/* The keeper's side of a stage. */
+typedef struct {
+    pgp_keeper *keeper;
+    atomic_int woken;
+    apr_time_t next; /* when it wants its next turn */
+} stage_keeper;
+
+typedef struct {
+    apr_pool_t *p;
+    fake *world;
+    pgp_settings *settings;
+    stage_keeper *keeper;
+    pgp_pool *pool;
+} stage;
+
+typedef struct {
+    stage *on;
+    pthread_t thread;
+    apr_pool_t *p;
+    apr_interval_time_t early;
+    atomic_int naps; /* how often it went to sleep */
+    atomic_int done;
+    pgp_outcome outcome;
+    pgp_ticket ticket;
+    pgp_conn *conn;
+} borrower;
+
+/* Wait until it holds; a test that waits in vain fails.  Only for what another
+ * thread is about to do. */
+#define WAIT_UNTIL(holds)                                                                      \
+    do {                                                                                       \
+        int naps_ = 0;                                                                         \
+        while (!(holds)) {                                                                     \
+            REQUIRE(naps_++ < 20000, "never came true: %s", #holds);                           \
+            apr_sleep(1000);                                                                   \
+        }                                                                                      \
+    } while (0)
+
+/* The settings are defaults but for what is given as "Directive arguments". */
+stage *stage_set(const char *setting, ...) __attribute__((sentinel));
+
+/* Another stage in the same world, with the same keeper. */
+stage *stage_beside(stage *first, const char *setting, ...) __attribute__((sentinel));
+
+pgp_settings *settings_of(apr_pool_t *p, const char *directive, ...) __attribute__((sentinel));
+
+/* --- the keeper ------------------------------------------------------------- */
+
+/* Turns, if there is cause for one, until it wants to sleep. */
+void work(stage *s);
+
+/* Let time pass under the keeper's eyes. */
+void keep(stage *s, apr_interval_time_t time);
+
+/* An order, obeyed. */
+void order(stage *s, pgp_order order);
+
+/* STOP, and the keeper leaves the pool as its thread does at its end. */
+void stop(stage *s);
+
+/* --- counting --------------------------------------------------------------- */
+
+int slots(stage *s, pgp_state state);
+int idle(stage *s);
+int lent(stage *s);
+int waiting(stage *s);
+
+/* --- borrowing -------------------------------------------------------------- */
+
+/* Asks that do not have to wait. */
+pgp_conn *acquire(stage *s);
+pgp_outcome refused(stage *s, pgp_ticket *ticket);
+
+/* Give back, and be at peace. */
+void release(pgp_conn *conn);
+
+/* The number of the link that a borrower got. */
+int number(const pgp_conn *conn);
+
+/* Have n connections idle, the last opened newest. */
+void warm(stage *s, int n);
+
+/* A borrower that may be served at once; one that has to wait; and when one that
+ * has slept so often sleeps again. */
+borrower *ask(stage *s);
+borrower *queue_up(stage *s);
+borrower *queue_up_early(stage *s, apr_interval_time_t early); /* begun before now */
+void asleep_after(borrower *b, int naps);
+
+/* Its end, which must be that outcome. */
+void answered(borrower *b, pgp_outcome outcome);
+pgp_conn *granted(borrower *b);
+
+/* --- suites ----------------------------------------------------------------- */
+
+#define LENGTH(table) ((int)(sizeof(table) / sizeof((table)[0])))
+
+/* A test case of a suite: APR is there, and time enough for a slow machine. */
+TCase *tcase(Suite *suite, const char *name);
+
+/* Run it; what main() returns. */
+int suite_run(Suite *suite);
+
+#endif
