@@ -1,0 +1,335 @@
+/* Who gets a connection, in which order, and how long an ask waits. */
+#include "stage.h"
+
+/* --- order ------------------------------------------------------------------ */
+
+START_TEST(newest_idle_first)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", NULL);
+    pgp_conn *a, *b;
+
+    warm(s, 3);
+    a = acquire(s);
+    b = acquire(s);
+    ck_assert_int_eq(number(a), 3);
+    ck_assert_int_eq(number(b), 2);
+    release(b);
+    release(a);
+    ck_assert_int_eq(number(acquire(s)), 3);
+    ck_assert_int_eq(number(acquire(s)), 2);
+    ck_assert_int_eq(number(acquire(s)), 1);
+}
+END_TEST
+
+#define QUEUE 8
+
+START_TEST(oldest_waiter_first)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    borrower *queue[QUEUE];
+    pgp_conn *conn;
+    int i, k;
+
+    warm(s, 1);
+    conn = acquire(s);
+    for (i = 0; i < QUEUE; i++)
+        queue[i] = queue_up(s);
+    for (i = 0; i < QUEUE; i++) {
+        release(conn);
+        conn = granted(queue[i]);
+        ck_assert_int_eq(waiting(s), QUEUE - 1 - i);
+        for (k = i + 1; k < QUEUE; k++)
+            ck_assert(!atomic_load(&queue[k]->done));
+    }
+    release(conn);
+    ck_assert_int_eq(idle(s), 1);
+    ck_assert_int_eq(s->world->opened, 1);
+}
+END_TEST
+
+START_TEST(newcomer_does_not_overtake)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    borrower *b;
+    pgp_ticket ticket;
+
+    warm(s, 1);
+    conn = acquire(s);
+    b = queue_up(s);
+    release(conn);
+    /* Handed over already, whether or not the other thread has run since. */
+    ck_assert_int_eq(waiting(s), 0);
+    ck_assert_int_eq(lent(s), 1);
+    fake_hasten(PGP_SEC(2)); /* an ask that cannot wait */
+    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED);
+    release(granted(b));
+}
+END_TEST
+
+/* As one that comes back to the queue, since what it was handed was dead. */
+START_TEST(nearest_deadline_first)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    borrower *early, *middle, *late;
+
+    warm(s, 1);
+    conn = acquire(s);
+    late = queue_up(s);
+    early = queue_up_early(s, PGP_SEC(1));
+    middle = queue_up_early(s, PGP_MS(500));
+    release(conn);
+    release(granted(early));
+    release(granted(middle));
+    release(granted(late));
+}
+END_TEST
+
+/* --- deadlines -------------------------------------------------------------- */
+
+START_TEST(wait_ends_at_its_deadline)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    borrower *b;
+
+    warm(s, 1);
+    conn = acquire(s);
+    b = queue_up(s);
+    keep(s, PGP_SEC(2) - 1);
+    ck_assert_int_eq(waiting(s), 1);
+    keep(s, 1);
+    ck_assert_int_eq(waiting(s), 0);
+    answered(b, PGP_EXHAUSTED);
+    ck_assert_int_eq(b->ticket.waited, PGP_SEC(2));
+    ck_assert_str_eq(b->ticket.error.message,
+                     "all 1 connections are lent (PgPoolMax 1), 0 more are waiting");
+    ck_assert_str_eq(b->ticket.error.sqlstate, "");
+    release(conn);
+    ck_assert_int_eq(idle(s), 1);
+}
+END_TEST
+
+START_TEST(only_the_overdue_end)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    borrower *first, *second, *third;
+
+    warm(s, 1);
+    conn = acquire(s);
+    first = queue_up(s);
+    second = queue_up(s);
+    keep(s, PGP_SEC(1));
+    third = queue_up(s);
+    keep(s, PGP_SEC(1));
+    answered(first, PGP_EXHAUSTED);
+    answered(second, PGP_EXHAUSTED);
+    ck_assert_int_eq(waiting(s), 1);
+    release(conn);
+    release(granted(third));
+}
+END_TEST
+
+/* Somebody who comes while the keeper is asleep for longer than the wait. */
+START_TEST(keeper_is_called_for_a_nearer_deadline)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 300ms", NULL);
+    pgp_conn *conn;
+    borrower *b;
+
+    warm(s, 1);
+    conn = acquire(s);
+    keep(s, PGP_MS(10));
+    b = queue_up(s);
+    keep(s, PGP_MS(300));
+    answered(b, PGP_EXHAUSTED);
+    ck_assert_int_eq(b->ticket.waited, PGP_MS(300));
+    release(conn);
+}
+END_TEST
+
+START_TEST(served_late_is_served)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    borrower *b;
+
+    warm(s, 1);
+    conn = acquire(s);
+    b = queue_up(s);
+    fake_pass(s->world, PGP_SEC(3)); /* the keeper has not looked yet */
+    release(conn);
+    release(granted(b));
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(idle(s), 1);
+    ck_assert_int_eq(s->world->closed, 0);
+}
+END_TEST
+
+START_TEST(no_wait_with_timeout_0)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 0", NULL);
+    pgp_conn *conn;
+    pgp_ticket ticket;
+
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_str_eq(ticket.error.message, "no connection could be made in time");
+    work(s);
+    conn = acquire(s);
+    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED);
+    ck_assert_int_eq(ticket.waited, 0);
+    release(conn);
+    release(acquire(s));
+}
+END_TEST
+
+START_TEST(unavailable_if_there_is_none)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    borrower *b;
+
+    s->world->plan.end = FAKE_HANGS;
+    b = queue_up(s);
+    keep(s, PGP_SEC(2));
+    answered(b, PGP_UNAVAILABLE);
+    ck_assert_str_eq(b->ticket.error.message, "no connection could be made in time");
+}
+END_TEST
+
+START_TEST(time_has_nothing_to_do_with_the_wall_clock)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 1ms", NULL);
+    pgp_conn *conn;
+    borrower *b;
+    int i;
+
+    warm(s, 1);
+    conn = acquire(s);
+    b = queue_up(s);
+    for (i = 0; i < 20; i++) { /* the world's time stands, though ours passes */
+        apr_sleep(1000);
+        work(s);
+    }
+    ck_assert_int_eq(waiting(s), 1);
+    keep(s, PGP_MS(1));
+    answered(b, PGP_EXHAUSTED);
+    release(conn);
+}
+END_TEST
+
+/* --- PgPoolMaxWaiters ------------------------------------------------------- */
+
+START_TEST(no_more_waiters_than_allowed)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolMaxWaiters 2", NULL);
+    pgp_conn *conn;
+    borrower *a, *b;
+    pgp_ticket ticket;
+
+    warm(s, 1);
+    conn = acquire(s);
+    a = queue_up(s);
+    b = queue_up(s);
+    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED);
+    ck_assert_int_eq(ticket.waited, 0);
+    ck_assert_str_eq(ticket.error.message,
+                     "all 1 connections are lent (PgPoolMax 1), 2 more are waiting");
+    release(conn);
+    release(granted(a));
+    release(granted(b));
+    release(acquire(s));
+}
+END_TEST
+
+/* --- what is told ----------------------------------------------------------- */
+
+START_TEST(leases_are_numbered)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
+    pgp_conn *a, *b;
+
+    warm(s, 2);
+    a = acquire(s);
+    b = acquire(s);
+    ck_assert_int_eq(b->lease, a->lease + 1);
+    ck_assert_int_eq(pgp_conn_backend(a), 1000 + number(a));
+    release(a);
+    a = acquire(s);
+    ck_assert_int_eq(a->lease, b->lease + 1);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1004: pool main, backend 1002: lent, lease "),
+                     3);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1005: pool main, backend 1002: returned, "), 2);
+}
+END_TEST
+
+START_TEST(greeted_after_its_first_lease)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+
+    work(s);
+    conn = acquire(s);
+    ck_assert(!conn->greeted);
+    ck_assert_ptr_null(conn->borrower);
+    release(conn);
+    conn = acquire(s);
+    ck_assert(conn->greeted);
+    pgp_pool_discard(&conn, PGP_REASON_HOOK);
+    work(s);
+    conn = acquire(s);
+    ck_assert(!conn->greeted);
+}
+END_TEST
+
+START_TEST(alive_is_the_drivers_word)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+
+    work(s);
+    conn = acquire(s);
+    ck_assert(pgp_conn_alive(conn));
+    fake_link_of(conn)->gone = 1;
+    ck_assert(!pgp_conn_alive(conn));
+}
+END_TEST
+
+START_TEST(silent_if_the_log_is_not_wanted)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+
+    s->world->log_level = PGP_LOG_WARNING;
+    warm(s, 1);
+    release(acquire(s));
+    ck_assert_int_eq(fake_logged(s->world, ""), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pool_lend");
+    TCase *t = tcase(suite, "order");
+
+    tcase_add_test(t, newest_idle_first);
+    tcase_add_test(t, oldest_waiter_first);
+    tcase_add_test(t, newcomer_does_not_overtake);
+    tcase_add_test(t, nearest_deadline_first);
+    t = tcase(suite, "deadlines");
+    tcase_add_test(t, wait_ends_at_its_deadline);
+    tcase_add_test(t, only_the_overdue_end);
+    tcase_add_test(t, keeper_is_called_for_a_nearer_deadline);
+    tcase_add_test(t, served_late_is_served);
+    tcase_add_test(t, no_wait_with_timeout_0);
+    tcase_add_test(t, unavailable_if_there_is_none);
+    tcase_add_test(t, time_has_nothing_to_do_with_the_wall_clock);
+    t = tcase(suite, "waiters");
+    tcase_add_test(t, no_more_waiters_than_allowed);
+    t = tcase(suite, "telling");
+    tcase_add_test(t, leases_are_numbered);
+    tcase_add_test(t, greeted_after_its_first_lease);
+    tcase_add_test(t, alive_is_the_drivers_word);
+    tcase_add_test(t, silent_if_the_log_is_not_wanted);
+    return suite_run(suite);
+}

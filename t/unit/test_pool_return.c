@@ -1,0 +1,194 @@
+/* What comes back is clean, or cleaned up by the keeper, or closed. */
+#include "stage.h"
+
+/* One connection, lent; it will come back like that. */
+static pgp_conn *lent_one(stage **s, pgp_return settle)
+{
+    pgp_conn *conn;
+
+    *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    warm(*s, 1);
+    conn = acquire(*s);
+    fake_link_of(conn)->settle = settle;
+    return conn;
+}
+
+START_TEST(clean_one_is_idle_at_once)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_CLEAN);
+
+    work(s);
+    release(conn);
+    ck_assert_int_eq(idle(s), 1);
+    ck_assert(!atomic_load(&s->keeper->woken)); /* none of the keeper's business */
+}
+END_TEST
+
+START_TEST(broken_one_is_closed)
+{
+    stage *s;
+
+    release(lent_one(&s, PGP_RETURN_BROKEN));
+    ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+    ck_assert_int_eq(fake_logged(s->world, "closed (lost)"), 1);
+}
+END_TEST
+
+START_TEST(unknown_one_is_closed)
+{
+    stage *s;
+
+    release(lent_one(&s, PGP_RETURN_UNKNOWN));
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+    ck_assert_int_eq(fake_logged(s->world, "closed (unknown)"), 1);
+}
+END_TEST
+
+START_TEST(discarded_one_is_closed)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_CLEAN);
+
+    pgp_pool_discard(&conn, PGP_REASON_HOOK);
+    ck_assert_ptr_null(conn);
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+    ck_assert_int_eq(fake_logged(s->world, "closed (hook)"), 1);
+}
+END_TEST
+
+/* --- cleaning up ------------------------------------------------------------ */
+
+START_TEST(dirty_one_is_cleaned_by_the_keeper)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+    pgp_ticket ticket;
+
+    fake_link_of(conn)->cleaning.takes = PGP_MS(300);
+    release(conn);
+    ck_assert_int_eq(slots(s, PGP_CLEANING), 1);
+    fake_hasten(PGP_SEC(2));
+    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED); /* not lent meanwhile */
+    keep(s, PGP_MS(299));
+    ck_assert_int_eq(slots(s, PGP_CLEANING), 1);
+    keep(s, PGP_MS(1));
+    work(s);
+    ck_assert_int_eq(idle(s), 1);
+    ck_assert_int_eq(fake_link(s->world, 1)->cleanings, 1);
+    ck_assert_int_eq(
+        fake_logged(s->world, "PGP1007: pool main, backend 1001: came back with work open"), 1);
+    release(acquire(s));
+    ck_assert_int_eq(idle(s), 1);
+    ck_assert_int_eq(s->world->closed, 0);
+}
+END_TEST
+
+START_TEST(cleaned_one_goes_to_a_waiter)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+    borrower *b = queue_up(s);
+
+    fake_link_of(conn)->cleaning.takes = PGP_MS(300);
+    release(conn);
+    ck_assert_int_eq(waiting(s), 1);
+    keep(s, PGP_MS(300));
+    work(s);
+    release(granted(b));
+}
+END_TEST
+
+START_TEST(one_that_cannot_be_cleaned_is_closed)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+
+    fake_link_of(conn)->cleaning.end = FAKE_FAILS;
+    release(conn);
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+    ck_assert_int_eq(fake_logged(s->world,
+                                 "PGP1006: pool main, backend 1001: could not be cleaned up: "
+                                 "the fake clean-up failed"),
+                     1);
+    ck_assert_int_eq(fake_logged(s->world, "closed (unclean)"), 1);
+}
+END_TEST
+
+START_TEST(cleaning_has_a_deadline)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+
+    fake_link_of(conn)->cleaning.end = FAKE_HANGS;
+    keep(s, PGP_MS(300));
+    release(conn);
+    keep(s, PGP_SEC(1) - 1);
+    ck_assert_int_eq(slots(s, PGP_CLEANING), 1);
+    keep(s, 1);
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+    ck_assert_int_eq(fake_logged(s->world, "could not be cleaned up: no answer from the server "
+                                           "within PgPoolCheckTimeout (1000 ms)"),
+                     1);
+}
+END_TEST
+
+START_TEST(cleaning_delays_nobody)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
+    pgp_conn *dirty, *clean;
+    borrower *b;
+
+    warm(s, 2);
+    dirty = acquire(s);
+    clean = acquire(s);
+    b = queue_up(s);
+    fake_link_of(dirty)->settle = PGP_RETURN_DIRTY;
+    fake_link_of(dirty)->cleaning.end = FAKE_HANGS;
+    release(dirty);
+    work(s);
+    release(clean);
+    release(granted(b));
+    release(acquire(s));
+    ck_assert_int_eq(slots(s, PGP_CLEANING), 1);
+}
+END_TEST
+
+START_TEST(waiter_gets_a_new_one_for_one_that_hangs)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+    borrower *b = queue_up(s);
+
+    fake_link_of(conn)->cleaning.end = FAKE_HANGS;
+    release(conn);
+    keep(s, PGP_SEC(1));
+    work(s);
+    ck_assert_int_eq(number(granted(b)), 2);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pool_return");
+    TCase *t = tcase(suite, "return");
+
+    tcase_add_test(t, clean_one_is_idle_at_once);
+    tcase_add_test(t, broken_one_is_closed);
+    tcase_add_test(t, unknown_one_is_closed);
+    tcase_add_test(t, discarded_one_is_closed);
+    t = tcase(suite, "cleaning");
+    tcase_add_test(t, dirty_one_is_cleaned_by_the_keeper);
+    tcase_add_test(t, cleaned_one_goes_to_a_waiter);
+    tcase_add_test(t, one_that_cannot_be_cleaned_is_closed);
+    tcase_add_test(t, cleaning_has_a_deadline);
+    tcase_add_test(t, cleaning_delays_nobody);
+    tcase_add_test(t, waiter_gets_a_new_one_for_one_that_hangs);
+    return suite_run(suite);
+}
