@@ -11,6 +11,9 @@
  * ages (an idle connection) has to call it. */
 #define LONGEST_NAP PGP_SEC(1)
 
+/* An ask may be late by this much if its connection has still to be tested. */
+#define LAST_MOMENT PGP_MS(50)
+
 typedef enum { RUNNING, DRAINING, STOPPED } pool_phase;
 
 /* A borrower that waits: on its stack, in the queue from wait_locked() until
@@ -63,7 +66,8 @@ typedef struct {
     pgp_ticket *ticket;
     apr_time_t start, until;
     pgp_conn *conn;
-    int ping; /* conn needs a round trip first */
+    int ping;  /* conn needs a round trip first */
+    int again; /* one that was taken was unfit: this ask has been let in already */
 } ask;
 
 static void lock(pgp_pool *pool)
@@ -277,7 +281,7 @@ static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
         return 1;
     }
     if (settings->acquire_timeout == 0 || now >= a->until ||
-        (settings->max_waiters && pool->waiting >= settings->max_waiters)) {
+        (settings->max_waiters && !a->again && pool->waiting >= settings->max_waiters)) {
         pool->missed = 1;
         *outcome = refuse_locked(a, shortage_locked(pool));
         return 1;
@@ -347,6 +351,17 @@ static apr_time_t check_deadline(const pgp_pool *pool)
     return now_of(pool) + pool->settings->check_timeout;
 }
 
+/* Within the ask's deadline; but what was handed over at the last moment is not to be
+ * closed because its borrower has no time to hear that it is well. */
+static apr_time_t test_deadline(const ask *a)
+{
+    const apr_time_t now = now_of(a->pool);
+    const apr_time_t check = now + a->pool->settings->check_timeout, least = now + LAST_MOMENT;
+    const apr_time_t until = a->until > least ? a->until : least;
+
+    return check < until ? check : until;
+}
+
 /* Test what was taken, by a look at its socket, and greet it if it owes anything.
  * Returns why it is unfit, or PGP_REASON_NONE with *greeting. */
 static pgp_reason unfit_reason(ask *a, pgp_greeting *greeting)
@@ -354,7 +369,6 @@ static pgp_reason unfit_reason(ask *a, pgp_greeting *greeting)
     const pgp_driver *driver = a->pool->env->driver;
     const pgp_probe probe = driver->probe(a->conn->link);
     const int ping = a->ping || probe == PGP_PROBE_HEARD;
-    apr_time_t until;
 
     *greeting = PGP_GREET_GOOD;
     if (probe == PGP_PROBE_DEAD) {
@@ -363,10 +377,8 @@ static pgp_reason unfit_reason(ask *a, pgp_greeting *greeting)
     }
     if (probe == PGP_PROBE_QUIET && !ping && !a->vars)
         return PGP_REASON_NONE;
-    until = check_deadline(a->pool);
-    if (until > a->until)
-        until = a->until;
-    *greeting = driver->greet(a->conn->link, a->vars, ping, until, &a->ticket->error);
+    *greeting = driver->greet(a->conn->link, a->vars, ping, test_deadline(a),
+                              &a->ticket->error);
     if (*greeting != PGP_GREET_BAD)
         return PGP_REASON_NONE;
     return probe == PGP_PROBE_OWING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
@@ -387,6 +399,7 @@ static fitness examine(ask *a)
                 "found unfit before it was given out (%s): %s", pgp_reason_name(reason),
                 a->ticket->error.message);
         pgp_pool_discard(&a->conn, reason);
+        a->again = 1;
         return UNFIT;
     }
     if (greeting == PGP_GREET_GOOD)
@@ -416,6 +429,7 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, apr_pool_t *s
         return outcome;
     if (found == REFUSED)
         return PGP_UNAVAILABLE;
+    ticket->error.sqlstate[0] = ticket->error.message[0] = '\0';
     *conn = a.conn;
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LENT, pool->name, pgp_conn_backend(a.conn),
             "lent, lease %" APR_UINT64_T_FMT ", waited %" APR_TIME_T_FMT " us", a.conn->lease,

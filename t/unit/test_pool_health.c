@@ -1,0 +1,474 @@
+/* What is given out is alive: probe, ping, suspicion, replacement. */
+#include "stage.h"
+
+/* Idle for so long, then borrowed: the link. */
+static pgp_link *borrowed_after(stage *s, apr_interval_time_t time)
+{
+    pgp_conn *conn;
+    pgp_link *link;
+
+    keep(s, time);
+    conn = acquire(s);
+    link = fake_link_of(conn);
+    release(conn);
+    return link;
+}
+
+/* --- the ping --------------------------------------------------------------- */
+
+START_TEST(no_ping_when_fresh)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+
+    work(s);
+    ck_assert_int_eq(borrowed_after(s, PGP_SEC(30) - 1)->pings, 0);
+    ck_assert_int_eq(borrowed_after(s, PGP_SEC(30))->pings, 1);
+    ck_assert_int_eq(borrowed_after(s, PGP_SEC(1))->pings, 1);
+}
+END_TEST
+
+START_TEST(ping_always)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0", NULL);
+    pgp_conn *conn;
+    borrower *b;
+
+    work(s);
+    ck_assert_int_eq(borrowed_after(s, 0)->pings, 1);
+    conn = acquire(s);
+    ck_assert_int_eq(fake_link_of(conn)->pings, 2);
+    b = queue_up(s);
+    release(conn);
+    ck_assert_int_eq(fake_link_of(granted(b))->pings, 3); /* handed over, too */
+}
+END_TEST
+
+START_TEST(ping_never)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing off", "PgPoolMaxLifetime 0",
+                         NULL);
+
+    work(s);
+    ck_assert_int_eq(borrowed_after(s, PGP_SEC(9000))->pings, 0);
+}
+END_TEST
+
+START_TEST(ping_if_something_was_heard)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing off", NULL);
+
+    work(s);
+    fake_link(s->world, 1)->probe = PGP_PROBE_HEARD;
+    ck_assert_int_eq(borrowed_after(s, 0)->pings, 1);
+}
+END_TEST
+
+START_TEST(ping_has_a_deadline)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0",
+                         "PgPoolAcquireTimeout 2s", "PgPoolCheckTimeout 700ms", NULL);
+    pgp_link *link;
+
+    work(s);
+    link = borrowed_after(s, 0);
+    ck_assert_int_eq(link->greet_until, s->world->now + PGP_MS(700));
+}
+END_TEST
+
+START_TEST(ping_ends_with_the_ask)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0",
+                         "PgPoolAcquireTimeout 500ms", "PgPoolCheckTimeout 700ms", NULL);
+    pgp_link *link;
+
+    work(s);
+    link = borrowed_after(s, 0);
+    ck_assert_int_eq(link->greet_until, s->world->now + PGP_MS(500));
+}
+END_TEST
+
+/* A connection that is handed over at the last moment must not be closed because the
+ * ask has no time left to test it. */
+START_TEST(last_moment_leaves_time_for_a_ping)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolPing 0", NULL);
+    pgp_conn *conn;
+    borrower *b;
+    apr_time_t until;
+
+    warm(s, 1);
+    conn = acquire(s);
+    b = queue_up(s);
+    until = s->world->now + PGP_SEC(2);
+    keep(s, PGP_SEC(2) - 1);
+    release(conn);
+    conn = granted(b);
+    ck_assert_int_gt(fake_link_of(conn)->greet_until, until + PGP_MS(20));
+    ck_assert_int_lt(fake_link_of(conn)->greet_until, until + PGP_MS(100));
+}
+END_TEST
+
+START_TEST(who_does_not_wait_still_tests)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0", "PgPoolAcquireTimeout 0",
+                         "PgPoolCheckTimeout 700ms", NULL);
+    pgp_link *link;
+
+    work(s);
+    link = borrowed_after(s, 0);
+    ck_assert_int_eq(link->pings, 1);
+    ck_assert_int_eq(link->greet_until, s->world->now + PGP_MS(700));
+}
+END_TEST
+
+/* --- what it owes ----------------------------------------------------------- */
+
+START_TEST(answer_to_a_reset_is_collected)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_link *link;
+
+    work(s);
+    fake_link(s->world, 1)->probe = PGP_PROBE_OWING;
+    link = borrowed_after(s, 0);
+    ck_assert_int_eq(link->greets, 1);
+    ck_assert_int_eq(link->pings, 0);
+    ck_assert_int_eq(borrowed_after(s, 0)->greets, 1);
+}
+END_TEST
+
+START_TEST(one_whose_reset_failed_is_replaced)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
+
+    warm(s, 2);
+    fake_link(s->world, 2)->probe = PGP_PROBE_OWING;
+    fake_link(s->world, 2)->mute = 1;
+    ck_assert_int_eq(number(acquire(s)), 1);
+    work(s);
+    ck_assert_int_eq(fake_logged(s->world, "backend 1002: closed (unclean)"), 1);
+}
+END_TEST
+
+static const char *const var_names[] = {"app.user", "app.role"};
+static const char *const var_values[] = {"ann", "reader"};
+static const pgp_vars two_vars = {.n = 2, .names = var_names, .values = var_values};
+
+START_TEST(variables_are_set_before_it_is_given_out)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    pgp_ticket ticket;
+
+    work(s);
+    ck_assert_int_eq(pgp_pool_acquire(s->pool, &two_vars, s->p, &conn, &ticket), PGP_GRANTED);
+    ck_assert_int_eq(fake_link_of(conn)->vars, 2);
+    ck_assert_int_eq(fake_link_of(conn)->greet_until, s->world->now + PGP_SEC(1));
+}
+END_TEST
+
+/* It is the ask that is wrong, not the connection. */
+START_TEST(refused_variables_end_the_ask)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_conn *conn = NULL;
+    pgp_ticket ticket;
+
+    work(s);
+    fake_link(s->world, 1)->refuses = 1;
+    ck_assert_int_eq(pgp_pool_acquire(s->pool, &two_vars, s->p, &conn, &ticket),
+                     PGP_UNAVAILABLE);
+    ck_assert_str_eq(ticket.error.sqlstate, "42704");
+    ck_assert_str_eq(ticket.error.message, "the fake will not set that");
+    ck_assert_ptr_null(conn);
+    ck_assert_int_eq(idle(s), 1);
+    ck_assert_int_eq(number(acquire(s)), 1);
+}
+END_TEST
+
+START_TEST(further_variables)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    pgp_error error;
+
+    work(s);
+    conn = acquire(s);
+    ck_assert(pgp_conn_set(conn, &two_vars, &error));
+    ck_assert_str_eq(error.message, "");
+    ck_assert_int_eq(fake_link_of(conn)->vars, 2);
+    ck_assert_int_eq(fake_link_of(conn)->greet_until, s->world->now + PGP_SEC(1));
+    fake_link_of(conn)->refuses = 1;
+    ck_assert(!pgp_conn_set(conn, &two_vars, &error));
+    ck_assert_str_eq(error.sqlstate, "42704");
+    release(conn);
+}
+END_TEST
+
+/* --- replacing -------------------------------------------------------------- */
+
+START_TEST(dead_one_is_replaced_by_an_idle_one)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
+    pgp_conn *conn;
+
+    warm(s, 2);
+    fake_link(s->world, 2)->probe = PGP_PROBE_DEAD;
+    conn = acquire(s);
+    ck_assert_int_eq(number(conn), 1);
+    ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
+    work(s);
+    ck_assert(fake_link(s->world, 2)->closed);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1006: pool main, backend 1002: found unfit "
+                                           "before it was given out (lost): the connection "
+                                           "was closed while idle"),
+                     1);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1003: pool main, backend 1002: closed (lost)"),
+                     1);
+}
+END_TEST
+
+START_TEST(one_that_fails_its_ping_is_replaced)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolPing 0", NULL);
+
+    warm(s, 2);
+    fake_link(s->world, 2)->mute = 1;
+    ck_assert_int_eq(number(acquire(s)), 1);
+    work(s);
+    ck_assert_int_eq(fake_logged(s->world, "backend 1002: found unfit before it was given out "
+                                           "(ping): the fake does not answer"),
+                     1);
+    ck_assert_int_eq(fake_logged(s->world, "backend 1002: closed (ping)"), 1);
+}
+END_TEST
+
+/* The ask outlives what it was given first, and its deadline stands. */
+START_TEST(dead_one_is_replaced_within_the_same_deadline)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    borrower *b;
+
+    warm(s, 1);
+    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    s->world->plan.takes = PGP_MS(1500);
+    b = queue_up(s);
+    keep(s, PGP_MS(1500));
+    work(s);
+    ck_assert_int_eq(number(granted(b)), 2);
+    ck_assert_int_eq(b->ticket.waited, PGP_MS(1500));
+}
+END_TEST
+
+START_TEST(no_second_deadline_for_a_replacement)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    borrower *b;
+
+    warm(s, 1);
+    conn = acquire(s);
+    b = queue_up(s);
+    keep(s, PGP_MS(1500));
+    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    s->world->plan.end = FAKE_HANGS;
+    release(conn);
+    asleep_after(b, 1);
+    keep(s, PGP_MS(500) - 1);
+    ck_assert_int_eq(waiting(s), 1);
+    keep(s, 1);
+    answered(b, PGP_UNAVAILABLE);
+    ck_assert_str_eq(b->ticket.error.message, "the connection was closed while idle");
+}
+END_TEST
+
+START_TEST(place_in_the_queue_is_kept)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    borrower *first, *second;
+
+    warm(s, 1);
+    conn = acquire(s);
+    first = queue_up(s);
+    fake_pass(s->world, 1);
+    second = queue_up(s);
+    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    release(conn);
+    asleep_after(first, 1);
+    work(s);
+    conn = granted(first);
+    ck_assert_int_eq(waiting(s), 1);
+    release(conn);
+    release(granted(second));
+}
+END_TEST
+
+/* It was let in once; that others wait by now does not put it out. */
+START_TEST(replacement_is_not_refused_for_waiters)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolMaxWaiters 1", NULL);
+    pgp_conn *conn;
+    borrower *first, *second;
+
+    warm(s, 1);
+    conn = acquire(s);
+    first = queue_up(s);
+    fake_pass(s->world, 1);
+    fake_link(s->world, 1)->stops = 1;
+    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    release(conn);
+    second = queue_up(s); /* while the first looks at what it was handed */
+    fake_link(s->world, 1)->stops = 0;
+    asleep_after(first, 1);
+    work(s);
+    release(granted(first));
+    release(granted(second));
+}
+END_TEST
+
+START_TEST(none_that_died_idle_fails_a_request)
+{
+    stage *s = stage_set("PgPoolMin 8", "PgPoolMax 8", NULL);
+    borrower *b[8];
+    int i;
+
+    work(s);
+    ck_assert_int_eq(idle(s), 8);
+    for (i = 1; i <= 8; i++)
+        fake_link(s->world, i)->probe = PGP_PROBE_DEAD;
+    b[0] = queue_up(s); /* finds them all dead */
+    for (i = 1; i < 8; i++)
+        b[i] = queue_up(s);
+    keep(s, PGP_SEC(1));
+    for (i = 0; i < 8; i++)
+        granted(b[i]);
+    ck_assert_int_eq(fake_logged(s->world, "closed (lost)"), 8);
+    ck_assert_int_eq(fake_open(s->world), 8);
+}
+END_TEST
+
+START_TEST(refused_when_none_is_left_and_no_time)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolAcquireTimeout 0", NULL);
+    pgp_ticket ticket;
+
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    work(s);
+    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_str_eq(ticket.error.message, "the connection was closed while idle");
+}
+END_TEST
+
+/* --- suspicion -------------------------------------------------------------- */
+
+/* Four idle, the newest of them dead; PgPoolPing is off. */
+static stage *one_of_four_dead(void)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", "PgPoolPing off", NULL);
+
+    warm(s, 4);
+    keep(s, 1);
+    fake_link(s->world, 4)->probe = PGP_PROBE_DEAD;
+    return s;
+}
+
+START_TEST(one_dead_makes_the_older_suspect)
+{
+    stage *s = one_of_four_dead();
+    pgp_conn *conn = acquire(s);
+
+    ck_assert_int_eq(number(conn), 3);
+    ck_assert_int_eq(fake_link(s->world, 3)->pings, 1);
+    ck_assert_int_eq(number(acquire(s)), 2);
+    ck_assert_int_eq(fake_link(s->world, 2)->pings, 1);
+    release(conn);
+    ck_assert_int_eq(number(acquire(s)), 3); /* has proved itself since */
+    ck_assert_int_eq(fake_link(s->world, 3)->pings, 1);
+    ck_assert_int_eq(number(acquire(s)), 1);
+    ck_assert_int_eq(fake_link(s->world, 1)->pings, 1);
+}
+END_TEST
+
+START_TEST(suspects_that_are_dead_are_found)
+{
+    stage *s = one_of_four_dead();
+
+    fake_link(s->world, 3)->mute = 1;
+    fake_link(s->world, 2)->mute = 1;
+    ck_assert_int_eq(number(acquire(s)), 1);
+    work(s);
+    ck_assert_int_eq(fake_logged(s->world, "closed (ping)"), 2);
+}
+END_TEST
+
+/* Lend the newest of three, end it in that way, and say whether the next is pinged. */
+static int suspected_after(pgp_return settle, pgp_reason discard)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", "PgPoolPing off", NULL);
+    pgp_conn *conn;
+
+    warm(s, 3);
+    keep(s, 1);
+    conn = acquire(s);
+    fake_link_of(conn)->settle = settle;
+    if (discard != PGP_REASON_NONE)
+        pgp_pool_discard(&conn, discard);
+    else
+        pgp_pool_release(&conn);
+    work(s);
+    conn = acquire(s);
+    return fake_link_of(conn)->pings;
+}
+
+START_TEST(one_that_came_back_broken_makes_suspect)
+{
+    ck_assert_int_eq(suspected_after(PGP_RETURN_BROKEN, PGP_REASON_NONE), 1);
+    ck_assert_int_eq(suspected_after(PGP_RETURN_CLEAN, PGP_REASON_LOST), 1);
+}
+END_TEST
+
+START_TEST(other_ends_make_nobody_suspect)
+{
+    ck_assert_int_eq(suspected_after(PGP_RETURN_CLEAN, PGP_REASON_HOOK), 0);
+    ck_assert_int_eq(suspected_after(PGP_RETURN_UNKNOWN, PGP_REASON_NONE), 0);
+    ck_assert_int_eq(suspected_after(PGP_RETURN_CLEAN, PGP_REASON_NONE), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pool_health");
+    TCase *t = tcase(suite, "ping");
+
+    tcase_add_test(t, no_ping_when_fresh);
+    tcase_add_test(t, ping_always);
+    tcase_add_test(t, ping_never);
+    tcase_add_test(t, ping_if_something_was_heard);
+    tcase_add_test(t, ping_has_a_deadline);
+    tcase_add_test(t, ping_ends_with_the_ask);
+    tcase_add_test(t, last_moment_leaves_time_for_a_ping);
+    tcase_add_test(t, who_does_not_wait_still_tests);
+    t = tcase(suite, "greeting");
+    tcase_add_test(t, answer_to_a_reset_is_collected);
+    tcase_add_test(t, one_whose_reset_failed_is_replaced);
+    tcase_add_test(t, variables_are_set_before_it_is_given_out);
+    tcase_add_test(t, refused_variables_end_the_ask);
+    tcase_add_test(t, further_variables);
+    t = tcase(suite, "replacing");
+    tcase_add_test(t, dead_one_is_replaced_by_an_idle_one);
+    tcase_add_test(t, one_that_fails_its_ping_is_replaced);
+    tcase_add_test(t, dead_one_is_replaced_within_the_same_deadline);
+    tcase_add_test(t, no_second_deadline_for_a_replacement);
+    tcase_add_test(t, place_in_the_queue_is_kept);
+    tcase_add_test(t, replacement_is_not_refused_for_waiters);
+    tcase_add_test(t, none_that_died_idle_fails_a_request);
+    tcase_add_test(t, refused_when_none_is_left_and_no_time);
+    t = tcase(suite, "suspicion");
+    tcase_add_test(t, one_dead_makes_the_older_suspect);
+    tcase_add_test(t, suspects_that_are_dead_are_found);
+    tcase_add_test(t, one_that_came_back_broken_makes_suspect);
+    tcase_add_test(t, other_ends_make_nobody_suspect);
+    return suite_run(suite);
+}
