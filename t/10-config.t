@@ -71,6 +71,8 @@ my @bad_value = (
     [PgPoolMaxLifetime    => qr/a time from 0 to 8760h $time, not "/,  qw(off 8761h)],
     [PgPoolRetry          => qr/a time from 1ms to 24h $time, not "/,
         '0 5s', '1s 0', '100ms 25h', '1x 5s', '1s 5x'],
+    [PgPoolReset          => qr/session, all, auto or transaction, not "/, qw(none sessions 0 off)],
+    [PgPoolRelease        => qr/request or response, not "/, qw(handler off)],
     [PgPoolInitSQL        => qr/an SQL statement, not an empty string/, '";"', '" ; "'],
 );
 
@@ -79,6 +81,13 @@ subtest 'values out of range or of another kind' => sub {
         my ($directive, $hint, @value) = @$_;
         refused("$directive $_", "$directive $_", qr/^\Q$directive\E takes $hint/m) for @value;
     }
+};
+
+subtest 'PgPoolSet' => sub {
+    refused("of $_", "PgPoolSet $_ x", qr/^PgPoolSet takes the name of a setting such as app.user/m)
+        for '1a', '"a b"', 'a;b', 'a=b', q(a'b), '"a\"b"';
+    refused('to what is no expression', 'PgPoolSet app.user "%{"',
+        qr/^PgPoolSet app.user: cannot parse the expression "%\{": /m);
 };
 
 subtest 'too many arguments, or too few' => sub {
@@ -215,6 +224,7 @@ my @good_value = (
     [PgPoolRetry => '1ms 1ms'], [PgPoolRetry => '250ms 1min'],
     [PgPoolPing => 'off'], [PgPoolPing => 'OFF', 'off'], [PgPoolPing => '0'], [PgPoolPing => '5s'],
     [PgPoolIdleTimeout => '0'], [PgPoolIdleTimeout => '8760h'], [PgPoolMaxLifetime => '0s', '0'],
+    [PgPoolReset => 'ALL', 'all'], (map { [PgPoolReset => $_] } qw(session all auto transaction)),
     [PgPoolInitSQL => '"SET a.b = 1"'], [PgPoolInitSQL => 'BEGIN;COMMIT', '"BEGIN;COMMIT"'],
 );
 
@@ -323,7 +333,11 @@ subtest 'virtual hosts with equal pools share one' => sub {
 subtest 'nothing of it in .htaccess' => sub {
     my $httpd = httpd(join "\n",
         $own, '<Directory "${DIR}/htdocs">', 'AllowOverride All', '</Directory>');
-    for my $line ($own, 'PgPoolMax 3', 'PgPoolUse default', "<PgPool a>\n</PgPool>") {
+    my @line = (
+        $own, 'PgPoolMax 3', 'PgPoolUse default', 'PgPoolRelease request', 'PgPoolSet a.b c',
+        "<PgPool a>\n</PgPool>",
+    );
+    for my $line (@line) {
         $httpd->put_file('.htaccess', "$line\n");
         my $from = $httpd->log_end;
         my ($directive) = $line =~ /^(<?\w+)/;
