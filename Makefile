@@ -1,6 +1,7 @@
 # mod_pgpool.  make | run | test | bench | install [DESTDIR=] | clean
 #
 #   APXS=/path/apxs    builds for that httpd
+#   PORT=8080          is where `make run` listens
 #   SANITIZE=thread    (or address) builds and tests an instrumented variant beside the plain one
 #
 # Plain make fed by the httpd's own apxs, without libtool: that gives -j, header dependencies
