@@ -1,0 +1,82 @@
+# The layers and the shape that the code promises, read off sources and objects.
+
+use strict;
+use warnings;
+use Test::More;
+
+my $build = $ENV{PGPOOL_BUILD} || '.build';
+my $apxs = $ENV{APXS} || 'apxs';
+
+is_deeply [stray_entries()], [], 'the top level holds what it should and no more';
+is_deeply [httpd_includes()], [], 'the core includes no header of httpd';
+is_deeply [long_functions(80)], [], 'no function is longer than 80 lines';
+
+SKIP: {
+    skip 'the sanitizer adds symbols', 5 if $ENV{PGPOOL_SANITIZE};
+    is_deeply [mutable_state()], [], 'the core has no mutable state at file scope';
+    for my $name (qw(pgpool pgpool_query)) {
+        my $module = "$build/mod_$name.so";
+        is_deeply [exported($module)], ["${name}_module"], "$module exports its module and no more";
+        is_deeply [grep { !/\Aapr?_/ } unresolved($module)], [], "$module misses only what httpd has";
+    }
+}
+
+done_testing;
+
+sub stray_entries {
+    my %expected = map { $_ => 1 } qw(mod_pgpool conf t Makefile README.md LICENSE);
+    opendir my $top, '.' or die ".: $!";
+    return sort grep { !/\A\./ && !$expected{$_} } readdir $top;
+}
+
+# The core's build cannot see them where APR's headers have a directory of their own; not all have.
+sub httpd_includes {
+    chomp(my $directory = qx{$apxs -q INCLUDEDIR});
+    my @found;
+    for my $file (glob 'mod_pgpool/core/*.[ch]') {
+        my @header = slurp($file) =~ /^\s*#\s*include\s*[<"]([^>"]+)/mg;
+        push @found, map { "$file: $_" } grep { !/\Aap[ru]/ && -e "$directory/$_" } @header;
+    }
+    return @found;
+}
+
+# In this style braces at the start of a line are those of functions and types.
+sub long_functions {
+    my ($limit) = @_;
+    my @found;
+    for my $file (glob 'mod_pgpool/*.[ch] mod_pgpool/core/*.[ch]') {
+        my @line = split /\n/, slurp($file);
+        my $open;
+        for my $i (0 .. $#line) {
+            $open = $i if $line[$i] =~ /\A\{/;
+            next if $line[$i] !~ /\A\}/ || !defined $open;
+            push @found, "$file:" . ($open + 1) if $i - $open - 1 > $limit;
+            undef $open;
+        }
+    }
+    return @found;
+}
+
+# Constants with pointers in them stand in .data.rel.ro, for the dynamic linker.
+sub mutable_state {
+    my $writable = qr/\s(?:\.t?data(?!\.rel\.ro)|\.t?bss|\*COM\*)\S*\t/;
+    my @symbols = grep { /$writable/ } qx{objdump -t $build/libpgpcore.a};
+    return map { /(\S+)\n/ } grep { !/\s\.\S+\t0+\s/ } @symbols;
+}
+
+sub exported {
+    my ($module) = @_;
+    return map { (split)[2] } qx{nm --dynamic --defined-only $module};
+}
+
+sub unresolved {
+    my ($module) = @_;
+    return map { /undefined symbol: (\w+)/ } qx{ldd -r $module 2>&1};
+}
+
+sub slurp {
+    my ($file) = @_;
+    open my $in, '<', $file or die "$file: $!";
+    local $/;
+    return <$in>;
+}
