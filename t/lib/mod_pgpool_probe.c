@@ -30,7 +30,15 @@
  *   single=SQL       the same in single row mode, reads one row: result, value
  *   copyin=SQL       PQexec of a COPY FROM STDIN and leaves it there: result, ...
  *   copyout=SQL      likewise COPY TO STDOUT
+ *   flood=SQL        COPY FROM STDIN, and rows until the server takes in no more: flooded
  *   pipeline[=SQL]   enters pipeline mode, sends SQL without a sync: pipeline
+ *   queue=SQL        PQsendQueryParams: queued
+ *   sync             PQpipelineSync: synced
+ *   result           PQgetResult: result, ...; none if there was none
+ *   prepare=SQL      PQprepare as "protocol": result, ...
+ *   notifies         takes in what has come: notifies
+ *   encoding         PQclientEncoding: encoding
+ *   verbose          PQsetErrorVerbosity: verbosity, the one before
  *   nonblocking      PQsetnonblocking: nonblocking
  *   notice           sets a notice processor whose argument dies with the request
  *   trace            PQtrace into a file that is closed with the request
@@ -41,6 +49,8 @@
  *   touch=PATH       creates a file: touched
  *   hold=PATH        waits until the file exists, 30 s at most: held (1, or 0 if it never did)
  *   write=BYTES      writes that many bytes
+ *   eos              ends the response; what is told after it goes nowhere
+ *   early            what PgPoolProbeEarly saw: early (status), early.pid, early.value
  *   subreq=URI       runs it as a subrequest, its output stands in this response
  *   redirect=URI     internal redirect, ends the list
  *   fail=STATUS      returns this HTTP status, ends the list
@@ -49,6 +59,9 @@
  * `PgPoolProbeHook connect|attach count|fail|begin` (server config) says what our
  * hook of that name does: count only (the default), fail, or leave a transaction
  * open.
+ *
+ * `PgPoolProbeEarly SQL` (per directory) acquires and runs SQL before anybody is
+ * authenticated, in the access_checker hook.
  */
 #include <httpd.h>
 #include <http_config.h>
@@ -59,6 +72,7 @@
 #include <apr_atomic.h>
 #include <apr_strings.h>
 
+#include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -80,6 +94,7 @@ typedef struct {
     PGconn *conn;            /* of the last acquire or open */
     apr_pool_t *lease;       /* of the last open */
     apr_status_t rv;         /* of the last acquire or open */
+    int ended;               /* the response: nothing may be written any more */
 } probe_t;
 
 /* A command goes on with the next one, or ends the list with what the handler
@@ -106,7 +121,8 @@ __attribute__((format(printf, 2, 3))) static void tell(probe_t *probe, const cha
 /* From here on the response has begun: it can fail or redirect no more. */
 static void flush_output(probe_t *probe)
 {
-    ap_pass_brigade(probe->r->output_filters, probe->out);
+    if (!probe->ended)
+        ap_pass_brigade(probe->r->output_filters, probe->out);
     apr_brigade_cleanup(probe->out);
 }
 
@@ -278,6 +294,86 @@ static int run_pipeline(probe_t *probe, const char *arg)
     return NEXT;
 }
 
+static int run_queue(probe_t *probe, const char *arg)
+{
+    tell(probe, "queued=%d",
+         PQsendQueryParams(probe->conn, arg ? arg : "", 0, NULL, NULL, NULL, NULL, 0));
+    return NEXT;
+}
+
+static int run_sync(probe_t *probe, const char *arg)
+{
+    tell(probe, "synced=%d", PQpipelineSync(probe->conn));
+    return NEXT;
+}
+
+static int run_result(probe_t *probe, const char *arg)
+{
+    PGresult *result = PQgetResult(probe->conn);
+
+    if (result)
+        tell_result(probe, result);
+    else
+        tell(probe, "result=none");
+    PQclear(result);
+    return NEXT;
+}
+
+static int run_prepare(probe_t *probe, const char *arg)
+{
+    PGresult *result = PQprepare(probe->conn, "protocol", arg ? arg : "", 0, NULL);
+
+    tell_result(probe, result);
+    PQclear(result);
+    return NEXT;
+}
+
+static int writable(const PGconn *conn)
+{
+    struct pollfd fd = {.fd = PQsocket(conn), .events = POLLOUT};
+
+    return poll(&fd, 1, 100) == 1;
+}
+
+/* Rows of 1000 bytes, until the server has not taken in any for a moment. */
+static int run_flood(probe_t *probe, const char *arg)
+{
+    static const char row[1000] = {[0 ... sizeof(row) - 2] = 'x', '\n'};
+    apr_size_t flooded = 0;
+    int status = run_sql(probe, arg);
+
+    while (writable(probe->conn) && PQputCopyData(probe->conn, row, sizeof(row)) == 1)
+        flooded += sizeof(row);
+    tell(probe, "flooded=%" APR_SIZE_T_FMT, flooded);
+    return status;
+}
+
+static int run_notifies(probe_t *probe, const char *arg)
+{
+    PGnotify *notify;
+    int n = 0;
+
+    PQconsumeInput(probe->conn);
+    while ((notify = PQnotifies(probe->conn)) != NULL) {
+        PQfreemem(notify);
+        n++;
+    }
+    tell(probe, "notifies=%d", n);
+    return NEXT;
+}
+
+static int run_encoding(probe_t *probe, const char *arg)
+{
+    tell(probe, "encoding=%s", pg_encoding_to_char(PQclientEncoding(probe->conn)));
+    return NEXT;
+}
+
+static int run_verbose(probe_t *probe, const char *arg)
+{
+    tell(probe, "verbosity=%d", PQsetErrorVerbosity(probe->conn, PQERRORS_VERBOSE));
+    return NEXT;
+}
+
 static int run_nonblocking(probe_t *probe, const char *arg)
 {
     PQsetnonblocking(probe->conn, 1);
@@ -390,6 +486,16 @@ static int run_write(probe_t *probe, const char *arg)
     return NEXT;
 }
 
+static int run_eos(probe_t *probe, const char *arg)
+{
+    apr_bucket_alloc_t *alloc = probe->r->connection->bucket_alloc;
+
+    APR_BRIGADE_INSERT_TAIL(probe->out, apr_bucket_eos_create(alloc));
+    flush_output(probe);
+    probe->ended = 1;
+    return NEXT;
+}
+
 static int run_subreq(probe_t *probe, const char *arg)
 {
     request_rec *subrequest;
@@ -485,6 +591,55 @@ static int run_hooks(probe_t *probe, const char *arg)
 }
 
 /*
+ * Before authentication
+ */
+
+/* Per directory. */
+typedef struct {
+    const char *sql; /* PgPoolProbeEarly, or NULL */
+} probe_dir_conf;
+
+static void *make_dir_conf(apr_pool_t *p, char *path)
+{
+    return apr_pcalloc(p, sizeof(probe_dir_conf));
+}
+
+static const char early_note[] = "probe-early";
+
+static const char *asked_early(request_rec *r, const char *sql)
+{
+    PGconn *conn;
+    PGresult *result;
+    const char *text;
+    apr_status_t rv = acquire(r, NULL, &conn);
+
+    if (rv != APR_SUCCESS)
+        return apr_psprintf(r->pool, "early=%s", status_name(r->pool, rv));
+    result = PQexec(conn, sql);
+    text = apr_psprintf(r->pool, "early=0\nearly.pid=%d\nearly.value=%s", PQbackendPID(conn),
+                        PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "none");
+    PQclear(result);
+    return text;
+}
+
+static int ask_early(request_rec *r)
+{
+    const probe_dir_conf *conf = ap_get_module_config(r->per_dir_config, &pgpool_probe_module);
+
+    if (conf->sql)
+        apr_table_setn(r->notes, early_note, asked_early(r, conf->sql));
+    return DECLINED;
+}
+
+static int run_early(probe_t *probe, const char *arg)
+{
+    const char *text = apr_table_get(probe->r->notes, early_note);
+
+    tell(probe, "%s", text ? text : "early=none");
+    return NEXT;
+}
+
+/*
  * Handler
  */
 
@@ -506,7 +661,15 @@ static const command_t commands[] = {
     {"single", run_single, 1},
     {"copyin", run_sql, 1},
     {"copyout", run_sql, 1},
+    {"flood", run_flood, 1},
     {"pipeline", run_pipeline, 1},
+    {"queue", run_queue, 1},
+    {"sync", run_sync, 1},
+    {"result", run_result, 1},
+    {"prepare", run_prepare, 1},
+    {"notifies", run_notifies, 1},
+    {"encoding", run_encoding, 1},
+    {"verbose", run_verbose, 1},
     {"nonblocking", run_nonblocking, 1},
     {"notice", run_notice, 1},
     {"trace", run_trace, 1},
@@ -514,6 +677,8 @@ static const command_t commands[] = {
     {"touch", run_touch, 0},
     {"hold", run_hold, 0},
     {"write", run_write, 0},
+    {"eos", run_eos, 0},
+    {"early", run_early, 0},
     {"subreq", run_subreq, 0},
     {"redirect", run_redirect, 0},
     {"fail", run_fail, 0},
@@ -638,6 +803,7 @@ static void register_hooks(apr_pool_t *p)
 {
     ap_hook_pre_config(forget_hooks, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_optional_fn_retrieve(retrieve_optional_fns, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_access_checker(ask_early, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(probe_handler, NULL, NULL, APR_HOOK_MIDDLE);
     APR_OPTIONAL_HOOK(pgpool, connect, on_connect, NULL, NULL, APR_HOOK_MIDDLE);
     APR_OPTIONAL_HOOK(pgpool, attach, on_attach, NULL, NULL, APR_HOOK_MIDDLE);
@@ -646,11 +812,15 @@ static void register_hooks(apr_pool_t *p)
 static const command_rec directives[] = {
     AP_INIT_TAKE2("PgPoolProbeHook", set_hook, NULL, RSRC_CONF,
                   "connect or attach, and what our hook does: count, fail or begin"),
+    AP_INIT_TAKE1("PgPoolProbeEarly", ap_set_string_slot,
+                  (void *)APR_OFFSETOF(probe_dir_conf, sql), ACCESS_CONF,
+                  "SQL to run before anybody is authenticated"),
     {.name = NULL},
 };
 
 __attribute__((visibility("default"))) AP_DECLARE_MODULE(pgpool_probe) = {
     STANDARD20_MODULE_STUFF,
+    .create_dir_config = make_dir_conf,
     .cmds = directives,
     .register_hooks = register_hooks,
 };
