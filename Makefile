@@ -33,7 +33,7 @@ core       := $(BUILD)/libpgpcore.a
 modules    := $(BUILD)/mod_pgpool.so $(BUILD)/mod_pgpool_query.so
 units      := $(patsubst t/unit/%.c,$(BUILD)/t/%,$(wildcard t/unit/test_*.c))
 unit_share := $(filter-out $(BUILD)/t/unit/test_%,$(call objects,t/unit/*.c))
-helpers    := $(patsubst %.c,$(BUILD)/t/%.so,$(notdir $(wildcard t/lib/mod_*.c t/bench/mod_*.c)))
+helpers    := $(patsubst %.c,$(BUILD)/t/%.so,$(notdir $(wildcard t/lib/*.c t/bench/mod_*.c)))
 
 export APXS PG_CONFIG
 export PGPOOL_BUILD = $(BUILD)
@@ -90,7 +90,7 @@ $(BUILD)/mod_pgpool_query.so: $(query_object)
 	$(link_module)
 $(BUILD)/mod_pgpool.so: $(glue_objects) $(core)
 	$(link_module)
-$(BUILD)/t/mod_%.so: $(BUILD)/t/lib/mod_%.o
+$(BUILD)/t/%.so: $(BUILD)/t/lib/%.o
 	$(link_module)
 $(BUILD)/t/mod_%.so: $(BUILD)/t/bench/mod_%.o
 	$(link_module)

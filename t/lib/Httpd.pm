@@ -36,6 +36,8 @@ my @started;
 # mpm       event, worker or prefork; else $ENV{PGPOOL_MPM}, else event
 # modules   names without "mod_": ours, a test's helper's or httpd's own; default pgpool
 # conf      directives
+# preload   of .build/t, what is to stand between httpd and its libraries
+# env       of httpd, NAME => value
 # children, threads   so many children of so many threads; prefork: the product in children
 sub new {
     my ($class, %option) = @_;
@@ -45,6 +47,8 @@ sub new {
         conf     => '',
         children => 1,
         threads  => 8,
+        preload  => [],
+        env      => {},
         port     => 1,
         killed   => {},
         %option,
@@ -182,7 +186,7 @@ sub exec_httpd {
     my ($self, @argument) = @_;
     delete @ENV{ grep { /\APG(?!POOL)/ } keys %ENV };
     my $httpd = apxs('SBINDIR') . '/' . apxs('PROGNAME');
-    exec qw(setpriv --pdeathsig TERM env), $self->sanitizer_environment, $httpd,
+    exec qw(setpriv --pdeathsig TERM env), $self->environment, $httpd,
         '-f', $self->dir . '/httpd.conf', @argument
         or POSIX::_exit(127);
 }
@@ -246,11 +250,13 @@ sub signal {
 }
 
 # The pids of the child processes, in order of age.
-sub children {
-    my ($self) = @_;
+sub children { my ($self) = @_; return children_of($self->{pid}) }
+
+sub children_of {
+    my ($pid) = @_;
     my @stat = map { slurp($_) } glob '/proc/[0-9]*/stat';
     my %parent = map { /\A(\d+) \(.*\) \S (\d+)/s ? ($1 => $2) : () } @stat;
-    my @child = sort { $a <=> $b } grep { $parent{$_} == $self->{pid} } keys %parent;
+    my @child = sort { $a <=> $b } grep { $parent{$_} == $pid } keys %parent;
     return @child;
 }
 
@@ -360,12 +366,20 @@ sub ours {
     return grep { /mod_pgpool/ } split /\n\n/, $report;
 }
 
-sub sanitizer_environment {
+# Arguments of env(1).  A sanitizer has to come before all other libraries.
+sub environment {
     my ($self) = @_;
-    my $sanitizer = $SANITIZER{ $ENV{PGPOOL_SANITIZE} || 'none' } or return;
-    my ($library, $variable, $options) = @$sanitizer;
-    chomp(my $file = qx{gcc -print-file-name=$library});
-    return ("LD_PRELOAD=$file", "$variable=$options:log_path=" . $self->dir . '/sanitizer');
+    my %env = %{ $self->{env} };
+    my $build = rel2abs($ENV{PGPOOL_BUILD} || '.build');
+    my @preload = map { "$build/t/$_.so" } @{ $self->{preload} };
+    if (my $sanitizer = $SANITIZER{ $ENV{PGPOOL_SANITIZE} || 'none' }) {
+        my ($library, $variable, $options) = @$sanitizer;
+        chomp(my $file = qx{gcc -print-file-name=$library});
+        unshift @preload, $file;
+        $env{$variable} = "$options:log_path=" . $self->dir . '/sanitizer';
+    }
+    $env{LD_PRELOAD} = join ':', @preload if @preload;
+    return map { "$_=$env{$_}" } sort keys %env;
 }
 
 # ---- helpers

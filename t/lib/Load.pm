@@ -6,12 +6,18 @@ package Load;
 #   my $load = Load->new($httpd->url('/x'), clients => 8);
 #   ... things that must disturb nobody ...
 #   is_deeply $load->stop, { 200 => $anything };     # how often each status was seen
+#
+# With `record` each request is kept, with `pause` a client rests so many seconds after each:
+#
+#   my @answer = $load->finish;                      # { status, began, seconds }, by their beginning
 
 use strict;
 use warnings;
 
 use HTTP::Tiny;
+use Poll;
 use POSIX ();
+use Time::HiRes qw(sleep);
 
 sub new {
     my ($class, $url, %option) = @_;
@@ -23,8 +29,9 @@ sub new {
         pipe my $result, my $write or die "pipe: $!";
         my $pid = fork // die "fork: $!";
         if (!$pid) {
-            my $seen = eval { ask_until(\$told, $url, %option) } // { died => 1 };
-            syswrite $write, join ' ', %$seen;
+            my $seen = eval { ask_until(\$told, $url, %option) } // ["died 1 0"];
+            $write->autoflush;
+            print {$write} map { "$_\n" } @$seen;
             # The test's END blocks are not ours to run.
             POSIX::_exit(0);
         }
@@ -33,26 +40,46 @@ sub new {
     return $self;
 }
 
+# A line a request, or a line a status with a count.
 sub ask_until {
     my ($told, $url, %option) = @_;
     my $client = HTTP::Tiny->new(keep_alive => $option{keep_alive} // 0, timeout => 30);
-    my %seen;
-    do { $seen{ $client->get($url)->{status} }++ } while !$$told;
-    return \%seen;
+    my (%seen, @line);
+    do {
+        my $began = now();
+        my $status = $client->get($url)->{status};
+        if ($option{record}) { push @line, join ' ', $status, $began, now() - $began }
+        else                 { $seen{$status}++ }
+        sleep $option{pause} if $option{pause} && !$$told;
+    } while !$$told;
+    return $option{record} ? \@line : [map { "$_ $seen{$_}" } keys %seen];
 }
 
 # The statuses seen by all clients together, with their counts.
 sub stop {
     my ($self) = @_;
+    my %sum;
+    $sum{ $_->[0] } += $_->[1] for $self->lines;
+    return \%sum;
+}
+
+# Of clients that record: all requests.
+sub finish {
+    my ($self) = @_;
+    my @answer = map { { status => $_->[0], began => $_->[1], seconds => $_->[2] } } $self->lines;
+    return sort { $a->{began} <=> $b->{began} } @answer;
+}
+
+sub lines {
+    my ($self) = @_;
     my @client = splice @{ $self->{clients} };
     kill TERM => map { $_->{pid} } @client;
-    my %sum;
+    my @line;
     for my $client (@client) {
-        my %seen = split ' ', readline($client->{result}) // '';
-        $sum{$_} += $seen{$_} for keys %seen;
+        push @line, map { [split] } readline $client->{result};
         waitpid $client->{pid}, 0;
     }
-    return \%sum;
+    return @line;
 }
 
 sub DESTROY {

@@ -21,7 +21,8 @@ use Httpd;
 use Pending;
 use Poll;
 
-our @EXPORT = qw(postgres conninfo query backends kill_backends httpd now poll_until finish);
+our @EXPORT = qw(postgres conninfo via query backends kill_backends freeze thaw httpd now poll_until
+    finish);
 
 sub import {
     strict->import;
@@ -49,6 +50,12 @@ sub conninfo {
     return join ' ', $node->connstr('postgres'), map { "$_=$setting{$_}" } sort keys %setting;
 }
 
+# For conninfo: over a FaultProxy.
+sub via {
+    my ($proxy) = @_;
+    return (host => '127.0.0.1', port => $proxy->port);
+}
+
 # One query's rows as psql -A -t prints them.
 sub query {
     my ($node, $sql) = @_;
@@ -73,6 +80,29 @@ sub clients {
     return "FROM pg_stat_activity
              WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() $name";
 }
+
+# Stop a server in its tracks: its kernel still takes in what is sent, and nobody answers.
+my %frozen;
+
+sub freeze {
+    my ($node) = @_;
+    my ($main) = split /\n/, Httpd::slurp($node->data_dir . '/postmaster.pid');
+    # The main process first: it would start more.
+    kill STOP => $main or die "freeze: $!";
+    my @pid = ($main, Httpd::children_of($main));
+    kill STOP => @pid;
+    $frozen{ $node->name } = \@pid;
+    return;
+}
+
+sub thaw {
+    my ($node) = @_;
+    kill CONT => @{ delete $frozen{ $node->name } };
+    return;
+}
+
+# Who is frozen cannot be stopped at the test's end.
+END { kill CONT => map { @$_ } values %frozen }
 
 # A started httpd with these directives; options as in Httpd->new.
 sub httpd {

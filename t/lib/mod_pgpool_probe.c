@@ -25,6 +25,8 @@
  *
  *   pid              pid
  *   sql=SQL          PQexec: result, value (first row and column), sqlstate
+ *   socket           what the kernel does for it: keepalive, idle, interval, count (seconds),
+ *                    user_timeout (milliseconds)
  *   state            conn, tx, pipeline, nonblocking, busy, processor (own, other)
  *   send=SQL         PQsendQuery, and leaves the results there: sent
  *   single=SQL       the same in single row mode, reads one row: result, value
@@ -72,8 +74,11 @@
 #include <apr_atomic.h>
 #include <apr_strings.h>
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "mod_pgpool.h"
@@ -438,6 +443,25 @@ static int run_state(probe_t *probe, const char *arg)
     return NEXT;
 }
 
+static int socket_option(const probe_t *probe, int level, int option)
+{
+    int value = -1;
+    socklen_t size = sizeof(value);
+
+    getsockopt(PQsocket(probe->conn), level, option, &value, &size);
+    return value;
+}
+
+static int run_socket(probe_t *probe, const char *arg)
+{
+    tell(probe, "keepalive=%d", socket_option(probe, SOL_SOCKET, SO_KEEPALIVE));
+    tell(probe, "idle=%d", socket_option(probe, IPPROTO_TCP, TCP_KEEPIDLE));
+    tell(probe, "interval=%d", socket_option(probe, IPPROTO_TCP, TCP_KEEPINTVL));
+    tell(probe, "count=%d", socket_option(probe, IPPROTO_TCP, TCP_KEEPCNT));
+    tell(probe, "user_timeout=%d", socket_option(probe, IPPROTO_TCP, TCP_USER_TIMEOUT));
+    return NEXT;
+}
+
 /*
  * The request
  */
@@ -656,6 +680,7 @@ static const command_t commands[] = {
     {"hooks", run_hooks, 0},
     {"pid", run_pid, 1},
     {"sql", run_sql, 1},
+    {"socket", run_socket, 1},
     {"state", run_state, 1},
     {"send", run_send, 1},
     {"single", run_single, 1},
