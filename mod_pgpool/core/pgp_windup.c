@@ -1,8 +1,8 @@
 /*
  * Winding up: what a borrower left running is ended, by the keeper, without a wait.
  *
- * What has come is drained; a COPY IN is ended from here; a pipeline gets the sync
- * that it lacks.  If something still runs then, it is cancelled, and so is what comes
+ * What has come is drained; a COPY IN is ended from here; a pipeline gets the rollback
+ * and the sync that it lacks.  If something still runs then, it is cancelled, and so is what comes
  * behind it.  PQcancel() blocks and has no deadline, so it runs as a task; and because
  * a cancel may arrive after what it was meant for has ended, the link is not done
  * before the task is.
@@ -118,13 +118,15 @@ void pgp_windup_start(pgp_link *link)
 }
 
 /* Whatever is in a pipeline gets a sync behind it: without one the server neither
- * answers nor goes on after an error. */
+ * answers nor goes on after an error.  A sync commits; what its borrower had not synced
+ * is not for us to commit. */
 static int pipeline_close(pgp_link *link)
 {
     if (link->synced || PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF)
         return 1;
     link->synced = 1;
-    return PQpipelineSync(link->conn);
+    return PQsendQueryParams(link->conn, "ROLLBACK", 0, NULL, NULL, NULL, NULL, 0) &&
+           PQpipelineSync(link->conn);
 }
 
 /* A cancel that has ended is done with; 1: one is still on its way. */

@@ -1,0 +1,200 @@
+#!/usr/bin/perl
+
+# What a request leaves behind on its connection, in whatever state: the next one finds a connection
+# in good order, and of what was not committed nothing stays.
+
+use PgPoolTest;
+use Probe;
+use IO::Select;
+
+my $pg = postgres;
+query($pg, 'CREATE TABLE kept (who text)');
+my $conninfo = conninfo($pg);
+
+# There is one connection, so that the next request gets what this one has left.  The deadlines are
+# far away, so that nothing but the work itself can end it in time.
+my $conf = <<"CONF";
+PgPoolConninfo "$conninfo"
+PgPoolMax 1
+PgPoolAcquireTimeout 60s
+PgPoolCheckTimeout 60s
+<PgPool two>
+  PgPoolMax 2
+  PgPoolCheckTimeout 1h
+</PgPool>
+<PgPool strict>
+  PgPoolCheckTimeout 300ms
+</PgPool>
+CONF
+
+my $insert = q(INSERT INTO kept VALUES ('lost'));
+my $large  = 'SELECT repeat(chr(65 + i % 26), 1000) FROM generate_series(1, 20000) i';
+my $cursor = 'DECLARE c CURSOR FOR SELECT 1';
+my $sleep  = 'SELECT pg_sleep(600)';
+my $die    = 'SELECT pg_terminate_backend(pg_backend_pid())';
+
+# What is left behind, by which commands; after `acquire`, unless they say otherwise.
+my @mended = (
+    ['nothing'                       => 'sql=SELECT 1'],
+    ['an open transaction'           => 'sql=BEGIN', "sql=$insert"],
+    ['... released'                  => 'sql=BEGIN', "sql=$insert", 'release'],
+    ['... of open, closed'           => 'open', 'sql=BEGIN', "sql=$insert", 'close'],
+    ['... of open, left'             => 'open', 'sql=BEGIN', "sql=$insert"],
+    ['... with a savepoint'          => 'sql=BEGIN', 'sql=SAVEPOINT a', "sql=$insert"],
+    ['... with a cursor'             => 'sql=BEGIN', "sql=$insert", "sql=$cursor"],
+    ['... that locks a table'        => 'sql=BEGIN', "sql=$insert", 'sql=LOCK TABLE kept'],
+    ['a failed transaction'          => 'sql=BEGIN', "sql=$insert", 'sql=SELECT 1/0'],
+    ['a failed statement'            => 'sql=SELECT 1/0'],
+    ['nonblocking mode'              => 'nonblocking'],
+    ['... in a transaction'          => 'sql=BEGIN', "sql=$insert", 'nonblocking'],
+    ['a notice processor'            => 'notice'],
+    ['a trace'                       => 'trace', 'sql=SELECT 1'],
+    ['pipeline mode'                 => 'pipeline'],
+    ['... with a statement'          => 'pipeline=SELECT 1'],
+    ['... that fails'                => 'pipeline=SELECT 1/0'],
+    ['... without the sync it needs' => "pipeline=$insert"],
+    ['... in a transaction'          => 'sql=BEGIN', "sql=$insert", 'pipeline=SELECT 1'],
+    ['an unread result'              => 'send=SELECT 1'],
+    ['... large'                     => "send=$large"],
+    ['... of several'                => 'send=SELECT 1; SELECT 2; SELECT 1/0'],
+    ['a result row by row'           => "single=$large"],
+    ['a COPY IN'                     => 'copyin=COPY kept FROM STDIN'],
+    ['... in a transaction'          => 'sql=BEGIN', "sql=$insert", 'copyin=COPY kept FROM STDIN'],
+    ['a COPY OUT'                    => "copyout=COPY ($large) TO STDOUT"],
+    ['a running statement'           => "send=$sleep"],
+    ['... in a transaction'          => 'sql=BEGIN', "sql=$insert", "send=$sleep"],
+    ['all at once'                   => 'sql=BEGIN', "sql=$insert",
+        qw(notice trace nonblocking), "pipeline=$sleep"],
+);
+
+# What nobody can mend is replaced.
+my @replaced = (
+    ['a dead connection'    => "sql=$die"],
+    ['... as nobody knows'  => "send=$die"],
+);
+
+# A notice, so that a processor left behind would be called; and who still works beside us.
+my @next = ('acquire', 'state', q(sql=INSERT INTO kept VALUES ('next')),
+    q(sql=DO $$ BEGIN RAISE NOTICE 'x'; END $$),
+    q(sql=SELECT count(*) FROM pg_stat_activity
+       WHERE backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid()));
+
+my %in_good_order = (
+    status => 0, conn => 'OK', tx => 'IDLE', pipeline => 0, nonblocking => 0, busy => 0,
+    processor => 'other', result => [qw(PGRES_COMMAND_OK PGRES_COMMAND_OK PGRES_TUPLES_OK)],
+    value => 0,
+);
+
+# The next request's backend.
+sub next_is_well {
+    my ($httpd, $name) = @_;
+    my $answer = probe($httpd, @next);
+    tells $answer, \%in_good_order, "$name: the next has it in good order";
+    is query($pg, 'DELETE FROM kept RETURNING who'), 'next', '... nothing else was written';
+    return told($answer, 'pid') // 'none';
+}
+
+sub leave {
+    my ($httpd, @command) = @_;
+    unshift @command, 'acquire' if $command[0] ne 'open';
+    my $answer = probe($httpd, @command);
+    is told($answer, 'status'), 0, "$command[-1] is done" or diag $answer->{content};
+    return told($answer, 'pid') // 'none';
+}
+
+sub left_behind {
+    my ($httpd) = @_;
+    for (@mended) {
+        my ($name, @command) = @$_;
+        my $pid = leave($httpd, @command);
+        is next_is_well($httpd, $name), $pid, '... it is the same one';
+    }
+    for (@replaced) {
+        my ($name, @command) = @$_;
+        my $pid = leave($httpd, @command);
+        isnt next_is_well($httpd, $name), $pid, '... it is another';
+    }
+    return;
+}
+
+# ---- a client that does not wait for its answer
+
+sub client_gone {
+    my ($httpd) = @_;
+    my $held = hold($httpd, 'acquire', 'sql=BEGIN', "sql=$insert", 'gate', 'sql=SELECT 1');
+    $held->{pending}->abandon;
+    Probe::open_gate($held);
+    next_is_well($httpd, 'the client has gone meanwhile');
+
+    my $pending = $httpd->begin(probe_at('acquire', 'write=100000000'), rcvbuf => 4096);
+    ok(IO::Select->new($pending->{socket})->can_read(60), 'an answer begins');
+    $pending->abandon;
+    next_is_well($httpd, 'the client has gone in the middle of it');
+
+    probe($httpd, 'acquire', 'sql=BEGIN', "sql=$insert", 'abort');
+    next_is_well($httpd, 'the handler noticed that');
+    return;
+}
+
+sub client_gone_from_the_queue {
+    my ($httpd) = @_;
+    my $held = hold($httpd, 'acquire');
+    my @waiting = map { $httpd->begin(probe_at(@next)) } 1 .. 2;
+    $_->abandon for @waiting;
+    let_go($held);
+    ok poll_until { query($pg, 'SELECT count(*) FROM kept') == 2 }, 'they had their turn';
+    query($pg, 'DELETE FROM kept');
+    next_is_well($httpd, 'and it goes on');
+    return;
+}
+
+for my $mpm (mpms()) {
+    subtest $mpm => sub {
+        my $httpd = probed($conf, mpm => $mpm, threads => $mpm eq 'prefork' ? 1 : 4);
+        left_behind($httpd);
+        client_gone($httpd);
+        client_gone_from_the_queue($httpd) if $mpm ne 'prefork';
+        $httpd->stop;
+    };
+}
+
+# ---- a server's process that does not answer: cleaning up makes nobody wait
+
+my $httpd = probed($conf);
+
+# A request that leaves a transaction to a process that is stopped.
+sub leave_stuck {
+    my ($pool) = @_;
+    my $held = hold($httpd, "acquire=$pool", 'sql=BEGIN', "sql=$insert", 'gate');
+    my $pid = query($pg, q(SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction'));
+    kill STOP => $pid or die "kill: $!";
+    is told(let_go($held), 'pid'), $pid, 'its request ends';
+    return $pid;
+}
+
+subtest 'one that goes on later' => sub {
+    my $pid = leave_stuck('two');
+    my $answer = probe($httpd, 'acquire=two', "sql=$insert");
+    tells $answer, { status => 0 }, 'the next gets another';
+    isnt told($answer, 'pid'), $pid, '... it is another';
+    kill CONT => $pid;
+    my @held = map { hold($httpd, 'acquire=two') } 1 .. 2;
+    my %pids = map { told($_, 'pid') => 1 } let_go(@held);
+    ok $pids{$pid}, 'it comes back into use';
+    is query($pg, 'DELETE FROM kept RETURNING who'), 'lost', '... and its insert is undone';
+};
+
+subtest 'one that does not' => sub {
+    my $pid = leave_stuck('strict');
+    my $answer = probe($httpd, 'acquire=strict');
+    tells $answer, { status => 0 }, 'the next gets one, although there can only be one';
+    isnt told($answer, 'pid'), $pid, '... it is another';
+    like $httpd->error_log, qr/PGP1003: pool strict, backend $pid: closed \(unclean\)/,
+        '... after PgPoolCheckTimeout';
+    kill CONT => $pid;
+    ok poll_until { !kill 0, $pid }, 'the old one sees that it was closed';
+    is query($pg, 'SELECT count(*) FROM kept'), 0, '... and its insert is undone';
+};
+$httpd->stop;
+
+done_testing;
