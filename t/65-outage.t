@@ -1,0 +1,195 @@
+# The server is away: for a moment (waited out), for long (refused at once, with the cause), or it
+# will not have us; and what one death says about the other connections.
+
+use PgPoolTest;
+use FaultProxy;
+use Probe;
+use List::Util qw(max);
+use Time::HiRes qw(sleep);
+
+# What an answer may be late when the machine is busy.
+my $slack = 5;
+
+my $pg = postgres("log_statement = all\nlog_line_prefix = '%p '");
+my $proxy = FaultProxy->new($pg);
+
+my $rows = <<'CONF';
+<Location /rows>
+  SetHandler pgpool-query
+  PgPoolQuery "SELECT 1 AS one"
+</Location>
+CONF
+
+# One child whose pool goes over the proxy; setting: of the connection string.
+sub proxied {
+    my ($directives, %setting) = @_;
+    my $conninfo = conninfo($pg, via($proxy), %setting);
+    return probed("PgPoolConninfo \"$conninfo\"\n$directives\n$rows", modules => ['pgpool_query']);
+}
+
+# How often a message of ours stands in the log from there on.
+sub told_in_log {
+    my ($httpd, $from, $id) = @_;
+    return scalar(() = $httpd->error_log($from) =~ /PGP$id:/g);
+}
+
+sub median {
+    my @sorted = sort { $a <=> $b } @_;
+    return $sorted[@sorted / 2];
+}
+
+subtest 'a restart is waited out' => sub {
+    my $httpd = proxied("PgPoolMin 4\nPgPoolMax 6\nPgPoolAcquireTimeout 30s");
+    my $from = $httpd->log_end;
+    my $in_flight = start_probe($httpd, qw(acquire), 'sql=SELECT pg_sleep(60)', 'again', 'again');
+    my $asleep = q{SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'};
+    ok poll_until { query($pg, $asleep) == 1 }, 'a query is on its way';
+    my $load = $httpd->load('/rows', clients => 7, record => 1);
+    ok poll_until { told_in_log($httpd, $from, 1004) > 100 }, 'and others come and go';
+    $pg->restart;
+    my $up = now();
+    ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'it is back';
+    my @answer = $load->finish;
+    tells let_go($in_flight), { result => 'PGRES_FATAL_ERROR', again => ['ELOST', 0] },
+        'the query on its way fails, its request is told, and goes on when it asks again';
+    my $failed = grep { $_->{status} != 200 } @answer;
+    is $failed, told_in_log($httpd, $from, 2003), 'of the others those in the middle of a query';
+    cmp_ok $failed, '<=', 7, '... once each at most';
+    is told_in_log($httpd, $from, 1011), 0, 'no ask fails';
+    cmp_ok max(map { $_->{began} } @answer), '>', $up, 'they asked before and after';
+    note "$failed failed of ", scalar @answer;
+    $httpd->stop;
+};
+
+subtest 'eight seconds without a server' => sub {
+    my $httpd = proxied("PgPoolMin 4\nPgPoolMax 6\nPgPoolRetry 100ms 1s");
+    my $from = $httpd->log_end;
+    my $load = $httpd->load('/rows', clients => 8, record => 1, pause => 0.005);
+    ok poll_until { told_in_log($httpd, $from, 1004) > 100 }, 'eight clients';
+    $pg->stop;
+    my $down = now();
+    my $known = poll_until { $httpd->error_log($from) =~ /PGP1011:/ && now() };
+    my $answer = $httpd->get('/rows');
+    is $answer->{status}, 503, 'refused';
+    ok $answer->{headers}{'retry-after'}, '... with Retry-After';
+    like $httpd->error_log($from),
+        qr/PGP1011: pool default: no connection .* can be had: .*closed the connection/,
+        '... and the cause in the log';
+    sleep 0.1 while now() < $down + 8;
+    $pg->start;
+    my $up = now();
+    ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'it is back by itself';
+    my $back = now();
+    cmp_ok $back - $up, '<', 1 + $slack, '... within PgPoolRetry';
+    sleep 0.5;    # of load, to see that it stays so
+    my @answer = $load->finish;
+    my $longest = max(map { $_->{seconds} } @answer);
+    my @refused = grep { $_->{began} > $known + 0.5 && $_->{began} < $down + 8 } @answer;
+    my $median = median(map { $_->{seconds} } @refused);
+    cmp_ok $longest, '<', 2 + $slack, 'nobody waits longer than PgPoolAcquireTimeout';
+    cmp_ok $median, '<', 0.5, 'once it is known nobody waits';
+    is_deeply [grep { $_->{status} != 200 && $_->{began} > $back } @answer], [],
+        'nothing fails afterwards';
+    note sprintf 'longest %.3f s, median once known %.1f ms', $longest, $median * 1000;
+    $httpd->stop;
+};
+
+subtest 'the keeper alone probes, and backs off' => sub {
+    my $httpd = proxied("PgPoolMin 2\nPgPoolMax 6\nPgPoolAcquireTimeout 200ms\nPgPoolRetry 100ms 1s");
+    my $from = $httpd->log_end;
+    my $load = $httpd->load('/rows', clients => 8, record => 1);
+    $proxy->mode('reject');
+    $proxy->drop;
+    $httpd->wait_log(qr/PGP1011/, from => $from);
+    my $before = $proxy->accepted;
+    sleep 4;
+    my $attempts = $proxy->accepted - $before;
+    $proxy->mode('pass');
+    ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'the first success lets everybody in';
+    my $asked = () = $load->finish;
+    # With full jitter below 1 s it is about two a second.
+    cmp_ok $attempts, '<', 40, 'a few attempts in 4 s';
+    cmp_ok $attempts, '>', 0, '... but some';
+    cmp_ok $asked, '>', 400, '... however many ask';
+    note "$attempts attempts, $asked requests";
+    $httpd->stop;
+};
+
+# Doubled waits would be far apart after a few; with 57P03 they stay at the first.
+subtest 'a server that starts up' => sub {
+    my $httpd = proxied("PgPoolMin 0\nPgPoolAcquireTimeout 60s\nPgPoolRetry 50ms 10min");
+    my $from = $httpd->log_end;
+    $proxy->mode('error=57P03');
+    my $before = $proxy->accepted;
+    my $waits = start_probe($httpd, qw(acquire), 'sql=SELECT 1');
+    my $fast = poll_until { $proxy->accepted >= $before + 25 } 20;
+    ok $fast, 'is tried again fast';
+    $proxy->mode('pass');
+    tells let_go($waits), { status => 0, value => 1 }, 'and who waited is served';
+    like $httpd->error_log($from), qr/PGP1002: .*57P03.*trying again in 50 ms/, 'the log tells';
+    $httpd->stop;
+};
+
+# The next attempt is at the greatest wait, so an ask that waited would wait for long.
+sub refused_at_once {
+    my ($sqlstate, $mend, %setting) = @_;
+    my $httpd = proxied("PgPoolMin 0\nPgPoolAcquireTimeout 60s\nPgPoolRetry 50ms 5s", %setting);
+    my $before = $proxy->accepted;
+    for my $n (1 .. 3) {
+        my $answer = probe($httpd, qw(acquire notes));
+        tells $answer, { status => 'EUNAVAIL' }, "refused, ask $n";
+        cmp_ok told($answer, 'waited') / 1e6, '<', 30, '... at once';
+        like told($answer, 'note.pgpool-error'), qr/SQLSTATE $sqlstate/, '... with the cause';
+    }
+    # libpq may try twice, with encryption and without.
+    cmp_ok $proxy->accepted - $before, '<=', 2, 'one attempt';
+    $mend->();
+    ok poll_until { probe($httpd, 'acquire')->{content} =~ /^status=0/ }, 'served when it is mended';
+    $httpd->stop;
+    return;
+}
+
+subtest 'no such database' => sub {
+    refused_at_once('3D000', sub { query($pg, 'CREATE DATABASE nowhere') }, dbname => 'nowhere');
+};
+
+subtest 'a wrong password' => sub {
+    query($pg, q{CREATE ROLE guarded LOGIN PASSWORD 'before'});
+    my $hba = $pg->data_dir . '/pg_hba.conf';
+    Httpd::spew($hba, "local all guarded scram-sha-256\n" . Httpd::slurp($hba));
+    $pg->reload;
+    refused_at_once('28P01', sub { query($pg, q{ALTER ROLE guarded PASSWORD 'after'}) },
+        user => 'guarded', password => 'after');
+};
+
+# What the server's log has of round trips for nothing but a sign of life, by backend.
+sub pings {
+    my ($from) = @_;
+    my %ping;
+    $ping{$_}++ for substr(Httpd::slurp($pg->logfile), $from) =~ /^(\d+) LOG:  statement: $/mg;
+    return \%ping;
+}
+
+subtest 'one dead connection makes the older ones suspect' => sub {
+    my $httpd = proxied("PgPoolMin 4\nPgPoolMax 4\nPgPoolReset transaction\nPgPoolPing off");
+    my @held = map { hold($httpd, qw(acquire gate)) } 1 .. 4;
+    # One by one, so that the last is the next to be lent.
+    my @pid = map { told(let_go($_), 'pid') } @held;
+    my $from = -s $pg->logfile;
+    tells probe($httpd, 'acquire', 'sql=SELECT 1'), { pid => $pid[3], value => 1 }, 'the newest is lent';
+    is_deeply pings($from), {}, '... without a round trip';
+
+    query($pg, "SELECT pg_terminate_backend($pid[3], 10000)");
+    $from = -s $pg->logfile;
+    @held = map { hold($httpd, qw(acquire gate), 'sql=SELECT 1') } 1 .. 4;
+    is_deeply pings($from), { map { $_ => 1 } @pid[0 .. 2] },
+        'after its death the others have to answer first, but not the one made since';
+    tells $_, { status => 0, value => 1 }, '... and are good' for map { let_go($_) } @held;
+
+    $from = -s $pg->logfile;
+    let_go(map { hold($httpd, qw(acquire gate)) } 1 .. 4);
+    is_deeply pings($from), {}, '... once';
+    $httpd->stop;
+};
+
+done_testing;
