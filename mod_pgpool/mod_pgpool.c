@@ -15,6 +15,7 @@
 #include <time.h>
 #include <ap_mpm.h>
 #include <apr_general.h>
+#include <apr_shm.h>
 #include <apr_strings.h>
 #include <http_core.h>
 #include <http_protocol.h>
@@ -25,6 +26,9 @@
 
 /* How long a child that ends waits for its keeper; httpd kills it after 10 s. */
 #define KEEPER_PATIENCE PGP_SEC(3)
+
+/* What outlives a graceful restart: kept with the process, found again by its key. */
+static const char board_key[] = "mod_pgpool board";
 
 typedef struct {
     apr_pool_t *p; /* the core's memory */
@@ -84,36 +88,102 @@ const pgp_env *pgpool_child_env(void)
     return child ? &child->env : NULL;
 }
 
-/* --- a child's pools -------------------------------------------------------- */
+/* --- the parent's board ----------------------------------------------------- */
 
-/* The pool of that name and those settings, if another server has it already. */
-static pgp_pool *pool_shared(const char *name, const pgp_settings *settings)
+/* Spare room: for pools that a later configuration may have, and for children that
+ * have died but still count. */
+#define SPARE_POOLS 16
+#define SPARE_SLOTS 16
+
+pgp_board *pgpool_board(void)
 {
-    int i;
+    void **kept = ap_retained_data_get(board_key);
 
-    for (i = 0; i < child->pools->nelts; i++) {
-        pgp_pool *pool = APR_ARRAY_IDX(child->pools, i, pgp_pool *);
-
-        if (!strcmp(pgp_pool_name(pool), name) &&
-            pgp_settings_equal(pgp_pool_settings(pool), settings))
-            return pool;
-    }
-    return NULL;
+    return kept ? *kept : NULL;
 }
 
-static apr_status_t pool_make(const char *name, const pgp_settings *settings, pgp_pool **pool)
+static int board_number(const pgpool_plan *plan)
 {
-    apr_status_t rv = pgp_pool_create(pool, child->p, name, settings, &child->env,
+    pgp_board *board = pgpool_board();
+
+    return board ? pgp_board_pool(board, plan->name, plan->settings->conninfo, plan->nth) : -1;
+}
+
+static apr_status_t board_make(apr_pool_t *p, int pools)
+{
+    int children = 0;
+    apr_size_t size;
+    apr_shm_t *shm;
+    apr_status_t rv;
+
+    ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &children);
+    size = pgp_board_size(children + SPARE_SLOTS, pools + SPARE_POOLS);
+    rv = apr_shm_create(&shm, size, NULL, p);
+    if (rv != APR_SUCCESS)
+        return rv;
+    memset(apr_shm_baseaddr_get(shm), 0, size);
+    return pgp_board_init(ap_retained_data_create(board_key, sizeof(pgp_board *)),
+                          apr_shm_baseaddr_get(shm), children + SPARE_SLOTS,
+                          pools + SPARE_POOLS);
+}
+
+/* The children only look up what is here: the parent posts all pools before them.
+ * Returns how many had no room. */
+static int board_post(const apr_array_header_t *plans)
+{
+    int i, left = 0;
+
+    for (i = 0; i < plans->nelts; i++)
+        left += board_number(&APR_ARRAY_IDX(plans, i, pgpool_plan)) < 0;
+    return left;
+}
+
+static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    const apr_array_header_t *plans = pgpool_config_plans(ptemp, s);
+    apr_status_t rv = APR_SUCCESS;
+    int left;
+
+    if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG)
+        return OK; /* the first of two passes at the start */
+    if (!pgpool_board())
+        rv = board_make(s->process->pool, plans->nelts);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s,
+                     "PGP%d: cannot make the shared memory that PgPoolTotalMax needs",
+                     PGP_MSG_BOARD);
+        return HTTP_INTERNAL_SERVER_ERROR;
+    }
+    left = board_post(plans);
+    if (left)
+        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, s,
+                     "PGP%d: %d pools are new since the start and have no room in shared "
+                     "memory: no PgPoolTotalMax holds for them until httpd is stopped and "
+                     "started",
+                     PGP_MSG_BOARD, left);
+    return OK;
+}
+
+/* --- a child's pools -------------------------------------------------------- */
+
+static apr_status_t pool_make(const pgpool_plan *plan)
+{
+    const int number = board_number(plan);
+    pgp_pool *pool;
+    apr_status_t rv = pgp_pool_create(&pool, child->p, plan->name, plan->settings, &child->env,
                                       pgp_keeper_waker(child->keeper));
 
     if (rv != APR_SUCCESS)
         return rv;
-    APR_ARRAY_PUSH(child->pools, pgp_pool *) = *pool;
-    pgp_keeper_add(child->keeper, *pool);
+    if (number >= 0)
+        pgp_pool_post(pool, pgpool_board(), number);
+    APR_ARRAY_PUSH(child->pools, pgp_pool *) = pool;
+    pgp_keeper_add(child->keeper, pool);
     return APR_SUCCESS;
 }
 
-static apr_status_t server_pools_make(server_rec *s)
+/* The pools are in the order of the plans. */
+static void server_pools_find(server_rec *s, const apr_array_header_t *plans)
 {
     pgpool_server_conf *conf = ap_get_module_config(s->module_config, &pgpool_module);
     apr_hash_t *all = pgpool_config_complete(child->p, s);
@@ -122,20 +192,31 @@ static apr_status_t server_pools_make(server_rec *s)
     conf->pools = apr_hash_make(child->p);
     for (i = apr_hash_first(child->p, all); i; i = apr_hash_next(i)) {
         const char *name = apr_hash_this_key(i);
-        pgp_settings *settings = apr_hash_this_val(i);
-        pgp_pool *pool;
-        apr_status_t rv = APR_SUCCESS;
+        const int n = pgpool_config_plan(plans, name, apr_hash_this_val(i));
+
+        apr_hash_set(conf->pools, name, APR_HASH_KEY_STRING,
+                     APR_ARRAY_IDX(child->pools, n, pgp_pool *));
+    }
+}
+
+static apr_status_t pools_make(server_rec *s)
+{
+    apr_array_header_t *plans = pgpool_config_plans(child->p, s);
+    apr_status_t rv = APR_SUCCESS;
+    int i;
+
+    for (i = 0; i < plans->nelts && rv == APR_SUCCESS; i++)
+        rv = pool_make(&APR_ARRAY_IDX(plans, i, pgpool_plan));
+    for (; s && rv == APR_SUCCESS; s = s->next)
+        server_pools_find(s, plans);
+    /* More could never be used at once. */
+    for (i = 0; i < plans->nelts; i++) {
+        pgp_settings *settings = APR_ARRAY_IDX(plans, i, pgpool_plan).settings;
 
         if (settings->min > child->threads)
-            settings->min = child->threads; /* more could never be used at once */
-        pool = pool_shared(name, settings);
-        if (!pool)
-            rv = pool_make(name, settings, &pool);
-        if (rv != APR_SUCCESS)
-            return rv;
-        apr_hash_set(conf->pools, name, APR_HASH_KEY_STRING, pool);
+            settings->min = child->threads;
     }
-    return APR_SUCCESS;
+    return rv;
 }
 
 static int child_threads(void)
@@ -165,8 +246,10 @@ static apr_status_t child_make(server_rec *s)
     child->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
     child->threads = child_threads();
     rv = pgp_keeper_create(&child->keeper, p, &child->env);
-    for (; s && rv == APR_SUCCESS; s = s->next)
-        rv = server_pools_make(s);
+    if (rv != APR_SUCCESS)
+        return rv;
+    pgp_keeper_post(child->keeper, pgpool_board());
+    rv = pools_make(s);
     return rv == APR_SUCCESS ? pgp_keeper_start(child->keeper) : rv;
 }
 
@@ -237,6 +320,7 @@ static void register_hooks(apr_pool_t *p)
     pgpool_release_register();
     ap_hook_check_config(pgpool_config_check, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_test_config(test_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_stopping(child_stopping, NULL, NULL, APR_HOOK_MIDDLE);
 }

@@ -143,6 +143,50 @@ apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s)
     return all;
 }
 
+int pgpool_config_plan(const apr_array_header_t *plans, const char *name,
+                       const pgp_settings *settings)
+{
+    int i;
+
+    for (i = 0; i < plans->nelts; i++) {
+        const pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
+
+        if (!strcmp(plan->name, name) && pgp_settings_equal(plan->settings, settings))
+            break;
+    }
+    return i;
+}
+
+static void plan_add(apr_array_header_t *plans, const char *name, pgp_settings *settings)
+{
+    pgpool_plan made = {.name = name, .settings = settings};
+    int i;
+
+    if (pgpool_config_plan(plans, name, settings) < plans->nelts)
+        return;
+    for (i = 0; i < plans->nelts; i++) {
+        const pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
+
+        if (!strcmp(plan->name, name) && !strcmp(plan->settings->conninfo, settings->conninfo))
+            made.nth++;
+    }
+    APR_ARRAY_PUSH(plans, pgpool_plan) = made;
+}
+
+apr_array_header_t *pgpool_config_plans(apr_pool_t *p, server_rec *s)
+{
+    apr_array_header_t *plans = apr_array_make(p, 4, sizeof(pgpool_plan));
+
+    for (; s; s = s->next) {
+        apr_hash_t *all = pgpool_config_complete(p, s);
+        apr_hash_index_t *i;
+
+        for (i = apr_hash_first(p, all); i; i = apr_hash_next(i))
+            plan_add(plans, apr_hash_this_key(i), apr_hash_this_val(i));
+    }
+    return plans;
+}
+
 /* --- directives ------------------------------------------------------------- */
 
 /* Others show the configuration as it was written (mod_info): let them show the

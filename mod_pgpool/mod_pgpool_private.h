@@ -70,6 +70,20 @@ void pgpool_config_dump(apr_pool_t *p, server_rec *s);
 /* A server's pools with complete settings: name -> pgp_settings *. */
 apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s);
 
+/* A pool that a child is to have: servers whose pools are equal share one. */
+typedef struct {
+    const char *name;
+    pgp_settings *settings;
+    int nth; /* among those of the same name and connection string */
+} pgpool_plan;
+
+/* All pools of a list of servers, each once, in an order that stays the same as long
+ * as the configuration does: array of pgpool_plan. */
+apr_array_header_t *pgpool_config_plans(apr_pool_t *p, server_rec *s);
+/* The number of the plan for a server's pool. */
+int pgpool_config_plan(const apr_array_header_t *plans, const char *name,
+                       const pgp_settings *settings);
+
 /* mod_pgpool_request.c: the optional functions of mod_pgpool.h */
 apr_status_t pgpool_acquire(request_rec *r, const char *pool, PGconn **conn);
 void pgpool_release(request_rec *r, const char *pool);
@@ -96,7 +110,9 @@ const char *pgpool_strerror(apr_status_t rv);
 /* How the core's outcome is called outside. */
 apr_status_t pgpool_outcome_status(pgp_outcome outcome);
 
-/* mod_pgpool.c: this child's environment; NULL in the parent. */
+/* mod_pgpool.c: the board of all children; NULL before it is made. */
+pgp_board *pgpool_board(void);
+/* This child's environment; NULL in the parent. */
 const pgp_env *pgpool_child_env(void);
 
 #endif

@@ -252,6 +252,9 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
                     cause_text(r->pool, pgp_pool_name(to->pool), rv, &ticket));
     }
     to->conn = conn;
+    pgp_conn_describe(conn, r->useragent_ip,
+                      apr_psprintf(r->pool, "%s %s (%s)", r->method, r->uri,
+                                   r->handler ? r->handler : "no handler"));
     if (dir->when == PGPOOL_RELEASE_RESPONSE)
         pgpool_release_at_response_end(r, initial);
     return APR_SUCCESS;

@@ -51,9 +51,17 @@ typedef enum {
     PGP_REASON_UNCLEAN,  /* cleaning up failed or took too long */
     PGP_REASON_UNKNOWN,  /* came back in a state that cannot be mended */
     PGP_REASON_HOOK,     /* a hook refused it */
+    PGP_REASON_SHARED,   /* given up to another child (PgPoolTotalMax) */
     PGP_REASON_STOP,     /* the child or its generation ends */
     PGP_REASONS
 } pgp_reason;
+
+/* Who has a lent connection, and since when. */
+typedef struct {
+    apr_time_t since; /* the env's clock; 0: nobody */
+    int backend;
+    char client[46], what[100]; /* "" where it is not a request */
+} pgp_holder;
 
 typedef struct pgp_conn pgp_conn;
 typedef struct pgp_pool pgp_pool;
@@ -66,14 +74,18 @@ struct pgp_conn {
     APR_RING_ENTRY(pgp_conn) entry;
     pgp_state state;
     pgp_reason reason;     /* in CLOSING: why */
+    pgp_holder holder;     /* in LENT */
+    int warned;            /* in LENT: PgPoolHoldWarning was given */
     apr_time_t idle_since; /* in IDLE, and for a borrower who tests it */
 
     /* owner */
     pgp_link *link;      /* NULL in FREE, and in CONNECTING before the start */
     apr_time_t born;     /* when it was connected */
     apr_time_t expires;  /* PgPoolMaxLifetime less its jitter, or PGP_NEVER */
-    apr_time_t overdue;  /* in CONNECTING and CLEANING: the deadline */
-    struct pollfd await; /* in CONNECTING and CLEANING: what step() waits for */
+    apr_time_t overdue;  /* in the keeper's hands: the deadline */
+    struct pollfd await; /* what the keeper waits for */
+    int linger;          /* in CLOSING: the socket until the server ends it, or -1 */
+    int closing;         /* in CLOSING: the link is closed */
     apr_uint64_t lease;  /* in LENT: the lease's number, in this pool */
     int greeted;         /* has been given out before */
     void *borrower;      /* in LENT: the borrower's own, NULL at the start */

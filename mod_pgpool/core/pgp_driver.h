@@ -88,8 +88,9 @@ typedef struct pgp_driver {
     pgp_return (*settle)(pgp_link *link);
     /* Start to clean up a DIRTY link: end what still runs, roll back, reset. */
     void (*clean)(pgp_link *link);
-    /* End the connection; frees the link. */
-    void (*close)(pgp_link *link);
+    /* End the connection; frees the link.  Returns a descriptor, the caller's to close,
+     * that reaches its end of file when the server's process has ended; or -1. */
+    int (*close)(pgp_link *link);
     /* The pid of the server's process. */
     int (*backend)(const pgp_link *link);
     /* What the borrower gets: a PGconn. */

@@ -44,9 +44,10 @@ typedef enum {
     PGP_MSG_NOTICE = 1010,
     PGP_MSG_REFUSED = 1011,
     PGP_MSG_LOST = 1012,
-    PGP_MSG_HOOK_FAILED = 1013,
     PGP_MSG_CHILD_FAILED = 1014,
-    PGP_MSG_IDENTITY = 1015
+    PGP_MSG_IDENTITY = 1015,
+    PGP_MSG_HELD = 1016,
+    PGP_MSG_BOARD = 1017
 } pgp_message;
 
 /* Write "PGP<id>: pool <pool>[, backend <pid>]: ..." if the level is wanted;

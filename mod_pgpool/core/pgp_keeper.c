@@ -10,11 +10,15 @@
 
 #define JOIN_STEP PGP_MS(2)
 
+/* The board is visited at most this often. */
+#define REAP_STEP PGP_MS(50)
+
 struct pgp_keeper {
     /* immutable once started */
     apr_pool_t *p;
     const pgp_env *env;
     apr_array_header_t *pools; /* of pgp_pool * */
+    pgp_board *board;          /* NULL: alone */
     apr_thread_t *thread;
     int wake_fd;
 
@@ -26,6 +30,8 @@ struct pgp_keeper {
     pgp_conn **conns;   /* room for all slots of all pools */
     struct pollfd *fds; /* the same, and the wake_fd */
     int slots, nfds;
+    int post; /* this child's slot on the board; -1: none yet */
+    apr_time_t reaped_at;
 };
 
 apr_status_t pgp_keeper_create(pgp_keeper **created, apr_pool_t *p, const pgp_env *env)
@@ -34,6 +40,7 @@ apr_status_t pgp_keeper_create(pgp_keeper **created, apr_pool_t *p, const pgp_en
 
     keeper->p = p;
     keeper->env = env;
+    keeper->post = -1;
     keeper->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
     keeper->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (keeper->wake_fd < 0)
@@ -60,6 +67,11 @@ void pgp_keeper_add(pgp_keeper *keeper, pgp_pool *pool)
     keeper->fds = apr_palloc(keeper->p, (keeper->slots + 1) * sizeof(*keeper->fds));
 }
 
+void pgp_keeper_post(pgp_keeper *keeper, pgp_board *board)
+{
+    keeper->board = board;
+}
+
 void pgp_keeper_wake(pgp_keeper *keeper)
 {
     const int kept_errno = errno; /* this may run in a signal handler */
@@ -84,15 +96,11 @@ void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
 /* Returns 1 if the slot changed its state, else notes what it waits for. */
 static int work(pgp_keeper *keeper, pgp_conn *conn, apr_time_t *next)
 {
-    if (conn->state == PGP_CLOSING) {
-        pgp_keep_close(conn);
-        return 1;
-    }
-    if (!conn->link) {
+    if (conn->state != PGP_CLOSING && !conn->link) {
         pgp_keep_connect(conn);
         return 1;
     }
-    if (pgp_keep_step(conn))
+    if (conn->state == PGP_CLOSING ? pgp_keep_close(conn) : pgp_keep_step(conn))
         return 1;
     keeper->fds[keeper->nfds++] = conn->await;
     if (conn->overdue < *next)
@@ -110,12 +118,30 @@ static void obey(pgp_keeper *keeper, pgp_pool *pool)
         pgp_keep_drain(pool);
 }
 
+/* Have a slot on the board, and look after the dead. */
+static void visit_board(pgp_keeper *keeper)
+{
+    const apr_time_t now = pgp_now(keeper->env);
+    int i;
+
+    if (!keeper->board || now < keeper->reaped_at + REAP_STEP)
+        return;
+    keeper->reaped_at = now;
+    pgp_board_reap(keeper->board, now);
+    if (keeper->post >= 0)
+        return;
+    keeper->post = pgp_board_claim(keeper->board, getpid(), now);
+    for (i = 0; i < keeper->pools->nelts; i++)
+        pgp_keep_slot(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), keeper->post);
+}
+
 apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
 {
     apr_time_t next = APR_INT64_MAX;
     int i, k, changed = 0;
 
     keeper->nfds = 0;
+    visit_board(keeper);
     for (i = 0; i < keeper->pools->nelts; i++) {
         pgp_pool *pool = APR_ARRAY_IDX(keeper->pools, i, pgp_pool *);
         apr_time_t due;
@@ -169,6 +195,8 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
         if (next > 0)
             nap(keeper, next);
     }
+    if (keeper->post >= 0)
+        pgp_board_leave(keeper->board, keeper->post, pgp_now(keeper->env));
     atomic_store(&keeper->ended, 1);
     return NULL;
 }

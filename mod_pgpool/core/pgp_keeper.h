@@ -20,6 +20,7 @@
 #ifndef PGP_KEEPER_H
 #define PGP_KEEPER_H
 
+#include "pgp_board.h"
 #include "pgp_pool.h"
 
 typedef struct pgp_keeper pgp_keeper;
@@ -37,6 +38,9 @@ apr_status_t pgp_keeper_create(pgp_keeper **keeper, apr_pool_t *p, const pgp_env
 pgp_waker pgp_keeper_waker(pgp_keeper *keeper);
 
 void pgp_keeper_add(pgp_keeper *keeper, pgp_pool *pool);
+
+/* Take part in a board, on which the pools were posted (pgp_pool_post). */
+void pgp_keeper_post(pgp_keeper *keeper, pgp_board *board);
 
 /* Start the thread, with all signals blocked: a process's handlers belong to its
  * own threads.  Returns APR_SUCCESS or the system's error. */

@@ -1,8 +1,10 @@
 #include "pgp_libpq.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include <apr_strings.h>
 
 #include "pgp_link.h"
@@ -68,13 +70,14 @@ static int connect_start(pgp_link *link, pgp_error *error)
     return 0;
 }
 
-static void link_close(pgp_link *link);
+static int link_close(pgp_link *link);
 
 static pgp_link *link_connect(const pgp_env *env, const char *pool,
                               const pgp_settings *settings, int failures, void *owner,
                               pgp_error *error)
 {
     pgp_link *link = calloc(1, sizeof(*link));
+    int failed;
 
     if (!link)
         abort(); /* as APR does */
@@ -90,7 +93,9 @@ static pgp_link *link_connect(const pgp_env *env, const char *pool,
     /* Without a thread to be had, libpq looks up itself. */
     if (link->task || connect_start(link, error))
         return link;
-    link_close(link);
+    failed = link_close(link);
+    if (failed >= 0)
+        close(failed);
     return NULL;
 }
 
@@ -486,23 +491,33 @@ static pgp_return link_settle(pgp_link *link)
     return undo_send(link, link->deeds) ? PGP_RETURN_CLEAN : PGP_RETURN_UNKNOWN;
 }
 
-/* In nonblocking mode PQfinish's good-bye is sent if it can be, and not waited for;
- * what cannot be put into that mode is cut off. */
-static void link_close(pgp_link *link)
+/* In nonblocking mode PQfinish's good-bye is sent if it can be, and not waited for; what
+ * cannot be put into that mode is cut off.  A second descriptor keeps the socket until
+ * the server has ended its side. */
+static int finish(PGconn *conn)
 {
+    const int fd = PQsocket(conn);
+    const int linger = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+
+    if (fd >= 0 && PQsetnonblocking(conn, 1))
+        shutdown(fd, SHUT_RDWR);
+    PQfinish(conn);
+    if (linger >= 0)
+        shutdown(linger, SHUT_WR);
+    return linger;
+}
+
+static int link_close(pgp_link *link)
+{
+    const int linger = link->conn ? finish(link->conn) : -1;
+
     if (link->hosts)
         hosts_drop(link);
     if (link->task)
         pgp_task_leave(&link->task);
-    if (link->conn) {
-        const int fd = PQsocket(link->conn);
-
-        if (fd >= 0 && PQsetnonblocking(link->conn, 1))
-            shutdown(fd, SHUT_RDWR);
-        PQfinish(link->conn);
-    }
     free(link->undo);
     free(link);
+    return linger;
 }
 
 static int link_backend(const pgp_link *link)

@@ -42,7 +42,7 @@
 
 #include <apr_errno.h>
 
-#include "pgp_conn.h"
+#include "pgp_board.h"
 
 /* How an ask ended. */
 typedef enum {
@@ -74,6 +74,10 @@ apr_status_t pgp_pool_create(pgp_pool **pool, apr_pool_t *p, const char *name,
 
 const char *pgp_pool_name(const pgp_pool *pool);
 const pgp_settings *pgp_pool_settings(const pgp_pool *pool);
+
+/* Put the pool on a board that it shares with other children, as its board_pool-th.
+ * Before the keeper starts. */
+void pgp_pool_post(pgp_pool *pool, pgp_board *board, int board_pool);
 
 /* --- borrowers: any thread -------------------------------------------------- */
 
@@ -116,6 +120,9 @@ typedef struct {
 
 void pgp_pool_count(pgp_pool *pool, pgp_counts *counts);
 
+/* Say who holds it, for the page and PgPoolHoldWarning. */
+void pgp_conn_describe(pgp_conn *conn, const char *client, const char *what);
+
 /* --- the keeper's thread only ----------------------------------------------- */
 
 /* What time has brought: ends overdue waits, retires idle connections, reserves
@@ -133,8 +140,12 @@ void pgp_keep_connect(pgp_conn *conn);
  * 0 if it waits for conn->await until conn->overdue. */
 int pgp_keep_step(pgp_conn *conn);
 
-/* Close one that is CLOSING. */
-void pgp_keep_close(pgp_conn *conn);
+/* Close one that is CLOSING.  Returns 1 if it is FREE, 0 if it waits for conn->await
+ * until conn->overdue: for the server's process to end. */
+int pgp_keep_close(pgp_conn *conn);
+
+/* The child's slot on the board; connections need one. */
+void pgp_keep_slot(pgp_pool *pool, int slot);
 
 /* Enter a later phase. */
 void pgp_keep_drain(pgp_pool *pool);

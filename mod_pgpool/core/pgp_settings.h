@@ -61,6 +61,8 @@ typedef enum {
       "connections kept open in each child")                                                   \
     X(MAX, max, "PgPoolMax", PGP_KIND_NUMBER, "32", 1, 10000,                                  \
       "connections at most in each child")                                                     \
+    X(TOTAL_MAX, total_max, "PgPoolTotalMax", PGP_KIND_NUMBER, "80", 0, 1000000,               \
+      "connections at most over all children of this httpd; 0 = no such cap")                  \
     X(ACQUIRE_TIMEOUT, acquire_timeout, "PgPoolAcquireTimeout", PGP_KIND_TIME, "2s", 0,        \
       PGP_DAY, "how long an acquire may take in all; 0 = fail at once")                        \
     X(MAX_WAITERS, max_waiters, "PgPoolMaxWaiters", PGP_KIND_NUMBER, "0", 0, 100000,           \
@@ -79,6 +81,8 @@ typedef enum {
       PGP_DAY * 365, "close what is older, less 0-20 % at random; 0 = never")                  \
     X(RESET, reset, "PgPoolReset", PGP_KIND_RESET, "session", 0, 0,                            \
       "what a return undoes: session, all, auto or transaction")                               \
+    X(HOLD_WARNING, hold_warning, "PgPoolHoldWarning", PGP_KIND_TIME_NEVER, "30s", 0, PGP_DAY, \
+      "log who holds a connection longer; 0 = never")                                          \
     X(INIT_SQL, init_sql, "PgPoolInitSQL", PGP_KIND_SQL_LIST, NULL, 0, 0,                      \
       "run on each new connection; may repeat")
 
@@ -99,10 +103,10 @@ extern const pgp_option pgp_options[PGP_OPTION_COUNT];
 
 typedef struct {
     const char *conninfo; /* NULL: not a pool yet */
-    int min, max, max_waiters;
+    int min, max, total_max, max_waiters;
     apr_interval_time_t acquire_timeout, connect_timeout, check_timeout;
-    apr_interval_time_t ping;                       /* or PGP_NEVER */
-    apr_interval_time_t idle_timeout, max_lifetime; /* or PGP_NEVER */
+    apr_interval_time_t ping;                                     /* or PGP_NEVER */
+    apr_interval_time_t idle_timeout, max_lifetime, hold_warning; /* or PGP_NEVER */
     pgp_backoff retry;
     pgp_reset reset;
     apr_array_header_t *init_sql; /* of const char *; NULL: none */

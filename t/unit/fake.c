@@ -298,7 +298,7 @@ static void drv_clean(pgp_link *link)
     leave(link);
 }
 
-static void drv_close(pgp_link *link)
+static int drv_close(pgp_link *link)
 {
     fake *world = link->world;
 
@@ -308,6 +308,7 @@ static void drv_close(pgp_link *link)
     link->closed = 1;
     leave(link);
     atomic_fetch_add(&world->closed, 1);
+    return -1;
 }
 
 static int drv_backend(const pgp_link *link)

@@ -1,0 +1,310 @@
+#include "pgp_board.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <apr_strings.h>
+
+#define CACHE_LINE 64
+
+/* One child's view of one pool. */
+typedef struct {
+    _Alignas(CACHE_LINE) _Atomic int permits;
+    _Atomic int lacking, demand;
+    _Atomic unsigned version; /* odd: being written */
+    pgp_stats stats;
+} cell;
+
+typedef struct {
+    _Alignas(CACHE_LINE) pthread_mutex_t life; /* robust: held while the child lives */
+    _Atomic int pid;
+    _Atomic apr_int64_t died_at; /* 0: it lives */
+} slot;
+
+typedef struct {
+    _Alignas(CACHE_LINE) char name[PGP_BOARD_NAME];
+    apr_uint64_t server; /* of its connection string */
+    _Atomic apr_uint64_t dead[PGP_COUNTERS];
+} board_pool;
+
+struct pgp_board {
+    int nslots, max_pools;
+    _Atomic int npools;
+    slot *slots; /* the addresses are the same in all children: they are forked */
+    board_pool *pools;
+    cell *cells; /* [slot][pool] */
+};
+
+static apr_size_t rounded(apr_size_t size)
+{
+    return (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+}
+
+static cell *cell_of(const pgp_board *board, int s, int pool)
+{
+    return &board->cells[s * board->max_pools + pool];
+}
+
+/* --- the parent ------------------------------------------------------------- */
+
+apr_size_t pgp_board_size(int slots, int pools)
+{
+    return rounded(sizeof(pgp_board)) + slots * sizeof(slot) + pools * sizeof(board_pool) +
+           (apr_size_t)slots * pools * sizeof(cell) + CACHE_LINE;
+}
+
+static int life_init(pthread_mutex_t *life)
+{
+    pthread_mutexattr_t attr;
+    int failed;
+
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+    failed = pthread_mutex_init(life, &attr);
+    pthread_mutexattr_destroy(&attr);
+    return failed;
+}
+
+apr_status_t pgp_board_init(pgp_board **made, void *mem, int slots, int pools)
+{
+    char *at = (char *)rounded((apr_size_t)mem);
+    pgp_board *board = (pgp_board *)at;
+    int i, failed = 0;
+
+    board->nslots = slots;
+    board->max_pools = pools;
+    at += rounded(sizeof(*board));
+    board->slots = (slot *)at;
+    at += slots * sizeof(slot);
+    board->pools = (board_pool *)at;
+    at += pools * sizeof(board_pool);
+    board->cells = (cell *)at;
+    for (i = 0; i < slots && !failed; i++)
+        failed = life_init(&board->slots[i].life);
+    *made = board;
+    return failed;
+}
+
+/* FNV-1a: connection strings have no place in shared memory. */
+static apr_uint64_t hash(const char *text)
+{
+    apr_uint64_t h = APR_UINT64_C(14695981039346656037);
+
+    for (; *text; text++)
+        h = (h ^ (unsigned char)*text) * APR_UINT64_C(1099511628211);
+    return h;
+}
+
+int pgp_board_pool(pgp_board *board, const char *name, const char *conninfo, int nth)
+{
+    const apr_uint64_t server = hash(conninfo) + nth;
+    const int n = atomic_load(&board->npools);
+    int i;
+
+    for (i = 0; i < n; i++)
+        if (board->pools[i].server == server && !strcmp(board->pools[i].name, name))
+            return i;
+    if (n == board->max_pools)
+        return -1;
+    apr_cpystrn(board->pools[n].name, name, PGP_BOARD_NAME);
+    board->pools[n].server = server;
+    atomic_store(&board->npools, n + 1);
+    return n;
+}
+
+/* --- life and death --------------------------------------------------------- */
+
+static int counts(const slot *s, apr_time_t now)
+{
+    const apr_int64_t died_at = atomic_load(&s->died_at);
+
+    return atomic_load(&s->pid) && (!died_at || now < died_at + PGP_BOARD_GRACE);
+}
+
+/* With the slot's mutex held. */
+static void bury(pgp_board *board, int s, apr_time_t now)
+{
+    int pool, i;
+
+    for (pool = 0; pool < atomic_load(&board->npools); pool++) {
+        cell *c = cell_of(board, s, pool);
+
+        for (i = 0; i < PGP_COUNTERS; i++)
+            atomic_fetch_add(&board->pools[pool].dead[i], c->stats.n[i]);
+        memset(&c->stats, 0, sizeof c->stats);
+        atomic_store(&c->version, 0);
+        atomic_store(&c->lacking, 0);
+        atomic_store(&c->demand, 0);
+    }
+    atomic_store(&board->slots[s].died_at, now);
+}
+
+/* Returns 1 with the mutex of a slot whose child is dead or gone, 0 if it lives. */
+static int enter(pgp_board *board, int s, apr_time_t now)
+{
+    slot *at = &board->slots[s];
+    const int got = pthread_mutex_trylock(&at->life);
+
+    if (got == EOWNERDEAD) {
+        pthread_mutex_consistent(&at->life);
+        bury(board, s, now);
+    }
+    return got == 0 || got == EOWNERDEAD;
+}
+
+int pgp_board_claim(pgp_board *board, int pid, apr_time_t now)
+{
+    int s, pool;
+
+    for (s = 0; s < board->nslots; s++) {
+        if (!enter(board, s, now))
+            continue;
+        if (counts(&board->slots[s], now)) {
+            pthread_mutex_unlock(&board->slots[s].life);
+            continue;
+        }
+        for (pool = 0; pool < board->max_pools; pool++)
+            atomic_store(&cell_of(board, s, pool)->permits, 0);
+        atomic_store(&board->slots[s].died_at, 0);
+        atomic_store(&board->slots[s].pid, pid);
+        return s;
+    }
+    return -1;
+}
+
+void pgp_board_leave(pgp_board *board, int s, apr_time_t now)
+{
+    bury(board, s, now);
+    pthread_mutex_unlock(&board->slots[s].life);
+}
+
+void pgp_board_reap(pgp_board *board, apr_time_t now)
+{
+    int s;
+
+    for (s = 0; s < board->nslots; s++)
+        if (atomic_load(&board->slots[s].pid) && !atomic_load(&board->slots[s].died_at) &&
+            enter(board, s, now))
+            pthread_mutex_unlock(&board->slots[s].life);
+}
+
+/* --- permits ---------------------------------------------------------------- */
+
+static int used(const pgp_board *board, int pool, apr_time_t now)
+{
+    int s, sum = 0;
+
+    for (s = 0; s < board->nslots; s++)
+        if (counts(&board->slots[s], now))
+            sum += atomic_load(&cell_of(board, s, pool)->permits);
+    return sum;
+}
+
+int pgp_board_take(pgp_board *board, int s, int pool, int total, apr_time_t now)
+{
+    atomic_fetch_add(&cell_of(board, s, pool)->permits, 1);
+    if (!total || used(board, pool, now) <= total)
+        return 1;
+    pgp_board_give(board, s, pool);
+    return 0;
+}
+
+void pgp_board_give(pgp_board *board, int s, int pool)
+{
+    atomic_fetch_sub(&cell_of(board, s, pool)->permits, 1);
+}
+
+void pgp_board_want(pgp_board *board, int s, int pool, int lacking, int demand)
+{
+    cell *c = cell_of(board, s, pool);
+
+    atomic_store(&c->lacking, lacking);
+    atomic_store(&c->demand, demand);
+}
+
+void pgp_board_standing(const pgp_board *board, int mine, int pool, int total, apr_time_t now,
+                        pgp_standing *standing)
+{
+    int s, demand = 0;
+
+    *standing = (pgp_standing){.mine = atomic_load(&cell_of(board, mine, pool)->permits),
+                               .used = used(board, pool, now)};
+    for (s = 0; s < board->nslots; s++) {
+        const cell *c = cell_of(board, s, pool);
+
+        if (!counts(&board->slots[s], now))
+            continue;
+        demand += atomic_load(&c->demand);
+        if (s != mine)
+            standing->lacking += atomic_load(&c->lacking);
+    }
+    standing->fair = demand ? (double)total * atomic_load(&cell_of(board, mine, pool)->demand) /
+                                  demand
+                            : 0;
+}
+
+/* --- figures ---------------------------------------------------------------- */
+
+void pgp_board_publish(pgp_board *board, int s, int pool, const pgp_stats *stats)
+{
+    cell *c = cell_of(board, s, pool);
+
+    atomic_fetch_add(&c->version, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    c->stats = *stats;
+    atomic_thread_fence(memory_order_seq_cst);
+    atomic_fetch_add(&c->version, 1);
+}
+
+/* A writer that died in the middle leaves an odd version until it is buried. */
+static void cell_read(const cell *c, pgp_stats *stats)
+{
+    unsigned before, tries;
+
+    for (tries = 0; tries < 1000; tries++) {
+        before = atomic_load(&c->version);
+        atomic_thread_fence(memory_order_seq_cst);
+        *stats = c->stats;
+        atomic_thread_fence(memory_order_seq_cst);
+        if (!(before & 1) && before == atomic_load(&c->version))
+            return;
+    }
+    memset(stats, 0, sizeof *stats);
+}
+
+void pgp_board_read(const pgp_board *board, int s, int pool, pgp_stats *stats)
+{
+    int i;
+
+    if (s >= 0) {
+        cell_read(cell_of(board, s, pool), stats);
+        return;
+    }
+    memset(stats, 0, sizeof *stats);
+    for (i = 0; i < PGP_COUNTERS; i++)
+        stats->n[i] = atomic_load(&board->pools[pool].dead[i]);
+}
+
+int pgp_board_slots(const pgp_board *board)
+{
+    return board->nslots;
+}
+
+int pgp_board_pools(const pgp_board *board)
+{
+    return atomic_load(&board->npools);
+}
+
+const char *pgp_board_pool_name(const pgp_board *board, int pool)
+{
+    return board->pools[pool].name;
+}
+
+int pgp_board_pid(const pgp_board *board, int s, apr_time_t now)
+{
+    return atomic_load(&board->slots[s].died_at) || !counts(&board->slots[s], now)
+               ? 0
+               : atomic_load(&board->slots[s].pid);
+}

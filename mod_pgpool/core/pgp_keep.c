@@ -1,0 +1,400 @@
+#include "pgp_pool_private.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <apr_strings.h>
+
+/* The keeper looks at a pool at least this often, so that nothing that only
+ * ages (an idle connection) has to call it. */
+#define LONGEST_NAP PGP_SEC(1)
+
+/* How long a closed connection's process may take to end at the server before its
+ * place is given to another. */
+#define LINGER PGP_SEC(1)
+
+/* --- the keeper: time ------------------------------------------------------- */
+
+static void end_overdue_locked(pgp_pool *pool, apr_time_t now)
+{
+    const pgp_outcome outcome = pgp_shortage_locked(pool);
+    waiter *w;
+
+    while ((w = pgp_queue_first_locked(pool)) != NULL && w->until <= now)
+        pgp_waiter_end_locked(pool, w, outcome, NULL);
+}
+
+static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
+{
+    int spare = live_locked(pool) - (pool->phase == RUNNING ? pool->settings->min : 0);
+    pgp_conn *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
+    pgp_reason reason;
+
+    for (; conn != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_conn, entry);
+         conn = newer) {
+        newer = APR_RING_PREV(conn, entry);
+        reason = pool->phase == RUNNING ? pgp_policy_retire(conn, pool->settings, spare, now)
+                                        : PGP_REASON_STOP;
+        if (reason == PGP_REASON_NONE)
+            continue;
+        pgp_doom_locked(conn, reason);
+        spare--;
+    }
+}
+
+static void reserve_locked(pgp_pool *pool, apr_time_t now)
+{
+    const pgp_demand demand = {
+        .min = pool->phase == RUNNING && !pool->share.others ? pool->settings->min : 0,
+        .live = live_locked(pool),
+        .connecting = count(pool, PGP_CONNECTING),
+        .free = count(pool, PGP_FREE),
+        .waiting = pool->waiting ? pool->waiting : pool->missed,
+        .unmet = pool->waiting ? now - pool->unmet_since : 0,
+        .down = pool->down.failures > 0,
+    };
+    int start;
+
+    if (pool->phase == STOPPED || now < pool->down.retry_at)
+        return;
+    for (start = pgp_policy_growth(&demand); start > 0; start--) {
+        pgp_conn *conn = APR_RING_FIRST(&pool->lists[PGP_FREE].ring);
+
+        if (!pgp_share_take_locked(pool, now))
+            break;
+        conn->link = NULL;
+        pgp_conn_move(pool->lists, conn, PGP_CONNECTING);
+    }
+    pgp_share_want_locked(pool, start);
+    pool->missed = 0;
+}
+
+/* When something is due that nobody will call for. */
+static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
+{
+    apr_time_t next = now + LONGEST_NAP;
+    waiter *w = pgp_queue_first_locked(pool);
+
+    if (w && w->until < next)
+        next = w->until;
+    if (w && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
+        next = now + PGP_GROWTH_STEP;
+    if (now < pool->down.retry_at && pool->down.retry_at < next)
+        next = pool->down.retry_at;
+    if (pool->share.tight && (w || live_locked(pool) > 0) && now + PGP_GROWTH_STEP < next)
+        next = now + PGP_GROWTH_STEP;
+    return next;
+}
+
+/* Who has held a connection for longer than PgPoolHoldWarning and was not told of
+ * yet, or NULL. */
+static pgp_conn *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_holder *holder)
+{
+    const apr_interval_time_t limit = pool->settings->hold_warning;
+    pgp_conn *conn;
+
+    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry)
+        if (limit != PGP_NEVER && !conn->warned && now - conn->holder.since >= limit) {
+            conn->warned = 1;
+            *holder = conn->holder;
+            return conn;
+        }
+    return NULL;
+}
+
+static void warn_of_holders(pgp_pool *pool, apr_time_t now)
+{
+    pgp_holder holder;
+    pgp_conn *overlong;
+
+    do {
+        lock(pool);
+        overlong = overlong_locked(pool, now, &holder);
+        unlock(pool);
+        if (overlong)
+            pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_HELD, pool->name, holder.backend,
+                    "has been held for %" APR_TIME_T_FMT " s by %s%s%s",
+                    (now - holder.since) / 1000000,
+                    *holder.what ? holder.what : "a module, without a request",
+                    *holder.client ? " for " : "", holder.client);
+    } while (overlong);
+}
+
+apr_time_t pgp_keep_tend(pgp_pool *pool)
+{
+    const apr_time_t now = now_of(pool);
+    pgp_stats stats;
+    apr_time_t next;
+
+    lock(pool);
+    end_overdue_locked(pool, now);
+    retire_idle_locked(pool, now);
+    pgp_share_look_locked(pool, now);
+    reserve_locked(pool, now);
+    pgp_stats_take_locked(pool, &stats);
+    next = pool->tend_at = next_locked(pool, now);
+    unlock(pool);
+    pgp_share_publish(pool, &stats);
+    warn_of_holders(pool, now);
+    return next;
+}
+
+/* --- the keeper: connections ------------------------------------------------ */
+
+static int list_state_locked(pgp_pool *pool, pgp_state state, pgp_conn **conns)
+{
+    pgp_conn *conn;
+    int n = 0;
+
+    APR_RING_FOREACH (conn, &pool->lists[state].ring, pgp_conn, entry)
+        conns[n++] = conn;
+    return n;
+}
+
+int pgp_keep_list(pgp_pool *pool, pgp_conn **conns)
+{
+    int n;
+
+    lock(pool);
+    n = list_state_locked(pool, PGP_CLOSING, conns);
+    n += list_state_locked(pool, PGP_CLEANING, conns + n);
+    n += list_state_locked(pool, PGP_CONNECTING, conns + n);
+    unlock(pool);
+    return n;
+}
+
+/* The link is ready: for a waiter, or idle; or it came too late. */
+static void admit(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    const apr_time_t now = now_of(pool);
+
+    lock(pool);
+    if (pool->phase == STOPPED)
+        pgp_doom_locked(conn, PGP_REASON_STOP);
+    else
+        pgp_place_locked(pool, conn, now);
+    unlock(pool);
+}
+
+static void connected(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    const pgp_env *env = pool->env;
+    apr_interval_time_t outage_time = 0;
+
+    conn->born = now_of(pool);
+    conn->expires = pgp_policy_expiry(pool->settings, conn->born, env->random(env->baton));
+    conn->greeted = 0;
+    conn->holder.backend = pgp_conn_backend(conn);
+    lock(pool);
+    if (pool->down.failures)
+        outage_time = conn->born - pool->down.since;
+    pool->down = (outage){0};
+    pool->stats.n[PGP_N_CONNECTS]++;
+    unlock(pool);
+    if (outage_time)
+        pgp_log(env, PGP_LOG_WARNING, PGP_MSG_RECOVERED, pool->name, 0,
+                "the server answers again after %" APR_TIME_T_FMT " ms", outage_time / 1000);
+    pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_conn_backend(conn),
+            "connected");
+    admit(conn);
+}
+
+/* Remember the failure for those who ask meanwhile, and when to try again. */
+static apr_interval_time_t outage_note_locked(pgp_pool *pool, const pgp_error *error,
+                                              apr_time_t now, apr_uint32_t random)
+{
+    outage *down = &pool->down;
+    apr_interval_time_t wait;
+
+    if (down->failures++ == 0)
+        down->since = now;
+    pool->stats.error = *error;
+    pool->stats.error_at = now;
+    down->kind = pgp_policy_failure(error->sqlstate);
+    down->error = *error;
+    wait = pgp_policy_backoff(&pool->settings->retry, down->kind, down->failures, random);
+    down->retry_at = now + wait;
+    return wait;
+}
+
+static void connect_failed(pgp_conn *conn, const pgp_error *error)
+{
+    pgp_pool *pool = conn->pool;
+    const pgp_env *env = pool->env;
+    const apr_uint32_t random = env->random(env->baton);
+    const apr_time_t now = now_of(pool);
+    apr_interval_time_t wait;
+
+    lock(pool);
+    wait = outage_note_locked(pool, error, now, random);
+    pgp_doom_locked(conn, PGP_REASON_CONNECT);
+    if (pgp_hopeless_locked(pool, now))
+        pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
+    unlock(pool);
+    pgp_log(env, PGP_LOG_ERR, PGP_MSG_CONNECT_FAILED, pool->name, 0,
+            "cannot connect: %s; trying again in %" APR_TIME_T_FMT " ms", error->message,
+            wait / 1000);
+}
+
+void pgp_keep_connect(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    const pgp_env *env = pool->env;
+    pgp_error error = {.sqlstate = ""};
+
+    conn->overdue = now_of(pool) + pool->settings->connect_timeout;
+    /* Only the keeper writes pool->down, so it may read it without the lock. */
+    conn->link = env->driver->connect(env, pool->name, pool->settings, pool->down.failures,
+                                      conn, &error);
+    if (!conn->link)
+        connect_failed(conn, &error);
+}
+
+static void clean_failed(pgp_conn *conn, const pgp_error *error)
+{
+    pgp_pool *pool = conn->pool;
+
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+            "could not be cleaned up: %s", error->message);
+    pgp_doom(conn, PGP_REASON_UNCLEAN);
+}
+
+static void step_late(const pgp_conn *conn, pgp_error *error)
+{
+    const pgp_settings *settings = conn->pool->settings;
+    const int connecting = conn->state == PGP_CONNECTING;
+
+    error->sqlstate[0] = '\0';
+    apr_snprintf(error->message, sizeof error->message,
+                 "no answer from the server within %s (%" APR_TIME_T_FMT " ms)",
+                 connecting ? "PgPoolConnectTimeout" : "PgPoolCheckTimeout",
+                 (connecting ? settings->connect_timeout : settings->check_timeout) / 1000);
+}
+
+int pgp_keep_step(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    const int connecting = conn->state == PGP_CONNECTING;
+    pgp_error error = {.sqlstate = ""};
+    pgp_step step = pool->env->driver->step(conn->link, &conn->await, &error);
+
+    if (step == PGP_STEP_AGAIN && now_of(pool) < conn->overdue)
+        return 0;
+    if (step == PGP_STEP_AGAIN)
+        step_late(conn, &error);
+    if (step == PGP_STEP_DONE && connecting)
+        connected(conn);
+    else if (step == PGP_STEP_DONE)
+        admit(conn);
+    else if (connecting)
+        connect_failed(conn, &error);
+    else
+        clean_failed(conn, &error);
+    return 1;
+}
+
+/* --- the keeper: closing ---------------------------------------------------- */
+
+static void close_begin(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLOSED, pool->name, pgp_conn_backend(conn),
+            "closed (%s)", pgp_reason_name(conn->reason));
+    conn->linger = conn->link ? pool->env->driver->close(conn->link) : -1;
+    conn->link = NULL;
+    conn->closing = 1;
+}
+
+static void close_end(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+
+    if (conn->linger >= 0)
+        close(conn->linger);
+    conn->closing = 0;
+    lock(pool);
+    pool->stats.n[PGP_N_CLOSES + conn->reason]++;
+    pgp_conn_move(pool->lists, conn, PGP_FREE);
+    pgp_share_give_locked(pool);
+    unlock(pool);
+}
+
+/* Whether the server's process is gone, or has had its time. */
+static int gone(pgp_conn *conn)
+{
+    char rest[1024];
+    ssize_t got;
+
+    if (conn->linger < 0 || now_of(conn->pool) >= conn->overdue)
+        return 1;
+    do
+        got = recv(conn->linger, rest, sizeof rest, MSG_DONTWAIT);
+    while (got > 0);
+    return got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
+int pgp_keep_close(pgp_conn *conn)
+{
+    if (!conn->closing) {
+        close_begin(conn);
+        conn->overdue = now_of(conn->pool) + LINGER;
+        conn->await = (struct pollfd){.fd = conn->linger, .events = POLLIN};
+    }
+    if (!gone(conn))
+        return 0;
+    close_end(conn);
+    return 1;
+}
+
+void pgp_close_now(pgp_conn *conn)
+{
+    close_begin(conn);
+    close_end(conn);
+}
+
+/* --- the keeper: phases ----------------------------------------------------- */
+
+void pgp_keep_drain(pgp_pool *pool)
+{
+    lock(pool);
+    if (pool->phase == RUNNING)
+        pool->phase = DRAINING;
+    unlock(pool);
+}
+
+static void doom_all_locked(pgp_pool *pool, pgp_state state)
+{
+    while (count(pool, state) > 0)
+        pgp_doom_locked(APR_RING_FIRST(&pool->lists[state].ring), PGP_REASON_STOP);
+}
+
+void pgp_keep_stop(pgp_pool *pool)
+{
+    lock(pool);
+    pool->phase = STOPPED;
+    pgp_queue_end_all_locked(pool, PGP_STOPPING);
+    doom_all_locked(pool, PGP_IDLE);
+    doom_all_locked(pool, PGP_CONNECTING);
+    doom_all_locked(pool, PGP_CLEANING);
+    unlock(pool);
+}
+
+int pgp_keep_leave(pgp_pool *pool)
+{
+    pgp_stats stats;
+    int left;
+
+    lock(pool);
+    left = pool->phase == STOPPED && count(pool, PGP_CLOSING) == 0 &&
+           count(pool, PGP_CLEANING) == 0;
+    pgp_stats_take_locked(pool, &stats);
+    if (left)
+        pool->kept = 0;
+    unlock(pool);
+    if (left)
+        pgp_share_publish(pool, &stats);
+    return left;
+}

@@ -1,0 +1,142 @@
+/*
+ * The inside of a pool, for the files that implement it:
+ *
+ *   pgp_pool.c   the borrowers' side: the queue, taking, giving back
+ *   pgp_keep.c   the keeper's side: time, connections, phases
+ *   pgp_share.c  the pool among those of the other children
+ *
+ * The model, the invariants and the lock rules stand in pgp_pool.h; a function that
+ * ends in _locked is called with the pool's lock held.
+ */
+#ifndef PGP_POOL_PRIVATE_H
+#define PGP_POOL_PRIVATE_H
+
+#include <apr_thread_cond.h>
+#include <apr_thread_mutex.h>
+
+#include "pgp_board.h"
+#include "pgp_policy.h"
+#include "pgp_pool.h"
+
+typedef enum { RUNNING, DRAINING, STOPPED } pool_phase;
+
+/* A borrower that waits: on its stack, in the queue from wait_locked() until
+ * waiter_end_locked(). */
+typedef struct waiter {
+    APR_RING_ENTRY(waiter) entry;
+    apr_time_t until;
+    apr_thread_cond_t *cond;
+    int ended;
+    pgp_outcome outcome;
+    pgp_conn *conn; /* if PGP_GRANTED */
+} waiter;
+
+/* Attempts to connect have been failing, and why. */
+typedef struct {
+    int failures;     /* in a row; 0: all is well */
+    apr_time_t since; /* of the first of them */
+    apr_time_t retry_at;
+    pgp_failure kind; /* of the last */
+    pgp_error error;  /* of the last */
+} outage;
+
+/* How this pool stands among the other children's, as the keeper last saw it. */
+typedef struct {
+    int tight;   /* all permits are taken */
+    int others;  /* how many the others lack */
+    int lacking; /* how many this child lacks */
+    int shed;    /* give up the next connection that comes back */
+    apr_time_t shed_at;
+} pool_share;
+
+struct pgp_pool {
+    /* immutable once the keeper runs */
+    pgp_board *board; /* NULL: alone */
+    int board_pool;
+    const char *name;
+    const pgp_settings *settings;
+    const pgp_env *env;
+    pgp_waker waker;
+    apr_thread_mutex_t *lock;
+
+    /* guarded by lock */
+    pgp_conn_list lists[PGP_STATES];
+    APR_RING_HEAD(waiter_ring, waiter) queue;
+    int waiting;
+    apr_time_t unmet_since;   /* since when the queue has not been empty */
+    apr_time_t suspect_since; /* what was idle before this may be dead as well */
+    apr_time_t tend_at;       /* when the keeper comes next, as it last said */
+    apr_uint64_t leases;
+    outage down;
+    int missed; /* somebody was refused who would not wait: grow for the next */
+    int slot;   /* this child's on the board; -1: none yet */
+    pool_share share;
+    pgp_stats stats; /* without its gauges */
+    int kept;        /* the keeper still looks after this pool */
+    pool_phase phase;
+};
+
+static inline void lock(pgp_pool *pool)
+{
+    apr_thread_mutex_lock(pool->lock);
+}
+
+static inline void unlock(pgp_pool *pool)
+{
+    apr_thread_mutex_unlock(pool->lock);
+}
+
+static inline apr_time_t now_of(const pgp_pool *pool)
+{
+    return pgp_now(pool->env);
+}
+
+static inline int count(const pgp_pool *pool, pgp_state state)
+{
+    return pool->lists[state].count;
+}
+
+/* Connections that serve somebody, or can. */
+static inline int live_locked(const pgp_pool *pool)
+{
+    return count(pool, PGP_IDLE) + count(pool, PGP_LENT) + count(pool, PGP_CLEANING);
+}
+
+/* --- pgp_pool.c ------------------------------------------------------------- */
+
+/* The oldest waiter, or NULL. */
+waiter *pgp_queue_first_locked(pgp_pool *pool);
+/* The only way out of the queue. */
+void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn);
+void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome);
+/* A fit connection goes to whoever has waited longest, else it is idle. */
+void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now);
+/* What somebody is told who got nothing. */
+pgp_outcome pgp_shortage_locked(const pgp_pool *pool);
+/* Waiting is no use: there is no connection, and there was none for longer than
+ * anybody may wait, or the server will not have us. */
+int pgp_hopeless_locked(const pgp_pool *pool, apr_time_t now);
+/* To CLOSING, for the keeper. */
+void pgp_doom_locked(pgp_conn *conn, pgp_reason reason);
+/* The same with the lock not held; without a keeper it is closed here and now. */
+void pgp_doom(pgp_conn *conn, pgp_reason reason);
+
+/* --- pgp_share.c ------------------------------------------------------------ */
+
+/* Permits for connections: 0 if there is none to be had. */
+int pgp_share_take_locked(pgp_pool *pool, apr_time_t now);
+void pgp_share_give_locked(pgp_pool *pool);
+/* Tell the others how many were not to be had. */
+void pgp_share_want_locked(pgp_pool *pool, int lacking);
+/* See what the others lack, and give up what they may have. */
+void pgp_share_look_locked(pgp_pool *pool, apr_time_t now);
+void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
+/* The figures of this moment. */
+void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats);
+
+/* --- pgp_keep.c ------------------------------------------------------------- */
+
+/* Close what is CLOSING, here and now. */
+void pgp_close_now(pgp_conn *conn);
+
+#endif

@@ -1,0 +1,112 @@
+/*
+ * A pool among the pools of the other children: PgPoolTotalMax, and its figures on the
+ * board (pgp_board.h).
+ *
+ * Each connection from CONNECTING to the end of CLOSING has a permit.  While a child
+ * lacks permits, the others give up what is idle, and he who has more than his fair
+ * part (by demand) gives up what comes back, one at a time.
+ */
+#include "pgp_pool_private.h"
+
+/* A child that has a single connection and should have less than one keeps it for so
+ * long. */
+#define TURN PGP_MS(100)
+
+static int is_posted(const pgp_pool *pool)
+{
+    return pool->board && pool->slot >= 0;
+}
+
+void pgp_pool_post(pgp_pool *pool, pgp_board *board, int board_pool)
+{
+    pool->board = board;
+    pool->board_pool = board_pool;
+}
+
+void pgp_keep_slot(pgp_pool *pool, int slot)
+{
+    lock(pool);
+    pool->slot = slot;
+    unlock(pool);
+}
+
+int pgp_share_take_locked(pgp_pool *pool, apr_time_t now)
+{
+    if (!pool->board)
+        return 1;
+    return pool->slot >= 0 && pgp_board_take(pool->board, pool->slot, pool->board_pool,
+                                             pool->settings->total_max, now);
+}
+
+/* After the keeper has left, the slot may be another child's. */
+void pgp_share_give_locked(pgp_pool *pool)
+{
+    if (is_posted(pool) && pool->kept)
+        pgp_board_give(pool->board, pool->slot, pool->board_pool);
+}
+
+void pgp_share_want_locked(pgp_pool *pool, int lacking)
+{
+    const int wanted = lacking < pool->waiting ? lacking : pool->waiting;
+
+    pool->share.lacking = lacking;
+    if (is_posted(pool))
+        pgp_board_want(pool->board, pool->slot, pool->board_pool, wanted,
+                       count(pool, PGP_LENT) + pool->waiting);
+}
+
+static int above_share(const pgp_pool *pool, const pgp_standing *standing, apr_time_t now)
+{
+    return standing->mine - standing->fair >= 1 ||
+           (standing->mine == 1 && standing->fair < 1 && now - pool->share.shed_at >= TURN);
+}
+
+void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
+{
+    pgp_standing standing;
+    int n;
+
+    pool->share.tight = pool->share.others = pool->share.shed = 0;
+    if (!is_posted(pool) || !pool->settings->total_max)
+        return;
+    pgp_board_standing(pool->board, pool->slot, pool->board_pool, pool->settings->total_max,
+                       now, &standing);
+    pool->share.tight = standing.used >= pool->settings->total_max;
+    if (!pool->share.tight || !standing.lacking)
+        return;
+    pool->share.others = standing.lacking;
+    for (n = standing.lacking; n > 0 && count(pool, PGP_IDLE) > 0; n--)
+        pgp_doom_locked(APR_RING_LAST(&pool->lists[PGP_IDLE].ring), PGP_REASON_SHARED);
+    pool->share.shed = n > 0 && above_share(pool, &standing, now);
+}
+
+void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
+{
+    if (is_posted(pool)) /* the keeper's own slot: only it writes it */
+        pgp_board_publish(pool->board, pool->slot, pool->board_pool, stats);
+}
+
+/* --- figures ---------------------------------------------------------------- */
+
+static void holders_take_locked(pgp_pool *pool, pgp_stats *stats)
+{
+    pgp_stats mine = {.waiting = 0};
+    pgp_conn *conn;
+
+    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry) {
+        mine.holders[0] = conn->holder;
+        pgp_stats_add(stats, &mine);
+    }
+}
+
+void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
+{
+    int i;
+
+    *stats = pool->stats;
+    for (i = 0; i < PGP_STATES; i++)
+        stats->state[i] = count(pool, i);
+    stats->waiting = pool->waiting;
+    stats->down = pool->down.failures;
+    holders_take_locked(pool, stats);
+}

@@ -1,0 +1,70 @@
+#include "pgp_stats.h"
+
+static int bucket_of(apr_interval_time_t time)
+{
+    int bucket = time > 0 ? 64 - __builtin_clzll((unsigned long long)time) : 0;
+
+    return bucket < PGP_BUCKETS ? bucket : PGP_BUCKETS - 1;
+}
+
+void pgp_stats_time(pgp_stats *stats, int first, apr_interval_time_t time)
+{
+    stats->n[first + bucket_of(time)]++;
+}
+
+apr_interval_time_t pgp_stats_bound(int bucket)
+{
+    return APR_INT64_C(1) << bucket;
+}
+
+apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS], double share)
+{
+    apr_uint64_t all = 0, below = 0;
+    int b;
+
+    for (b = 0; b < PGP_BUCKETS; b++)
+        all += histogram[b];
+    for (b = 0; b < PGP_BUCKETS; b++) {
+        below += histogram[b];
+        if (all && below >= share * all)
+            return pgp_stats_bound(b);
+    }
+    return 0;
+}
+
+static void holder_add(pgp_stats *sum, const pgp_holder *more)
+{
+    int i, k;
+
+    for (i = 0; i < PGP_HOLDERS; i++)
+        if (!sum->holders[i].since || more->since < sum->holders[i].since)
+            break;
+    if (i == PGP_HOLDERS)
+        return;
+    for (k = PGP_HOLDERS - 1; k > i; k--)
+        sum->holders[k] = sum->holders[k - 1];
+    sum->holders[i] = *more;
+}
+
+void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
+{
+    int i;
+
+    for (i = 0; i < PGP_COUNTERS; i++)
+        sum->n[i] += more->n[i];
+    for (i = 0; i < PGP_STATES; i++)
+        sum->state[i] += more->state[i];
+    sum->waiting += more->waiting;
+    if (more->longest_wait > sum->longest_wait)
+        sum->longest_wait = more->longest_wait;
+    if (more->longest_hold > sum->longest_hold)
+        sum->longest_hold = more->longest_hold;
+    if (more->down > sum->down)
+        sum->down = more->down;
+    if (more->error_at > sum->error_at) {
+        sum->error_at = more->error_at;
+        sum->error = more->error;
+    }
+    for (i = 0; i < PGP_HOLDERS && more->holders[i].since; i++)
+        holder_add(sum, &more->holders[i]);
+}

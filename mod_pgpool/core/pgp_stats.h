@@ -1,0 +1,68 @@
+/*
+ * A pool's figures: counters that only grow, gauges, and what is worth telling.
+ *
+ * Model.  All counters of a pool are one array of 64-bit numbers, so that figures of
+ * several children are added by one loop, and printers name what they want by index.
+ * Times are counted in buckets: bucket b holds those of less than 2^b microseconds
+ * (and not less than half of that), the last one everything longer.
+ *
+ * Ownership.  A pgp_stats is plain data.  A pool keeps its own under its lock; copies
+ * go to the board (pgp_board.h).
+ */
+#ifndef PGP_STATS_H
+#define PGP_STATS_H
+
+#include "pgp_conn.h"
+
+#define PGP_BUCKETS 28 /* the last: 67 s and more */
+#define PGP_HOLDERS 5
+
+enum {
+    PGP_N_LENT,        /* connections taken for a borrower */
+    PGP_N_UNFIT,       /* of these, found unfit and not given out */
+    PGP_N_WAITS,       /* of the asks granted, those that waited */
+    PGP_N_EXHAUSTED,                         /* refused */
+    PGP_N_UNAVAILABLE,                       /* refused */
+    PGP_N_CONNECTS,                          /* succeeded */
+    PGP_N_WAIT_US,                           /* sum of the waits of those granted */
+    PGP_N_HOLD_US,                           /* sum of the times held */
+    PGP_N_CLOSES,                            /* by pgp_reason */
+    PGP_N_WAIT = PGP_N_CLOSES + PGP_REASONS, /* histogram */
+    PGP_N_HOLD = PGP_N_WAIT + PGP_BUCKETS,   /* histogram */
+    PGP_COUNTERS = PGP_N_HOLD + PGP_BUCKETS
+};
+
+typedef struct {
+    apr_uint64_t n[PGP_COUNTERS];
+    apr_interval_time_t longest_wait, longest_hold;
+
+    /* gauges */
+    int state[PGP_STATES];
+    int waiting;
+    int down;                        /* attempts to connect failed, in a row */
+    apr_time_t error_at;             /* of the last failed one; 0: none yet */
+    pgp_error error;                 /* of the last failed one */
+    pgp_holder holders[PGP_HOLDERS]; /* longest first; since 0: no more */
+} pgp_stats;
+
+/* Asks granted: lent and fit. */
+static inline apr_uint64_t pgp_stats_acquires(const pgp_stats *stats)
+{
+    return stats->n[PGP_N_LENT] - stats->n[PGP_N_UNFIT];
+}
+
+/* Count a time in the histogram that starts at `first`. */
+void pgp_stats_time(pgp_stats *stats, int first, apr_interval_time_t time);
+
+/* The upper bound of a bucket, in microseconds. */
+apr_interval_time_t pgp_stats_bound(int bucket);
+
+/* The time below which a share (0 to 1) of a histogram's entries lies, as the bound of
+ * their bucket; 0 if there are none. */
+apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS], double share);
+
+/* Add the figures of another child or pool; of the errors the later one stays, of the
+ * holders the longest. */
+void pgp_stats_add(pgp_stats *sum, const pgp_stats *more);
+
+#endif
