@@ -35,7 +35,8 @@ static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
         newer = APR_RING_PREV(conn, entry);
         reason = pool->phase == RUNNING ? pgp_policy_retire(conn, pool->settings, spare, now)
                                         : PGP_REASON_STOP;
-        if (reason == PGP_REASON_NONE)
+        if (reason == PGP_REASON_NONE ||
+            (reason == PGP_REASON_LIFETIME && pool->down.failures)) /* there is no other */
             continue;
         pgp_doom_locked(conn, reason);
         spare--;
@@ -66,7 +67,9 @@ static void reserve_locked(pgp_pool *pool, apr_time_t now)
         pgp_conn_move(pool->lists, conn, PGP_CONNECTING);
     }
     pgp_share_want_locked(pool, start);
-    pool->missed = 0;
+    /* What is being closed makes room for it in a later turn. */
+    if (demand.free > 0 || count(pool, PGP_CLOSING) == 0)
+        pool->missed = 0;
 }
 
 /* When something is due that nobody will call for. */
@@ -153,12 +156,14 @@ static int list_state_locked(pgp_pool *pool, pgp_state state, pgp_conn **conns)
 
 int pgp_keep_list(pgp_pool *pool, pgp_conn **conns)
 {
-    int n;
+    int n = 0;
 
     lock(pool);
-    n = list_state_locked(pool, PGP_CLOSING, conns);
-    n += list_state_locked(pool, PGP_CLEANING, conns + n);
-    n += list_state_locked(pool, PGP_CONNECTING, conns + n);
+    if (pool->kept) { /* else what is CLOSING is in its borrower's hands */
+        n = list_state_locked(pool, PGP_CLOSING, conns);
+        n += list_state_locked(pool, PGP_CLEANING, conns + n);
+        n += list_state_locked(pool, PGP_CONNECTING, conns + n);
+    }
     unlock(pool);
     return n;
 }

@@ -7,8 +7,8 @@
 
 int pgp_policy_growth(const pgp_demand *d)
 {
-    const int probes = d->down && d->live == 0;
-    const int wanted = MOST(MOST(d->min - d->live, d->waiting), probes);
+    /* Down, one is wanted in any case: to see when it is over. */
+    const int wanted = MOST(MOST(d->min - d->live, d->waiting), d->down);
     const int at_once = d->down ? 1 : 1 + (int)LEAST(d->unmet / PGP_GROWTH_STEP, 10000);
     const int start = LEAST(wanted, at_once) - d->connecting;
 

@@ -16,6 +16,7 @@ typedef struct {
     pgp_conn *conn;
     int ping;  /* conn needs a round trip first */
     int again; /* one that was taken was unfit: this ask has been let in already */
+    int call;  /* the keeper is to be told of missed demand */
 } ask;
 
 /* --- making it -------------------------------------------------------------- */
@@ -216,6 +217,7 @@ static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
     }
     if (settings->acquire_timeout == 0 || now >= a->until ||
         (settings->max_waiters && !a->again && pool->waiting >= settings->max_waiters)) {
+        a->call = !pool->missed;
         pool->missed = 1;
         *outcome = refuse_locked(a, pgp_shortage_locked(pool));
         return 1;
@@ -278,16 +280,16 @@ static pgp_outcome take(ask *a, apr_time_t now)
 {
     pgp_pool *pool = a->pool;
     pgp_outcome outcome;
-    int settled, missed;
+    int settled;
 
     lock(pool);
-    missed = pool->missed;
     settled = take_locked(a, now, &outcome);
-    missed = pool->missed && !missed;
     unlock(pool);
-    if (missed)
+    if (!settled)
+        outcome = take_waiting(a);
+    if (a->call)
         pool->waker.wake(pool->waker.baton);
-    return settled ? outcome : take_waiting(a);
+    return outcome;
 }
 
 static apr_time_t check_deadline(const pgp_pool *pool)

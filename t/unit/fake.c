@@ -1,9 +1,10 @@
 #include "fake.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 #include <apr_strings.h>
 
 #include "pgp_driver.h"
@@ -111,11 +112,12 @@ static int env_log_wanted(void *baton, pgp_log_level level)
 static void env_log_write(void *baton, pgp_log_level level, const char *line)
 {
     fake *world = baton;
-    struct fake_log *entry = malloc(sizeof(*entry));
+    struct fake_log *entry;
 
     watch(world);
-    apr_cpystrn(entry->line, line, sizeof entry->line);
     pthread_mutex_lock(&world->lock);
+    entry = apr_palloc(world->p, sizeof(*entry));
+    apr_cpystrn(entry->line, line, sizeof entry->line);
     entry->before = world->log;
     world->log = entry;
     pthread_mutex_unlock(&world->lock);
@@ -148,6 +150,23 @@ static void begin(pgp_link *link, fake_phase phase, const fake_plan *plan)
     link->begun = pgp_now(&link->world->env);
 }
 
+static pgp_link *link_made(fake *world)
+{
+    pgp_link *link;
+
+    pthread_mutex_lock(&world->lock);
+    link = apr_pcalloc(world->p, sizeof(*link));
+    link->world = world;
+    link->probe = PGP_PROBE_QUIET;
+    link->settle = PGP_RETURN_CLEAN;
+    link->process = -1;
+    link->number = atomic_fetch_add(&world->opened, 1) + 1;
+    link->before = world->last;
+    world->last = link;
+    pthread_mutex_unlock(&world->lock);
+    return link;
+}
+
 static pgp_link *drv_connect(const pgp_env *env, const char *pool, const pgp_settings *settings,
                              int failures, void *owner, pgp_error *error)
 {
@@ -162,17 +181,9 @@ static pgp_link *drv_connect(const pgp_env *env, const char *pool, const pgp_set
         error_set(error, &world->plan, "start");
         return NULL;
     }
-    link = calloc(1, sizeof(*link));
-    link->world = world;
+    link = link_made(world);
     link->failures = failures;
-    link->probe = PGP_PROBE_QUIET;
-    link->settle = PGP_RETURN_CLEAN;
     begin(link, FAKE_CONNECTING, &world->plan);
-    pthread_mutex_lock(&world->lock);
-    link->number = atomic_fetch_add(&world->opened, 1) + 1;
-    link->before = world->last;
-    world->last = link;
-    pthread_mutex_unlock(&world->lock);
     return link;
 }
 
@@ -298,17 +309,30 @@ static void drv_clean(pgp_link *link)
     leave(link);
 }
 
+static int linger(pgp_link *link)
+{
+    int ends[2];
+
+    if (!link->world->lingers)
+        return -1;
+    REQUIRE(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "no socket pair");
+    link->process = ends[1];
+    return ends[0];
+}
+
 static int drv_close(pgp_link *link)
 {
     fake *world = link->world;
+    int fd;
 
     enter(link, "close");
     if (world->on_close)
         world->on_close(world, link);
     link->closed = 1;
+    fd = linger(link);
     leave(link);
     atomic_fetch_add(&world->closed, 1);
-    return -1;
+    return fd;
 }
 
 static int drv_backend(const pgp_link *link)
@@ -344,6 +368,7 @@ fake *fake_make(apr_pool_t *p)
 {
     fake *world = apr_pcalloc(p, sizeof(*world));
 
+    world->p = p;
     world->env = (pgp_env){.baton = world,
                            .now = env_now,
                            .random = env_random,
@@ -383,6 +408,11 @@ pgp_link *fake_link(fake *world, int number)
 pgp_link *fake_link_of(const pgp_conn *conn)
 {
     return pgp_conn_handle(conn);
+}
+
+void fake_process_ends(pgp_link *link)
+{
+    close(link->process);
 }
 
 int fake_open(fake *world)

@@ -63,6 +63,7 @@ struct pgp_link {
 
     /* the fake's own */
     fake *world;
+    int process;      /* the server's end of what close() left, or -1 */
     pgp_link *before; /* the one opened before */
     int number;       /* from 1 */
     int failures;     /* as connect() was told */
@@ -83,6 +84,7 @@ struct fake {
     fake_plan plan;                  /* how the next ones connect */
     void (*on_connect)(fake *world); /* may change the plan */
     void (*on_close)(fake *world, pgp_link *link);
+    int lingers; /* the server's process outlives its connection, until fake_process_ends() */
     void *baton; /* the test's own */
     pgp_log_level log_level;
 
@@ -92,10 +94,13 @@ struct fake {
     /* the fake's own */
     _Atomic apr_time_t now;
     int real_time;
-    int ready_fd; /* one that poll() always finds ready */
+    int ready_fd;         /* one that poll() always finds ready */
+    pthread_mutex_t lock; /* guards what follows */
+    apr_pool_t *p;
     struct fake_log *log;
     pgp_link *last;
-    pthread_mutex_t lock; /* guards log and last */
+
+    /* immutable once there are threads */
     pgp_pool *watched[FAKE_POOLS];
 };
 
@@ -116,6 +121,8 @@ apr_time_t fake_due(fake *world);
 
 /* The number-th link that was opened, from 1. */
 pgp_link *fake_link(fake *world, int number);
+
+void fake_process_ends(pgp_link *link);
 
 /* How many lines of the log hold the text. */
 int fake_logged(fake *world, const char *text);

@@ -44,6 +44,9 @@ static const struct {
      {.connecting = 1, .free = 9, .waiting = 9, .unmet = PGP_SEC(2), .down = 1},
      0},
     {"down: a probe though nobody waits", {.free = 4, .down = 1}, 1},
+    {"down: a probe though all of Min is there",
+     {.min = 2, .live = 2, .free = 4, .down = 1},
+     1},
     {"down: the probe is on its way", {.connecting = 1, .free = 4, .down = 1}, 0},
 };
 

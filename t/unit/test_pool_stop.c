@@ -1,0 +1,285 @@
+/* The end of a pool: draining, stopping, and those who come late. */
+#include "stage.h"
+
+/* --- draining --------------------------------------------------------------- */
+
+START_TEST(drained_pool_keeps_nothing_idle)
+{
+    stage *s = stage_set("PgPoolMin 2", "PgPoolMax 4", NULL);
+    pgp_conn *conn;
+
+    warm(s, 4);
+    conn = acquire(s);
+    order(s, PGP_ORDER_DRAIN);
+    ck_assert_int_eq(idle(s), 0);
+    ck_assert_int_eq(fake_open(s->world), 1);
+    release(conn);
+    work(s);
+    ck_assert_int_eq(fake_open(s->world), 0);
+    ck_assert_int_eq(fake_logged(s->world, "closed (stop)"), 4);
+    keep(s, PGP_SEC(60));
+    ck_assert_int_eq(s->world->opened, 4); /* Min does not count any more */
+}
+END_TEST
+
+START_TEST(drained_pool_serves_on)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    borrower *a, *b;
+    pgp_conn *conn;
+
+    order(s, PGP_ORDER_DRAIN);
+    a = queue_up(s);
+    work(s);
+    conn = granted(a);
+    b = queue_up(s);
+    release(conn);
+    conn = granted(b); /* the same, handed over */
+    ck_assert_int_eq(number(conn), 1);
+    release(conn);
+    work(s);
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
+START_TEST(drained_pool_closes_what_nobody_wants)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
+    pgp_conn *conn;
+    borrower *b;
+
+    warm(s, 1);
+    s->world->plan.takes = PGP_SEC(1);
+    conn = acquire(s);
+    b = queue_up(s);
+    work(s);
+    order(s, PGP_ORDER_DRAIN);
+    release(conn);
+    conn = granted(b);
+    fake_link_of(conn)->settle = PGP_RETURN_DIRTY;
+    release(conn);
+    keep(s, PGP_SEC(2));
+    ck_assert_int_eq(s->world->opened, 2);
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
+/* --- stopping --------------------------------------------------------------- */
+
+START_TEST(stop_answers_all_who_wait)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    borrower *a, *b;
+    pgp_conn *conn;
+    pgp_ticket ticket;
+
+    warm(s, 1);
+    conn = acquire(s);
+    a = queue_up(s);
+    b = queue_up(s);
+    order(s, PGP_ORDER_STOP);
+    answered(a, PGP_STOPPING);
+    answered(b, PGP_STOPPING);
+    ck_assert_str_eq(a->ticket.error.message, "this child is stopping");
+    ck_assert_int_eq(refused(s, &ticket), PGP_STOPPING);
+    ck_assert_str_eq(ticket.error.message, "this child is stopping");
+    release(conn);
+}
+END_TEST
+
+/* Though the cause of an outage would be at hand. */
+START_TEST(stop_says_that_it_stops)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    borrower *b;
+
+    s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "53300"};
+    work(s);
+    b = queue_up(s);
+    order(s, PGP_ORDER_STOP);
+    answered(b, PGP_STOPPING);
+    ck_assert_str_eq(b->ticket.error.message, "this child is stopping");
+    ck_assert_str_eq(b->ticket.error.sqlstate, "");
+}
+END_TEST
+
+START_TEST(stop_closes_all_that_is_not_lent)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", NULL);
+    pgp_conn *dirty, *lent_one;
+    borrower *b;
+
+    warm(s, 3);
+    dirty = acquire(s);
+    lent_one = acquire(s);
+    fake_link_of(dirty)->settle = PGP_RETURN_DIRTY;
+    fake_link_of(dirty)->cleaning.end = FAKE_HANGS;
+    release(dirty);
+    release(acquire(s));
+    s->world->plan.end = FAKE_HANGS;
+    acquire(s);
+    b = queue_up(s);
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_CONNECTING), 1);
+    ck_assert_int_eq(slots(s, PGP_CLEANING), 1);
+    ck_assert_int_eq(lent(s), 2);
+    order(s, PGP_ORDER_STOP);
+    answered(b, PGP_STOPPING);
+    ck_assert_int_eq(fake_open(s->world), 2);
+    ck_assert_int_eq(slots(s, PGP_FREE), 2);
+    release(lent_one);
+    work(s);
+    ck_assert_int_eq(fake_open(s->world), 1);
+}
+END_TEST
+
+START_TEST(keeper_cannot_leave_before_all_is_closed)
+{
+    stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", NULL);
+    pgp_conn *conn;
+
+    work(s);
+    conn = acquire(s);
+    ck_assert(!pgp_keep_leave(s->pool)); /* it is not even stopped */
+    pgp_keep_stop(s->pool);
+    ck_assert(!pgp_keep_leave(s->pool)); /* one is CLOSING */
+    work(s);
+    order(s, PGP_ORDER_STOP);
+    fake_link_of(conn)->settle = PGP_RETURN_DIRTY;
+    release(conn);
+    ck_assert(!pgp_keep_leave(s->pool)); /* one is CLEANING */
+    work(s);
+    ck_assert(pgp_keep_leave(s->pool));
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
+/* One that was released between the order and the keeper's look at it. */
+START_TEST(cleaned_too_late)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_conn *conn, *in_hand[1];
+
+    work(s);
+    conn = acquire(s);
+    fake_link_of(conn)->settle = PGP_RETURN_DIRTY;
+    pgp_keep_stop(s->pool);
+    release(conn);
+    ck_assert_int_eq(pgp_keep_list(s->pool, in_hand), 1);
+    ck_assert_int_eq(pgp_keep_step(in_hand[0]), 1);
+    ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
+    ck_assert_int_eq(idle(s), 0);
+}
+END_TEST
+
+/* --- late ------------------------------------------------------------------- */
+
+/* What comes back after the keeper has gone is closed by who brings it. */
+static void closed_by_its_borrower(pgp_return settle)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+
+    work(s);
+    conn = acquire(s);
+    fake_link_of(conn)->settle = settle;
+    stop(s);
+    ck_assert_int_eq(fake_open(s->world), 1);
+    release(conn);
+    ck_assert_int_eq(fake_open(s->world), 0);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+}
+
+START_TEST(late_return)
+{
+    closed_by_its_borrower(PGP_RETURN_CLEAN);
+    closed_by_its_borrower(PGP_RETURN_DIRTY);
+    closed_by_its_borrower(PGP_RETURN_BROKEN);
+    closed_by_its_borrower(PGP_RETURN_UNKNOWN);
+}
+END_TEST
+
+START_TEST(late_discard)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+
+    work(s);
+    conn = acquire(s);
+    stop(s);
+    pgp_pool_discard(&conn, PGP_REASON_HOOK);
+    ck_assert_int_eq(fake_open(s->world), 0);
+    ck_assert_int_eq(fake_logged(s->world, "closed (hook)"), 1);
+}
+END_TEST
+
+START_TEST(late_ask)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_ticket ticket;
+
+    work(s);
+    stop(s);
+    ck_assert_int_eq(refused(s, &ticket), PGP_STOPPING);
+}
+END_TEST
+
+/* The keeper may go on with its other pools while a late borrower closes. */
+static void keeper_looks(fake *world, pgp_link *link)
+{
+    pgp_conn *in_hand[1];
+
+    ck_assert_int_eq(pgp_keep_list(world->baton, in_hand), 0);
+}
+
+START_TEST(left_pool_is_none_of_the_keepers_business)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+
+    work(s);
+    conn = acquire(s);
+    stop(s);
+    s->world->baton = s->pool;
+    s->world->on_close = keeper_looks;
+    release(conn);
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
+START_TEST(no_phase_comes_twice)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_ticket ticket;
+
+    work(s);
+    stop(s);
+    pgp_keep_drain(s->pool);
+    ck_assert_int_eq(refused(s, &ticket), PGP_STOPPING);
+    work(s);
+    ck_assert_int_eq(s->world->opened, 1);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pool_stop");
+    TCase *t = tcase(suite, "drain");
+
+    tcase_add_test(t, drained_pool_keeps_nothing_idle);
+    tcase_add_test(t, drained_pool_serves_on);
+    tcase_add_test(t, drained_pool_closes_what_nobody_wants);
+    t = tcase(suite, "stop");
+    tcase_add_test(t, stop_answers_all_who_wait);
+    tcase_add_test(t, stop_says_that_it_stops);
+    tcase_add_test(t, stop_closes_all_that_is_not_lent);
+    tcase_add_test(t, keeper_cannot_leave_before_all_is_closed);
+    tcase_add_test(t, cleaned_too_late);
+    t = tcase(suite, "late");
+    tcase_add_test(t, late_return);
+    tcase_add_test(t, late_discard);
+    tcase_add_test(t, late_ask);
+    tcase_add_test(t, left_pool_is_none_of_the_keepers_business);
+    tcase_add_test(t, no_phase_comes_twice);
+    return suite_run(suite);
+}
