@@ -1,0 +1,340 @@
+/* The server cannot be reached, or will not have us: who waits, who is refused, and
+ * when it is tried again. */
+#include "stage.h"
+
+/* Connects fail like that from now on. */
+static void go_down(stage *s, const char *sqlstate)
+{
+    s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = sqlstate};
+}
+
+static void come_up(stage *s)
+{
+    s->world->plan = (fake_plan){.end = FAKE_DONE};
+}
+
+/* Down for longer than anybody may wait, with nobody there. */
+static stage *down_for_long(void)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
+
+    go_down(s, "");
+    keep(s, PGP_SEC(8));
+    return s;
+}
+
+/* --- short ones are waited out ---------------------------------------------- */
+
+START_TEST(short_outage_fails_nobody)
+{
+    stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", NULL);
+    borrower *b[3];
+    int i;
+
+    work(s);
+    go_down(s, "");
+    fake_link(s->world, 1)->probe = fake_link(s->world, 2)->probe = PGP_PROBE_DEAD;
+    for (i = 0; i < 3; i++)
+        b[i] = queue_up(s);
+    keep(s, PGP_MS(1500));
+    ck_assert_int_gt(s->world->failed, 2);
+    ck_assert_int_eq(waiting(s), 3);
+    come_up(s);
+    keep(s, PGP_MS(499));
+    release(granted(b[0]));
+    release(granted(b[1]));
+    release(granted(b[2]));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1008: pool main: the server answers again "), 1);
+}
+END_TEST
+
+START_TEST(wait_in_an_outage_ends_with_its_cause)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
+    borrower *b;
+
+    go_down(s, "53300");
+    b = queue_up(s);
+    keep(s, PGP_SEC(2));
+    answered(b, PGP_UNAVAILABLE);
+    ck_assert_int_eq(b->ticket.waited, PGP_SEC(2));
+    ck_assert_str_eq(b->ticket.error.sqlstate, "53300");
+    ck_assert_str_eq(b->ticket.error.message, "the fake connect failed");
+}
+END_TEST
+
+/* Who has one keeps it, and it may come back in time. */
+START_TEST(not_hopeless_while_one_is_lent)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
+    pgp_conn *conn;
+    borrower *b;
+
+    warm(s, 1);
+    conn = acquire(s);
+    go_down(s, "28P01");
+    b = queue_up(s);
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(waiting(s), 1);
+    release(conn);
+    conn = granted(b);
+    keep(s, PGP_SEC(9));
+    b = queue_up(s);
+    keep(s, PGP_SEC(2));
+    answered(b, PGP_EXHAUSTED);
+    ck_assert_str_eq(b->ticket.error.sqlstate, "28P01"); /* why there are no more */
+}
+END_TEST
+
+/* --- long ones are answered at once ----------------------------------------- */
+
+START_TEST(refused_at_once_once_it_is_hopeless)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolRetry 100ms 200ms", NULL);
+    pgp_ticket ticket;
+    borrower *b;
+
+    go_down(s, "53300");
+    keep(s, PGP_SEC(1));
+    b = queue_up(s);
+    keep(s, PGP_MS(1200)); /* in all longer than anybody may wait */
+    answered(b, PGP_UNAVAILABLE);
+    ck_assert_int_lt(b->ticket.waited, PGP_SEC(2));
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_int_eq(ticket.waited, 0);
+    ck_assert_str_eq(ticket.error.sqlstate, "53300");
+    ck_assert_str_eq(ticket.error.message, "the fake connect failed");
+}
+END_TEST
+
+START_TEST(first_success_lets_everybody_in)
+{
+    stage *s = down_for_long();
+    pgp_ticket ticket;
+    borrower *b;
+
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    come_up(s);
+    keep(s, PGP_SEC(5)); /* the greatest wait */
+    ck_assert_int_eq(idle(s), 1);
+    release(acquire(s));
+    ck_assert_int_eq(number(acquire(s)), s->world->opened);
+    b = queue_up(s); /* waits again, for what can be had */
+    work(s);
+    release(granted(b));
+}
+END_TEST
+
+START_TEST(recovery_is_told_once)
+{
+    stage *s = down_for_long();
+
+    come_up(s);
+    keep(s, PGP_SEC(60));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1008"), 1);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1002: pool main: cannot connect: the fake "
+                                           "connect failed; trying again in "),
+                     s->world->failed);
+}
+END_TEST
+
+/* An old failure must not make a new outage look like a long one. */
+START_TEST(each_outage_has_its_own_beginning)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", NULL);
+    pgp_conn *conn;
+    borrower *b;
+
+    warm(s, 1);
+    conn = acquire(s);
+    go_down(s, "53300");
+    b = queue_up(s);
+    work(s);
+    release(conn);
+    release(granted(b));
+    come_up(s);
+    keep(s, PGP_SEC(10)); /* nobody wants more, and yet it is looked after */
+    ck_assert_int_eq(fake_logged(s->world, "PGP1008"), 1);
+    while (idle(s) > 0) {
+        conn = acquire(s);
+        pgp_pool_discard(&conn, PGP_REASON_LOST);
+    }
+    go_down(s, "");
+    b = queue_up(s);
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(waiting(s), 1);
+    come_up(s);
+    keep(s, PGP_MS(999));
+    release(granted(b));
+}
+END_TEST
+
+/* --- refusals --------------------------------------------------------------- */
+
+static const char *const refusals[] = {"28P01", "28000", "3D000"};
+
+START_TEST(refusal_ends_all_waits)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", NULL);
+    borrower *a, *b;
+    pgp_ticket ticket;
+
+    go_down(s, refusals[_i]);
+    a = queue_up(s);
+    b = queue_up(s);
+    work(s);
+    answered(a, PGP_UNAVAILABLE);
+    answered(b, PGP_UNAVAILABLE);
+    ck_assert_str_eq(a->ticket.error.sqlstate, refusals[_i]);
+    ck_assert_int_eq(a->ticket.waited, 0);
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_str_eq(ticket.error.sqlstate, refusals[_i]);
+}
+END_TEST
+
+START_TEST(refusal_is_tried_again_slowly)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolRetry 100ms 7s", NULL);
+
+    go_down(s, "28P01");
+    work(s);
+    ck_assert_int_eq(s->world->failed, 1);
+    keep(s, PGP_SEC(7) - 1);
+    ck_assert_int_eq(s->world->failed, 1);
+    keep(s, 1);
+    ck_assert_int_eq(s->world->failed, 2);
+    come_up(s); /* the password has been put right */
+    keep(s, PGP_SEC(7));
+    release(acquire(s));
+}
+END_TEST
+
+START_TEST(starting_server_is_tried_again_soon)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
+
+    go_down(s, "57P03");
+    keep(s, PGP_MS(1050));
+    ck_assert_int_eq(s->world->failed, 11); /* now, and each 100 ms */
+}
+END_TEST
+
+/* --- attempts --------------------------------------------------------------- */
+
+/* With chance at one half: 50, 100, 200, ... and at most 2500 ms apart. */
+START_TEST(back_off_doubles)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
+    apr_interval_time_t wait = PGP_MS(50);
+    int n;
+
+    go_down(s, "");
+    work(s);
+    for (n = 1; n < 12; n++) {
+        ck_assert_int_eq(s->world->failed, n);
+        keep(s, wait - 1);
+        ck_assert_int_eq(s->world->failed, n);
+        keep(s, 1);
+        wait = wait * 2 < PGP_MS(2500) ? wait * 2 : PGP_MS(2500);
+    }
+}
+END_TEST
+
+START_TEST(one_probe_at_a_time)
+{
+    stage *s = stage_set("PgPoolMin 3", "PgPoolMax 4", NULL);
+    borrower *b[4];
+    int i;
+
+    s->world->plan = (fake_plan){.end = FAKE_FAILS, .takes = PGP_MS(400)};
+    for (i = 0; i < 4; i++)
+        b[i] = queue_up(s);
+    work(s);
+    keep(s, PGP_MS(30)); /* before the first has failed more may be on their way */
+    for (i = 0; i < 30; i++) {
+        keep(s, PGP_MS(50));
+        if (s->world->failed)
+            ck_assert_int_le(slots(s, PGP_CONNECTING), 3);
+    }
+    keep(s, PGP_SEC(2));
+    for (i = 0; i < 4; i++)
+        answered(b[i], PGP_UNAVAILABLE);
+    for (i = 0; i < 100; i++) {
+        keep(s, PGP_MS(50));
+        ck_assert_int_le(slots(s, PGP_CONNECTING), 1);
+    }
+}
+END_TEST
+
+START_TEST(driver_is_told_of_failures)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
+
+    go_down(s, "");
+    keep(s, PGP_MS(300));
+    ck_assert_int_eq(fake_link(s->world, 1)->failures, 0);
+    ck_assert_int_eq(fake_link(s->world, 2)->failures, 1);
+    ck_assert_int_eq(fake_link(s->world, 3)->failures, 2);
+}
+END_TEST
+
+START_TEST(start_that_fails_at_once)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
+
+    s->world->plan.at_once = 1;
+    keep(s, PGP_MS(300));
+    ck_assert_int_eq(s->world->failed, 3);
+    ck_assert_int_eq(s->world->opened, 0);
+    ck_assert_int_eq(slots(s, PGP_FREE), 4);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1002: pool main: cannot connect: the fake start "
+                                           "failed; trying again in "),
+                     3);
+    come_up(s);
+    keep(s, PGP_SEC(1));
+    release(acquire(s));
+}
+END_TEST
+
+START_TEST(connect_has_a_deadline)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
+
+    s->world->plan.end = FAKE_HANGS;
+    keep(s, PGP_SEC(3) - 1);
+    ck_assert_int_eq(s->world->closed, 0);
+    keep(s, 1);
+    ck_assert_int_eq(s->world->closed, 1);
+    ck_assert_int_eq(fake_logged(s->world, "cannot connect: no answer from the server within "
+                                           "PgPoolConnectTimeout (3000 ms); trying again in "),
+                     1);
+    ck_assert_int_eq(
+        fake_logged(s->world, "PGP1003: pool main, backend 1001: closed (connect)"), 1);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pool_outage");
+    TCase *t = tcase(suite, "short");
+
+    tcase_add_test(t, short_outage_fails_nobody);
+    tcase_add_test(t, wait_in_an_outage_ends_with_its_cause);
+    tcase_add_test(t, not_hopeless_while_one_is_lent);
+    t = tcase(suite, "long");
+    tcase_add_test(t, refused_at_once_once_it_is_hopeless);
+    tcase_add_test(t, first_success_lets_everybody_in);
+    tcase_add_test(t, recovery_is_told_once);
+    tcase_add_test(t, each_outage_has_its_own_beginning);
+    t = tcase(suite, "refusals");
+    tcase_add_loop_test(t, refusal_ends_all_waits, 0, LENGTH(refusals));
+    tcase_add_test(t, refusal_is_tried_again_slowly);
+    tcase_add_test(t, starting_server_is_tried_again_soon);
+    t = tcase(suite, "attempts");
+    tcase_add_test(t, back_off_doubles);
+    tcase_add_test(t, one_probe_at_a_time);
+    tcase_add_test(t, driver_is_told_of_failures);
+    tcase_add_test(t, start_that_fails_at_once);
+    tcase_add_test(t, connect_has_a_deadline);
+    return suite_run(suite);
+}
