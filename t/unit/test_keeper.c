@@ -1,0 +1,269 @@
+/* The keeper: its orders, its end, its wake-ups, and several pools at once. */
+#include <signal.h>
+#include <errno.h>
+
+#include "stage.h"
+
+/* A stage in real time with a keeper that has a thread. */
+static stage *real_stage(void)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolMaxLifetime 0", NULL);
+
+    s->world->real_time = 1;
+    ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
+    return s;
+}
+
+static apr_status_t join(stage *s)
+{
+    return pgp_keeper_join(s->keeper->keeper, PGP_SEC(30));
+}
+
+/* --- orders ----------------------------------------------------------------- */
+
+START_TEST(orders_only_go_forward)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 2", NULL);
+    pgp_ticket ticket;
+
+    order(s, PGP_ORDER_RUN);
+    ck_assert_int_eq(idle(s), 1);
+    order(s, PGP_ORDER_DRAIN);
+    order(s, PGP_ORDER_RUN);
+    ck_assert_int_eq(idle(s), 0);
+    order(s, PGP_ORDER_STOP);
+    order(s, PGP_ORDER_DRAIN);
+    ck_assert_int_eq(refused(s, &ticket), PGP_STOPPING);
+}
+END_TEST
+
+static void *order_all(void *data)
+{
+    pgp_keeper *keeper = data;
+
+    pgp_keeper_order(keeper, PGP_ORDER_DRAIN);
+    pgp_keeper_order(keeper, PGP_ORDER_STOP);
+    pgp_keeper_order(keeper, PGP_ORDER_DRAIN);
+    return NULL;
+}
+
+START_TEST(orders_from_everywhere)
+{
+    stage *s = real_stage();
+    pthread_t threads[8];
+    int i;
+
+    for (i = 0; i < 8; i++)
+        pthread_create(&threads[i], NULL, order_all, s->keeper->keeper);
+    for (i = 0; i < 8; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+}
+END_TEST
+
+/* --- the thread ------------------------------------------------------------- */
+
+START_TEST(thread_serves_and_ends)
+{
+    stage *s = real_stage();
+    borrower *a = ask(s), *b = ask(s);
+
+    release(granted(a));
+    release(granted(b));
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
+START_TEST(thread_ends_a_wait)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 50ms", NULL);
+    pgp_conn *conn;
+
+    s->world->real_time = 1;
+    ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
+    conn = granted(ask(s));
+    answered(ask(s), PGP_EXHAUSTED);
+    release(conn);
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+}
+END_TEST
+
+static atomic_int blocked;
+
+static void look_at_mask(fake *world)
+{
+    sigset_t mask;
+
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    atomic_store(&blocked, sigismember(&mask, SIGTERM) && sigismember(&mask, SIGCHLD));
+}
+
+/* A signal to the process is for its own threads, and they still take it. */
+START_TEST(thread_takes_no_signal)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+    sigset_t mask;
+
+    s->world->real_time = 1;
+    s->world->on_connect = look_at_mask;
+    ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    ck_assert(!sigismember(&mask, SIGTERM));
+    WAIT_UNTIL(idle(s) == 1);
+    ck_assert(atomic_load(&blocked));
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+}
+END_TEST
+
+/* --- the join --------------------------------------------------------------- */
+
+static atomic_int stuck;
+
+static void get_stuck(fake *world)
+{
+    while (atomic_load(&stuck))
+        apr_sleep(1000);
+}
+
+START_TEST(join_has_patience_only_for_so_long)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
+
+    s->world->real_time = 1;
+    s->world->on_connect = get_stuck;
+    atomic_store(&stuck, 1);
+    ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
+    WAIT_UNTIL(slots(s, PGP_CONNECTING) == 1);
+    ck_assert_int_eq(pgp_keeper_join(s->keeper->keeper, PGP_MS(20)), APR_TIMEUP);
+    atomic_store(&stuck, 0);
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
+/* Lent ones do not hold the keeper up; their borrowers close them. */
+START_TEST(join_while_one_is_lent)
+{
+    stage *s = real_stage();
+    pgp_conn *conn = granted(ask(s));
+
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+    ck_assert_int_eq(fake_open(s->world), 1);
+    release(conn);
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
+START_TEST(wake_after_the_end_is_harmless)
+{
+    stage *s = real_stage();
+
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+    pgp_keeper_wake(s->keeper->keeper);
+    pgp_keeper_order(s->keeper->keeper, PGP_ORDER_DRAIN);
+}
+END_TEST
+
+/* --- waking ----------------------------------------------------------------- */
+
+static pgp_keeper *signalled;
+static atomic_int errno_after;
+
+static void order_in_handler(int signal)
+{
+    errno = signal;
+    pgp_keeper_order(signalled, PGP_ORDER_STOP);
+    atomic_store(&errno_after, errno);
+}
+
+START_TEST(order_in_a_signal_handler)
+{
+    stage *s = real_stage();
+    struct sigaction action = {.sa_handler = order_in_handler};
+
+    signalled = s->keeper->keeper;
+    sigaction(SIGUSR1, &action, NULL);
+    release(granted(ask(s)));
+    ck_assert_int_eq(idle(s), 1);
+    raise(SIGUSR1);
+    ck_assert_int_eq(atomic_load(&errno_after), SIGUSR1);
+    WAIT_UNTIL(slots(s, PGP_FREE) == 2);
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+}
+END_TEST
+
+/* More wake-ups than any counter of them can hold do not block who wakes. */
+START_TEST(wakes_never_block)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    int i;
+
+    for (i = 0; i < 100000; i++)
+        pgp_keeper_wake(s->keeper->keeper);
+}
+END_TEST
+
+/* --- several pools ---------------------------------------------------------- */
+
+START_TEST(one_slow_pool_does_not_delay_another)
+{
+    stage *slow = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL), *other;
+    borrower *b;
+
+    slow->world->plan.end = FAKE_HANGS;
+    work(slow);
+    slow->world->plan.end = FAKE_DONE;
+    other = stage_beside(slow, "PgPoolMin 0", "PgPoolMax 1", NULL);
+    ck_assert_int_eq(slots(slow, PGP_CONNECTING), 1);
+    b = queue_up(other);
+    work(other);
+    release(granted(b));
+    ck_assert_int_eq(slots(slow, PGP_CONNECTING), 1);
+    keep(slow, PGP_SEC(3));
+    ck_assert_int_eq(slow->world->closed, 1); /* in its own time */
+}
+END_TEST
+
+START_TEST(keeper_comes_for_the_nearest_of_all)
+{
+    stage *first = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    stage *second = stage_beside(first, "PgPoolMin 0", "PgPoolMax 1",
+                                 "PgPoolAcquireTimeout 300ms", NULL);
+    borrower *a, *b;
+
+    first->world->plan.end = FAKE_HANGS;
+    a = queue_up(first);
+    b = queue_up(second);
+    keep(first, PGP_MS(300));
+    answered(b, PGP_UNAVAILABLE);
+    ck_assert_int_eq(b->ticket.waited, PGP_MS(300));
+    keep(first, PGP_MS(1700));
+    answered(a, PGP_UNAVAILABLE);
+    ck_assert_int_eq(a->ticket.waited, PGP_SEC(2));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("keeper");
+    TCase *t = tcase(suite, "orders");
+
+    tcase_add_test(t, orders_only_go_forward);
+    tcase_add_test(t, orders_from_everywhere);
+    t = tcase(suite, "thread");
+    tcase_add_test(t, thread_serves_and_ends);
+    tcase_add_test(t, thread_ends_a_wait);
+    tcase_add_test(t, thread_takes_no_signal);
+    t = tcase(suite, "join");
+    tcase_add_test(t, join_has_patience_only_for_so_long);
+    tcase_add_test(t, join_while_one_is_lent);
+    tcase_add_test(t, wake_after_the_end_is_harmless);
+    t = tcase(suite, "waking");
+    tcase_add_test(t, order_in_a_signal_handler);
+    tcase_add_test(t, wakes_never_block);
+    t = tcase(suite, "pools");
+    tcase_add_test(t, one_slow_pool_does_not_delay_another);
+    tcase_add_test(t, keeper_comes_for_the_nearest_of_all);
+    return suite_run(suite);
+}
