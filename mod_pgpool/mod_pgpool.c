@@ -219,12 +219,13 @@ static apr_status_t pools_make(server_rec *s)
     return rv;
 }
 
-static int child_threads(void)
+/* At least 1: prefork has no threads, as it counts them. */
+static int mpm_number(int query)
 {
-    int threads = 0;
+    int number = 0;
 
-    ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
-    return threads > 0 ? threads : 1;
+    ap_mpm_query(query, &number);
+    return number > 0 ? number : 1;
 }
 
 static apr_status_t child_make(server_rec *s)
@@ -242,9 +243,10 @@ static apr_status_t child_make(server_rec *s)
                            .random = env_random,
                            .log_wanted = env_log_wanted,
                            .log_write = env_log_write,
-                           .driver = &pgp_libpq_driver};
+                           .driver = &pgp_libpq_driver,
+                           .children = mpm_number(AP_MPMQ_MAX_DAEMONS)};
     child->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
-    child->threads = child_threads();
+    child->threads = mpm_number(AP_MPMQ_MAX_THREADS);
     rv = pgp_keeper_create(&child->keeper, p, &child->env);
     if (rv != APR_SUCCESS)
         return rv;

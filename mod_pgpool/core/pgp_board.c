@@ -25,6 +25,7 @@ typedef struct {
 typedef struct {
     _Alignas(CACHE_LINE) char name[PGP_BOARD_NAME];
     apr_uint64_t server; /* of its connection string */
+    _Atomic int told;    /* pgp_board_first() */
     _Atomic apr_uint64_t dead[PGP_COUNTERS];
 } board_pool;
 
@@ -214,6 +215,11 @@ int pgp_board_take(pgp_board *board, int s, int pool, int total, apr_time_t now)
 void pgp_board_give(pgp_board *board, int s, int pool)
 {
     atomic_fetch_sub(&cell_of(board, s, pool)->permits, 1);
+}
+
+int pgp_board_first(pgp_board *board, int pool)
+{
+    return atomic_exchange(&board->pools[pool].told, 1) == 0;
 }
 
 void pgp_board_want(pgp_board *board, int s, int pool, int lacking, int demand)

@@ -61,7 +61,11 @@ void pgp_board_publish(pgp_board *board, int slot, int pool, const pgp_stats *st
 int pgp_board_take(pgp_board *board, int slot, int pool, int total, apr_time_t now);
 void pgp_board_give(pgp_board *board, int slot, int pool);
 
-/* Say how many permits this child lacks, and how many connections it could use. */
+/* 1 for the first of all children who asks, 0 for all others. */
+int pgp_board_first(pgp_board *board, int pool);
+
+/* Say how many permits this child lacks, and how much it could use (in any unit that is
+ * the same for all). */
 void pgp_board_want(pgp_board *board, int slot, int pool, int lacking, int demand);
 
 /* How it stands between this child and the others. */

@@ -55,9 +55,9 @@ const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo)
         PQconninfoFree(options);
         return text;
     }
-    text = apr_pstrcat(p, "libpq says: ",
-                       complaint ? quoted_blanked(p, complaint) : "out of memory",
-                       " (quoted text is left out, it may be secret)", NULL);
+    text = apr_pstrcat(
+        p, "libpq says: ", complaint ? quoted_blanked(p, complaint) : "out of memory",
+        " (quoted text is left out, it may be secret)", NULL);
     PQfreemem(complaint);
     return text;
 }

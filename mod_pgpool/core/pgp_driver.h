@@ -66,10 +66,10 @@ typedef enum {
 
 typedef struct pgp_driver {
     /* Start to connect.  failures: how many attempts of this pool have failed in a
-     * row.  The driver keeps owner for whoever has only the handle.  NULL: failed at
-     * once, *error says why. */
+     * row; survey: ask the server for its capacity, too.  The driver keeps owner for whoever
+     * has only the handle.  NULL: failed at once, *error says why. */
     pgp_link *(*connect)(const pgp_env *env, const char *pool, const pgp_settings *settings,
-                         int failures, void *owner, pgp_error *error);
+                         int failures, int survey, void *owner, pgp_error *error);
     /* Go on with connecting or cleaning. */
     pgp_step (*step)(pgp_link *link, struct pollfd *await, pgp_error *error);
     /* Whether the link still stands, without touching what it has received:
@@ -91,6 +91,8 @@ typedef struct pgp_driver {
     /* End the connection; frees the link.  Returns a descriptor, the caller's to close,
      * that reaches its end of file when the server's process has ended; or -1. */
     int (*close)(pgp_link *link);
+    /* How many connections the server takes from users like ours; 0: not known. */
+    int (*capacity)(const pgp_link *link);
     /* The pid of the server's process. */
     int (*backend)(const pgp_link *link);
     /* What the borrower gets: a PGconn. */

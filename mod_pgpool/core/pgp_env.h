@@ -27,6 +27,7 @@ typedef struct pgp_env {
     /* One line, without its end. */
     void (*log_write)(void *baton, pgp_log_level level, const char *line);
     const struct pgp_driver *driver;
+    int children; /* processes like this one, at most */
 } pgp_env;
 
 /* The messages' stable numbers; each line starts with "PGP" and one of them.
@@ -47,7 +48,8 @@ typedef enum {
     PGP_MSG_CHILD_FAILED = 1014,
     PGP_MSG_IDENTITY = 1015,
     PGP_MSG_HELD = 1016,
-    PGP_MSG_BOARD = 1017
+    PGP_MSG_BOARD = 1017,
+    PGP_MSG_CAPACITY = 1018
 } pgp_message;
 
 /* Write "PGP<id>: pool <pool>[, backend <pid>]: ..." if the level is wanted;

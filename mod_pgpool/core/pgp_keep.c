@@ -182,6 +182,25 @@ static void admit(pgp_conn *conn)
     unlock(pool);
 }
 
+/* Once for all children, if they may ask for more than the server has. */
+static void capacity_check(const pgp_conn *conn)
+{
+    const pgp_pool *pool = conn->pool;
+    const pgp_settings *settings = pool->settings;
+    const int capacity = pool->env->driver->capacity(conn->link);
+    int most = pool->env->children * settings->max;
+
+    if (settings->total_max && settings->total_max < most)
+        most = settings->total_max;
+    if (capacity <= 0 || most <= capacity || !pgp_share_first(pool))
+        return;
+    pgp_log(
+        pool->env, PGP_LOG_WARNING, PGP_MSG_CAPACITY, pool->name, 0,
+        "may ask for %d connections (%d children x PgPoolMax %d, PgPoolTotalMax %d), but the "
+        "server takes only %d (max_connections less the reserved ones)",
+        most, pool->env->children, settings->max, settings->total_max, capacity);
+}
+
 static void connected(pgp_conn *conn)
 {
     pgp_pool *pool = conn->pool;
@@ -203,6 +222,7 @@ static void connected(pgp_conn *conn)
                 "the server answers again after %" APR_TIME_T_FMT " ms", outage_time / 1000);
     pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_conn_backend(conn),
             "connected");
+    capacity_check(conn);
     admit(conn);
 }
 
@@ -252,7 +272,8 @@ void pgp_keep_connect(pgp_conn *conn)
     conn->overdue = now_of(pool) + pool->settings->connect_timeout;
     /* Only the keeper writes pool->down, so it may read it without the lock. */
     conn->link = env->driver->connect(env, pool->name, pool->settings, pool->down.failures,
-                                      conn, &error);
+                                      !pool->surveyed, conn, &error);
+    pool->surveyed = 1;
     if (!conn->link)
         connect_failed(conn, &error);
 }

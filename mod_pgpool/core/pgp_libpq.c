@@ -73,8 +73,8 @@ static int connect_start(pgp_link *link, pgp_error *error)
 static int link_close(pgp_link *link);
 
 static pgp_link *link_connect(const pgp_env *env, const char *pool,
-                              const pgp_settings *settings, int failures, void *owner,
-                              pgp_error *error)
+                              const pgp_settings *settings, int failures, int survey,
+                              void *owner, pgp_error *error)
 {
     pgp_link *link = calloc(1, sizeof(*link));
     int failed;
@@ -86,6 +86,7 @@ static pgp_link *link_connect(const pgp_env *env, const char *pool,
     link->settings = settings;
     link->owner = owner;
     link->first_host = failures;
+    link->survey = survey;
     link->hosts = pgp_hosts_read(settings->conninfo);
     link->phase = LOOKING_UP;
     if (pgp_hosts_unknown(link->hosts))
@@ -167,6 +168,37 @@ static int undo_send(pgp_link *link, unsigned deeds)
 
 /* --- going on --------------------------------------------------------------- */
 
+static pgp_step made_ready(pgp_link *link, pgp_error *error)
+{
+    link->phase = READY;
+    pgp_link_forget_deeds(link);
+    role_note(link);
+    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE && rest(link))
+        return PGP_STEP_DONE;
+    pgp_error_text(error, "PgPoolInitSQL leaves a transaction open");
+    return PGP_STEP_FAILED;
+}
+
+/* A server that does not tell is as good as another. */
+static pgp_step step_surveying(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    const pgp_step step = pgp_link_answer(link, await, error);
+
+    return step == PGP_STEP_AGAIN ? step : made_ready(link, error);
+}
+
+static pgp_step survey(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    static const char sql[] =
+        "SELECT pg_catalog.current_setting('max_connections')::int"
+        " - pg_catalog.current_setting('superuser_reserved_connections')::int"
+        " - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::int";
+
+    link->phase = SURVEYING;
+    return pgp_link_ask(link, sql, error) ? step_surveying(link, await, error)
+                                          : PGP_STEP_FAILED;
+}
+
 static pgp_step init_next(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     const apr_array_header_t *sql = link->settings->init_sql;
@@ -176,13 +208,7 @@ static pgp_step init_next(pgp_link *link, struct pollfd *await, pgp_error *error
             return PGP_STEP_FAILED;
         return pgp_link_answer(link, await, error);
     }
-    link->phase = READY;
-    pgp_link_forget_deeds(link);
-    role_note(link);
-    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE && rest(link))
-        return PGP_STEP_DONE;
-    pgp_error_text(error, "PgPoolInitSQL leaves a transaction open");
-    return PGP_STEP_FAILED;
+    return link->survey ? survey(link, await, error) : made_ready(link, error);
 }
 
 static pgp_step step_initialising(pgp_link *link, struct pollfd *await, pgp_error *error)
@@ -289,6 +315,8 @@ static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error
         return step_connecting(link, await, error);
     case INITIALISING:
         return step_initialising(link, await, error);
+    case SURVEYING:
+        return step_surveying(link, await, error);
     case WINDING_UP:
         return step_winding_up(link, await, error);
     case ABSORBING:
@@ -520,6 +548,11 @@ static int link_close(pgp_link *link)
     return linger;
 }
 
+static int link_capacity(const pgp_link *link)
+{
+    return link->capacity;
+}
+
 static int link_backend(const pgp_link *link)
 {
     return link->conn ? PQbackendPID(link->conn) : 0;
@@ -539,6 +572,7 @@ const pgp_driver pgp_libpq_driver = {
     .settle = link_settle,
     .clean = pgp_windup_start,
     .close = link_close,
+    .capacity = link_capacity,
     .backend = link_backend,
     .handle = link_handle,
 };

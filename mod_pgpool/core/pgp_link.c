@@ -1,6 +1,7 @@
 #include "pgp_link.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 #include <apr_strings.h>
 #include <libpq-events.h>
@@ -178,7 +179,10 @@ static int judge(pgp_link *link, const PGresult *result, pgp_error *error)
     switch (PQresultStatus(result)) {
     case PGRES_EMPTY_QUERY:
     case PGRES_COMMAND_OK:
+        return 0;
     case PGRES_TUPLES_OK:
+        if (link->phase == SURVEYING)
+            link->capacity = atoi(PQgetvalue(result, 0, 0));
         return 0;
     case PGRES_COPY_IN:
     case PGRES_COPY_OUT:

@@ -6,9 +6,9 @@
  *   pgp_windup.c  ending what a borrower left running
  *
  * Phases.  A new link goes LOOKING_UP (its hosts' names), CONNECTING, INITIALISING
- * (PgPoolInitSQL), READY.  One that came back with work open goes WINDING_UP (cancel
- * and drain), ABSORBING (a round trip that takes in a late cancel), ROLLING_BACK,
- * READY.  A READY link may owe the answer to its reset.
+ * (PgPoolInitSQL), SURVEYING (the first of a pool), READY.  One that came back with work open
+ * goes WINDING_UP (cancel and drain), ABSORBING (a round trip that takes in a late cancel),
+ * ROLLING_BACK, READY.  A READY link may owe the answer to its reset.
  *
  * libpq's nonblocking mode is on whenever a borrower does not have the link, except
  * when it is READY and owes nothing.
@@ -26,6 +26,7 @@ typedef enum {
     LOOKING_UP,
     CONNECTING,
     INITIALISING,
+    SURVEYING,
     WINDING_UP,
     ABSORBING,
     ROLLING_BACK,
@@ -60,6 +61,9 @@ struct pgp_link {
     int failed;
     int synced, copy_ended, drained;
     int cancelled, answered; /* ever; since the last cancel */
+
+    int survey;   /* ask for the capacity after the init SQL */
+    int capacity; /* 0: not known */
 
     /* the server's role when the link was made, if target_session_attrs wants one */
     int role_matters;

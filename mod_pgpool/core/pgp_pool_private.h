@@ -74,6 +74,10 @@ struct pgp_pool {
     pgp_stats stats; /* without its gauges */
     int kept;        /* the keeper still looks after this pool */
     pool_phase phase;
+
+    /* the keeper's thread only */
+    int surveyed; /* a connection was asked for the server's capacity */
+    int demand;   /* connections in use and wanted, smoothed, in sixteenths */
 };
 
 static inline void lock(pgp_pool *pool)
@@ -130,6 +134,8 @@ void pgp_share_give_locked(pgp_pool *pool);
 void pgp_share_want_locked(pgp_pool *pool, int lacking);
 /* See what the others lack, and give up what they may have. */
 void pgp_share_look_locked(pgp_pool *pool, apr_time_t now);
+/* Whether this is the first of all children to say something of the pool. */
+int pgp_share_first(const pgp_pool *pool);
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
 /* The figures of this moment. */
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats);

@@ -45,14 +45,22 @@ void pgp_share_give_locked(pgp_pool *pool)
         pgp_board_give(pool->board, pool->slot, pool->board_pool);
 }
 
+int pgp_share_first(const pgp_pool *pool)
+{
+    return !pool->board || pgp_board_first(pool->board, pool->board_pool);
+}
+
+/* Smoothed over a few looks: connections that go to and fro with every fluctuation of
+ * the demand cost more than they are worth. */
 void pgp_share_want_locked(pgp_pool *pool, int lacking)
 {
+    const int demand = count(pool, PGP_LENT) + pool->waiting;
     const int wanted = lacking < pool->waiting ? lacking : pool->waiting;
 
     pool->share.lacking = lacking;
+    pool->demand += demand - pool->demand / 16;
     if (is_posted(pool))
-        pgp_board_want(pool->board, pool->slot, pool->board_pool, wanted,
-                       count(pool, PGP_LENT) + pool->waiting);
+        pgp_board_want(pool->board, pool->slot, pool->board_pool, wanted, pool->demand);
 }
 
 static int above_share(const pgp_pool *pool, const pgp_standing *standing, apr_time_t now)

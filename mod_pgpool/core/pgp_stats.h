@@ -18,9 +18,9 @@
 #define PGP_HOLDERS 5
 
 enum {
-    PGP_N_LENT,        /* connections taken for a borrower */
-    PGP_N_UNFIT,       /* of these, found unfit and not given out */
-    PGP_N_WAITS,       /* of the asks granted, those that waited */
+    PGP_N_LENT,                              /* connections taken for a borrower */
+    PGP_N_UNFIT,                             /* of these, found unfit and not given out */
+    PGP_N_WAITS,                             /* of the asks granted, those that waited */
     PGP_N_EXHAUSTED,                         /* refused */
     PGP_N_UNAVAILABLE,                       /* refused */
     PGP_N_CONNECTS,                          /* succeeded */

@@ -2,10 +2,10 @@
  * Winding up: what a borrower left running is ended, by the keeper, without a wait.
  *
  * What has come is drained; a COPY IN is ended from here; a pipeline gets the rollback
- * and the sync that it lacks.  If something still runs then, it is cancelled, and so is what comes
- * behind it.  PQcancel() blocks and has no deadline, so it runs as a task; and because
- * a cancel may arrive after what it was meant for has ended, the link is not done
- * before the task is.
+ * and the sync that it lacks.  If something still runs then, it is cancelled, and so is what
+ * comes behind it.  PQcancel() blocks and has no deadline, so it runs as a task; and because a
+ * cancel may arrive after what it was meant for has ended, the link is not done before the task
+ * is.
  */
 #include "pgp_link.h"
 

@@ -168,7 +168,7 @@ static pgp_link *link_made(fake *world)
 }
 
 static pgp_link *drv_connect(const pgp_env *env, const char *pool, const pgp_settings *settings,
-                             int failures, void *owner, pgp_error *error)
+                             int failures, int survey, void *owner, pgp_error *error)
 {
     fake *world = env->baton;
     pgp_link *link;
@@ -335,6 +335,11 @@ static int drv_close(pgp_link *link)
     return fd;
 }
 
+static int drv_capacity(const pgp_link *link)
+{
+    return link->world->capacity;
+}
+
 static int drv_backend(const pgp_link *link)
 {
     enter((pgp_link *)link, "backend");
@@ -358,6 +363,7 @@ static const pgp_driver driver = {
     .settle = drv_settle,
     .clean = drv_clean,
     .close = drv_close,
+    .capacity = drv_capacity,
     .backend = drv_backend,
     .handle = drv_handle,
 };

@@ -78,6 +78,7 @@ struct pgp_link {
 
 struct fake {
     pgp_env env;
+    int capacity; /* what each link tells */
 
     /* told by the test */
     apr_uint32_t random;
