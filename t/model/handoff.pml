@@ -1,0 +1,372 @@
+/*
+ * Who gets which connection, and how a wait ends: the pool's hand-off, small enough
+ * to look at every interleaving of three borrowers, two slots, the keeper and a stop.
+ *
+ * What it mirrors, name by name: mod_pgpool/core's pool (take, wait, place, doom,
+ * give_back, send_to_cleaning) and keeper (tend, step, close, stop, leave).  An atomic
+ * block is what happens under the pool's lock; between two of them anybody may run.
+ * Time and chance are choices: a deadline may pass, a connection die, a connect fail at
+ * any moment.  That the keeper sleeps is left out: it looks at a pool once a second
+ * whatever happens, so a call that it missed makes it late, not absent.
+ *
+ * A wait is ended by exactly one other thread, under the lock.  Checked are:
+ *   - no slot goes where pgp_conn.h has no edge;
+ *   - somebody waits => nothing is idle;
+ *   - who was granted a connection has it, and nobody else has;
+ *   - all borrowers come back;
+ *   - when all is over every slot is free: what was opened has been closed.
+ *
+ * With -D of one of these the model has a bug, which the checker has to find:
+ *   BUG_LOST_WAKEUP    sleeps without a look whether the wait has ended already
+ *   BUG_OWN_TIMEOUT    the waiter has a clock of its own, and forgets what it was handed
+ *   BUG_STOP_FORGETS   stopping does not end the waits
+ *   BUG_DOUBLE_HANDOFF who was handed a connection stays in the queue
+ *   BUG_NO_HANDOFF     what comes back is idle, whoever waits
+ *   BUG_UNFIT_LOST     an unfit connection is dropped, not given to the keeper
+ *   BUG_LATE_RETURN    what comes back after the keeper has gone is left to it
+ *   BUG_LATE_LOOK      whether the keeper is there is looked up after the lock
+ *   BUG_LATE_CLEAN     what comes back dirty is left to a keeper that has gone
+ */
+
+#ifndef BORROWERS
+#define BORROWERS 3
+#endif
+#define SLOTS 2
+#define NOBODY 255
+
+mtype = { FREE, CONNECTING, IDLE, LENT, CLEANING, CLOSING };
+mtype = { GRANTED, REFUSED, STOPPING };
+
+typedef slot_t { mtype state = FREE; byte holder = NOBODY };
+typedef waiter_t { bool ended, asleep; mtype outcome; byte conn };
+
+slot_t slot[SLOTS];
+waiter_t wait[BORROWERS];
+chan queue = [BORROWERS] of { byte };
+bool stopped, kept = true;
+byte back; /* borrowers that are through */
+
+#define SOME(st) (slot[0].state == st || slot[1].state == st)
+#define ONE_OF(st) (slot[0].state == st -> 0 : 1)
+
+#define EDGE(from, to) (from == FREE && to == CONNECTING || \
+    from == CONNECTING && (to == IDLE || to == LENT || to == CLOSING) || \
+    from == IDLE && (to == LENT || to == CLOSING) || \
+    from == LENT && (to == IDLE || to == LENT || to == CLEANING || to == CLOSING) || \
+    from == CLEANING && (to == IDLE || to == LENT || to == CLOSING) || \
+    from == CLOSING && to == FREE)
+
+inline move(s, to, who)
+{
+    assert(EDGE(slot[s].state, to));
+    slot[s].state = to;
+    slot[s].holder = who
+}
+
+/* --- under the lock ---------------------------------------------------------- */
+
+inline waiter_end(w, how, s)
+{
+    assert(!wait[w].ended);
+    wait[w].outcome = how;
+    wait[w].conn = s;
+    wait[w].ended = true;
+    wait[w].asleep = false /* a signal reaches only who sleeps */
+}
+
+inline place(s)
+{
+    if
+#ifndef BUG_NO_HANDOFF
+    :: nempty(queue) ->
+#ifdef BUG_DOUBLE_HANDOFF
+        queue ? <w>;
+#else
+        queue ? w;
+#endif
+        move(s, LENT, w);
+        waiter_end(w, GRANTED, s);
+        w = 0
+    :: empty(queue) ->
+#else
+    :: true ->
+#endif
+        move(s, IDLE, NOBODY)
+    fi
+}
+
+inline end_all(how)
+{
+    do
+    :: queue ? w -> waiter_end(w, how, NOBODY)
+    :: empty(queue) -> break
+    od;
+    w = 0
+}
+
+/* --- a borrower -------------------------------------------------------------- */
+
+/* take_locked; `how` stays 0 if it has to wait. */
+inline take(me, how, s)
+{
+    if
+    :: stopped -> how = STOPPING
+    :: !stopped && SOME(IDLE) ->
+        s = ONE_OF(IDLE);
+        move(s, LENT, me);
+        how = GRANTED
+    :: !stopped && !SOME(IDLE) -> how = REFUSED /* too late, hopeless, too many wait */
+    :: !stopped && !SOME(IDLE) -> skip
+    fi
+}
+
+inline sleep(me)
+{
+#ifdef BUG_LOST_WAKEUP
+    wait[me].asleep = true;
+    !wait[me].asleep;
+#else
+    do
+    :: wait[me].ended -> break
+    :: !wait[me].ended ->
+        wait[me].asleep = true;
+#ifdef BUG_OWN_TIMEOUT
+        if
+        :: !wait[me].asleep
+        :: !wait[me].asleep -> wait[me].outcome = REFUSED /* its own clock was first */
+        fi
+#else
+        !wait[me].asleep
+#endif
+    od;
+#endif
+}
+
+/* To the keeper; without a keeper here and now. */
+inline doom(s)
+{
+#ifdef BUG_LATE_LOOK
+    there = kept;
+    atomic { move(s, CLOSING, NOBODY) };
+#else
+    atomic {
+        move(s, CLOSING, NOBODY);
+        there = kept
+    };
+#endif
+#ifndef BUG_LATE_RETURN
+    if
+    :: atomic { !there -> move(s, FREE, NOBODY) }
+    :: atomic { there -> there = false }
+    fi
+#endif
+}
+
+inline give_back(s)
+{
+    atomic {
+        late = stopped;
+        if
+        :: !late -> place(s)
+        :: late
+        fi
+    };
+    if
+    :: atomic { late -> late = false }; doom(s)
+    :: !late
+    fi
+}
+
+inline send_to_cleaning(s)
+{
+    atomic {
+#ifdef BUG_LATE_CLEAN
+        there = true;
+#else
+        there = kept;
+#endif
+        if
+        :: there -> move(s, CLEANING, NOBODY)
+        :: !there
+        fi
+    };
+    if
+    :: !there -> doom(s)
+    :: atomic { there -> there = false }
+    fi
+}
+
+proctype borrower(byte me)
+{
+    byte s, w;
+    mtype how;
+    bool there, late;
+
+again:
+    atomic { take(me, how, s) };
+    if
+    :: atomic { how != 0 -> skip }
+    :: atomic {
+        how == 0 ->
+        take(me, how, s);
+        if
+        :: how == 0 -> queue ! me
+        :: how != 0 -> goto settled
+        fi
+    };
+        /* The lock is let go here to call the keeper. */
+        atomic {
+            sleep(me);
+            assert(wait[me].ended);
+            how = wait[me].outcome;
+            s = wait[me].conn;
+            wait[me].ended = false;
+            wait[me].outcome = 0;
+            wait[me].conn = 0
+        }
+    fi;
+settled:
+    atomic {
+        if
+        :: how != GRANTED -> goto through
+        :: how == GRANTED ->
+            how = 0;
+            assert(slot[s].state == LENT && slot[s].holder == me)
+        fi
+    };
+    if
+    :: true -> /* found unfit: the same ask goes on */
+#ifndef BUG_UNFIT_LOST
+        doom(s);
+#endif
+        s = 0;
+        goto again
+    :: true -> give_back(s)
+    :: true -> send_to_cleaning(s)
+    :: true -> doom(s)
+    fi;
+through:
+    atomic {
+        s = 0;
+        how = 0;
+        back++
+    }
+}
+
+/* --- the keeper -------------------------------------------------------------- */
+
+inline tend()
+{
+    do /* whose time is up */
+    :: queue ? w -> waiter_end(w, REFUSED, NOBODY)
+    :: break
+    od;
+    if /* retire */
+    :: SOME(IDLE) -> s = ONE_OF(IDLE); move(s, CLOSING, NOBODY)
+    :: true
+    fi;
+    if /* reserve: for who waits, or for PgPoolMin */
+    :: SOME(FREE) && !stopped -> s = ONE_OF(FREE); move(s, CONNECTING, NOBODY)
+    :: true
+    fi;
+    s = 0;
+    w = 0
+}
+
+inline admit(s)
+{
+    if
+    :: stopped -> move(s, CLOSING, NOBODY)
+    :: !stopped -> place(s)
+    fi
+}
+
+inline work(s)
+{
+    if
+    :: slot[s].state == CLOSING -> atomic { move(s, FREE, NOBODY) }
+    :: slot[s].state == CONNECTING || slot[s].state == CLEANING ->
+        if
+        :: true -> atomic { admit(s) }
+        :: true -> atomic {
+            move(s, CLOSING, NOBODY); /* failed */
+            if
+            :: end_all(REFUSED) /* the server will not have us */
+            :: true
+            fi
+        }
+        :: true /* waits for the network */
+        fi
+    :: else
+    fi
+}
+
+inline stop()
+{
+    stopped = true;
+#ifndef BUG_STOP_FORGETS
+    end_all(STOPPING);
+#endif
+    s = 0;
+    do
+    :: s == SLOTS -> break
+    :: s < SLOTS ->
+        if
+        :: slot[s].state == IDLE || slot[s].state == CONNECTING || slot[s].state == CLEANING ->
+            move(s, CLOSING, NOBODY)
+        :: else
+        fi;
+        s++
+    od;
+    s = 0
+}
+
+proctype keeper()
+{
+    byte s, w;
+
+    do
+    :: true ->
+        if
+        :: atomic { true -> stop() }
+        :: !stopped
+        fi;
+        atomic { tend() };
+        work(0);
+        work(1);
+        atomic {
+            if
+            :: stopped && !SOME(CLOSING) && !SOME(CLEANING) -> kept = false; break
+            :: else
+            fi
+        }
+    od
+}
+
+/* --- what must hold ---------------------------------------------------------- */
+
+active proctype watch()
+{
+end:
+    atomic {
+        if
+        :: nempty(queue) && SOME(IDLE) -> assert(false)
+        :: back == BORROWERS && !kept ->
+            assert(slot[0].state == FREE && slot[1].state == FREE);
+            assert(empty(queue))
+        fi
+    }
+}
+
+init
+{
+    byte i;
+
+    atomic {
+        do
+        :: i == BORROWERS -> break
+        :: i < BORROWERS -> run borrower(i); i++
+        od;
+        run keeper()
+    }
+}
