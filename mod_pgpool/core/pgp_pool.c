@@ -241,7 +241,7 @@ static pgp_outcome wait_locked(ask *a, waiter *w)
     pgp_pool *pool = a->pool;
 
     queue_insert_locked(pool, w);
-    if (count(pool, PGP_FREE) > 0 || w->until < pool->tend_at) {
+    if ((count(pool, PGP_FREE) > 0 && !pool->share.lacking) || w->until < pool->tend_at) {
         pool->tend_at = 0;
         unlock(pool);
         pool->waker.wake(pool->waker.baton);

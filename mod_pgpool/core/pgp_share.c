@@ -8,9 +8,9 @@
  */
 #include "pgp_pool_private.h"
 
-/* A child that has a single connection and should have less than one keeps it for so
- * long. */
-#define TURN PGP_MS(100)
+/* At most one connection that is in use is given up in each of these: to make another
+ * costs more than a query. */
+#define SHED_STEP PGP_MS(100)
 
 static int is_posted(const pgp_pool *pool)
 {
@@ -63,10 +63,10 @@ void pgp_share_want_locked(pgp_pool *pool, int lacking)
         pgp_board_want(pool->board, pool->slot, pool->board_pool, wanted, pool->demand);
 }
 
-static int above_share(const pgp_pool *pool, const pgp_standing *standing, apr_time_t now)
+/* Who has a single connection and should have less than one gives it up in turn. */
+static int above_share(const pgp_standing *standing)
 {
-    return standing->mine - standing->fair >= 1 ||
-           (standing->mine == 1 && standing->fair < 1 && now - pool->share.shed_at >= TURN);
+    return standing->mine - standing->fair >= 1 || (standing->mine == 1 && standing->fair < 1);
 }
 
 void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
@@ -85,7 +85,8 @@ void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
     pool->share.others = standing.lacking;
     for (n = standing.lacking; n > 0 && count(pool, PGP_IDLE) > 0; n--)
         pgp_doom_locked(APR_RING_LAST(&pool->lists[PGP_IDLE].ring), PGP_REASON_SHARED);
-    pool->share.shed = n > 0 && above_share(pool, &standing, now);
+    pool->share.shed = n > 0 && now - pool->share.shed_at >= SHED_STEP &&
+                       above_share(&standing);
 }
 
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
