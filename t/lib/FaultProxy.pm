@@ -157,8 +157,8 @@ sub accept_one {
     my $client = $self->{listener}->accept or return;
     $self->{accepted}++;
     return reset_socket($client) if $self->{mode} eq 'reject';
-    return $self->add_end($client, client => 1, lost => 1, peer => { out => '' }, error => $self->{sqlstate})
-        if $self->{mode} =~ /mute|error|hole/;
+    return $self->add_end($client, client => 1, lost => 1, peer => { out => '' },
+        error => $self->{sqlstate}) if $self->{mode} =~ /mute|error|hole/;
     my $server = $self->reach or return reset_socket($client);
     my $one = $self->add_end($client, client => 1);
     my $two = $self->add_end($server, peer => $one);
@@ -169,7 +169,8 @@ sub accept_one {
 sub reach {
     my ($self) = @_;
     my $target = $self->{target};
-    return $target =~ m{\A/} ? IO::Socket::UNIX->new(Peer => $target) : IO::Socket::INET->new(PeerAddr => $target);
+    return IO::Socket::UNIX->new(Peer => $target) if $target =~ m{\A/};
+    return IO::Socket::INET->new(PeerAddr => $target);
 }
 
 sub add_end {
