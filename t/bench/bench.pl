@@ -1,0 +1,174 @@
+#!/usr/bin/perl
+
+# mod_pgpool beside mod_dbd, on the same httpd and the same server, in turn:
+#
+#   throughput   SELECT 1 for 16 keep-alive clients over 8 connections, for each PgPoolReset
+#   pairs        acquire and return without a query, on 1, 8 and 32 threads: the mean time of a pair
+#                in the whole process, and the processor time that it takes
+#   queue        32 clients on 8 connections that each takes for 20 ms: latency
+#
+#   t/bench/run [PART...]     by default all parts
+#   BENCH_SECONDS             of one measurement with clients; default 2
+#   BENCH_ROUNDS              how often each is measured; default 5
+#
+# Figures of one machine mean little on another, so beside each stands its ratio to mod_dbd's: the
+# median of the ratios of all rounds, so that what disturbs a whole round does not count.
+
+# The rig sends STDOUT to its log when the program begins.
+my $table;
+BEGIN { open $table, '>&', \*STDOUT or die "stdout: $!"; $table->autoflush }
+
+use PgPoolTest;
+use Wrk;
+
+my $seconds = $ENV{BENCH_SECONDS} // 2;
+my $rounds = $ENV{BENCH_ROUNDS} // 5;
+my %part = (throughput => \&throughput, pairs => \&pairs, queue => \&queue);
+my @parts = @ARGV ? @ARGV : qw(throughput pairs queue);
+my @unknown = grep { !$part{$_} } @parts;
+die "there is no part @unknown\n" if @unknown;
+
+# The rig's server writes each statement to its log.
+my $pg = postgres("max_connections = 200\nlog_statement = none\n");
+
+my @resets = qw(transaction auto session all);
+my %name = (
+    dbd    => 'mod_dbd',
+    pgpool => 'mod_pgpool',
+    thread => 'one connection a thread, unchecked',
+    map { $_ => "mod_pgpool, PgPoolReset $_" } @resets,
+);
+
+$part{$_}->() for @parts;
+
+# ---- the parts
+
+sub throughput {
+    my @pools = map { "<PgPool $_>\nPgPoolReset $_\n</PgPool>\n" } @resets;
+    my @locations = map { location($_, 'pgpool', "PgPoolUse $_") } @resets;
+    my $httpd = bench_httpd(8, @pools, @locations, map { location($_, $_) } qw(dbd thread));
+    my @way = ('dbd', @resets, 'thread');
+    my $seen = in_turn($rounds, \@way, sub {
+        my ($way, $time) = @_;
+        return Wrk::run($httpd->url("/$way"), clients => 16, seconds => $time);
+    });
+    $httpd->stop;
+
+    title('SELECT 1, 16 clients, 8 connections', 'requests/s', 'of mod_dbd');
+    row($name{$_}, $seen, $_, qw(rate /rate)) for @way;
+    return;
+}
+
+sub pairs {
+    my @way = qw(dbd pgpool);
+    my $httpd = bench_httpd(32, "PgPoolReset transaction\n", location('pairs', 'pairs'));
+    title('acquire and return, no query, 32 connections',
+        'ns', 'of mod_dbd', 'processor ns', 'of mod_dbd');
+    for my $threads (1, 8, 32) {
+        my $each = int(400_000 / $threads);
+        my $seen = in_turn(3 * $rounds, \@way, sub {
+            my ($way) = @_;
+            my $got = $httpd->get("/pairs?$way&$threads&$each");
+            die "pairs: $got->{status}\n" if !$got->{success};
+            my ($elapsed, $used, $pairs) = split ' ', $got->{content};
+            return { elapsed => $elapsed / $pairs, used => $used / $pairs };
+        });
+        row("$name{$_}, threads: $threads", $seen, $_, qw(elapsed /elapsed used /used)) for @way;
+    }
+    $httpd->stop;
+    return;
+}
+
+# Were they served in order, each would have its answer after 32 / 8 * 20 = 80 ms.
+sub queue {
+    my @way = qw(dbd pgpool);
+    my $sql = 'BenchSQL "SELECT 1 FROM pg_sleep(0.02)"';
+    my $httpd = bench_httpd(8, map { location($_, $_, $sql) } @way);
+    my $seen = in_turn($rounds, \@way, sub {
+        my ($way, $time) = @_;
+        return Wrk::run($httpd->url("/$way"), clients => 32, seconds => $time);
+    });
+    $httpd->stop;
+
+    title('32 clients, 8 connections, 20 ms each (ideal 80)',
+        'p50 ms', 'p99 ms', 'of mod_dbd', 'max ms');
+    row($name{$_}, $seen, $_, qw(p50 p99 /p99 max)) for @way;
+    return;
+}
+
+# ---- httpd
+
+# mod_dbd gets its connections as mod_pgpool does: all from the start, kept, none too many.  There
+# are threads enough for the requests that the load before has left behind.
+sub bench_httpd {
+    my ($connections, @conf) = @_;
+    my $conninfo = conninfo($pg);
+    my $httpd = httpd(<<"CONF", modules => [qw(dbd pgpool pgpool_bench)], threads => 100);
+LogLevel warn
+MaxKeepAliveRequests 0
+PgPoolConninfo "$conninfo"
+PgPoolMin $connections
+PgPoolMax $connections
+DBDriver pgsql
+DBDParams "$conninfo"
+DBDPersist On
+DBDMin $connections
+DBDKeep $connections
+DBDMax $connections
+BenchConninfo "$conninfo"
+@{[join '', @conf]}
+CONF
+    poll_until { backends($pg) >= 2 * $connections } or die "the pools do not fill\n";
+    return $httpd;
+}
+
+sub location {
+    my ($way, $handler, @directive) = @_;
+    return join "\n", "<Location /$way>", "SetHandler bench-$handler", @directive, "</Location>\n";
+}
+
+# ---- measuring
+
+# Each way once a round, and each round begins with another; before them once, not counted.  Returns
+# the figures of each way, round by round.
+sub in_turn {
+    my ($times, $ways, $measure) = @_;
+    my @way = @$ways;
+    my %seen;
+    $measure->($_, 1) for @way;
+    for (1 .. $times) {
+        push @{ $seen{$_} }, $measure->($_, $seconds) for @way;
+        push @way, shift @way;
+    }
+    return \%seen;
+}
+
+sub median {
+    my @sorted = sort { $a <=> $b } @_;
+    return ($sorted[$#sorted / 2] + $sorted[@sorted / 2]) / 2;
+}
+
+# ---- the table
+
+sub title {
+    my ($text, @column) = @_;
+    printf {$table} "\n%-50s" . '%14s' x @column . "\n", $text, @column;
+    return;
+}
+
+# A column is the name of a figure, or with a slash before it its ratio to mod_dbd's.
+sub row {
+    my ($text, $seen, $way, @column) = @_;
+    my @cell = map { cell($seen, $way, $_) } @column;
+    printf {$table} "  %-48s" . '%14s' x @cell . "\n", $text, @cell;
+    return;
+}
+
+sub cell {
+    my ($seen, $way, $figure) = @_;
+    my $of_dbd = $figure =~ s{\A/}{};
+    my @value = map { $_->{$figure} } @{ $seen->{$way} };
+    my @dbd = map { $_->{$figure} } @{ $seen->{dbd} };
+    return sprintf '%.2f', median(map { $value[$_] / $dbd[$_] } 0 .. $#value) if $of_dbd;
+    return sprintf median(@value) < 200 ? '%.1f' : '%.0f', median(@value);
+}
