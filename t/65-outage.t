@@ -50,8 +50,14 @@ subtest 'a restart is waited out' => sub {
     my $up = now();
     ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'it is back';
     my @answer = $load->finish;
-    tells let_go($in_flight), { result => 'PGRES_FATAL_ERROR', again => ['ELOST', 0] },
+    my $told = let_go($in_flight);
+    tells $told, { result => 'PGRES_FATAL_ERROR', again => ['ELOST', 0] },
         'the query on its way fails, its request is told, and goes on when it asks again';
+    my $lost = told($told, 'pid');
+    like $httpd->error_log($from), qr/PGP1012: pool default: backend $lost, pinned .*is gone/,
+        '... the log says which one it was';
+    ok poll_until { $httpd->error_log($from) =~ /PGP1003: pool default, backend $lost: closed \(lost\)/ },
+        '... to its end';
     my $failed = grep { $_->{status} != 200 } @answer;
     is $failed, told_in_log($httpd, $from, 2003), 'of the others those in the middle of a query';
     cmp_ok $failed, '<=', 7, '... once each at most';

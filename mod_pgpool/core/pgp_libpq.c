@@ -555,7 +555,7 @@ static int link_capacity(const pgp_link *link)
 
 static int link_backend(const pgp_link *link)
 {
-    return link->conn ? PQbackendPID(link->conn) : 0;
+    return link->backend;
 }
 
 static void *link_handle(const pgp_link *link)

@@ -133,6 +133,7 @@ static void notice(void *baton, const char *text)
 
 void pgp_link_adopt(pgp_link *link)
 {
+    link->backend = PQbackendPID(link->conn);
     link->receiver = PQsetNoticeReceiver(link->conn, NULL, NULL);
     pgp_link_restore(link);
     PQregisterEventProc(link->conn, link_event, "mod_pgpool", NULL);

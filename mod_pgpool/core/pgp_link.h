@@ -42,6 +42,7 @@ struct pgp_link {
 
     /* owner */
     PGconn *conn;              /* NULL in LOOKING_UP */
+    int backend;               /* libpq forgets it when the connection is lost */
     PQnoticeReceiver receiver; /* libpq's own */
     link_phase phase;
     unsigned deeds; /* pgp_deed, of this lease */
