@@ -227,17 +227,35 @@ int number(const pgp_conn *conn)
 
 static _Thread_local borrower *self;
 
+/* APR's own. */
+static apr_status_t (*real_wait)(apr_thread_cond_t *, apr_thread_mutex_t *);
+static apr_status_t (*real_timedwait)(apr_thread_cond_t *, apr_thread_mutex_t *,
+                                      apr_interval_time_t);
+
+static void real_find(void)
+{
+    *(void **)&real_wait = dlsym(RTLD_NEXT, "apr_thread_cond_wait");
+    *(void **)&real_timedwait = dlsym(RTLD_NEXT, "apr_thread_cond_timedwait");
+}
+
 /* The core's calls end up here instead of in APR: it tells when a borrower is about
  * to sleep, with the pool's lock held until it does. */
 apr_status_t apr_thread_cond_wait(apr_thread_cond_t *cond, apr_thread_mutex_t *mutex)
 {
-    static apr_status_t (*real)(apr_thread_cond_t *, apr_thread_mutex_t *);
-
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "apr_thread_cond_wait");
     if (self)
         atomic_fetch_add(&self->naps, 1);
-    return real(cond, mutex);
+    return real_wait(cond, mutex);
+}
+
+/* While the world's time stands, no wait comes to its end. */
+apr_status_t apr_thread_cond_timedwait(apr_thread_cond_t *cond, apr_thread_mutex_t *mutex,
+                                       apr_interval_time_t timeout)
+{
+    if (self && !self->on->world->real_time)
+        return apr_thread_cond_wait(cond, mutex);
+    if (self)
+        atomic_fetch_add(&self->naps, 1);
+    return real_timedwait(cond, mutex, timeout);
 }
 
 /* The wall clock may be set at any time, so the core must not look at it. */
@@ -245,13 +263,6 @@ apr_time_t apr_time_now(void)
 {
     ck_abort_msg("somebody looks at the wall clock");
     return 0;
-}
-
-apr_status_t apr_thread_cond_timedwait(apr_thread_cond_t *cond, apr_thread_mutex_t *mutex,
-                                       apr_interval_time_t timeout)
-{
-    ck_abort_msg("somebody waits by the wall clock");
-    return APR_ENOTIMPL;
 }
 
 static void *borrow(void *data)
@@ -337,6 +348,7 @@ void warm(stage *s, int n)
 static void apr_begin(void)
 {
     apr_initialize();
+    real_find();
 }
 
 TCase *tcase(Suite *suite, const char *name)
