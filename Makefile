@@ -1,4 +1,4 @@
-# mod_pgpool.  make | run | test | bench | install [DESTDIR=] | clean
+# mod_pgpool.  make | run | test | bench | soak | install [DESTDIR=] | clean
 #
 #   APXS=/path/apxs    builds for that httpd
 #   PORT=8080          is where `make run` listens
@@ -39,7 +39,7 @@ export APXS PG_CONFIG
 export PGPOOL_BUILD = $(BUILD)
 export PGPOOL_SANITIZE = $(SANITIZE)
 
-.PHONY: all tests run test bench in-run in-test in-bench install clean
+.PHONY: all tests run test bench soak in-run in-test in-bench in-soak install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -47,7 +47,7 @@ all: $(modules)
 tests: $(modules) $(units) $(helpers)
 
 # The set-up may install the very tools that are asked above, hence a make of its own after it.
-run test bench:
+run test bench soak:
 	t/setup
 	@$(MAKE) --no-print-directory in-$@
 
@@ -57,6 +57,8 @@ in-test: tests
 	t/unprivileged t/run-tests
 in-bench: tests
 	t/unprivileged t/bench/run
+in-soak: tests
+	t/unprivileged t/run-tests --verbose t/soak
 
 install: all
 	install -D -m 644 -t $(DESTDIR)$(httpd_include) mod_pgpool/mod_pgpool.h
