@@ -174,8 +174,18 @@ struct pollfd pgp_link_await(const pgp_link *link, int unsent)
                            .events = unsent ? POLLIN | POLLOUT : POLLIN};
 }
 
+/* The first error of an exchange is why it fails, at its end, which may come later. */
+static void fail(pgp_link *link, const PGresult *result)
+{
+    if (!link->failed) {
+        link->error.sqlstate[0] = '\0';
+        pgp_error_result(&link->error, link, result);
+    }
+    link->failed = 1;
+}
+
 /* Returns 1 if the exchange has no end of its own after this result. */
-static int judge(pgp_link *link, const PGresult *result, pgp_error *error)
+static int judge(pgp_link *link, const PGresult *result)
 {
     switch (PQresultStatus(result)) {
     case PGRES_EMPTY_QUERY:
@@ -188,13 +198,11 @@ static int judge(pgp_link *link, const PGresult *result, pgp_error *error)
     case PGRES_COPY_IN:
     case PGRES_COPY_OUT:
     case PGRES_COPY_BOTH:
-        pgp_error_text(error, "a COPY has no place here");
+        link->error = (pgp_error){.message = "a COPY has no place here"};
         link->failed = 1;
         return 1;
     default:
-        if (!link->failed)
-            pgp_error_result(error, link, result);
-        link->failed = 1;
+        fail(link, result);
         return 0;
     }
 }
@@ -209,14 +217,13 @@ pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error)
     }
     while (!PQisBusy(link->conn)) {
         PGresult *result = PQgetResult(link->conn);
-        int endless;
+        const int ended = !result || judge(link, result);
 
-        if (!result)
-            return link->failed ? PGP_STEP_FAILED : PGP_STEP_DONE;
-        endless = judge(link, result, error);
         PQclear(result);
-        if (endless)
-            return PGP_STEP_FAILED;
+        if (ended && link->failed)
+            *error = link->error;
+        if (ended)
+            return link->failed ? PGP_STEP_FAILED : PGP_STEP_DONE;
     }
     *await = pgp_link_await(link, unsent);
     return PGP_STEP_AGAIN;

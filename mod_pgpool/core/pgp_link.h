@@ -60,6 +60,7 @@ struct pgp_link {
 
     /* the exchange under way, or winding up */
     int failed;
+    pgp_error error; /* why */
     int synced, copy_ended, drained;
     int cancelled, answered; /* ever; since the last cancel */
 
