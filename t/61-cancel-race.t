@@ -1,0 +1,69 @@
+#!/usr/bin/perl
+
+# What a borrower has left running is cancelled, and a cancel takes its own way to the server: it must
+# never reach the statement of the next borrower.  20,000 rounds on the core (race/cancel_race.c says
+# how), and the same with the core's guard taken out, to show that it would be seen.
+
+use PgPoolTest;
+use File::Path qw(make_path);
+
+my $build = ($ENV{PGPOOL_BUILD} || '.build') . '/t/race';
+make_path($build);
+
+# Each cancel makes the server fork; it does so faster when it is small.
+my $pg = postgres("shared_buffers = 1MB\nlog_statement = none\nlog_min_messages = fatal");
+
+sub words { return split ' ', qx{@_} }
+
+# The driver with the core, and with other sources in the place of some of the core's.
+sub build_driver {
+    my ($name, @source) = @_;
+    my $apr = Httpd::apxs('APR_CONFIG');
+    my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
+    my @flags = (qw(-std=gnu11 -pthread -O2 -g -Imod_pgpool/core), words("$apr --cppflags --includes"),
+        map({ "-I$_" } words("$pg_config --includedir")),
+        map({ ("-fsanitize=$_", '-fno-omit-frame-pointer') } grep { $_ } $ENV{PGPOOL_SANITIZE}));
+    my @libraries = ("$build/../../libpgpcore.a", '-Wl,--wrap=PQcancel', words("$apr --link-ld"),
+        map({ "-L$_" } words("$pg_config --libdir")), '-lpq');
+    system($ENV{CC} || 'cc', @flags, '-o', "$build/$name", 't/race/cancel_race.c', @source, @libraries) == 0
+        or die "$name cannot be built\n";
+    return "$build/$name";
+}
+
+# The core's source without the guard: a link is done with when nothing runs there any more, whether
+# or not its cancel is still on its way.
+sub unguarded_source {
+    my $source = Httpd::slurp('mod_pgpool/core/pgp_windup.c');
+    $source =~ s/return link->task != NULL;/if (link->task) pgp_task_leave(&link->task); return 0;/
+        && $source =~ s/step != PGP_STEP_FAILED && link->task\b/0/
+        or die "the guard is not where it was\n";
+    Httpd::spew("$build/pgp_windup.c", $source);
+    return "$build/pgp_windup.c";
+}
+
+sub race {
+    my ($driver, @argument) = @_;
+    open my $output, '-|', $driver, conninfo($pg), @argument or die "$driver: $!";
+    my %got = map { /(\w+)=(\d+)/ } <$output>;
+    ok close($output), 'the driver ends well';
+    note join ' ', map { "$_=$got{$_}" } sort keys %got;
+    return \%got;
+}
+
+my @crowd = (16, 8);
+
+subtest 'with the guard' => sub {
+    my $got = race(build_driver('cancel_race'), 20_000, @crowd);
+    is $got->{rounds}, 20_000, 'all rounds were run';
+    cmp_ok $got->{cancels}, '>', 5_000, 'there was much to cancel';
+    is $got->{hit}, 0, 'no statement was hit by a cancel that was not meant for it';
+    is $got->{failed}, 0, '... or failed otherwise';
+    is $got->{closed}, 0, 'every connection was used again';
+};
+
+subtest 'without the guard' => sub {
+    my $got = race(build_driver('cancel_race_unguarded', unguarded_source()), 20_000, @crowd, 1);
+    cmp_ok $got->{hit}, '>', 0, "a statement was hit after $got->{rounds} rounds";
+};
+
+done_testing;

@@ -1,0 +1,213 @@
+/*
+ * cancel_race CONNINFO ROUNDS THREADS CONNECTIONS: does a cancel ever reach the next
+ * borrower?
+ *
+ * A round: borrow, start a statement that is about to end, return; borrow again, on
+ * a pool with fewer connections than threads, and run a statement of one's own.  The
+ * keeper cancels what was left, and hands the connection over when it is done with it;
+ * the own statement must never be told that it was cancelled (57014).
+ *
+ * The core's calls of PQcancel() come here (ld --wrap): they are counted, and each is
+ * late by a random moment, as on a busy machine or a slow network.
+ *
+ * Writes `key=value` lines: rounds; cancels (sent); hit (own statements that were
+ * cancelled); failed (own statements that failed otherwise, and asks refused); closed
+ * (connections).  With HITS as a fifth argument it ends after so many hits.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <apr_general.h>
+#include <libpq-fe.h>
+
+#include "pgp_keeper.h"
+#include "pgp_libpq.h"
+
+/* A cancel is late by less than this, a statement's end and its return are within this
+ * (microseconds). */
+#define LATE 1000
+#define LENGTH 2000
+
+static atomic_int left, rounds, cancels, hit, failed, closed;
+static int hits_wanted;
+static pgp_pool *pool;
+
+int __real_PQcancel(PGcancel *cancel, char *error, int size);
+int __wrap_PQcancel(PGcancel *cancel, char *error, int size);
+
+int __wrap_PQcancel(PGcancel *cancel, char *error, int size)
+{
+    atomic_fetch_add(&cancels, 1);
+    usleep(rand() % LATE);
+    return __real_PQcancel(cancel, error, size);
+}
+
+/* --- what the core takes from outside --------------------------------------- */
+
+static apr_time_t now(void *baton)
+{
+    struct timespec time;
+
+    (void)baton;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * APR_USEC_PER_SEC + time.tv_nsec / 1000;
+}
+
+static apr_uint32_t chance(void *baton)
+{
+    (void)baton;
+    return (apr_uint32_t)rand();
+}
+
+static int log_wanted(void *baton, pgp_log_level level)
+{
+    (void)baton;
+    (void)level;
+    return 1;
+}
+
+static void log_write(void *baton, pgp_log_level level, const char *line)
+{
+    (void)baton;
+    (void)level;
+    if (strstr(line, ": closed ("))
+        atomic_fetch_add(&closed, 1);
+}
+
+static const pgp_env env = {.now = now,
+                            .random = chance,
+                            .log_wanted = log_wanted,
+                            .log_write = log_write,
+                            .driver = &pgp_libpq_driver};
+
+/* --- rounds ----------------------------------------------------------------- */
+
+static pgp_conn *borrow(apr_pool_t *p)
+{
+    pgp_conn *conn;
+    pgp_ticket ticket;
+
+    if (pgp_pool_acquire(pool, NULL, p, &conn, &ticket) == PGP_GRANTED)
+        return conn;
+    atomic_fetch_add(&failed, 1);
+    return NULL;
+}
+
+static void leave_running(apr_pool_t *p)
+{
+    pgp_conn *conn = borrow(p);
+    char sql[64];
+
+    if (!conn)
+        return;
+    snprintf(sql, sizeof sql, "SELECT pg_sleep(%d / 1000000.0)", rand() % LENGTH);
+    PQsendQuery(pgp_conn_handle(conn), sql);
+    usleep(rand() % LENGTH);
+    pgp_pool_release(&conn);
+}
+
+static void judge(const PGresult *result)
+{
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+    if (sqlstate && !strcmp(sqlstate, "57014"))
+        atomic_fetch_add(&hit, 1);
+    else if (PQresultStatus(result) != PGRES_TUPLES_OK)
+        atomic_fetch_add(&failed, 1);
+}
+
+static void run_own(apr_pool_t *p)
+{
+    pgp_conn *conn = borrow(p);
+    PGresult *result;
+
+    if (!conn)
+        return;
+    result = PQexec(pgp_conn_handle(conn), "SELECT pg_sleep(0.001)");
+    judge(result);
+    PQclear(result);
+    pgp_pool_release(&conn);
+}
+
+static void *work(void *data)
+{
+    apr_pool_t *p;
+
+    apr_pool_create(&p, NULL);
+    while (atomic_fetch_sub(&left, 1) > 0 && (!hits_wanted || atomic_load(&hit) < hits_wanted)) {
+        atomic_fetch_add(&rounds, 1);
+        leave_running(p);
+        run_own(p);
+        apr_pool_clear(p);
+    }
+    apr_pool_destroy(p);
+    return data;
+}
+
+/* --- the pool --------------------------------------------------------------- */
+
+static void set(pgp_settings *settings, apr_pool_t *p, pgp_option_id id, const char *value)
+{
+    const char *wrong = pgp_settings_set(settings, p, id, 1, &value, NULL);
+
+    if (wrong) {
+        fprintf(stderr, "%s\n", wrong);
+        exit(2);
+    }
+}
+
+static pgp_keeper *pool_start(apr_pool_t *p, const char *conninfo, const char *connections)
+{
+    pgp_settings *settings = pgp_settings_defaults(p);
+    pgp_keeper *keeper;
+
+    set(settings, p, PGP_OPTION_CONNINFO, conninfo);
+    set(settings, p, PGP_OPTION_MIN, connections);
+    set(settings, p, PGP_OPTION_MAX, connections);
+    set(settings, p, PGP_OPTION_ACQUIRE_TIMEOUT, "60s");
+    set(settings, p, PGP_OPTION_CHECK_TIMEOUT, "60s");
+    set(settings, p, PGP_OPTION_RESET, "transaction");
+    pgp_settings_finish(settings, p);
+    if (pgp_keeper_create(&keeper, p, &env) ||
+        pgp_pool_create(&pool, p, "race", settings, &env, pgp_keeper_waker(keeper)))
+        exit(2);
+    pgp_keeper_add(keeper, pool);
+    if (pgp_keeper_start(keeper))
+        exit(2);
+    return keeper;
+}
+
+static void race(int threads)
+{
+    pthread_t thread[threads];
+    int i;
+
+    for (i = 0; i < threads; i++)
+        pthread_create(&thread[i], NULL, work, NULL);
+    for (i = 0; i < threads; i++)
+        pthread_join(thread[i], NULL);
+}
+
+int main(int argc, char **argv)
+{
+    pgp_keeper *keeper;
+    apr_pool_t *p;
+    int closed_in_race;
+
+    if (argc < 5)
+        return 2;
+    apr_initialize();
+    apr_pool_create(&p, NULL);
+    atomic_store(&left, atoi(argv[2]));
+    hits_wanted = argc > 5 ? atoi(argv[5]) : 0;
+    keeper = pool_start(p, argv[1], argv[4]);
+    race(atoi(argv[3]));
+    closed_in_race = atomic_load(&closed);
+    printf("rounds=%d\ncancels=%d\nhit=%d\nfailed=%d\nclosed=%d\n", atomic_load(&rounds),
+           atomic_load(&cancels), atomic_load(&hit), atomic_load(&failed), closed_in_race);
+    return pgp_keeper_join(keeper, PGP_SEC(10)) != APR_SUCCESS;
+}
