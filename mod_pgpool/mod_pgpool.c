@@ -27,9 +27,6 @@
 /* How long a child that ends waits for its keeper; httpd kills it after 10 s. */
 #define KEEPER_PATIENCE PGP_SEC(3)
 
-/* What outlives a graceful restart: kept with the process, found again by its key. */
-static const char board_key[] = "mod_pgpool board";
-
 typedef struct {
     apr_pool_t *p; /* the core's memory */
     pgp_env env;
@@ -95,9 +92,18 @@ const pgp_env *pgpool_child_env(void)
 #define SPARE_POOLS 16
 #define SPARE_SLOTS 16
 
+/* What outlives a graceful restart is kept with the process and found again by its key;
+ * an upgrade of the module may come with the restart, so the key has the layout in it. */
+static const char *board_key(char key[64])
+{
+    apr_snprintf(key, 64, "mod_pgpool board %" APR_SIZE_T_FMT, pgp_board_size(1, 1));
+    return key;
+}
+
 pgp_board *pgpool_board(void)
 {
-    void **kept = ap_retained_data_get(board_key);
+    char key[64];
+    void **kept = ap_retained_data_get(board_key(key));
 
     return kept ? *kept : NULL;
 }
@@ -113,6 +119,7 @@ static apr_status_t board_make(apr_pool_t *p, int pools)
 {
     int children = 0;
     apr_size_t size;
+    char key[64];
     apr_shm_t *shm;
     apr_status_t rv;
 
@@ -122,7 +129,7 @@ static apr_status_t board_make(apr_pool_t *p, int pools)
     if (rv != APR_SUCCESS)
         return rv;
     memset(apr_shm_baseaddr_get(shm), 0, size);
-    return pgp_board_init(ap_retained_data_create(board_key, sizeof(pgp_board *)),
+    return pgp_board_init(ap_retained_data_create(board_key(key), sizeof(pgp_board *)),
                           apr_shm_baseaddr_get(shm), children + SPARE_SLOTS,
                           pools + SPARE_POOLS);
 }
@@ -166,55 +173,55 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
 
 /* --- a child's pools -------------------------------------------------------- */
 
-static apr_status_t pool_make(const pgpool_plan *plan)
+static apr_status_t pool_make(pgpool_child *c, const pgpool_plan *plan)
 {
     const int number = board_number(plan);
     pgp_pool *pool;
-    apr_status_t rv = pgp_pool_create(&pool, child->p, plan->name, plan->settings, &child->env,
-                                      pgp_keeper_waker(child->keeper));
+    apr_status_t rv = pgp_pool_create(&pool, c->p, plan->name, plan->settings, &c->env,
+                                      pgp_keeper_waker(c->keeper));
 
     if (rv != APR_SUCCESS)
         return rv;
     if (number >= 0)
         pgp_pool_post(pool, pgpool_board(), number);
-    APR_ARRAY_PUSH(child->pools, pgp_pool *) = pool;
-    pgp_keeper_add(child->keeper, pool);
+    APR_ARRAY_PUSH(c->pools, pgp_pool *) = pool;
+    pgp_keeper_add(c->keeper, pool);
     return APR_SUCCESS;
 }
 
 /* The pools are in the order of the plans. */
-static void server_pools_find(server_rec *s, const apr_array_header_t *plans)
+static void server_pools_find(pgpool_child *c, server_rec *s, const apr_array_header_t *plans)
 {
     pgpool_server_conf *conf = ap_get_module_config(s->module_config, &pgpool_module);
-    apr_hash_t *all = pgpool_config_complete(child->p, s);
+    apr_hash_t *all = pgpool_config_complete(c->p, s);
     apr_hash_index_t *i;
 
-    conf->pools = apr_hash_make(child->p);
-    for (i = apr_hash_first(child->p, all); i; i = apr_hash_next(i)) {
+    conf->pools = apr_hash_make(c->p);
+    for (i = apr_hash_first(c->p, all); i; i = apr_hash_next(i)) {
         const char *name = apr_hash_this_key(i);
         const int n = pgpool_config_plan(plans, name, apr_hash_this_val(i));
 
         apr_hash_set(conf->pools, name, APR_HASH_KEY_STRING,
-                     APR_ARRAY_IDX(child->pools, n, pgp_pool *));
+                     APR_ARRAY_IDX(c->pools, n, pgp_pool *));
     }
 }
 
-static apr_status_t pools_make(server_rec *s)
+static apr_status_t pools_make(pgpool_child *c, server_rec *s)
 {
-    apr_array_header_t *plans = pgpool_config_plans(child->p, s);
+    apr_array_header_t *plans = pgpool_config_plans(c->p, s);
     apr_status_t rv = APR_SUCCESS;
     int i;
 
     for (i = 0; i < plans->nelts && rv == APR_SUCCESS; i++)
-        rv = pool_make(&APR_ARRAY_IDX(plans, i, pgpool_plan));
+        rv = pool_make(c, &APR_ARRAY_IDX(plans, i, pgpool_plan));
     for (; s && rv == APR_SUCCESS; s = s->next)
-        server_pools_find(s, plans);
+        server_pools_find(c, s, plans);
     /* More could never be used at once. */
     for (i = 0; i < plans->nelts; i++) {
         pgp_settings *settings = APR_ARRAY_IDX(plans, i, pgpool_plan).settings;
 
-        if (settings->min > child->threads)
-            settings->min = child->threads;
+        if (settings->min > c->threads)
+            settings->min = c->threads;
     }
     return rv;
 }
@@ -228,31 +235,37 @@ static int mpm_number(int query)
     return number > 0 ? number : 1;
 }
 
+/* The child is known only when it is whole: in prefork a signal may want to stop it at any
+ * moment. */
 static apr_status_t child_make(server_rec *s)
 {
     apr_pool_t *p;
+    pgpool_child *c;
     apr_status_t rv = apr_pool_create_unmanaged_ex(&p, NULL, NULL);
 
     if (rv != APR_SUCCESS)
         return rv;
     apr_pool_tag(p, "pgpool");
-    child = apr_pcalloc(p, sizeof(*child));
-    child->p = p;
-    child->env = (pgp_env){.baton = s,
-                           .now = env_now,
-                           .random = env_random,
-                           .log_wanted = env_log_wanted,
-                           .log_write = env_log_write,
-                           .driver = &pgp_libpq_driver,
-                           .children = mpm_number(AP_MPMQ_MAX_DAEMONS)};
-    child->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
-    child->threads = mpm_number(AP_MPMQ_MAX_THREADS);
-    rv = pgp_keeper_create(&child->keeper, p, &child->env);
+    c = apr_pcalloc(p, sizeof(*c));
+    c->p = p;
+    c->env = (pgp_env){.baton = s,
+                       .now = env_now,
+                       .random = env_random,
+                       .log_wanted = env_log_wanted,
+                       .log_write = env_log_write,
+                       .driver = &pgp_libpq_driver,
+                       .children = mpm_number(AP_MPMQ_MAX_DAEMONS)};
+    c->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
+    c->threads = mpm_number(AP_MPMQ_MAX_THREADS);
+    rv = pgp_keeper_create(&c->keeper, p, &c->env);
     if (rv != APR_SUCCESS)
         return rv;
-    pgp_keeper_post(child->keeper, pgpool_board());
-    rv = pools_make(s);
-    return rv == APR_SUCCESS ? pgp_keeper_start(child->keeper) : rv;
+    pgp_keeper_post(c->keeper, pgpool_board());
+    rv = pools_make(c, s);
+    if (rv == APR_SUCCESS)
+        rv = pgp_keeper_start(c->keeper);
+    child = c;
+    return rv;
 }
 
 /* --- a child's life --------------------------------------------------------- */

@@ -47,8 +47,8 @@
 #define PGPOOL_EEXHAUSTED (APR_OS_START_USERERR + 7301)
 /** The server cannot be reached or refuses us, or a hook refused.  HTTP 503. */
 #define PGPOOL_EUNAVAIL (APR_OS_START_USERERR + 7302)
-/** This request's pinned connection died.  Whatever was not committed is gone;
- *  the next acquire gives a fresh connection.  HTTP 503. */
+/** This request's pinned connection died.  Whatever was not committed is gone, and
+ *  the old PGconn is of no use; the next acquire gives another.  HTTP 503. */
 #define PGPOOL_ELOST (APR_OS_START_USERERR + 7303)
 /** No pool of that name is configured for this server.  HTTP 500. */
 #define PGPOOL_ENOPOOL (APR_OS_START_USERERR + 7304)
@@ -75,8 +75,9 @@ APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_acquire,
  * Give the request's connection back before the request ends.  Never blocks on
  * the network.  Do it before writing a large response: the reader may be slow.
  *
- * After it the old PGconn is not yours, in no part of the request; results
- * (PGresult) stay yours.  The next acquire is a new pin.  Without a pin it does
+ * After it the old PGconn is not yours, in no part of the request (a subrequest
+ * that releases takes it from its main request, too); results (PGresult) stay
+ * yours.  The next acquire is a new pin.  Without a pin it does
  * nothing.
  *
  * @param pool  as in pgpool_acquire()
@@ -120,7 +121,8 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_strerror, (apr_status_t rv));
  * APR_HOOK_MIDDLE), likewise attach.  All are run, on the thread that asked;
  * each returns OK, DECLINED or an error.  After an error the acquire fails with
  * PGPOOL_EUNAVAIL and the connection is closed.  A hook must leave no
- * transaction open.
+ * transaction open.  What it SETs is undone when the connection goes back: for a
+ * connection's life use PgPoolInitSQL.
  * @{
  */
 #define PGPOOL_DECLARE(type) type

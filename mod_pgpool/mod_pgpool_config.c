@@ -228,7 +228,7 @@ static int is_pool_option(const char *directive)
     return id < PGP_OPTION_COUNT;
 }
 
-static const char *section_body(cmd_parms *cmd, void *dir)
+static const char *section_body(cmd_parms *cmd)
 {
     const ap_directive_t *line;
 
@@ -237,7 +237,7 @@ static const char *section_body(cmd_parms *cmd, void *dir)
             cmd->err_directive = line; /* that is the line to name */
             return apr_psprintf(cmd->pool, "%s has no place inside <PgPool>", line->directive);
         }
-    return ap_walk_config(cmd->directive->first_child, cmd, dir);
+    return ap_walk_config(cmd->directive->first_child, cmd, cmd->context);
 }
 
 static const char *open_section(cmd_parms *cmd, void *dir, const char *args)
@@ -256,7 +256,7 @@ static const char *open_section(cmd_parms *cmd, void *dir, const char *args)
     apr_hash_set(conf->origins, name, APR_HASH_KEY_STRING, origin_of(cmd));
     apr_hash_set(conf->named, name, APR_HASH_KEY_STRING, settings);
     conf->section = settings;
-    wrong = section_body(cmd, dir);
+    wrong = section_body(cmd);
     conf->section = NULL;
     return wrong;
 }

@@ -91,6 +91,8 @@ apr_status_t pgpool_open(server_rec *s, const char *pool, apr_pool_t *p, PGconn 
 void pgpool_close(PGconn *conn);
 /* Give back whatever the family of an initial request holds. */
 void pgpool_pins_release(request_rec *initial);
+/* Only what is to go back at the response's end. */
+void pgpool_response_pins_release(request_rec *initial);
 
 /* mod_pgpool_release.c */
 void pgpool_release_register(void);

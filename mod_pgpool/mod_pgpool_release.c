@@ -47,7 +47,7 @@ static apr_status_t eos_filter(ap_filter_t *f, apr_bucket_brigade *bb)
 
     for (b = APR_BRIGADE_FIRST(bb); b != APR_BRIGADE_SENTINEL(bb); b = APR_BUCKET_NEXT(b))
         if (APR_BUCKET_IS_EOS(b)) {
-            pgpool_pins_release(f->ctx);
+            pgpool_response_pins_release(f->ctx);
             ap_remove_output_filter(f);
             break;
         }

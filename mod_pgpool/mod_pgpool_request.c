@@ -23,14 +23,18 @@ struct pin {
     pin *next;
     pgp_pool *pool;
     pgp_conn *conn;       /* NULL: not pinned now */
+    int lost;             /* conn is dead; it is kept for a handler that may still hold it */
+    int at_response;      /* PgPoolRelease response */
     apr_table_t *applied; /* PgPoolSet: what this lease has set */
-    apr_status_t failed;  /* how the last ask failed, until then: */
+    apr_status_t failed;  /* how the last ask failed, and in words, until then: */
+    const char *failed_text;
     apr_time_t failed_until;
 };
 
 /* The initial request's request_config. */
 typedef struct {
     pin *pins;
+    int at_response; /* the response's end is looked out for */
 } request_pins;
 
 /* A lease without a request; lives in the pool that it was asked with. */
@@ -79,7 +83,7 @@ static pin *pin_find(request_rec *initial, const pgp_pool *pool)
 {
     pin *at = pins_of(initial)->pins;
 
-    while (at && at->pool != pool)
+    while (at && (at->pool != pool || at->lost))
         at = at->next;
     return at;
 }
@@ -100,6 +104,17 @@ void pgpool_pins_release(request_rec *initial)
 
     for (held = pins_of(initial)->pins; held; held = held->next)
         pin_end(held);
+}
+
+void pgpool_response_pins_release(request_rec *initial)
+{
+    request_pins *pins = pins_of(initial);
+    pin *held;
+
+    for (held = pins->pins; held; held = held->next)
+        if (held->at_response)
+            pin_end(held);
+    pins->at_response = 0;
 }
 
 static pin *pin_make(request_rec *initial, pgp_pool *pool)
@@ -185,13 +200,14 @@ APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(pgpool, PGPOOL, int, attach,
 
 /* The hooks that a connection owes before its borrower gets it; r is NULL for one
  * without a request.  Returns NULL, or which hook refused. */
-static const char *hook_refused(request_rec *r, const pgp_conn *conn)
+static const char *hook_refused(request_rec *r, pgp_conn *conn)
 {
     const char *name = pgp_pool_name(conn->pool);
     PGconn *handle = pgp_conn_handle(conn);
 
     if (!conn->greeted && pgpool_run_connect(name, handle) != OK)
         return "connect";
+    conn->greeted = 1;
     if (r && pgpool_run_attach(r, name, handle) != OK)
         return "attach";
     return NULL;
@@ -224,16 +240,27 @@ static apr_status_t borrow(request_rec *initial, pgp_pool *pool, const pgp_vars 
 
 /* --- with a request --------------------------------------------------------- */
 
+/* Said once: the next ask is a new pin's.  The dead connection stays until the request
+ * ends, since an outer handler may not know yet. */
 static apr_status_t pin_lost(request_rec *r, pin *lost)
 {
-    const char *text = apr_psprintf(r->pool,
-                                    "pool %s: backend %d, pinned to this request, is gone; "
-                                    "what it had not committed is lost",
-                                    pgp_pool_name(lost->pool), pgp_conn_backend(lost->conn));
+    lost->lost = 1;
+    return fail(
+        r, PGP_MSG_LOST, PGPOOL_ELOST,
+        apr_psprintf(r->pool,
+                     "pool %s: backend %d, pinned to this request, is gone; what it had "
+                     "not committed is lost",
+                     pgp_pool_name(lost->pool), pgp_conn_backend(lost->conn)));
+}
 
-    pgp_pool_discard(&lost->conn, PGP_REASON_LOST);
-    apr_table_clear(lost->applied);
-    return fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
+static void release_at_response(request_rec *r, request_rec *initial, pin *held)
+{
+    request_pins *pins = pins_of(initial);
+
+    held->at_response = 1;
+    if (!pins->at_response)
+        pgpool_release_at_response_end(r, initial);
+    pins->at_response = 1;
 }
 
 static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
@@ -248,19 +275,20 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
     to->failed = rv;
     if (rv != APR_SUCCESS) {
         to->failed_until = pgp_now(pgpool_child_env()) + FAILURE_REMEMBERED;
-        return fail(r, PGP_MSG_REFUSED, rv,
-                    cause_text(r->pool, pgp_pool_name(to->pool), rv, &ticket));
+        to->failed_text = cause_text(initial->pool, pgp_pool_name(to->pool), rv, &ticket);
+        return fail(r, PGP_MSG_REFUSED, rv, to->failed_text);
     }
     to->conn = conn;
     pgp_conn_describe(conn, r->useragent_ip,
                       apr_psprintf(r->pool, "%s %s (%s)", r->method, r->uri,
                                    r->handler ? r->handler : "no handler"));
     if (dir->when == PGPOOL_RELEASE_RESPONSE)
-        pgpool_release_at_response_end(r, initial);
+        release_at_response(r, initial, to);
     return APR_SUCCESS;
 }
 
-/* A pin whose request has become another's: it must not be used as the old one. */
+/* A pin whose request has become another's must not be used as the old one.  It stays,
+ * since an outer handler may be using it. */
 static apr_status_t pin_set(request_rec *r, pin *to, const pgp_vars *vars)
 {
     pgp_ticket ticket = {.waited = 0};
@@ -269,7 +297,6 @@ static apr_status_t pin_set(request_rec *r, pin *to, const pgp_vars *vars)
         return APR_SUCCESS;
     if (!pgp_conn_alive(to->conn))
         return pin_lost(r, to);
-    pin_end(to);
     return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
                 cause_text(r->pool, pgp_pool_name(to->pool), PGPOOL_EUNAVAIL, &ticket));
 }
@@ -283,8 +310,10 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
 
     if (to->conn && !pgp_conn_alive(to->conn))
         return pin_lost(r, to);
-    if (!to->conn && to->failed && pgp_now(pgpool_child_env()) < to->failed_until)
+    if (!to->conn && to->failed && pgp_now(pgpool_child_env()) < to->failed_until) {
+        note(r, "pgpool-error", to->failed_text);
         return to->failed;
+    }
     wrong = pgpool_identity_changed(r, to->applied, &vars);
     if (wrong)
         return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL, wrong);

@@ -33,13 +33,16 @@ static int has_at_sign(const char *hosts)
 
 /* Of a URI's password what follows a "@" would be taken for the host, and what
  * stands before a "/" for the port: both are shown when it cannot connect. */
-static const char *misread(const PQconninfoOption *o)
+static const char *misread(const PQconninfoOption *o, int is_uri)
 {
     for (; o->keyword; o++) {
         if (is_keyword(o, "host") && has_at_sign(o->val))
             return "the host has a \"@\" in it; within a URI's password write it as %40";
         if (is_keyword(o, "port") && o->val[strspn(o->val, "0123456789, ")])
             return "the port is no number; within a URI's password write \"/\" as %2F";
+        if (is_uri && is_keyword(o, "dbname") && strchr(o->val, '@'))
+            return "the database's name has a \"@\" in it; within a URI's password write "
+                   "\"/\" as %2F and \"@\" as %40";
     }
     return NULL;
 }
@@ -51,7 +54,7 @@ const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo)
     PQconninfoOption *options = PQconninfoParse(conninfo, &complaint);
 
     if (options) {
-        text = misread(options);
+        text = misread(options, strstr(conninfo, "://") != NULL);
         PQconninfoFree(options);
         return text;
     }

@@ -22,6 +22,14 @@
 
 typedef struct pgp_link pgp_link;
 
+/* Whose links they are; lives as long as the process, since a result may call back
+ * after its link is gone. */
+typedef struct {
+    const pgp_env *env;
+    const char *pool;
+    const pgp_settings *settings;
+} pgp_context;
+
 /* What went wrong: the server's words or libpq's; never a password. */
 typedef struct {
     char sqlstate[6]; /* "" where there is none, e.g. connection refused */
@@ -68,8 +76,8 @@ typedef struct pgp_driver {
     /* Start to connect.  failures: how many attempts of this pool have failed in a
      * row; survey: ask the server for its capacity, too.  The driver keeps owner for whoever
      * has only the handle.  NULL: failed at once, *error says why. */
-    pgp_link *(*connect)(const pgp_env *env, const char *pool, const pgp_settings *settings,
-                         int failures, int survey, void *owner, pgp_error *error);
+    pgp_link *(*connect)(const pgp_context *context, int failures, int survey, void *owner,
+                         pgp_error *error);
     /* Go on with connecting or cleaning. */
     pgp_step (*step)(pgp_link *link, struct pollfd *await, pgp_error *error);
     /* Whether the link still stands, without touching what it has received:

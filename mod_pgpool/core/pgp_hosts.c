@@ -14,6 +14,7 @@ typedef struct {
 struct pgp_hosts {
     apr_pool_t *p;
     apr_array_header_t *entries; /* of entry */
+    int ported;                  /* the string has a port */
     const char *error;
 };
 
@@ -46,6 +47,9 @@ static void entries_make(pgp_hosts *hosts, const char *host, const char *addr, c
     const int n = names->nelts > addrs->nelts ? names->nelts : addrs->nelts;
     int i;
 
+    if ((ports->nelts > 1 && ports->nelts != n) ||
+        (*host && *addr && names->nelts != addrs->nelts))
+        return; /* libpq refuses it, and says why */
     for (i = 0; i < n; i++)
         APR_ARRAY_PUSH(hosts->entries, entry) = (entry){
             .host = i < names->nelts ? APR_ARRAY_IDX(names, i, const char *) : "",
@@ -71,9 +75,11 @@ pgp_hosts *pgp_hosts_read(const char *conninfo)
     hosts = apr_pcalloc(p, sizeof(*hosts));
     hosts->p = p;
     hosts->entries = apr_array_make(p, 2, sizeof(entry));
-    if (options && (*value_of(options, "host") || *value_of(options, "hostaddr")))
+    if (options && (*value_of(options, "host") || *value_of(options, "hostaddr"))) {
+        hosts->ported = *value_of(options, "port") != '\0';
         entries_make(hosts, value_of(options, "host"), value_of(options, "hostaddr"),
                      value_of(options, "port"));
+    }
     PQconninfoFree(options);
     return hosts;
 }
@@ -167,5 +173,7 @@ int pgp_hosts_params(pgp_hosts *hosts, unsigned first, const char *params[3])
         params[1] = joined(hosts->p, params[1], i, e->addr);
         params[2] = joined(hosts->p, params[2], i, e->port);
     }
+    if (!hosts->ported)
+        params[2] = NULL; /* PGPORT's, or the default */
     return n > 0;
 }

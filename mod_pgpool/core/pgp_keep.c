@@ -24,12 +24,15 @@ static void end_overdue_locked(pgp_pool *pool, apr_time_t now)
         pgp_waiter_end_locked(pool, w, outcome, NULL);
 }
 
+/* While no other can be made, an old one is better than none. */
 static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
 {
     int spare = live_locked(pool) - (pool->phase == RUNNING ? pool->settings->min : 0);
     pgp_conn *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
     pgp_reason reason;
 
+    if (pool->phase == RUNNING && pool->down.failures)
+        return;
     for (; conn != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_conn, entry);
          conn = newer) {
         newer = APR_RING_PREV(conn, entry);
@@ -54,10 +57,12 @@ static void reserve_locked(pgp_pool *pool, apr_time_t now)
         .unmet = pool->waiting ? now - pool->unmet_since : 0,
         .down = pool->down.failures > 0,
     };
-    int start;
+    int start = 0;
 
-    if (pool->phase == STOPPED || now < pool->down.retry_at)
+    if (pool->phase == STOPPED || now < pool->down.retry_at) {
+        pgp_share_want_locked(pool, 0);
         return;
+    }
     for (start = pgp_policy_growth(&demand); start > 0; start--) {
         pgp_conn *conn = APR_RING_FIRST(&pool->lists[PGP_FREE].ring);
 
@@ -159,7 +164,7 @@ int pgp_keep_list(pgp_pool *pool, pgp_conn **conns)
     int n = 0;
 
     lock(pool);
-    if (pool->kept) { /* else what is CLOSING is in its borrower's hands */
+    if (pool->kept) { /* else borrowers close what they return */
         n = list_state_locked(pool, PGP_CLOSING, conns);
         n += list_state_locked(pool, PGP_CLEANING, conns + n);
         n += list_state_locked(pool, PGP_CONNECTING, conns + n);
@@ -271,8 +276,8 @@ void pgp_keep_connect(pgp_conn *conn)
 
     conn->overdue = now_of(pool) + pool->settings->connect_timeout;
     /* Only the keeper writes pool->down, so it may read it without the lock. */
-    conn->link = env->driver->connect(env, pool->name, pool->settings, pool->down.failures,
-                                      !pool->surveyed, conn, &error);
+    conn->link = env->driver->connect(&pool->context, pool->down.failures, !pool->surveyed,
+                                      conn, &error);
     pool->surveyed = 1;
     if (!conn->link)
         connect_failed(conn, &error);
@@ -330,6 +335,10 @@ static void close_begin(pgp_conn *conn)
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLOSED, pool->name, pgp_conn_backend(conn),
             "closed (%s)", pgp_reason_name(conn->reason));
     conn->linger = conn->link ? pool->env->driver->close(conn->link) : -1;
+    if (conn->linger >= 0 && !pgp_share_is_capped(pool)) {
+        close(conn->linger);
+        conn->linger = -1;
+    }
     conn->link = NULL;
     conn->closing = 1;
 }

@@ -8,6 +8,9 @@
 #include <apr_tables.h>
 #include <apr_thread_proc.h>
 
+/* Without a pool there is nothing that could call. */
+#define LONGEST_NAP PGP_SEC(60)
+
 #define JOIN_STEP PGP_MS(2)
 
 /* The board is visited at most this often. */
@@ -137,7 +140,7 @@ static void visit_board(pgp_keeper *keeper)
 
 apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
 {
-    apr_time_t next = APR_INT64_MAX;
+    apr_time_t next = pgp_now(keeper->env) + LONGEST_NAP;
     int i, k, changed = 0;
 
     keeper->nfds = 0;

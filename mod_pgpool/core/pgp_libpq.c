@@ -1,5 +1,6 @@
 #include "pgp_libpq.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,22 +73,20 @@ static int connect_start(pgp_link *link, pgp_error *error)
 
 static int link_close(pgp_link *link);
 
-static pgp_link *link_connect(const pgp_env *env, const char *pool,
-                              const pgp_settings *settings, int failures, int survey,
-                              void *owner, pgp_error *error)
+static pgp_link *link_connect(const pgp_context *context, int failures, int survey, void *owner,
+                              pgp_error *error)
 {
     pgp_link *link = calloc(1, sizeof(*link));
     int failed;
 
     if (!link)
         abort(); /* as APR does */
-    link->env = env;
-    link->pool = pool;
-    link->settings = settings;
+    link->context = context;
+    link->settings = context->settings;
     link->owner = owner;
     link->first_host = failures;
     link->survey = survey;
-    link->hosts = pgp_hosts_read(settings->conninfo);
+    link->hosts = pgp_hosts_read(link->settings->conninfo);
     link->phase = LOOKING_UP;
     if (pgp_hosts_unknown(link->hosts))
         link->task = pgp_task_start(pgp_hosts_resolve, pgp_hosts_free, link->hosts);
@@ -143,27 +142,47 @@ static int rest(pgp_link *link)
     return PQsetnonblocking(link->conn, 0) == 0;
 }
 
+static int undo_ask(pgp_link *link, const char *sql)
+{
+    pgp_error error;
+
+    link->owes = 1;
+    return pgp_link_nonblocking(link) && pgp_link_ask(link, sql, &error) &&
+           PQflush(link->conn) == 0;
+}
+
+/* The variables' defaults are the server's: what the init SQL set comes after them. */
+static int undo_variables(pgp_link *link)
+{
+    const char *init = link->settings->reset_init;
+    const size_t size = strlen(link->undo) + strlen(init) + 1;
+    char *sql = malloc(size);
+    int sent;
+
+    if (!sql)
+        abort();
+    apr_snprintf(sql, size, "%s%s", link->undo, init);
+    sent = undo_ask(link, sql);
+    free(sql);
+    return sent;
+}
+
 /* Send what undoes the lease's deeds, without waiting.  0: could not. */
 static int undo_send(pgp_link *link, unsigned deeds)
 {
     const pgp_settings *settings = link->settings;
-    const char *sql = NULL;
-    pgp_error error;
+    int sent;
 
     pgp_link_forget_deeds(link);
     if (pgp_reset_due(settings->reset, deeds))
-        sql = pgp_reset_sql(settings, link->prepared);
+        sent = undo_ask(link, pgp_reset_sql(settings, link->prepared));
     else if (link->undo)
-        sql = link->undo;
-    if (!sql)
+        sent = undo_variables(link);
+    else
         return rest(link);
-    link->owes = 1;
-    if (PQsetnonblocking(link->conn, 1) || !pgp_link_ask(link, sql, &error) ||
-        PQflush(link->conn))
-        return 0;
     free(link->undo);
     link->undo = NULL;
-    return 1;
+    return sent;
 }
 
 /* --- going on --------------------------------------------------------------- */
@@ -199,10 +218,26 @@ static pgp_step survey(pgp_link *link, struct pollfd *await, pgp_error *error)
                                           : PGP_STEP_FAILED;
 }
 
+/* A reset runs the init SQL again, but where prepared statements stay it must not
+ * prepare them again. */
+static int init_hides_prepare(const pgp_link *link)
+{
+    const apr_array_header_t *sql = link->settings->init_sql;
+
+    return link->init_done > 0 && link->deeds & PGP_DID_PREPARE &&
+           link->settings->reset != PGP_RESET_ALL &&
+           !pgp_reset_prepares(APR_ARRAY_IDX(sql, link->init_done - 1, const char *));
+}
+
 static pgp_step init_next(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     const apr_array_header_t *sql = link->settings->init_sql;
 
+    if (init_hides_prepare(link)) {
+        pgp_error_text(error, "PgPoolInitSQL: a PREPARE must stand in a directive of its own");
+        return PGP_STEP_FAILED;
+    }
+    pgp_link_forget_deeds(link);
     if (sql && link->init_done < sql->nelts) {
         if (!pgp_link_ask(link, APR_ARRAY_IDX(sql, link->init_done++, const char *), error))
             return PGP_STEP_FAILED;
@@ -376,9 +411,9 @@ static pgp_probe link_probe(pgp_link *link)
 /* Sleep until the link may go on or the time is up; 0: it is up. */
 static int await_until(const pgp_link *link, struct pollfd *await, apr_time_t until)
 {
-    const apr_time_t left = until - pgp_now(link->env);
+    const apr_time_t left = until - pgp_now(link->context->env);
 
-    return left > 0 && poll(await, 1, (int)((left + 999) / 1000)) >= 0;
+    return left > 0 && (poll(await, 1, (int)((left + 999) / 1000)) >= 0 || errno == EINTR);
 }
 
 static int answer_until(pgp_link *link, apr_time_t until, pgp_error *error)
@@ -469,9 +504,11 @@ static pgp_greeting vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t un
 static pgp_greeting greet(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
                           pgp_error *error)
 {
-    if (link->owes && !answer_until(link, until, error))
-        return PGP_GREET_BAD;
-    pgp_link_drop_notifies(link);
+    if (link->owes) {
+        if (!answer_until(link, until, error))
+            return PGP_GREET_BAD;
+        pgp_link_drop_notifies(link);
+    }
     if (vars)
         return vars_set(link, vars, until, error);
     if (ping && (!pgp_link_ask(link, "", error) || !answer_until(link, until, error)))
@@ -479,17 +516,26 @@ static pgp_greeting greet(pgp_link *link, const pgp_vars *vars, int ping, apr_ti
     return PGP_GREET_GOOD;
 }
 
+/* What is set within a transaction is lost with it, and its borrower may be in the
+ * middle of a query. */
+static int in_use(const pgp_link *link)
+{
+    return !link->owes && (PQtransactionStatus(link->conn) != PQTRANS_IDLE ||
+                           PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF);
+}
+
 static pgp_greeting link_greet(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
                                pgp_error *error)
 {
     const unsigned deeds = link->deeds;
+    const int nonblocking = !link->owes && PQisnonblocking(link->conn);
     pgp_greeting greeting;
 
-    if (PQtransactionStatus(link->conn) == PQTRANS_ACTIVE && !link->owes) {
-        pgp_error_text(error, "a variable cannot be set while a query is running");
-        return PGP_GREET_REFUSED;
+    if (in_use(link)) {
+        pgp_error_text(error, "a setting cannot be changed within a transaction or a query");
+        return PQstatus(link->conn) == CONNECTION_OK ? PGP_GREET_REFUSED : PGP_GREET_BAD;
     }
-    if (PQsetnonblocking(link->conn, 1)) {
+    if (!pgp_link_nonblocking(link)) {
         pgp_error_text(error, PQerrorMessage(link->conn));
         return PGP_GREET_BAD;
     }
@@ -497,7 +543,7 @@ static pgp_greeting link_greet(pgp_link *link, const pgp_vars *vars, int ping, a
     link->deeds = deeds; /* ours do not count */
     if (greeting == PGP_GREET_BAD)
         return greeting;
-    if (rest(link) && role_kept(link))
+    if (rest(link) && PQsetnonblocking(link->conn, nonblocking) == 0 && role_kept(link))
         return greeting;
     pgp_error_text(error, "the server has changed its role");
     return PGP_GREET_BAD;
@@ -522,12 +568,13 @@ static pgp_return link_settle(pgp_link *link)
 /* In nonblocking mode PQfinish's good-bye is sent if it can be, and not waited for; what
  * cannot be put into that mode is cut off.  A second descriptor keeps the socket until
  * the server has ended its side. */
-static int finish(PGconn *conn)
+static int finish(pgp_link *link)
 {
+    PGconn *conn = link->conn;
     const int fd = PQsocket(conn);
     const int linger = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
 
-    if (fd >= 0 && PQsetnonblocking(conn, 1))
+    if (fd >= 0 && !pgp_link_nonblocking(link))
         shutdown(fd, SHUT_RDWR);
     PQfinish(conn);
     if (linger >= 0)
@@ -537,7 +584,7 @@ static int finish(PGconn *conn)
 
 static int link_close(pgp_link *link)
 {
-    const int linger = link->conn ? finish(link->conn) : -1;
+    const int linger = link->conn ? finish(link) : -1;
 
     if (link->hosts)
         hosts_drop(link);

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <apr_strings.h>
 #include <libpq-events.h>
 
@@ -83,7 +84,7 @@ static unsigned deeds_of(pgp_link *link, const PGresult *result)
         sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
         if (sqlstate && !strcmp(sqlstate, "25006"))
             link->met_read_only = 1;
-        return PGP_DID_SOMETHING;
+        return PGP_DID_SOMETHING | PGP_DID_CHANGE; /* a DO may have done it before it failed */
     default:
         return PGP_DID_SOMETHING;
     }
@@ -121,13 +122,14 @@ void pgp_link_forget_deeds(pgp_link *link)
 
 /* --- the client's side ------------------------------------------------------ */
 
+/* Results carry this and its baton along, and may outlive the link. */
 static void notice(void *baton, const char *text)
 {
-    pgp_link *link = baton;
+    const pgp_context *context = baton;
     pgp_error line;
 
     pgp_error_text(&line, text);
-    pgp_log(link->env, PGP_LOG_DEBUG, PGP_MSG_NOTICE, link->pool, PQbackendPID(link->conn),
+    pgp_log(context->env, PGP_LOG_DEBUG, PGP_MSG_NOTICE, context->pool, 0,
             "the server says: %s", line.message);
 }
 
@@ -143,7 +145,7 @@ void pgp_link_adopt(pgp_link *link)
 void pgp_link_restore(pgp_link *link)
 {
     PQsetNoticeReceiver(link->conn, link->receiver, NULL);
-    PQsetNoticeProcessor(link->conn, notice, link);
+    PQsetNoticeProcessor(link->conn, notice, (void *)link->context);
     PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
     PQsetErrorContextVisibility(link->conn, PQSHOW_CONTEXT_ERRORS);
     PQuntrace(link->conn);
@@ -166,6 +168,17 @@ int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error)
         return 1;
     pgp_error_text(error, PQerrorMessage(link->conn));
     return 0;
+}
+
+int pgp_link_nonblocking(pgp_link *link)
+{
+    struct pollfd fd = {.fd = PQsocket(link->conn), .events = POLLOUT};
+
+    if (PQisnonblocking(link->conn))
+        return 1;
+    if (poll(&fd, 1, 0) != 1 || !(fd.revents & POLLOUT))
+        shutdown(fd.fd, SHUT_RDWR);
+    return PQsetnonblocking(link->conn, 1) == 0;
 }
 
 struct pollfd pgp_link_await(const pgp_link *link, int unsent)

@@ -35,9 +35,8 @@ typedef enum {
 
 struct pgp_link {
     /* immutable */
-    const pgp_env *env;
-    const char *pool;
-    const pgp_settings *settings;
+    const pgp_context *context;
+    const pgp_settings *settings; /* the context's */
     void *owner;
 
     /* owner */
@@ -92,6 +91,9 @@ void pgp_link_forget_deeds(pgp_link *link);
 
 /* --- one question, one answer, in nonblocking mode -------------------------- */
 
+/* PQsetnonblocking() sends what is unsent, and waits until it can; what cannot be sent
+ * at once is cut off here instead.  0: the connection is no good. */
+int pgp_link_nonblocking(pgp_link *link);
 /* 0: *error says why. */
 int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error);
 pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error);

@@ -1,7 +1,11 @@
 #include "pgp_pool_private.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <apr_strings.h>
+
+/* A waiter gives the keeper so long to end its wait. */
+#define KEEPER_LATE PGP_MS(250)
 
 /* An ask may be late by this much if its connection has still to be tested. */
 #define LAST_MOMENT PGP_MS(50)
@@ -46,6 +50,7 @@ apr_status_t pgp_pool_create(pgp_pool **created, apr_pool_t *p, const char *name
     pool->name = name;
     pool->settings = settings;
     pool->env = env;
+    pool->context = (pgp_context){.env = env, .pool = name, .settings = settings};
     pool->waker = waker;
     pool->kept = 1;
     pool->slot = -1;
@@ -234,6 +239,20 @@ static void count_wait_locked(pgp_pool *pool, apr_interval_time_t waited)
         pool->stats.longest_wait = waited;
 }
 
+/* The keeper ends a wait in time.  Should it be held up itself (libpq may look up a name
+ * or a ticket where we cannot keep it from that), the waiter does; on a clock that may
+ * be set, but it is looked at again. */
+static void sleep_locked(pgp_pool *pool, waiter *w)
+{
+    const apr_time_t latest = w->until + KEEPER_LATE;
+    const apr_time_t left = latest - now_of(pool);
+
+    if (left > 0)
+        apr_thread_cond_timedwait(w->cond, pool->lock, left);
+    else
+        pgp_waiter_end_locked(pool, w, pgp_shortage_locked(pool), NULL);
+}
+
 /* Queue up and sleep until somebody ends the wait.  The keeper is called if it
  * could connect or would come too late. */
 static pgp_outcome wait_locked(ask *a, waiter *w)
@@ -248,7 +267,7 @@ static pgp_outcome wait_locked(ask *a, waiter *w)
         lock(pool);
     }
     while (!w->ended)
-        apr_thread_cond_wait(w->cond, pool->lock);
+        sleep_locked(pool, w);
     if (w->outcome != PGP_GRANTED)
         return refuse_locked(a, w->outcome);
     count_wait_locked(pool, w->conn->holder.since - a->start);
@@ -264,7 +283,8 @@ static pgp_outcome take_waiting(ask *a)
     pgp_outcome outcome;
     apr_time_t now = now_of(pool);
 
-    apr_pool_create(&p, a->scratch);
+    if (apr_pool_create(&p, a->scratch) != APR_SUCCESS)
+        abort(); /* as APR does */
     if (apr_thread_cond_create(&w.cond, p) != APR_SUCCESS)
         a->until = 0; /* cannot wait, so be refused */
     lock(pool);
@@ -512,7 +532,6 @@ void pgp_pool_release(pgp_conn **released)
     *released = NULL;
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_conn_backend(conn),
             "returned, lease %" APR_UINT64_T_FMT, conn->lease);
-    conn->greeted = 1;
     switch (pool->env->driver->settle(conn->link)) {
     case PGP_RETURN_CLEAN:
         give_back(conn);

@@ -18,7 +18,8 @@
  * (waiter_end_locked), so there is no race between a time-out and a hand-off:
  * what is handed over is taken, and what timed out was given nothing.  It also
  * means that a wait needs no clock: the keeper looks at the queue, which is in
- * order of the deadlines, on the core's monotonic clock.
+ * order of the deadlines, on the core's monotonic clock.  (Only if the keeper is held up
+ * a waiter takes itself out of the queue, a moment after its deadline.)
  *
  * Invariants, whenever the lock is free:
  *   - each slot is in the list of its state, and in no other;

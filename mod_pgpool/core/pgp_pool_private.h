@@ -56,6 +56,7 @@ struct pgp_pool {
     const char *name;
     const pgp_settings *settings;
     const pgp_env *env;
+    pgp_context context; /* these three, for the driver */
     pgp_waker waker;
     apr_thread_mutex_t *lock;
 
@@ -127,6 +128,8 @@ void pgp_doom(pgp_conn *conn, pgp_reason reason);
 
 /* --- pgp_share.c ------------------------------------------------------------ */
 
+/* Whether somebody else may wait for the place of a connection. */
+int pgp_share_is_capped(const pgp_pool *pool);
 /* Permits for connections: 0 if there is none to be had. */
 int pgp_share_take_locked(pgp_pool *pool, apr_time_t now);
 void pgp_share_give_locked(pgp_pool *pool);

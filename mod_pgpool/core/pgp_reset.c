@@ -54,10 +54,12 @@ int pgp_reset_due(pgp_reset reset, unsigned deeds)
     return 0;
 }
 
-/* Statements that prepare need not run again where prepared statements stay. */
-static int prepares(const char *sql)
+int pgp_reset_prepares(const char *sql)
 {
-    return !strncasecmp(sql + strspn(sql, " \t\r\n"), "PREPARE ", 8);
+    static const char blank[] = " \t\r\n";
+
+    sql += strspn(sql, blank);
+    return !strncasecmp(sql, "PREPARE", 7) && sql[7] && strchr(blank, sql[7]);
 }
 
 static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings *settings)
@@ -68,7 +70,7 @@ static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings
         const char *sql = APR_ARRAY_IDX(settings->init_sql, i, const char *);
 
         /* The line's end ends a comment, too. */
-        if (settings->reset == PGP_RESET_ALL || !prepares(sql))
+        if (settings->reset == PGP_RESET_ALL || !pgp_reset_prepares(sql))
             text = apr_pstrcat(p, text, ";\n", sql, NULL);
     }
     return text;
@@ -80,6 +82,7 @@ void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p)
                                  "; DEALLOCATE ALL; DISCARD PLANS"
                                                               : DISCARD_SESSION;
 
+    settings->reset_init = with_init(p, "", settings);
     settings->reset_long = with_init(p, statements, settings);
     settings->reset_short = settings->init_sql ? settings->reset_long : DISCARD_ALL;
 }

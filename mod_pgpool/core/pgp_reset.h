@@ -33,13 +33,17 @@ typedef enum {
  * statements made by the protocol have no tag. */
 unsigned pgp_reset_tag(const char *tag, int rows);
 
+/* Whether a statement of the init SQL is a PREPARE: it need not run again where
+ * prepared statements stay. */
+int pgp_reset_prepares(const char *sql);
+
 /* Whether a lease with these deeds owes a reset. */
 int pgp_reset_due(pgp_reset reset, unsigned deeds);
 
 /* The message.  prepared: the connection has ever had a prepared statement. */
 const char *pgp_reset_sql(const pgp_settings *settings, int prepared);
 
-/* Make the two messages when the settings are complete. */
+/* Make the messages when the settings are complete. */
 void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p);
 
 #endif

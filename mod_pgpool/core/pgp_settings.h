@@ -112,7 +112,7 @@ typedef struct {
     apr_array_header_t *init_sql; /* of const char *; NULL: none */
 
     /* made from the others by pgp_settings_finish() */
-    const char *reset_short, *reset_long;
+    const char *reset_short, *reset_long, *reset_init;
 
     unsigned set;                         /* 1u << pgp_option_id */
     const char *origin[PGP_OPTION_COUNT]; /* "file:line", or NULL for a default */

@@ -17,6 +17,11 @@ static int is_posted(const pgp_pool *pool)
     return pool->board && pool->slot >= 0;
 }
 
+int pgp_share_is_capped(const pgp_pool *pool)
+{
+    return pool->board && pool->settings->total_max;
+}
+
 void pgp_pool_post(pgp_pool *pool, pgp_board *board, int board_pool)
 {
     pool->board = board;
@@ -97,19 +102,9 @@ void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
 
 /* --- figures ---------------------------------------------------------------- */
 
-static void holders_take_locked(pgp_pool *pool, pgp_stats *stats)
-{
-    pgp_stats mine = {.waiting = 0};
-    pgp_conn *conn;
-
-    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry) {
-        mine.holders[0] = conn->holder;
-        pgp_stats_add(stats, &mine);
-    }
-}
-
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
 {
+    const pgp_conn *conn;
     int i;
 
     *stats = pool->stats;
@@ -117,5 +112,6 @@ void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
         stats->state[i] = count(pool, i);
     stats->waiting = pool->waiting;
     stats->down = pool->down.failures;
-    holders_take_locked(pool, stats);
+    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry)
+        pgp_stats_add_holder(stats, &conn->holder);
 }

@@ -32,7 +32,7 @@ apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS]
     return 0;
 }
 
-static void holder_add(pgp_stats *sum, const pgp_holder *more)
+void pgp_stats_add_holder(pgp_stats *sum, const pgp_holder *more)
 {
     int i, k;
 
@@ -66,5 +66,5 @@ void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
         sum->error = more->error;
     }
     for (i = 0; i < PGP_HOLDERS && more->holders[i].since; i++)
-        holder_add(sum, &more->holders[i]);
+        pgp_stats_add_holder(sum, &more->holders[i]);
 }

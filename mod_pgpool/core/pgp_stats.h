@@ -61,6 +61,9 @@ apr_interval_time_t pgp_stats_bound(int bucket);
  * their bucket; 0 if there are none. */
 apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS], double share);
 
+/* Put a holder in its place, if it is one of the longest. */
+void pgp_stats_add_holder(pgp_stats *stats, const pgp_holder *holder);
+
 /* Add the figures of another child or pool; of the errors the later one stays, of the
  * holders the longest. */
 void pgp_stats_add(pgp_stats *sum, const pgp_stats *more);

@@ -12,6 +12,7 @@
 /* Results taken in one step, so that a large one does not keep the keeper from
  * other links. */
 #define RESULTS_A_STEP 1000
+#define ROWS_A_RESULT 100
 
 static void cancel_run(void *data)
 {
@@ -59,7 +60,7 @@ static drained drain_copy_out(pgp_link *link)
     char *row;
     int n, length = 0;
 
-    for (n = 0; n < RESULTS_A_STEP; n++) {
+    for (n = 0; n < ROWS_A_RESULT; n++) {
         length = PQgetCopyData(link->conn, &row, 1);
         if (length <= 0)
             break;
@@ -67,7 +68,7 @@ static drained drain_copy_out(pgp_link *link)
     }
     if (length == -2)
         return DRAIN_NEVER;
-    return length == -1 ? DRAIN_ON : DRAIN_WAIT;
+    return length == 0 ? DRAIN_WAIT : DRAIN_ON;
 }
 
 static drained drain_copy_in(pgp_link *link)
@@ -154,7 +155,7 @@ static pgp_step drain_more(pgp_link *link, struct pollfd *await, pgp_error *erro
     drained so_far;
     int unsent;
 
-    if (PQsetnonblocking(link->conn, 1) || !pipeline_close(link) || PQflush(link->conn) < 0 ||
+    if (!pgp_link_nonblocking(link) || !pipeline_close(link) || PQflush(link->conn) < 0 ||
         !PQconsumeInput(link->conn))
         return windup_fail(link, error);
     so_far = drain(link);

@@ -167,10 +167,10 @@ static pgp_link *link_made(fake *world)
     return link;
 }
 
-static pgp_link *drv_connect(const pgp_env *env, const char *pool, const pgp_settings *settings,
-                             int failures, int survey, void *owner, pgp_error *error)
+static pgp_link *drv_connect(const pgp_context *context, int failures, int survey, void *owner,
+                             pgp_error *error)
 {
-    fake *world = env->baton;
+    fake *world = context->env->baton;
     pgp_link *link;
 
     watch(world);
