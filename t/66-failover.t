@@ -1,0 +1,159 @@
+# Failover: two servers in the connection string, a real streaming pair.  Service follows the primary
+# by itself, and a connection whose server has changed its role is not given out again.
+
+use PgPoolTest;
+use FaultProxy;
+use Probe;
+
+my $slack = 5;
+
+my $one = PostgreSQL::Test::Cluster->new('one');
+$one->init(allows_streaming => 1);
+$one->start;
+my $two = standby_of($one, 'two');
+query($one, 'CREATE TABLE note (text text)');
+
+# Each standby is made from a backup of its own.
+sub standby_of {
+    my ($primary, $name) = @_;
+    $primary->backup("for_$name");
+    my $node = PostgreSQL::Test::Cluster->new($name);
+    $node->init_from_backup($primary, "for_$name", has_streaming => 1);
+    $node->start;
+    return $node;
+}
+
+# Over both, in that order; a node is reached by its own name or through a proxy.
+sub both {
+    my ($attrs, @server) = @_;
+    my $hosts = join ',', map { $_->isa('FaultProxy') ? '127.0.0.1' : $_->host } @server;
+    my $ports = join ',', map { $_->port } @server;
+    return "host=$hosts port=$ports dbname=postgres target_session_attrs=$attrs";
+}
+
+sub where {
+    my ($httpd, @pool) = @_;
+    return told(probe($httpd, join('=', 'acquire', @pool), 'sql=SHOW port'), 'value') // '';
+}
+
+sub served_by {
+    my ($httpd, $node, $name, @pool) = @_;
+    my $there = poll_until { where($httpd, @pool) eq $node->port };
+    ok $there, $name;
+    return;
+}
+
+subtest 'a black hole first' => sub {
+    my $hole = FaultProxy->new($one);
+    $hole->mode('hole');
+    my $conninfo = both('read-write', $hole, $one);
+    my $httpd = probed(<<"CONF");
+PgPoolConninfo "$conninfo"
+PgPoolMin 2
+PgPoolConnectTimeout 500ms
+PgPoolAcquireTimeout 60s
+PgPoolRetry 10ms 20ms
+CONF
+    my $answer = probe($httpd, 'acquire', 'sql=SELECT 1');
+    tells $answer, { status => 0, value => 1 }, 'served by the second';
+    $httpd->stop;
+};
+
+subtest 'the primary is lost, the standby promoted' => sub {
+    my $conninfo = both('read-write', $one, $two);
+    my $primary = both('primary', $one, $two);
+    my $httpd = probed(<<"CONF");
+PgPoolConninfo "$conninfo"
+PgPoolMin 2
+PgPoolMax 6
+PgPoolRetry 50ms 500ms
+PgPoolAcquireTimeout 1s
+<PgPool primary>
+  PgPoolConninfo "$primary"
+</PgPool>
+CONF
+    served_by($httpd, $one, 'the primary serves');
+    served_by($httpd, $one, '... also whom only a primary will do', 'primary');
+    my $load = $httpd->load(probe_at('acquire', q{sql=INSERT INTO note VALUES ('x')}, 'httpstatus'),
+        clients => 4, record => 1, pause => 0.01);
+    ok poll_until { query($one, 'SELECT count(*) FROM note') > 20 }, 'writers write';
+    $one->wait_for_catchup('two');
+    $one->stop('immediate');
+    $two->promote;
+    my $promoted = now();
+    served_by($httpd, $two, 'the new primary serves, by itself');
+    cmp_ok now() - $promoted, '<', 1 + $slack, '... soon';
+    my $back = now();
+    served_by($httpd, $two, '... also whom only a primary will do', 'primary');
+    my $before = query($two, 'SELECT count(*) FROM note');
+    ok poll_until { query($two, 'SELECT count(*) FROM note') > $before + 20 }, 'writers write again';
+    my @answer = $load->finish;
+    is_deeply [grep { $_->{status} != 200 && $_->{began} > $back } @answer], [], '... and none fails';
+    $httpd->stop;
+};
+
+subtest 'a primary that becomes read-only' => sub {
+    my $conninfo = both('read-write', $two);
+    my $httpd = probed(<<"CONF");
+PgPoolConninfo "$conninfo"
+PgPoolMin 3
+PgPoolMax 3
+PgPoolRetry 10ms 50ms
+PgPoolAcquireTimeout 500ms
+CONF
+    my @held = map { hold($httpd, qw(acquire gate)) } 1 .. 3;
+    let_go(@held);
+    read_only('on');
+    # One may hear of it by its own write; the others answer a ping then, and with it the server says
+    # what it has become.
+    my @told = map { probe($httpd, 'acquire', q{sql=INSERT INTO note VALUES ('y')}) } 1 .. 5;
+    my $given = grep { told($_, 'status') eq '0' } @told;
+    cmp_ok $given, '<=', 1, 'at most the first finds out by itself';
+    is told($told[-1], 'status'), 'EUNAVAIL', '... then no connection is given out';
+    read_only('off');
+    my @write = ('acquire', q{sql=INSERT INTO note VALUES ('z')});
+    ok poll_until { probe($httpd, @write)->{content} =~ /^result=PGRES_COMMAND_OK/m },
+        'until it is what is wanted again';
+    $httpd->stop;
+};
+
+# For new and open sessions; returns when both know.
+sub read_only {
+    my ($value) = @_;
+    query($two, "ALTER SYSTEM SET default_transaction_read_only = $value");
+    $two->reload;
+    my $known = poll_until { query($two, 'SHOW default_transaction_read_only') eq $value };
+    die "no reload\n" if !$known;
+    return;
+}
+
+subtest 'a standby that is promoted' => sub {
+    my $three = standby_of($two, 'three');
+    my $far = FaultProxy->new($three);
+    my $conninfo = both('standby', $far);
+    my $prefer = both('prefer-standby', $three, $two);
+    my $httpd = probed(<<"CONF");
+PgPoolConninfo "$conninfo"
+PgPoolMin 1
+PgPoolMax 3
+PgPoolPing 0
+PgPoolRetry 10ms 50ms
+PgPoolAcquireTimeout 500ms
+<PgPool prefer>
+  PgPoolConninfo "$prefer"
+</PgPool>
+CONF
+    served_by($httpd, $three, 'the standby serves');
+    served_by($httpd, $three, '... also who would rather have one', 'prefer');
+    $two->wait_for_catchup('three');
+    $three->promote;
+    is told(probe($httpd, 'acquire'), 'status'), 'EUNAVAIL',
+        'a standby no more, its connections are given out no more';
+    like $httpd->error_log, qr/PGP1006: pool default, .*found unfit .* has changed its role/,
+        '... the log says why';
+    tells probe($httpd, 'acquire=prefer'), { status => 0 }, '... but who would only rather have one is served';
+    $httpd->stop;
+    $three->stop;
+};
+
+done_testing;
