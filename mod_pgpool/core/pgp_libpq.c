@@ -584,8 +584,12 @@ static int finish(pgp_link *link)
 
 static int link_close(pgp_link *link)
 {
-    const int linger = link->conn ? finish(link) : -1;
+    int linger = -1;
 
+    if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE)
+        pgp_windup_abandon(link);
+    if (link->conn)
+        linger = finish(link);
     if (link->hosts)
         hosts_drop(link);
     if (link->task)

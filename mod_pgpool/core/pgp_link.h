@@ -104,5 +104,8 @@ struct pollfd pgp_link_await(const pgp_link *link, int unsent);
 void pgp_windup_start(pgp_link *link);
 /* DONE: nothing runs any more, pipeline mode is off, no cancel is on its way. */
 pgp_step pgp_windup_step(pgp_link *link, struct pollfd *await, pgp_error *error);
+/* Before a link is closed that still works: stop that, by a cancel that nobody waits
+ * for. */
+void pgp_windup_abandon(pgp_link *link);
 
 #endif

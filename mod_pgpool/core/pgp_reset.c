@@ -82,6 +82,10 @@ void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p)
                                  "; DEALLOCATE ALL; DISCARD PLANS"
                                                               : DISCARD_SESSION;
 
+    /* The init SQL has a transaction of its own: one that has begun before the RESET ALL
+     * is what the borrower has made the default, perhaps read-only. */
+    if (settings->init_sql)
+        statements = apr_pstrcat(p, "BEGIN; ", statements, "; COMMIT", NULL);
     settings->reset_init = with_init(p, "", settings);
     settings->reset_long = with_init(p, statements, settings);
     settings->reset_short = settings->init_sql ? settings->reset_long : DISCARD_ALL;

@@ -39,6 +39,16 @@ static void cancel_start(pgp_link *link)
         PQfreeCancel(cancel);
 }
 
+void pgp_windup_abandon(pgp_link *link)
+{
+    /* One that is still on its way would be followed by another that hangs. */
+    if (link->task && !pgp_task_done(link->task))
+        return;
+    if (link->task)
+        pgp_task_leave(&link->task);
+    cancel_start(link);
+}
+
 typedef enum {
     DRAIN_ON,   /* there may be more at once */
     DRAIN_WAIT, /* more has to come first */

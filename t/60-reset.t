@@ -1,0 +1,391 @@
+#!/usr/bin/perl
+
+# PgPoolReset: nothing that a request has left in its session reaches the next one, whatever it was
+# and however the request ended; and a connection whose reset fails is not given out again.
+
+use PgPoolTest;
+use Crowd;
+use Probe;
+
+my $pg = postgres;
+query($pg, $_) for 'CREATE ROLE app', 'CREATE SCHEMA hidden', 'CREATE SEQUENCE seq',
+    'CREATE TABLE written (i int)', 'CREATE TABLE lost (i int)', 'CREATE TABLE serial (i serial)',
+    'CREATE TABLE born (pid int PRIMARY KEY)',
+    q(CREATE PROCEDURE change() LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM set_config('work_mem', '777kB', false); END $$),
+    q(CREATE PROCEDURE change_and_fail() LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM set_config('work_mem', '777kB', false); COMMIT; RAISE 'failed'; END $$);
+
+my $locks = q(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid());
+my $temp = q(SELECT to_regclass('pg_temp.dirt'));
+
+# What a request leaves behind: the question whose answer tells it, and how it is left.
+my @seen = (
+    ['SET' => 'SHOW work_mem', 'SET work_mem = 777'],
+    ['SET in a transaction' => 'SHOW work_mem', 'BEGIN; SET work_mem = 777; COMMIT'],
+    ['SET LOCAL' => 'SHOW work_mem', 'BEGIN; SET LOCAL work_mem = 777'],
+    ['SET of what the connection string sets' => 'SHOW lock_timeout', 'SET lock_timeout = 1'],
+    ['SET search_path' => 'SHOW search_path', 'SET search_path = hidden'],
+    ['SET client_encoding' => 'SHOW client_encoding', 'SET client_encoding = LATIN1'],
+    ['SET SESSION CHARACTERISTICS' => 'SHOW default_transaction_read_only',
+        'SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY'],
+    ['SET ROLE' => 'SELECT current_user', 'SET ROLE app'],
+    ['SET SESSION AUTHORIZATION' => 'SELECT session_user || current_user', 'SET SESSION AUTHORIZATION app'],
+    ['both' => 'SELECT session_user || current_user', 'SET SESSION AUTHORIZATION app; SET ROLE app'],
+    ['CREATE TEMP TABLE' => $temp, 'CREATE TEMP TABLE dirt ()'],
+    ['CREATE TEMP TABLE AS' => $temp, 'CREATE TEMP TABLE dirt AS SELECT 1'],
+    ['SELECT INTO TEMP' => $temp, 'SELECT 1 INTO TEMP dirt'],
+    ['a function in pg_temp' => 'SELECT count(*) FROM pg_proc WHERE pronamespace = pg_my_temp_schema()',
+        q(CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1')],
+    ['LISTEN' => 'SELECT count(*) FROM pg_listening_channels()', 'LISTEN gossip'],
+    ['a cursor WITH HOLD' => 'SELECT count(*) FROM pg_cursors', 'DECLARE c CURSOR WITH HOLD FOR SELECT 1'],
+    ['set_config() in DO' => 'SHOW work_mem',
+        q(DO $$ BEGIN PERFORM set_config('work_mem', '777kB', false); END $$)],
+    ['set_config() in CALL' => 'SHOW work_mem', 'CALL change()'],
+    ['... that commits and fails' => 'SHOW work_mem', 'CALL change_and_fail()'],
+    ['a lock before an error' => $locks, 'SELECT pg_advisory_lock(7), 1 / (random() * 0)::int'],
+    ['a transaction' => 'SELECT now() = statement_timestamp()', 'BEGIN', 'INSERT INTO lost VALUES (1)'],
+    ['... that has failed' => 'SELECT 1', 'BEGIN', 'INSERT INTO lost VALUES (1)', 'SELECT 1/0'],
+    ['... that holds a lock' => $locks, 'BEGIN', 'SELECT pg_advisory_xact_lock(8)'],
+);
+
+# The same, but no command tag tells of it: auto is blind to these, as its reference says.
+my @unseen = (
+    ['set_config() in SELECT' => 'SHOW work_mem', q(SELECT set_config('work_mem', '777kB', false))],
+    ['a lock' => $locks, 'SELECT pg_advisory_lock(pg_backend_pid())'],
+    ['a shared lock' => $locks, 'SELECT pg_advisory_lock_shared(7)'],
+    ['a sequence in SELECT' => 'SELECT lastval()', q(SELECT nextval('seq'))],
+    ['a sequence in INSERT' => 'SELECT lastval()', 'INSERT INTO serial DEFAULT VALUES'],
+);
+
+# As much as one session can hold of it.
+my @everything = map { my $kind = $_; map { @$_[2 .. $#$_] } grep { $_->[0] eq $kind } @seen, @unseen } (
+    'a sequence in SELECT', 'CREATE TEMP TABLE', 'LISTEN', 'a cursor WITH HOLD', 'a lock', 'SET',
+    'SET search_path', 'SET client_encoding', 'SET SESSION CHARACTERISTICS', 'both', 'a transaction',
+);
+
+# Pools of one connection, so that the next request has the same one.  What undoes is another message
+# where something that was prepared is to stay, and where init SQL is to be run again.
+my %init = (
+    sql => [q(SET work_mem = '5MB'), 'PREPARE kept AS SELECT 42', 'CREATE TEMP TABLE made (i int)',
+        "LISTEN news", q(SELECT set_config('app.init', 'x', false) -- a comment)],
+    stays => [['EXECUTE kept' => 42], ['SHOW work_mem' => '5MB'], ['SELECT count(*) FROM made' => 0],
+        ['SELECT pg_listening_channels()' => 'news'], [q(SELECT current_setting('app.init')) => 'x']],
+);
+my @fresh = (['SHOW work_mem' => '4MB'], ['SELECT count(*) FROM pg_prepared_statements' => 0]);
+my @kept  = (['SHOW work_mem' => '4MB'], ['EXECUTE kept' => 42]);
+my @pool = (
+    { name => 'session',       reset => 'session', kinds => [@seen, @unseen], stays => \@fresh },
+    { name => 'session-kept',  reset => 'session', kinds => [@seen, @unseen], stays => \@kept },
+    { name => 'session-init',  reset => 'session', kinds => [@seen, @unseen], %init },
+    { name => 'all',           reset => 'all',     kinds => [@seen, @unseen], stays => \@fresh },
+    { name => 'all-init',      reset => 'all',     kinds => [@seen, @unseen], %init },
+    { name => 'auto',          reset => 'auto',    kinds => \@seen,           stays => \@fresh },
+    { name => 'auto-kept',     reset => 'auto',    kinds => \@seen,           stays => \@kept },
+    { name => 'auto-init',     reset => 'auto',    kinds => \@seen,           %init },
+);
+
+sub in_pool {
+    my ($name, @line) = @_;
+    return join "\n", "<PgPool $name>", @line, "</PgPool>\n";
+}
+
+sub pool_conf {
+    my ($pool) = @_;
+    return in_pool($pool->{name}, "PgPoolReset $pool->{reset}",
+        map { qq(PgPoolInitSQL "$_") } @{ $pool->{sql} // [] });
+}
+
+# Time-outs are for those who are to be refused.
+my $conninfo = conninfo($pg, client_encoding => 'UTF8', options => q('-c lock_timeout=50s'));
+my $born = 'PgPoolInitSQL "INSERT INTO born VALUES (pg_backend_pid())"';
+my $httpd = probed(join("\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMax 1', 'PgPoolMin 1',
+    'PgPoolAcquireTimeout 3s', 'PgPoolCheckTimeout 60s', 'ErrorDocument 409 /probe?notes',
+    'MaxKeepAliveRequests 0', map({ pool_conf($_) } @pool),
+    in_pool('transaction', 'PgPoolReset transaction'),
+    in_pool('once', $born),
+    in_pool('late', 'PgPoolCheckTimeout 200ms',
+        'PgPoolInitSQL "SELECT pg_sleep(600) FROM born WHERE pid = pg_backend_pid()"', $born),
+    map { in_pool("crowded-$_", 'PgPoolMax 2', "PgPoolReset $_") } qw(session auto transaction)),
+    threads => 20);
+
+# ---- asking
+
+sub statements { return map { "sql=$_" } @_ }
+
+# What was answered to each statement: its value, or why there is none.
+sub said {
+    my ($answer) = @_;
+    my @said;
+    while ($answer->{content} =~ /^result=(\w+)\n(?:value=(.*)\n)?(?:sqlstate=(\w+)\n)?/mg) {
+        push @said, $3 // $2 // $1;
+    }
+    return \@said;
+}
+
+# The answers to questions, and who gave them.
+sub look {
+    my ($pool, @question) = @_;
+    my $answer = probe($httpd, "acquire=$pool->{name}", statements(@question));
+    return [told($answer, 'pid') // $answer->{content}, @{ said($answer) }];
+}
+
+# A pool's connection before anything has happened to it: its backend and its answers.
+sub first_look {
+    my ($pool) = @_;
+    my @question = (map({ $_->[1] } @{ $pool->{kinds} }), map { $_->[0] } @{ $pool->{stays} });
+    my ($pid, @answer) = @{ look($pool, @question) };
+    my %clean;
+    @clean{@question} = @answer;
+    is_deeply [map { $clean{ $_->[0] } } @{ $pool->{stays} }], [map { $_->[1] } @{ $pool->{stays} }],
+        'the connection is as it is to stay';
+    return ($pid, \%clean);
+}
+
+# ---- kinds of dirt x ways to end
+
+# Each gets the pool's name and what the request does.
+my @ending = (
+    ['return'                => sub { shift; probe($httpd, @_) }],
+    ['release'               => sub { shift; probe($httpd, @_, 'release') }],
+    ['an error'              => sub { shift; probe($httpd, @_, 'fail=500') }],
+    ['an ErrorDocument'      => sub { shift; probe($httpd, @_, 'fail=409') }],
+    ['an internal redirect'  => sub { my $pool = shift; probe($httpd, @_, "redirect=/probe?acquire=$pool") }],
+    ['in a subrequest'       => sub { shift; probe($httpd, 'subreq=' . probe_at(@_)) }],
+    ['an abort'              => sub { shift; probe($httpd, @_, 'abort') }],
+);
+
+sub kind_of_dirt {
+    my ($pool, $kind, $pid, $clean) = @_;
+    my ($name, $question, @dirt) = @$kind;
+    my @question = ($question, map { $_->[0] } @{ $pool->{stays} });
+    my $dirty = said(probe($httpd, "acquire=$pool->{name}", statements(@dirt, $question)));
+    isnt $dirty->[-1], $clean->{$question}, "$name is seen in its own request";
+
+    my %got = (before => look($pool, @question));
+    for (@ending) {
+        my ($how, $end) = @$_;
+        $end->($pool->{name}, "acquire=$pool->{name}", statements(@dirt));
+        $got{$how} = look($pool, @question);
+    }
+    my $expected = [$pid, @$clean{@question}];
+    is_deeply \%got, { map { $_ => $expected } keys %got }, '... and not in the next, however it ends';
+    return;
+}
+
+for my $pool (@pool) {
+    subtest "matrix: $pool->{name}" => sub {
+        # Not the keeper's business any more: it stays for good.
+        probe($httpd, "acquire=$pool->{name}", 'sql=PREPARE kept AS SELECT 42') if $pool->{stays} == \@kept;
+        my ($pid, $clean) = first_look($pool);
+        kind_of_dirt($pool, $_, $pid, $clean) for @{ $pool->{kinds} };
+        $pool->{pid} = $pid;
+        $pool->{clean} = $clean;
+    };
+}
+
+sub all_questions { my ($pool) = @_; return sort keys %{ $pool->{clean} } }
+
+sub all_clean {
+    my ($name, @pools) = @_;
+    my @got      = map { look($_, all_questions($_)) } @pools;
+    my @expected = map { [$_->{pid}, @{ $_->{clean} }{ all_questions($_) }] } @pools;
+    is_deeply \@got, \@expected, $name;
+    return;
+}
+
+subtest 'the client has gone meanwhile' => sub {
+    my @held = map { hold($httpd, "acquire=$_->{name}", statements(@everything), 'gate', 'write=100000') } @pool;
+    for my $held (@held) {
+        $held->{pending}->abandon;
+        Probe::open_gate($held);
+    }
+    all_clean('... and has left nothing', @pool);
+};
+
+# Auto sees one command and so undoes them all.
+subtest 'somebody else was refused meanwhile' => sub {
+    my @held = map { hold($httpd, "acquire=$_->{name}", statements(@everything)) } @pool;
+    my @refused = Pending::finish(map { $httpd->begin(probe_at("acquire=$_->{name}")) } @pool);
+    is_deeply [map { told($_, 'status') } @refused], [('EEXHAUSTED') x @pool], 'they waited in vain';
+    let_go(@held);
+    all_clean('... and what was there has gone', @pool);
+};
+
+subtest 'clean within the same request, after a release' => sub {
+    for my $pool (@pool) {
+        my @question = all_questions($pool);
+        my $answer = probe($httpd, "acquire=$pool->{name}", statements(@everything), 'release',
+            "acquire=$pool->{name}", statements(@question));
+        my @said = @{ said($answer) };
+        is_deeply [@said[@everything .. $#said]], [@{ $pool->{clean} }{@question}], $pool->{name};
+    }
+};
+
+subtest 'the library at the client, too' => sub {
+    for my $name (map({ $_->{name} } @pool), 'transaction') {
+        my $pid = told(probe($httpd, "acquire=$name", qw(verbose nonblocking notice trace pipeline)), 'pid');
+        my $answer = probe($httpd, "acquire=$name", qw(verbose encoding state));
+        tells $answer, { pid => $pid, verbosity => 1, encoding => 'UTF8', nonblocking => 0, pipeline => 0,
+            processor => 'other' }, $name;
+    }
+    for my $pool (@pool) {
+        probe($httpd, "acquire=$pool->{name}", 'sql=SET client_encoding = LATIN1');
+        tells probe($httpd, "acquire=$pool->{name}", 'encoding'), { encoding => 'UTF8' },
+            "$pool->{name}: what libpq knows of the encoding";
+    }
+};
+
+# ---- what a mode leaves on purpose
+
+sub pool_named { my ($name) = @_; return (grep { $_->{name} eq $name } @pool)[0] }
+
+subtest 'prepared statements' => sub {
+    my @prepare = ('sql=PREPARE mine AS SELECT 7', 'prepare=SELECT 8');
+    my @ask = statements('EXECUTE mine', 'EXECUTE protocol');
+    for my $name (qw(session auto session-kept session-init auto-init)) {
+        my $pid = told(probe($httpd, "acquire=$name", @prepare), 'pid');
+        probe($httpd, "acquire=$name", statements(@everything)) for 1 .. 2;
+        my $answer = probe($httpd, "acquire=$name", 'pid', @ask);
+        is_deeply said($answer), [7, 8], "$name: they stay";
+        is told($answer, 'pid'), $pid, '... with their connection';
+    }
+    for my $name (qw(all all-init)) {
+        my $pid = told(probe($httpd, "acquire=$name", @prepare), 'pid');
+        my $answer = probe($httpd, "acquire=$name", 'pid', @ask);
+        is_deeply said($answer), ['26000', '26000'], "$name: they go";
+        is told($answer, 'pid'), $pid, '... the connection stays';
+    }
+};
+
+subtest 'auto sees command tags alone' => sub {
+    my $pool = pool_named('auto');
+    for (@unseen) {
+        my ($name, $question, @dirt) = @$_;
+        probe($httpd, 'acquire=auto', statements(@dirt));
+        my ($pid, $said) = @{ look($pool, $question) };
+        isnt $said, said(probe($httpd, 'acquire=session', "sql=$question"))->[0], "$name: it stays";
+        # A change that it sees makes it undo that, too.
+        probe($httpd, 'acquire=auto', 'sql=SET work_mem = 777');
+        is look($pool, $question)->[1], said(probe($httpd, 'acquire=session', "sql=$question"))->[0],
+            '... until something is seen';
+    }
+};
+
+subtest 'transaction: settings stay, transactions do not' => sub {
+    my $pool = { name => 'transaction' };
+    my $pid = look($pool)->[0];
+    for (@seen, @unseen) {
+        my ($name, $question, @dirt) = @$_;
+        my ($clean) = look($pool, $question)->[1];
+        probe($httpd, 'acquire=transaction', statements(@dirt));
+        my @got = @{ look($pool, $question) };
+        my $ends = $dirt[0] =~ /^BEGIN/ && $dirt[-1] !~ /COMMIT/;
+        is $got[0], $pid, "$name: it is the same connection";
+        $ends ? is($got[1], $clean, '... and its transaction was ended')
+              : isnt($got[1], $clean, '... and it was left as it was');
+        probe($httpd, 'acquire=transaction', 'sql=DISCARD ALL');
+    }
+};
+
+is query($pg, 'SELECT count(*) FROM lost'), 0, 'nothing of an open transaction was written';
+
+# ---- a reset that fails, or does not come to its end
+
+sub wait_ended {
+    my (@pid) = @_;
+    my $pids = join ', ', @pid;
+    ok poll_until { query($pg, "SELECT count(*) FROM pg_stat_activity WHERE pid IN ($pids)") == 0 },
+        '... no backend goes on for nobody';
+    return;
+}
+
+# Run again in a reset this init SQL violates a constraint.
+subtest 'a failed reset' => sub {
+    my $from = $httpd->log_end;
+    my @pid = map { told(probe($httpd, 'acquire=once', 'sql=SET work_mem = 777'), 'pid') } 1 .. 3;
+    my %pid = map { $_ => 1 } @pid;
+    is keys %pid, 3, 'each request has another connection';
+    $httpd->wait_log(qr/pool once, backend $pid[0]: found unfit .*\(unclean\): duplicate key value/, from => $from);
+    $httpd->wait_log(qr/pool once, backend $_: closed \(unclean\)/, from => $from) for @pid[0, 1];
+    wait_ended(@pid[0, 1]);
+};
+
+subtest 'a late reset' => sub {
+    my $from = $httpd->log_end;
+    my @answer = map { probe($httpd, 'acquire=late', 'sql=SHOW work_mem', 'sql=SET work_mem = 777') } 1 .. 3;
+    is_deeply [map { said($_)->[0] } @answer], [('4MB') x 3], 'no request sees the one before';
+    my @pid = map { told($_, 'pid') } @answer;
+    $httpd->wait_log(qr/pool late, backend $_: closed \(unclean\)/, from => $from) for @pid[0, 1];
+    wait_ended(@pid[0, 1]);
+};
+
+subtest 'a connection that is ended instead' => sub {
+    for my $pool (@pool) {
+        probe($httpd, "acquire=$pool->{name}", statements(@everything));
+        query($pg, "SELECT pg_terminate_backend($pool->{pid})");
+        wait_ended($pool->{pid});
+        my ($pid, @said) = @{ look($pool, all_questions($pool)) };
+        isnt $pid, $pool->{pid}, "$pool->{name}: another takes its place";
+        my %clean = (%{ $pool->{clean} }, $pool->{stays} == \@kept ? ('EXECUTE kept' => '26000') : ());
+        is_deeply \@said, [@clean{ all_questions($pool) }], '... and is clean';
+    }
+};
+
+# ---- often
+
+# What is left, and what others do whom it would disturb, with its answer.
+my $write = 'INSERT INTO written VALUES (1)';
+my @often = (
+    ['BEGIN'                => $write, 'PGRES_COMMAND_OK', 'BEGIN', 'INSERT INTO lost VALUES (1)'],
+    ['a failed transaction' => $write, 'PGRES_COMMAND_OK', 'BEGIN', 'INSERT INTO lost VALUES (1)', 'SELECT 1/0'],
+    ['SET'                  => 'SHOW work_mem', '4MB', 'SET work_mem = 777'],
+    ['an advisory lock'     => $locks, 0, 'SELECT pg_advisory_lock(pg_backend_pid())'],
+);
+
+# How often each kind was seen when four clients leave it and look, so often each.
+sub seen_of {
+    my ($pool, $often) = @_;
+    return crowd(4, sub {
+        my ($client) = @_;
+        my $ask = sub { said($client->get($httpd->url(probe_at("acquire=$pool", statements(@_)))))->[-1] };
+        my %seen = map { $_->[0] => 0 } @often;
+        for my $kind ((@often) x ($often / 4)) {
+            my ($name, $look, $undisturbed, @dirt) = @$kind;
+            $ask->(@dirt);
+            $seen{$name}++ if $ask->($look) ne $undisturbed;
+        }
+        return \%seen;
+    });
+}
+
+sub written { return query($pg, 'WITH w AS (DELETE FROM written RETURNING 1) SELECT count(*) FROM w') }
+
+subtest 'a thousand times each' => sub {
+    is_deeply seen_of('crowded-session', 1000), { map { $_->[0] => 0 } @often }, 'session: nobody sees anything';
+    is written(), 2000, '... and nothing that others wrote is lost';
+
+    my $seen = seen_of('crowded-auto', 100);
+    is $seen->{$_}, 0, "auto: nobody sees $_" for 'BEGIN', 'a failed transaction', 'SET';
+    $seen = seen_of('crowded-transaction', 100);
+    is $seen->{$_}, 0, "transaction: nobody sees $_" for 'BEGIN', 'a failed transaction';
+    cmp_ok $seen->{$_}, '>', 0, "... but $_" for 'SET', 'an advisory lock';
+    is written(), 400, 'nothing that others wrote is lost';
+    is query($pg, 'SELECT count(*) FROM lost'), 0, '... and nothing of an open transaction was written';
+};
+
+# ---- a child that crashes
+
+subtest 'a child that crashes' => sub {
+    my $lock = q(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711);
+    my $held = hold($httpd, 'acquire=session', 'sql=SELECT pg_advisory_lock(4711)', statements(@everything));
+    is query($pg, $lock), 1, 'its request holds a lock';
+    $httpd->kill_child;
+    $held->{pending}->finish;
+    ok poll_until { query($pg, $lock) == 0 },
+        '... which goes with it';
+    is query($pg, 'SELECT count(*) FROM lost'), 0, '... and nothing was written';
+    ok poll_until { probe($httpd, 'acquire=session')->{status} == 200 }, 'another child serves';
+};
+
+done_testing;
