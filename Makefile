@@ -84,12 +84,13 @@ $(core): $(call objects,mod_pgpool/core/*.c)
 
 # Without nodelete the address sanitizer cannot name the frames of a module that was unloaded.
 nodelete-address := -Wl,-z,nodelete
-link_module = $(CC) -shared $(flags) $(CFLAGS) $(LDFLAGS) $(nodelete-$(SANITIZE)) -o $@ $^ $(pq_libs)
+link_module = $(CC) -shared $(flags) $(CFLAGS) $(LDFLAGS) $(nodelete-$(SANITIZE)) -o $@ $^ $(pq_libs) $(libs)
 
 query_object := $(BUILD)/mod_pgpool/mod_pgpool_query.o
 glue_objects := $(filter-out $(query_object),$(call objects,mod_pgpool/mod_pgpool*.c))
 $(BUILD)/mod_pgpool_query.so: $(query_object)
 	$(link_module)
+$(BUILD)/mod_pgpool.so: libs = -ljansson
 $(BUILD)/mod_pgpool.so: $(glue_objects) $(core)
 	$(link_module)
 $(BUILD)/t/%.so: $(BUILD)/t/lib/%.o

@@ -31,7 +31,8 @@ typedef struct {
     apr_pool_t *p; /* the core's memory */
     pgp_env env;
     pgp_keeper *keeper;
-    apr_array_header_t *pools; /* of pgp_pool *: all, each once */
+    apr_array_header_t *plans; /* of pgpool_plan: all, each once */
+    apr_array_header_t *pools; /* of pgp_pool *: theirs */
     int threads;               /* that may ask at once, as the MPM has it */
 } pgpool_child;
 
@@ -85,6 +86,11 @@ const pgp_env *pgpool_child_env(void)
     return child ? &child->env : NULL;
 }
 
+const apr_array_header_t *pgpool_child_plans(void)
+{
+    return child->plans;
+}
+
 /* --- the parent's board ----------------------------------------------------- */
 
 /* Spare room: for pools that a later configuration may have, and for children that
@@ -94,21 +100,40 @@ const pgp_env *pgpool_child_env(void)
 
 /* What outlives a graceful restart is kept with the process and found again by its key;
  * an upgrade of the module may come with the restart, so the key has the layout in it. */
-static const char *board_key(char key[64])
+typedef struct {
+    pgp_board *board;
+    apr_time_t start; /* when it was made */
+} kept_board;
+
+static const char *kept_key(char key[64])
 {
-    apr_snprintf(key, 64, "mod_pgpool board %" APR_SIZE_T_FMT, pgp_board_size(1, 1));
+    apr_snprintf(key, 64, "mod_pgpool board %" APR_SIZE_T_FMT " %" APR_SIZE_T_FMT,
+                 pgp_board_size(1, 1), sizeof(kept_board));
     return key;
+}
+
+static const kept_board *kept_find(void)
+{
+    char key[64];
+
+    return ap_retained_data_get(kept_key(key));
 }
 
 pgp_board *pgpool_board(void)
 {
-    char key[64];
-    void **kept = ap_retained_data_get(board_key(key));
+    const kept_board *kept = kept_find();
 
-    return kept ? *kept : NULL;
+    return kept ? kept->board : NULL;
 }
 
-static int board_number(const pgpool_plan *plan)
+apr_time_t pgpool_board_start(void)
+{
+    const kept_board *kept = kept_find();
+
+    return kept ? kept->start : 0;
+}
+
+int pgpool_board_number(const pgpool_plan *plan)
 {
     pgp_board *board = pgpool_board();
 
@@ -118,6 +143,7 @@ static int board_number(const pgpool_plan *plan)
 static apr_status_t board_make(apr_pool_t *p, int pools)
 {
     int children = 0;
+    kept_board *kept;
     apr_size_t size;
     char key[64];
     apr_shm_t *shm;
@@ -129,8 +155,9 @@ static apr_status_t board_make(apr_pool_t *p, int pools)
     if (rv != APR_SUCCESS)
         return rv;
     memset(apr_shm_baseaddr_get(shm), 0, size);
-    return pgp_board_init(ap_retained_data_create(board_key(key), sizeof(pgp_board *)),
-                          apr_shm_baseaddr_get(shm), children + SPARE_SLOTS,
+    kept = ap_retained_data_create(kept_key(key), sizeof(*kept));
+    kept->start = env_now(NULL);
+    return pgp_board_init(&kept->board, apr_shm_baseaddr_get(shm), children + SPARE_SLOTS,
                           pools + SPARE_POOLS);
 }
 
@@ -141,7 +168,7 @@ static int board_post(const apr_array_header_t *plans)
     int i, left = 0;
 
     for (i = 0; i < plans->nelts; i++)
-        left += board_number(&APR_ARRAY_IDX(plans, i, pgpool_plan)) < 0;
+        left += pgpool_board_number(&APR_ARRAY_IDX(plans, i, pgpool_plan)) < 0;
     return left;
 }
 
@@ -175,7 +202,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
 
 static apr_status_t pool_make(pgpool_child *c, const pgpool_plan *plan)
 {
-    const int number = board_number(plan);
+    const int number = pgpool_board_number(plan);
     pgp_pool *pool;
     apr_status_t rv = pgp_pool_create(&pool, c->p, plan->name, plan->settings, &c->env,
                                       pgp_keeper_waker(c->keeper));
@@ -212,6 +239,7 @@ static apr_status_t pools_make(pgpool_child *c, server_rec *s)
     apr_status_t rv = APR_SUCCESS;
     int i;
 
+    c->plans = plans;
     for (i = 0; i < plans->nelts && rv == APR_SUCCESS; i++)
         rv = pool_make(c, &APR_ARRAY_IDX(plans, i, pgpool_plan));
     for (; s && rv == APR_SUCCESS; s = s->next)
@@ -333,6 +361,7 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_http_status);
     APR_REGISTER_OPTIONAL_FN(pgpool_strerror);
     pgpool_release_register();
+    pgpool_status_register();
     ap_hook_check_config(pgpool_config_check, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_test_config(test_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);

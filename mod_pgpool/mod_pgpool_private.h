@@ -112,9 +112,17 @@ const char *pgpool_strerror(apr_status_t rv);
 /* How the core's outcome is called outside. */
 apr_status_t pgpool_outcome_status(pgp_outcome outcome);
 
+/* mod_pgpool_status.c */
+void pgpool_status_register(void);
+
 /* mod_pgpool.c: the board of all children; NULL before it is made. */
 pgp_board *pgpool_board(void);
+/* When it was made, and a pool's number on it: -1 if it has no room. */
+apr_time_t pgpool_board_start(void);
+int pgpool_board_number(const pgpool_plan *plan);
 /* This child's environment; NULL in the parent. */
 const pgp_env *pgpool_child_env(void);
+/* The pools that this child has: array of pgpool_plan. */
+const apr_array_header_t *pgpool_child_plans(void);
 
 #endif

@@ -32,6 +32,7 @@ typedef struct {
 struct pgp_board {
     int nslots, max_pools;
     _Atomic int npools;
+    _Atomic unsigned burials_begun, burials_ended;
     slot *slots; /* the addresses are the same in all children: they are forked */
     board_pool *pools;
     cell *cells; /* [slot][pool] */
@@ -129,6 +130,7 @@ static void bury(pgp_board *board, int s, apr_time_t now)
 {
     int pool, i;
 
+    atomic_fetch_add(&board->burials_begun, 1);
     for (pool = 0; pool < atomic_load(&board->npools); pool++) {
         cell *c = cell_of(board, s, pool);
 
@@ -140,6 +142,7 @@ static void bury(pgp_board *board, int s, apr_time_t now)
         atomic_store(&c->demand, 0);
     }
     atomic_store(&board->slots[s].died_at, now);
+    atomic_fetch_add(&board->burials_ended, 1);
 }
 
 /* Returns 1 with the mutex of a slot whose child is dead or gone, 0 if it lives. */
@@ -264,7 +267,9 @@ void pgp_board_publish(pgp_board *board, int s, int pool, const pgp_stats *stats
     atomic_fetch_add(&c->version, 1);
 }
 
-/* A writer that died in the middle leaves an odd version until it is buried. */
+/* A writer that died or lost its processor in the middle leaves an odd version.  What
+ * is read then is a mixture, but no number in it is torn, no counter less than before,
+ * and no text without an end. */
 static void cell_read(const cell *c, pgp_stats *stats)
 {
     unsigned before, tries;
@@ -277,7 +282,6 @@ static void cell_read(const cell *c, pgp_stats *stats)
         if (!(before & 1) && before == atomic_load(&c->version))
             return;
     }
-    memset(stats, 0, sizeof *stats);
 }
 
 void pgp_board_read(const pgp_board *board, int s, int pool, pgp_stats *stats)
@@ -301,6 +305,16 @@ int pgp_board_slots(const pgp_board *board)
 int pgp_board_pools(const pgp_board *board)
 {
     return atomic_load(&board->npools);
+}
+
+unsigned pgp_board_burials_begun(const pgp_board *board)
+{
+    return atomic_load(&board->burials_begun);
+}
+
+unsigned pgp_board_burials_ended(const pgp_board *board)
+{
+    return atomic_load(&board->burials_ended);
 }
 
 const char *pgp_board_pool_name(const pgp_board *board, int pool)

@@ -88,6 +88,11 @@ const char *pgp_board_pool_name(const pgp_board *board, int pool);
 /* The pid in a slot, or 0. */
 int pgp_board_pid(const pgp_board *board, int slot, apr_time_t now);
 
+/* Burials move counters from a child's cells to those of the dead.  Who reads both reads
+ * again unless as many had ended before as have begun since. */
+unsigned pgp_board_burials_begun(const pgp_board *board);
+unsigned pgp_board_burials_ended(const pgp_board *board);
+
 /* A consistent copy of what a child published, or of the sum of the dead (slot -1). */
 void pgp_board_read(const pgp_board *board, int slot, int pool, pgp_stats *stats);
 

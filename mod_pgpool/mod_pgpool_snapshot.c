@@ -1,0 +1,395 @@
+/*
+ * The snapshot of the board, and the tables of its figures (mod_pgpool_status.h).
+ */
+#include "mod_pgpool_status.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <apr_strings.h>
+
+/* --- the tables ------------------------------------------------------------- */
+
+static apr_int64_t setting_of(const pgpool_view *view, int offset)
+{
+    return *(const int *)((const char *)view->settings + offset);
+}
+
+static apr_int64_t state_of(const pgpool_view *view, int state)
+{
+    return view->stats.state[state];
+}
+
+static apr_int64_t waiting_of(const pgpool_view *view, int member)
+{
+    return view->stats.waiting;
+}
+
+static apr_int64_t failures_of(const pgpool_view *view, int member)
+{
+    return view->stats.down;
+}
+
+static apr_int64_t acquires_of(const pgpool_view *view, int member)
+{
+    return pgp_stats_acquires(&view->stats);
+}
+
+static apr_int64_t counter_of(const pgpool_view *view, int counter)
+{
+    return view->stats.n[counter];
+}
+
+static apr_int64_t closes_of(const pgpool_view *view, int reason)
+{
+    return view->stats.n[PGP_N_CLOSES + reason];
+}
+
+static const char *state_name(int state)
+{
+    return pgp_state_name(state);
+}
+
+static const char *reason_name(int reason)
+{
+    return pgp_reason_name(reason);
+}
+
+#define LIMIT(field, label, help)                                                              \
+    {                                                                                          \
+#field, label, help, PGPOOL_LIMIT, setting_of, NULL, offsetof(pgp_settings, field)     \
+    }
+#define COUNTER(key, label, help, get, id)                                                     \
+    {                                                                                          \
+        key, label, help, PGPOOL_COUNTER, get, NULL, id                                        \
+    }
+
+const pgpool_figure pgpool_figures[] = {
+    LIMIT(min, "Min", "PgPoolMin: connections kept open in each child"),
+    LIMIT(max, "Max", "PgPoolMax: connections at most in each child"),
+    LIMIT(total_max, "TotalMax",
+          "PgPoolTotalMax: connections at most over all children; 0 = no such cap"),
+    {"connections", "Connections", "Connections by state", PGPOOL_GAUGE, state_of, "state",
+     PGP_FREE + 1, PGP_STATES, state_name},
+    {"waiting", "Waiting", "Requests that wait for a connection", PGPOOL_GAUGE, waiting_of},
+    {"connect_failures", "Failures",
+     "Attempts to connect that failed in a row, in the child where they are most", PGPOOL_GAUGE,
+     failures_of},
+    COUNTER("acquires", "Acquires", "Connections given to requests", acquires_of, 0),
+    COUNTER("waits", "Waited", "Of these, those that had to wait", counter_of, PGP_N_WAITS),
+    COUNTER("exhausted", "Timed out: exhausted",
+            "Asks refused because all connections stayed in use", counter_of, PGP_N_EXHAUSTED),
+    COUNTER("unavailable", "Timed out: unavailable",
+            "Asks refused because the server could not be reached or refused", counter_of,
+            PGP_N_UNAVAILABLE),
+    COUNTER("connects", "Connects", "Connections made", counter_of, PGP_N_CONNECTS),
+    COUNTER("unfit", "Unfit", "Connections found unfit before they were given out", counter_of,
+            PGP_N_UNFIT),
+    {"closes", "Closed", "Connections closed, and attempts given up, by reason", PGPOOL_COUNTER,
+     closes_of, "reason", PGP_REASON_NONE + 1, PGP_REASONS, reason_name},
+    {NULL},
+};
+
+const pgpool_timing pgpool_timings[] = {
+    {"wait", "Waited", "How long requests waited until they had a connection", PGP_N_WAIT,
+     PGP_N_WAIT_US, offsetof(pgp_stats, longest_wait)},
+    {"hold", "Held", "How long requests held a connection", PGP_N_HOLD, PGP_N_HOLD_US,
+     offsetof(pgp_stats, longest_hold)},
+    {NULL},
+};
+
+const pgpool_quantile pgpool_quantiles[] = {{"p50", 0.5}, {"p95", 0.95}, {"p99", 0.99}, {NULL}};
+
+apr_uint64_t pgpool_timing_count(const pgpool_view *view, const pgpool_timing *timing)
+{
+    apr_uint64_t count = 0;
+    int b;
+
+    for (b = 0; b < PGP_BUCKETS; b++)
+        count += view->stats.n[timing->histogram + b];
+    return count;
+}
+
+apr_interval_time_t pgpool_timing_sum(const pgpool_view *view, const pgpool_timing *timing)
+{
+    return view->stats.n[timing->sum];
+}
+
+apr_interval_time_t pgpool_timing_longest(const pgpool_view *view, const pgpool_timing *timing)
+{
+    return *(const apr_interval_time_t *)((const char *)&view->stats + timing->longest);
+}
+
+apr_interval_time_t pgpool_timing_quantile(const pgpool_view *view, const pgpool_timing *timing,
+                                           const pgpool_quantile *quantile)
+{
+    const apr_interval_time_t bound = pgp_stats_quantile(&view->stats.n[timing->histogram],
+                                                         quantile->share);
+
+    return bound < pgp_stats_bound(PGP_BUCKETS - 1) ? bound : APR_INT64_MAX;
+}
+
+/* --- texts ------------------------------------------------------------------ */
+
+/* How many bytes of well-formed UTF-8 make the first character of a text, control
+ * characters excepted; 0 if they do not. */
+static int character_length(const unsigned char *text)
+{
+    static const struct {
+        unsigned char low, high, second_low, second_high, length;
+    } forms[] = {
+        {0x20, 0x7e, 0, 0, 1},       {0xc2, 0xc2, 0xa0, 0xbf, 2}, {0xc3, 0xdf, 0x80, 0xbf, 2},
+        {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
+        {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
+        {0xf4, 0xf4, 0x80, 0x8f, 4},
+    };
+    unsigned i, k;
+
+    for (i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (*text >= forms[i].low && *text <= forms[i].high)
+            break;
+    if (i == sizeof forms / sizeof *forms)
+        return 0;
+    if (forms[i].length > 1 &&
+        (text[1] < forms[i].second_low || text[1] > forms[i].second_high))
+        return 0;
+    for (k = 2; k < forms[i].length; k++)
+        if (text[k] < 0x80 || text[k] > 0xbf)
+            return 0;
+    return forms[i].length;
+}
+
+/* They are cut at a fixed size, come in the server's encoding, or from a client who
+ * means ill. */
+static void text_mend(char *text)
+{
+    while (*text) {
+        const int length = character_length((unsigned char *)text);
+
+        if (!length)
+            *text = '?';
+        text += length ? length : 1;
+    }
+}
+
+static void texts_mend(pgp_stats *stats)
+{
+    int i;
+
+    text_mend(stats->error.message);
+    text_mend(stats->error.sqlstate);
+    for (i = 0; i < PGP_HOLDERS; i++) {
+        text_mend(stats->holders[i].client);
+        text_mend(stats->holders[i].what);
+    }
+}
+
+/* --- health ----------------------------------------------------------------- */
+
+const char *pgpool_health_word(pgpool_health health)
+{
+    static const char *const words[] = {
+        [PGPOOL_OK] = "ok",
+        [PGPOOL_BUSY] = "busy",
+        [PGPOOL_EXHAUSTED] = "exhausted",
+        [PGPOOL_DOWN] = "down",
+    };
+
+    return words[health];
+}
+
+pgpool_health pgpool_snapshot_health(const pgpool_snapshot *all)
+{
+    pgpool_health worst = PGPOOL_OK;
+    int i;
+
+    for (i = 0; i < all->pools->nelts; i++) {
+        const pgpool_health health = APR_ARRAY_IDX(all->pools, i, pgpool_view).health;
+
+        worst = health > worst ? health : worst;
+    }
+    return worst;
+}
+
+int pgpool_view_open(const pgpool_view *view)
+{
+    int state, open = 0;
+
+    for (state = PGP_FREE + 1; state < PGP_STATES; state++)
+        open += view->stats.state[state];
+    return open;
+}
+
+/* Whether somebody waits in a child that may have no more connections. */
+static int is_stuck(const pgpool_snapshot *all, int n, const pgpool_view *view)
+{
+    const int full = pgpool_view_open(view) >= view->limit;
+    int i;
+
+    for (i = 0; i < all->children->nelts; i++) {
+        const pgpool_view *part = &APR_ARRAY_IDX(all->children, i, pgpool_part).pools[n];
+
+        if (part->stats.waiting && (full || pgpool_view_open(part) >= view->settings->max))
+            return 1;
+    }
+    return 0;
+}
+
+/* Four fifths of what may be are in use. */
+static int is_tight(const pgpool_view *view)
+{
+    return view->stats.state[PGP_LENT] > 0 &&
+           view->stats.state[PGP_LENT] * 5 >= view->limit * 4;
+}
+
+static pgpool_health health_of(const pgpool_snapshot *all, int n, const pgpool_view *view)
+{
+    const int *state = view->stats.state;
+    const int down = view->stats.down;
+
+    if (down && state[PGP_IDLE] + state[PGP_LENT] + state[PGP_CLEANING] == 0)
+        return PGPOOL_DOWN;
+    if (view->stats.waiting && (down || is_stuck(all, n, view)))
+        return PGPOOL_EXHAUSTED;
+    return view->stats.waiting || down || is_tight(view) ? PGPOOL_BUSY : PGPOOL_OK;
+}
+
+static const char *waiters(apr_pool_t *p, int n)
+{
+    return n == 0   ? "nobody waits"
+           : n == 1 ? "1 request waits"
+                    : apr_psprintf(p, "%d requests wait", n);
+}
+
+static const char *why_of(apr_pool_t *p, const pgpool_view *view)
+{
+    const pgp_stats *stats = &view->stats;
+    const int lent = stats->state[PGP_LENT];
+    const char *waiting = waiters(p, stats->waiting);
+
+    if (view->health == PGPOOL_DOWN)
+        return apr_psprintf(p,
+                            "No connection is open, and none can be made (failures in a row: "
+                            "%d); %s. Requests are answered 503.",
+                            stats->down, waiting);
+    if (stats->down)
+        return apr_psprintf(p,
+                            "No new connection can be made (failures in a row: %d); %d of "
+                            "those that are open are in use; %s.",
+                            stats->down, lent, waiting);
+    if (view->health == PGPOOL_EXHAUSTED)
+        return apr_psprintf(p,
+                            "%d of at most %d connections are in use; %s, and after %s "
+                            "(PgPoolAcquireTimeout) gets 503.",
+                            lent, view->limit, waiting,
+                            pgp_option_text(view->settings, p, PGP_OPTION_ACQUIRE_TIMEOUT));
+    return apr_psprintf(p, "%d of at most %d connections are in use; %s.", lent, view->limit,
+                        waiting);
+}
+
+/* --- taking it -------------------------------------------------------------- */
+
+/* A name may stand for several pools: virtual hosts may set it differently. */
+static const char *label_of(apr_pool_t *p, const apr_array_header_t *pools, const char *name)
+{
+    const apr_size_t length = strlen(name);
+    int i, n = 1;
+
+    for (i = 0; i < pools->nelts; i++) {
+        const char *label = APR_ARRAY_IDX(pools, i, pgpool_view).label;
+
+        n += !strncmp(label, name, length) && (!label[length] || label[length] == '#');
+    }
+    return n == 1 ? name : apr_psprintf(p, "%s#%d", name, n);
+}
+
+static int label_compare(const void *a, const void *b)
+{
+    return strcmp(((const pgpool_view *)a)->label, ((const pgpool_view *)b)->label);
+}
+
+/* The pools that have room on the board.  Plans have an order of their own in each
+ * child. */
+static apr_array_header_t *pools_list(apr_pool_t *p)
+{
+    const apr_array_header_t *plans = pgpool_child_plans();
+    apr_array_header_t *pools = apr_array_make(p, 4, sizeof(pgpool_view));
+    int i;
+
+    for (i = 0; i < plans->nelts; i++) {
+        const pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
+        const pgpool_view view = {.number = pgpool_board_number(plan),
+                                  .label = label_of(p, pools, plan->name),
+                                  .settings = plan->settings};
+
+        if (view.number >= 0)
+            APR_ARRAY_PUSH(pools, pgpool_view) = view;
+    }
+    qsort(pools->elts, pools->nelts, sizeof(pgpool_view), label_compare);
+    return pools;
+}
+
+/* What a slot of the board has of each pool (-1: the dead), added to the sums. */
+static pgpool_part part_read(apr_pool_t *p, pgpool_snapshot *all, int slot, int pid)
+{
+    pgpool_part part = {.pid = pid};
+    int i;
+
+    part.pools = apr_pcalloc(p, all->pools->nelts * sizeof(*part.pools));
+    for (i = 0; i < all->pools->nelts; i++) {
+        pgpool_view *sum = &APR_ARRAY_IDX(all->pools, i, pgpool_view);
+        pgpool_view *mine = &part.pools[i];
+
+        *mine = (pgpool_view){.label = sum->label, .settings = sum->settings};
+        pgp_board_read(pgpool_board(), slot, sum->number, &mine->stats);
+        texts_mend(&mine->stats);
+        pgp_stats_add(&sum->stats, &mine->stats);
+    }
+    return part;
+}
+
+static void board_read(apr_pool_t *p, pgpool_snapshot *all)
+{
+    const pgp_board *board = pgpool_board();
+    int slot;
+
+    all->now = pgp_now(pgpool_child_env());
+    all->pools = pools_list(p);
+    all->children = apr_array_make(p, 4, sizeof(pgpool_part));
+    all->ended = part_read(p, all, -1, 0);
+    for (slot = 0; slot < pgp_board_slots(board); slot++) {
+        const int pid = pgp_board_pid(board, slot, all->now);
+
+        if (pid)
+            APR_ARRAY_PUSH(all->children, pgpool_part) = part_read(p, all, slot, pid);
+    }
+}
+
+static void pool_judge(apr_pool_t *p, const pgpool_snapshot *all, int n)
+{
+    pgpool_view *view = &APR_ARRAY_IDX(all->pools, n, pgpool_view);
+    const int total_max = view->settings->total_max;
+
+    view->children = all->children->nelts;
+    view->limit = view->children * view->settings->max;
+    if (total_max && total_max < view->limit)
+        view->limit = total_max;
+    view->health = health_of(all, n, view);
+    view->why = why_of(p, view);
+}
+
+pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p)
+{
+    pgpool_snapshot *all = apr_pcalloc(p, sizeof(*all));
+    unsigned burials;
+    int tries = 100, i;
+
+    /* Who is buried meanwhile would be counted twice or not at all. */
+    do {
+        burials = pgp_board_burials_ended(pgpool_board());
+        board_read(p, all);
+    } while (pgp_board_burials_begun(pgpool_board()) != burials && --tries);
+    all->start = pgpool_board_start();
+    for (i = 0; i < all->pools->nelts; i++)
+        pool_judge(p, all, i);
+    return all;
+}

@@ -1,0 +1,121 @@
+/*
+ * SetHandler pgpool-status, and the section in mod_status.
+ *
+ *     ?refresh=2     the page, again every so many seconds (1 to 3600)
+ *     ?json  ?openmetrics  ?auto
+ */
+#include "mod_pgpool_status.h"
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <http_protocol.h>
+#include <http_request.h>
+#include <mod_status.h>
+
+#define REFRESH_MOST 3600
+
+/* --- what is asked for ------------------------------------------------------ */
+
+/* The value of a word of the query string: "" if it stands alone, NULL if it is not
+ * there. */
+static const char *argument(request_rec *r, const char *name)
+{
+    const apr_size_t length = strlen(name);
+    const char *rest = r->args ? r->args : "";
+
+    while (*rest) {
+        const char *word = ap_getword(r->pool, &rest, '&');
+
+        if (!strncmp(word, name, length) && (!word[length] || word[length] == '='))
+            return word[length] ? word + length + 1 : "";
+    }
+    return NULL;
+}
+
+/* In seconds; 0: not at all. */
+static int refresh_of(request_rec *r)
+{
+    const char *text = argument(r, "refresh");
+    const apr_int64_t seconds = text && apr_isdigit(*text) ? apr_atoi64(text) : 0;
+
+    return seconds < REFRESH_MOST ? (int)seconds : REFRESH_MOST;
+}
+
+/* --- formats ---------------------------------------------------------------- */
+
+static void page_headers(request_rec *r, const pgpool_snapshot *all, int refresh)
+{
+    apr_table_setn(r->headers_out, "Content-Security-Policy",
+                   "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
+    if (refresh)
+        apr_table_setn(r->headers_out, "Refresh",
+                       apr_psprintf(r->pool, "%d; url=?refresh=%d&since=%s", refresh, refresh,
+                                    pgpool_sample_text(r->pool, all)));
+}
+
+static void print_page(request_rec *r, const pgpool_snapshot *all)
+{
+    const char *since = argument(r, "since");
+    const int refresh = refresh_of(r);
+
+    page_headers(r, all, refresh);
+    pgpool_print_html(r, all, since ? pgpool_sample_read(r->pool, all, since) : NULL, refresh);
+}
+
+/* The last one is for whoever asks for none of the others. */
+static const struct {
+    const char *argument, *type;
+    void (*print)(request_rec *r, const pgpool_snapshot *all);
+} formats[] = {
+    {"json", "application/json", pgpool_print_json},
+    {"openmetrics", "application/openmetrics-text; version=1.0.0; charset=utf-8",
+     pgpool_print_openmetrics},
+    {"auto", "text/plain; charset=utf-8", pgpool_print_auto},
+    {NULL, "text/html; charset=utf-8", print_page},
+};
+
+static int answer(request_rec *r)
+{
+    int i = 0;
+
+    while (formats[i].argument && !argument(r, formats[i].argument))
+        i++;
+    ap_set_content_type(r, formats[i].type);
+    apr_table_setn(r->headers_out, "Cache-Control", "no-store");
+    apr_table_setn(r->headers_out, "X-Content-Type-Options", "nosniff");
+    formats[i].print(r, pgpool_snapshot_take(r->pool));
+    return OK;
+}
+
+/* --- hooks ------------------------------------------------------------------ */
+
+static int status_handler(request_rec *r)
+{
+    int status;
+
+    if (strcmp(r->handler, "pgpool-status") != 0)
+        return DECLINED;
+    ap_allow_standard_methods(r, REPLACE_ALLOW, M_GET, -1);
+    if (r->method_number != M_GET)
+        return HTTP_METHOD_NOT_ALLOWED;
+    status = ap_discard_request_body(r);
+    return status == OK ? answer(r) : status;
+}
+
+static int status_section(request_rec *r, int flags)
+{
+    const pgpool_snapshot *all = pgpool_snapshot_take(r->pool);
+
+    if (flags & AP_STATUS_SHORT)
+        pgpool_print_auto(r, all);
+    else
+        pgpool_print_section(r, all);
+    return OK;
+}
+
+void pgpool_status_register(void)
+{
+    ap_hook_handler(status_handler, NULL, NULL, APR_HOOK_MIDDLE);
+    /* Nobody runs it where there is no mod_status. */
+    APR_OPTIONAL_HOOK(ap, status_hook, status_section, NULL, NULL, APR_HOOK_MIDDLE);
+}
