@@ -43,20 +43,31 @@ sub served_by {
     return;
 }
 
+# Attempts that were begun at the same time fail at the same time; the next begins with the second
+# host, whether their number was odd or even.
 subtest 'a black hole first' => sub {
     my $hole = FaultProxy->new($one);
-    $hole->mode('hole');
     my $conninfo = both('read-write', $hole, $one);
-    my $httpd = probed(<<"CONF");
+    for my $clients (1, 2, 4) {
+        $hole->mode('hole');
+        my $before = $hole->accepted;
+        my $httpd = probed(<<"CONF");
 PgPoolConninfo "$conninfo"
-PgPoolMin 2
-PgPoolConnectTimeout 500ms
+PgPoolMin 0
+PgPoolMax 8
+PgPoolConnectTimeout 1s
 PgPoolAcquireTimeout 60s
 PgPoolRetry 10ms 20ms
 CONF
-    my $answer = probe($httpd, 'acquire', 'sql=SELECT 1');
-    tells $answer, { status => 0, value => 1 }, 'served by the second';
-    $httpd->stop;
+        my @waits = map { start_probe($httpd, qw(acquire gate)) } 1 .. $clients;
+        reach($_) for @waits;
+        cmp_ok $hole->accepted - $before, '<=', $clients, "$clients served by the second attempt";
+        my $after = $hole->accepted;
+        my @more = map { hold($httpd, qw(acquire gate)) } 1 .. 3;
+        is $hole->accepted, $after, '... and those who come later by the first';
+        is_deeply [map { told($_, 'status') } let_go(@waits, @more)], [(0) x ($clients + 3)], '... all';
+        $httpd->stop;
+    }
 };
 
 subtest 'the primary is lost, the standby promoted' => sub {

@@ -80,7 +80,8 @@ struct pgp_conn {
 
     /* owner */
     pgp_link *link;      /* NULL in FREE, and in CONNECTING before the start */
-    apr_time_t born;     /* when it was connected */
+    apr_time_t born;     /* when it was connected; in CONNECTING: when that began */
+    unsigned first_host; /* with which entry of the hosts it began */
     apr_time_t expires;  /* PgPoolMaxLifetime less its jitter, or PGP_NEVER */
     apr_time_t overdue;  /* in the keeper's hands: the deadline */
     struct pollfd await; /* what the keeper waits for */

@@ -4,8 +4,8 @@
  * Model.  libpq looks names up in the middle of PQconnectPoll(), where it blocks,
  * and gives a host that does not answer all the time there is.  So names are looked
  * up before, on a thread of their own (pgp_task.h), and handed to libpq as
- * hostaddr, one entry an address; and after each failure the list starts one entry
- * later, so that a dead first host does not keep the pool from the second.
+ * hostaddr, one entry an address; and after a failure the list starts one entry
+ * later for a while, so that a dead first host does not keep the pool from the second.
  *
  * What the string does not say (PGHOST, a service file) is left to libpq.
  *

@@ -13,6 +13,10 @@
  * place is given to another. */
 #define LINGER PGP_SEC(1)
 
+/* A first host that did not answer is tried again after so long: sooner would cost
+ * each new connection PgPoolConnectTimeout. */
+#define FIRST_HOST_AGAIN PGP_SEC(60)
+
 /* --- the keeper: time ------------------------------------------------------- */
 
 static void end_overdue_locked(pgp_pool *pool, apr_time_t now)
@@ -231,15 +235,20 @@ static void connected(pgp_conn *conn)
     admit(conn);
 }
 
-/* Remember the failure for those who ask meanwhile, and when to try again. */
+/* Remember the failure for those who ask meanwhile, and when to try again.  An
+ * attempt that was begun before another failed says nothing new: the wait stays. */
 static apr_interval_time_t outage_note_locked(pgp_pool *pool, const pgp_error *error,
-                                              apr_time_t now, apr_uint32_t random)
+                                              apr_time_t began, apr_time_t now,
+                                              apr_uint32_t random)
 {
     outage *down = &pool->down;
     apr_interval_time_t wait;
 
+    if (down->failures && began < down->last)
+        return down->retry_at > now ? down->retry_at - now : 0;
     if (down->failures++ == 0)
         down->since = now;
+    down->last = now;
     pool->stats.error = *error;
     pool->stats.error_at = now;
     down->kind = pgp_policy_failure(error->sqlstate);
@@ -247,6 +256,23 @@ static apr_interval_time_t outage_note_locked(pgp_pool *pool, const pgp_error *e
     wait = pgp_policy_backoff(&pool->settings->retry, down->kind, down->failures, random);
     down->retry_at = now + wait;
     return wait;
+}
+
+/* The host that an attempt began with has had its chance. */
+static void first_host_leave(pgp_pool *pool, const pgp_conn *conn, apr_time_t now)
+{
+    if (conn->first_host != pool->first_host)
+        return; /* another attempt has said so */
+    pool->first_host++;
+    pool->first_left = now;
+}
+
+/* With one that has answered, but from time to time with the operator's first. */
+static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
+{
+    if (!pool->down.failures && now - pool->first_left > FIRST_HOST_AGAIN)
+        pool->first_host = 0;
+    return pool->first_host;
 }
 
 static void connect_failed(pgp_conn *conn, const pgp_error *error)
@@ -258,11 +284,12 @@ static void connect_failed(pgp_conn *conn, const pgp_error *error)
     apr_interval_time_t wait;
 
     lock(pool);
-    wait = outage_note_locked(pool, error, now, random);
+    wait = outage_note_locked(pool, error, conn->born, now, random);
     pgp_doom_locked(conn, PGP_REASON_CONNECT);
     if (pgp_hopeless_locked(pool, now))
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
     unlock(pool);
+    first_host_leave(pool, conn, now);
     pgp_log(env, PGP_LOG_ERR, PGP_MSG_CONNECT_FAILED, pool->name, 0,
             "cannot connect: %s; trying again in %" APR_TIME_T_FMT " ms", error->message,
             wait / 1000);
@@ -274,10 +301,12 @@ void pgp_keep_connect(pgp_conn *conn)
     const pgp_env *env = pool->env;
     pgp_error error = {.sqlstate = ""};
 
-    conn->overdue = now_of(pool) + pool->settings->connect_timeout;
+    conn->born = now_of(pool);
+    conn->overdue = conn->born + pool->settings->connect_timeout;
     /* Only the keeper writes pool->down, so it may read it without the lock. */
-    conn->link = env->driver->connect(&pool->context, pool->down.failures, !pool->surveyed,
-                                      conn, &error);
+    conn->first_host = first_host_choose(pool, conn->born);
+    conn->link = env->driver->connect(&pool->context, conn->first_host, !pool->surveyed, conn,
+                                      &error);
     pool->surveyed = 1;
     if (!conn->link)
         connect_failed(conn, &error);

@@ -73,8 +73,8 @@ static int connect_start(pgp_link *link, pgp_error *error)
 
 static int link_close(pgp_link *link);
 
-static pgp_link *link_connect(const pgp_context *context, int failures, int survey, void *owner,
-                              pgp_error *error)
+static pgp_link *link_connect(const pgp_context *context, unsigned first_host, int survey,
+                              void *owner, pgp_error *error)
 {
     pgp_link *link = calloc(1, sizeof(*link));
     int failed;
@@ -84,7 +84,7 @@ static pgp_link *link_connect(const pgp_context *context, int failures, int surv
     link->context = context;
     link->settings = context->settings;
     link->owner = owner;
-    link->first_host = failures;
+    link->first_host = first_host;
     link->survey = survey;
     link->hosts = pgp_hosts_read(link->settings->conninfo);
     link->phase = LOOKING_UP;

@@ -33,8 +33,9 @@ typedef struct waiter {
 
 /* Attempts to connect have been failing, and why. */
 typedef struct {
-    int failures;     /* in a row; 0: all is well */
+    int failures;     /* in a row, those at the same time as one; 0: all is well */
     apr_time_t since; /* of the first of them */
+    apr_time_t last;  /* that counted */
     apr_time_t retry_at;
     pgp_failure kind; /* of the last */
     pgp_error error;  /* of the last */
@@ -78,6 +79,8 @@ struct pgp_pool {
 
     /* the keeper's thread only */
     int surveyed; /* a connection was asked for the server's capacity */
+    unsigned first_host;   /* with which entry of the hosts the next attempt begins */
+    apr_time_t first_left; /* when an attempt that began with it has failed */
     int demand;   /* connections in use and wanted, smoothed, in sixteenths */
 };
 

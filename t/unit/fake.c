@@ -167,8 +167,8 @@ static pgp_link *link_made(fake *world)
     return link;
 }
 
-static pgp_link *drv_connect(const pgp_context *context, int failures, int survey, void *owner,
-                             pgp_error *error)
+static pgp_link *drv_connect(const pgp_context *context, unsigned first_host, int survey,
+                             void *owner, pgp_error *error)
 {
     fake *world = context->env->baton;
     pgp_link *link;
@@ -182,7 +182,7 @@ static pgp_link *drv_connect(const pgp_context *context, int failures, int surve
         return NULL;
     }
     link = link_made(world);
-    link->failures = failures;
+    link->first_host = first_host;
     begin(link, FAKE_CONNECTING, &world->plan);
     return link;
 }

@@ -66,7 +66,7 @@ struct pgp_link {
     int process;      /* the server's end of what close() left, or -1 */
     pgp_link *before; /* the one opened before */
     int number;       /* from 1 */
-    int failures;     /* as connect() was told */
+    unsigned first_host; /* as connect() was told */
     fake_phase phase;
     fake_plan plan; /* of the work under way */
     apr_time_t begun;

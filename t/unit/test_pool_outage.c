@@ -266,15 +266,76 @@ START_TEST(one_probe_at_a_time)
 }
 END_TEST
 
-START_TEST(driver_is_told_of_failures)
+/* With which entry of the hosts the newest attempt began. */
+static unsigned newest_host(stage *s)
+{
+    return fake_link(s->world, s->world->opened)->first_host;
+}
+
+static pgp_conn *newly_made(stage *s)
+{
+    borrower *b = queue_up(s);
+
+    keep(s, PGP_MS(100));
+    return granted(b);
+}
+
+START_TEST(each_failure_leaves_a_host)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
 
     go_down(s, "");
     keep(s, PGP_MS(300));
-    ck_assert_int_eq(fake_link(s->world, 1)->failures, 0);
-    ck_assert_int_eq(fake_link(s->world, 2)->failures, 1);
-    ck_assert_int_eq(fake_link(s->world, 3)->failures, 2);
+    ck_assert_int_eq(fake_link(s->world, 1)->first_host, 0);
+    ck_assert_int_eq(fake_link(s->world, 2)->first_host, 1);
+    ck_assert_int_eq(fake_link(s->world, 3)->first_host, 2);
+}
+END_TEST
+
+/* Attempts that were under way together fail for one cause: one step to the next host,
+ * and one of the back-off. */
+START_TEST(failures_together_are_one)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 8", "PgPoolRetry 100ms 1min", NULL);
+    int i, together;
+
+    s->world->plan = (fake_plan){.end = FAKE_FAILS, .takes = PGP_MS(500)};
+    for (i = 0; i < 8; i++)
+        queue_up(s);
+    keep(s, PGP_MS(499));
+    together = s->world->opened;
+    ck_assert_int_ge(together, 6);
+    ck_assert_int_eq(newest_host(s), 0);
+    keep(s, PGP_MS(600));
+    ck_assert_int_eq(s->world->failed, together);
+    ck_assert_int_eq(s->world->opened, together + 1);
+    ck_assert_int_eq(newest_host(s), 1);
+    keep(s, PGP_SEC(2));
+}
+END_TEST
+
+START_TEST(host_that_answers_is_kept_for_a_minute)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 8", NULL);
+    borrower *b = queue_up(s);
+    pgp_conn *conn[3];
+    unsigned host;
+    int i;
+
+    go_down(s, "");
+    keep(s, PGP_MS(300));
+    come_up(s);
+    keep(s, PGP_SEC(1));
+    conn[0] = granted(b);
+    host = newest_host(s);
+    ck_assert_int_gt(host, 0);
+    conn[1] = newly_made(s);
+    ck_assert_int_eq(newest_host(s), host);
+    keep(s, PGP_SEC(60));
+    conn[2] = newly_made(s);
+    ck_assert_int_eq(newest_host(s), 0);
+    for (i = 0; i < 3; i++)
+        release(conn[i]);
 }
 END_TEST
 
@@ -333,7 +394,9 @@ int main(void)
     t = tcase(suite, "attempts");
     tcase_add_test(t, back_off_doubles);
     tcase_add_test(t, one_probe_at_a_time);
-    tcase_add_test(t, driver_is_told_of_failures);
+    tcase_add_test(t, each_failure_leaves_a_host);
+    tcase_add_test(t, failures_together_are_one);
+    tcase_add_test(t, host_that_answers_is_kept_for_a_minute);
     tcase_add_test(t, start_that_fails_at_once);
     tcase_add_test(t, connect_has_a_deadline);
     return suite_run(suite);
