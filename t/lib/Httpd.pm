@@ -215,11 +215,17 @@ sub stop {
     return if !$self->{pid};
     if ($self->alive) {
         $self->signal($signal // 'TERM');
-        poll_until { !$self->alive } 60 or $self->kill_all;
     }
     else {
         Test::More::fail('httpd is still there');
     }
+    return $self->wait_end;
+}
+
+# For what a signal has begun.
+sub wait_end {
+    my ($self) = @_;
+    poll_until { !$self->alive } 60 or $self->kill_all;
     Test::More::fail($_) for $self->problems;
     return;
 }
@@ -370,7 +376,8 @@ sub problems {
 
 # httpd has no frame pointers, so only the slow unwinder sees who has allocated a leak.
 my %SANITIZER = (
-    thread  => [qw(libtsan.so TSAN_OPTIONS ignore_noninstrumented_modules=1:exitcode=0)],
+    thread  => [qw(libtsan.so TSAN_OPTIONS),
+        'ignore_noninstrumented_modules=1:exitcode=0:suppressions=' . rel2abs('t/lib/tsan.supp')],
     address => [qw(libasan.so ASAN_OPTIONS fast_unwind_on_malloc=0:exitcode=0)],
 );
 
