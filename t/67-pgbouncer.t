@@ -1,0 +1,138 @@
+# PgBouncer between the pool and the server: session pooling, and transaction pooling with
+# PgPoolReset transaction.
+
+use PgPoolTest;
+use Probe;
+use IO::Socket::INET;
+use POSIX ();
+
+my $pg = postgres;
+query($pg, 'CREATE TABLE note (text text)');
+
+# A bouncer of our own in front of the server, until it is killed: { port, pid, dir }.
+sub bouncer {
+    my ($mode) = @_;
+    my $dir = File::Temp->newdir('bouncer-XXXXXX', DIR => $ENV{TESTDIR});
+    my $user = getpwuid $>;
+    my $self = { dir => $dir, port => Httpd::free_port() };
+    Httpd::spew("$dir/users", "\"$user\" \"\"\n");
+    Httpd::spew("$dir/conf", <<"CONF");
+[databases]
+postgres = host=@{[$pg->host]} port=@{[$pg->port]} dbname=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = $self->{port}
+unix_socket_dir =
+auth_type = trust
+auth_file = $dir/users
+pool_mode = $mode
+default_pool_size = 4
+logfile = $dir/log
+CONF
+    return bouncer_start($self);
+}
+
+sub bouncer_start {
+    my ($self) = @_;
+    $self->{pid} = fork // die "fork: $!";
+    if (!$self->{pid}) {
+        exec qw(setpriv --pdeathsig TERM pgbouncer -q), "$self->{dir}/conf" or POSIX::_exit(127);
+    }
+    my $up = poll_until { IO::Socket::INET->new("127.0.0.1:$self->{port}") };
+    die "no bouncer: ", Httpd::slurp("$self->{dir}/log"), "\n" if !$up;
+    return $self;
+}
+
+sub bouncer_kill {
+    my ($self) = @_;
+    kill KILL => $self->{pid};
+    waitpid $self->{pid}, 0;
+    return;
+}
+
+# Backends that run what the tests leave running.
+sub asleep {
+    return query($pg, q{SELECT count(*) FROM pg_stat_activity
+                         WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'});
+}
+
+sub served {
+    my ($httpd, $name) = @_;
+    my $answer = probe($httpd, 'acquire', 'sql=SELECT 42', 'state');
+    return tells $answer, { status => 0, value => 42, tx => 'IDLE' }, $name;
+}
+
+# What holds in either mode; the only connection has to serve them all.
+sub basics {
+    my ($httpd) = @_;
+    query($pg, 'TRUNCATE note');
+    tells probe($httpd, 'acquire', 'sql=SELECT 1', 'again', 'sql=SELECT 2'),
+        { status => 0, value => [1, 2], again => 0, same => 1 }, 'one connection for the request';
+
+    probe($httpd, 'acquire', 'sql=BEGIN', q{sql=INSERT INTO note VALUES ('kept')}, 'sql=COMMIT');
+    is query($pg, 'SELECT text FROM note'), 'kept', 'a transaction';
+    probe($httpd, 'acquire', 'sql=BEGIN', q{sql=INSERT INTO note VALUES ('lost')});
+    served($httpd, 'one left open is ended');
+    is query($pg, 'SELECT text FROM note'), 'kept', '... and rolled back';
+    probe($httpd, 'acquire', 'sql=BEGIN', 'sql=SELECT 1/0');
+    served($httpd, 'a failed one is ended');
+
+    my $from = $httpd->log_end;
+    tells probe($httpd, 'acquire', 'send=SELECT pg_sleep(60)'), { sent => 1 }, 'a query is left running';
+    served($httpd, '... the next request is served');
+    is asleep(), 0, '... and the server works for nobody';
+    unlike $httpd->error_log($from), qr/PGP1003/, '... over the same connection';
+    return;
+}
+
+sub losses {
+    my ($httpd, $bouncer) = @_;
+    kill_backends($pg);
+    ok poll_until { probe($httpd, 'acquire', 'sql=SELECT 42')->{content} =~ /^value=42$/m },
+        'served after the backends were killed';
+    served($httpd, '... from then on') for 1 .. 5;
+
+    bouncer_kill($bouncer);
+    my $waits = start_probe($httpd, 'acquire', 'sql=SELECT 43');
+    $httpd->wait_log(qr/PGP1002/);
+    bouncer_start($bouncer);
+    tells let_go($waits), { status => 0, value => 43 }, 'a restart of the bouncer is waited out';
+    served($httpd, '... from then on') for 1 .. 5;
+    return;
+}
+
+sub through {
+    my ($bouncer, $reset) = @_;
+    return probed(<<"CONF");
+PgPoolConninfo "host=127.0.0.1 port=$bouncer->{port} dbname=postgres"
+PgPoolReset $reset
+PgPoolMin 1
+PgPoolMax 1
+PgPoolAcquireTimeout 30s
+CONF
+}
+
+subtest 'session pooling' => sub {
+    my $bouncer = bouncer('session');
+    my $httpd = through($bouncer, 'session');
+    basics($httpd);
+    my $before = told(probe($httpd, 'acquire', 'sql=SHOW work_mem'), 'value');
+    probe($httpd, 'acquire', 'sql=SET work_mem = 1234', 'sql=PREPARE mine AS SELECT 1');
+    tells probe($httpd, 'acquire', 'sql=SHOW work_mem'), { value => $before }, 'settings are undone';
+    losses($httpd, $bouncer);
+    $httpd->stop;
+    bouncer_kill($bouncer);
+};
+
+subtest 'transaction pooling' => sub {
+    my $bouncer = bouncer('transaction');
+    my $httpd = through($bouncer, 'transaction');
+    basics($httpd);
+    losses($httpd, $bouncer);
+    $httpd->stop;
+    bouncer_kill($bouncer);
+};
+
+ok poll_until { backends($pg) == 0 }, 'no backend is left';
+
+done_testing;
