@@ -23,7 +23,6 @@ struct pin {
     pin *next;
     pgp_pool *pool;
     pgp_conn *conn;       /* NULL: not pinned now */
-    int lost;             /* conn is dead; it is kept for a handler that may still hold it */
     int at_response;      /* PgPoolRelease response */
     apr_table_t *applied; /* PgPoolSet: what this lease has set */
     apr_status_t failed;  /* how the last ask failed, and in words, until then: */
@@ -36,6 +35,12 @@ typedef struct {
     pin *pins;
     int at_response; /* the response's end is looked out for */
 } request_pins;
+
+/* What is left of a lost connection. */
+typedef struct {
+    const pgp_pool *pool;
+    pgp_link *link;
+} remains;
 
 /* A lease without a request; lives in the pool that it was asked with. */
 typedef struct {
@@ -83,7 +88,7 @@ static pin *pin_find(request_rec *initial, const pgp_pool *pool)
 {
     pin *at = pins_of(initial)->pins;
 
-    while (at && (at->pool != pool || at->lost))
+    while (at && at->pool != pool)
         at = at->next;
     return at;
 }
@@ -240,17 +245,28 @@ static apr_status_t borrow(request_rec *initial, pgp_pool *pool, const pgp_vars 
 
 /* --- with a request --------------------------------------------------------- */
 
-/* Said once: the next ask is a new pin's.  The dead connection stays until the request
- * ends, since an outer handler may not know yet. */
-static apr_status_t pin_lost(request_rec *r, pin *lost)
+static apr_status_t remains_end(void *data)
 {
-    lost->lost = 1;
-    return fail(
-        r, PGP_MSG_LOST, PGPOOL_ELOST,
-        apr_psprintf(r->pool,
-                     "pool %s: backend %d, pinned to this request, is gone; what it had "
-                     "not committed is lost",
-                     pgp_pool_name(lost->pool), pgp_conn_backend(lost->conn)));
+    remains *ended = data;
+
+    pgp_pool_bury(ended->pool, &ended->link);
+    return APR_SUCCESS;
+}
+
+/* Said once: the next ask borrows another.  What is left of the connection stays until the
+ * request ends, since an outer handler may not know yet. */
+static apr_status_t pin_lost(request_rec *r, request_rec *initial, pin *lost)
+{
+    remains *left = apr_palloc(initial->pool, sizeof(*left));
+    const char *text = apr_psprintf(r->pool,
+                                    "pool %s: backend %d, pinned to this request, is gone; "
+                                    "what it had not committed is lost",
+                                    pgp_pool_name(lost->pool), pgp_conn_backend(lost->conn));
+
+    *left = (remains){.pool = lost->pool, .link = pgp_pool_part(&lost->conn)};
+    apr_pool_cleanup_register(initial->pool, left, remains_end, apr_pool_cleanup_null);
+    apr_table_clear(lost->applied);
+    return fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
 }
 
 static void release_at_response(request_rec *r, request_rec *initial, pin *held)
@@ -289,14 +305,14 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
 
 /* A pin whose request has become another's must not be used as the old one.  It stays,
  * since an outer handler may be using it. */
-static apr_status_t pin_set(request_rec *r, pin *to, const pgp_vars *vars)
+static apr_status_t pin_set(request_rec *r, request_rec *initial, pin *to, const pgp_vars *vars)
 {
     pgp_ticket ticket = {.waited = 0};
 
     if (pgp_conn_set(to->conn, vars, &ticket.error))
         return APR_SUCCESS;
     if (!pgp_conn_alive(to->conn))
-        return pin_lost(r, to);
+        return pin_lost(r, initial, to);
     return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
                 cause_text(r->pool, pgp_pool_name(to->pool), PGPOOL_EUNAVAIL, &ticket));
 }
@@ -309,7 +325,7 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
     apr_status_t rv = APR_SUCCESS;
 
     if (to->conn && !pgp_conn_alive(to->conn))
-        return pin_lost(r, to);
+        return pin_lost(r, initial, to);
     if (!to->conn && to->failed && pgp_now(pgpool_child_env()) < to->failed_until) {
         note(r, "pgpool-error", to->failed_text);
         return to->failed;
@@ -320,7 +336,7 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
     if (!to->conn)
         rv = pin_borrow(r, initial, to, &vars);
     else if (vars.n)
-        rv = pin_set(r, to, &vars);
+        rv = pin_set(r, initial, to, &vars);
     if (rv == APR_SUCCESS)
         pgpool_identity_applied(to->applied, &vars);
     return rv;

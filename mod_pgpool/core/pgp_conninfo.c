@@ -33,17 +33,21 @@ static int has_at_sign(const char *hosts)
 
 /* Of a URI's password what follows a "@" would be taken for the host, and what
  * stands before a "/" for the port: both are shown when it cannot connect. */
-static const char *misread(const PQconninfoOption *o, int is_uri)
+static const char *misread(const PQconninfoOption *all, int is_uri)
 {
-    for (; o->keyword; o++) {
+    const PQconninfoOption *o;
+
+    for (o = all; o->keyword; o++) {
         if (is_keyword(o, "host") && has_at_sign(o->val))
             return "the host has a \"@\" in it; within a URI's password write it as %40";
         if (is_keyword(o, "port") && o->val[strspn(o->val, "0123456789, ")])
             return "the port is no number; within a URI's password write \"/\" as %2F";
-        if (is_uri && is_keyword(o, "dbname") && strchr(o->val, '@'))
-            return "the database's name has a \"@\" in it; within a URI's password write "
-                   "\"/\" as %2F and \"@\" as %40";
     }
+    for (o = all; is_uri && o->keyword; o++)
+        if (is_keyword(o, "dbname") && strchr(o->val, '@'))
+            return "the database's name has a \"@\" in it; within a URI's password write \"/\" "
+                   "as "
+                   "%2F and \"@\" as %40";
     return NULL;
 }
 

@@ -74,10 +74,10 @@ typedef enum {
 
 typedef struct pgp_driver {
     /* Start to connect.  first_host: with which entry of the hosts to begin (modulo
-     * their number); survey: ask the server for its capacity, too.  The driver keeps owner for whoever
-     * has only the handle.  NULL: failed at once, *error says why. */
-    pgp_link *(*connect)(const pgp_context *context, unsigned first_host, int survey, void *owner,
-                         pgp_error *error);
+     * their number); survey: ask the server for its capacity, too.  The driver keeps owner for
+     * whoever has only the handle.  NULL: failed at once, *error says why. */
+    pgp_link *(*connect)(const pgp_context *context, unsigned first_host, int survey,
+                         void *owner, pgp_error *error);
     /* Go on with connecting or cleaning. */
     pgp_step (*step)(pgp_link *link, struct pollfd *await, pgp_error *error);
     /* Whether the link still stands, without touching what it has received:

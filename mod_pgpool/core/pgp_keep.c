@@ -219,7 +219,7 @@ static void connected(pgp_conn *conn)
     conn->born = now_of(pool);
     conn->expires = pgp_policy_expiry(pool->settings, conn->born, env->random(env->baton));
     conn->greeted = 0;
-    conn->holder.backend = pgp_conn_backend(conn);
+    conn->holder.backend = env->driver->backend(conn->link);
     lock(pool);
     if (pool->down.failures)
         outage_time = conn->born - pool->down.since;
@@ -303,6 +303,7 @@ void pgp_keep_connect(pgp_conn *conn)
 
     conn->born = now_of(pool);
     conn->overdue = conn->born + pool->settings->connect_timeout;
+    conn->holder.backend = 0;
     /* Only the keeper writes pool->down, so it may read it without the lock. */
     conn->first_host = first_host_choose(pool, conn->born);
     conn->link = env->driver->connect(&pool->context, conn->first_host, !pool->surveyed, conn,

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <apr_strings.h>
 
 /* A waiter gives the keeper so long to end its wait. */
@@ -275,6 +276,9 @@ static pgp_outcome wait_locked(ask *a, waiter *w)
     return PGP_GRANTED;
 }
 
+/* In prefork a child may be told to stop, and destroy its pools, in a signal handler in
+ * the middle of a wait.  The condition is in no pool that is destroyed then: that would
+ * wait for the wait's end. */
 static pgp_outcome take_waiting(ask *a)
 {
     pgp_pool *pool = a->pool;
@@ -283,7 +287,8 @@ static pgp_outcome take_waiting(ask *a)
     pgp_outcome outcome;
     apr_time_t now = now_of(pool);
 
-    if (apr_pool_create(&p, a->scratch) != APR_SUCCESS)
+    if (apr_pool_create_unmanaged_ex(&p, NULL, apr_pool_allocator_get(a->scratch)) !=
+        APR_SUCCESS)
         abort(); /* as APR does */
     if (apr_thread_cond_create(&w.cond, p) != APR_SUCCESS)
         a->until = 0; /* cannot wait, so be refused */
@@ -433,7 +438,7 @@ void *pgp_conn_handle(const pgp_conn *conn)
 
 int pgp_conn_backend(const pgp_conn *conn)
 {
-    return conn->link ? conn->pool->env->driver->backend(conn->link) : 0;
+    return conn->holder.backend;
 }
 
 /* --- giving back ------------------------------------------------------------ */
@@ -554,4 +559,24 @@ void pgp_pool_discard(pgp_conn **discarded, pgp_reason reason)
 
     *discarded = NULL;
     pgp_doom(conn, reason);
+}
+
+pgp_link *pgp_pool_part(pgp_conn **parted)
+{
+    pgp_conn *conn = *parted;
+    pgp_link *link = conn->link;
+
+    *parted = NULL;
+    conn->link = NULL;
+    pgp_doom(conn, PGP_REASON_LOST);
+    return link;
+}
+
+void pgp_pool_bury(const pgp_pool *pool, pgp_link **link)
+{
+    const int linger = pool->env->driver->close(*link);
+
+    if (linger >= 0)
+        close(linger);
+    *link = NULL;
 }

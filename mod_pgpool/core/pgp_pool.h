@@ -100,6 +100,11 @@ void pgp_pool_release(pgp_conn **conn);
 /* Give a connection back to be closed. */
 void pgp_pool_discard(pgp_conn **conn, pgp_reason reason);
 
+/* Give back the place of a connection that is lost, but not what its borrower may still
+ * hold of it: that is to be buried when nobody uses the handle any more. */
+pgp_link *pgp_pool_part(pgp_conn **conn);
+void pgp_pool_bury(const pgp_pool *pool, pgp_link **link);
+
 /* Whether a borrowed connection still stands; does not touch what it has
  * received. */
 int pgp_conn_alive(const pgp_conn *conn);

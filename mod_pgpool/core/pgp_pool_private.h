@@ -78,10 +78,10 @@ struct pgp_pool {
     pool_phase phase;
 
     /* the keeper's thread only */
-    int surveyed; /* a connection was asked for the server's capacity */
+    int surveyed;          /* a connection was asked for the server's capacity */
     unsigned first_host;   /* with which entry of the hosts the next attempt begins */
     apr_time_t first_left; /* when an attempt that began with it has failed */
-    int demand;   /* connections in use and wanted, smoothed, in sixteenths */
+    int demand;            /* connections in use and wanted, smoothed, in sixteenths */
 };
 
 static inline void lock(pgp_pool *pool)

@@ -370,7 +370,7 @@ START_TEST(connect_has_a_deadline)
                                            "PgPoolConnectTimeout (3000 ms); trying again in "),
                      1);
     ck_assert_int_eq(
-        fake_logged(s->world, "PGP1003: pool main, backend 1001: closed (connect)"), 1);
+        fake_logged(s->world, "PGP1003: pool main: closed (connect)"), 1);
 }
 END_TEST
 
