@@ -1,0 +1,280 @@
+#!/usr/bin/perl
+
+# The life of the children: started, replaced, stopped in the middle of things, killed, forked from.
+# No request fails that need not, nothing of ours keeps a child from ending, and no backend stays.
+
+use PgPoolTest;
+use Probe;
+use IO::Select;
+
+my $pg = postgres;
+query($pg, 'CREATE TABLE done (what text)');
+
+my $conninfo = conninfo($pg, application_name => 'life');
+my $conf = <<"CONF";
+PgPoolConninfo "$conninfo"
+PgPoolMin 1
+PgPoolMax 4
+PgPoolAcquireTimeout 60s
+CONF
+
+# Under load: 200 only with a connection and a row.
+my $served = probe_at('acquire', 'httpstatus', 'sql=SELECT 1');
+
+sub backend_pids {
+    return split ' ', query($pg,
+        q(SELECT pid FROM pg_stat_activity WHERE application_name = 'life'));
+}
+
+# Those that a child has ever had.
+sub backends_of {
+    my ($httpd, $child) = @_;
+    return $httpd->error_log =~ /pid $child:tid \d+\] PGP1001: .* backend (\d+):/g;
+}
+
+sub gone {
+    my @pid = @_;
+    return poll_until { !grep { kill 0, $_ } @pid };
+}
+
+sub no_backend_left {
+    ok poll_until { backends($pg, 'life') == 0 }, '... no backend is left';
+    return;
+}
+
+# Clients that ask from now on until only_200.
+sub under_load {
+    my ($httpd) = @_;
+    my $before = length $httpd->access_log;
+    my $load = $httpd->load($served, clients => 6);
+    poll_until { length $httpd->access_log > $before + 2000 } or die "there is no load\n";
+    return $load;
+}
+
+sub only_200 {
+    my ($load, $name) = @_;
+    my $statuses = $load->stop;
+    is_deeply [keys %$statuses], [200], "$name: no request fails" or diag explain $statuses;
+    return;
+}
+
+# ---- started and replaced: two children with four threads each, or eight
+
+sub started {
+    my ($httpd) = @_;
+    my @child = $httpd->children;
+    ok poll_until { backends($pg, 'life') == @child }, 'started: PgPoolMin for each child';
+    my %connected = map { $_ => 1 } $httpd->error_log =~ /pid (\d+):tid \d+\] PGP1001/g;
+    is_deeply [sort keys %connected], [sort @child], '... and none for their parent';
+    return;
+}
+
+sub gracefully_restarted {
+    my ($httpd) = @_;
+    my $load = under_load($httpd);
+    for my $time (qw(first second)) {
+        my @child = $httpd->children;
+        my @backend = backend_pids();
+        $httpd->graceful;
+        $httpd->wait_gone(@child);
+        ok gone(@backend), "the $time graceful restart: no old backend is left";
+    }
+    only_200($load, '... under load');
+    return;
+}
+
+sub restarted {
+    my ($httpd) = @_;
+    my @child = $httpd->children;
+    my @backend = backend_pids();
+    $httpd->restart;
+    $httpd->wait_gone(@child);
+    ok gone(@backend), 'a restart: no old backend is left';
+    is $httpd->get($served)->{status}, 200, '... and it serves';
+    return;
+}
+
+sub killed {
+    my ($httpd) = @_;
+    my @backend = backends_of($httpd, $httpd->kill_child);
+    ok @backend && gone(@backend), 'a child is killed: its backends end';
+    is $httpd->get($served)->{status}, 200, '... and it serves';
+    return;
+}
+
+# ---- ended while requests are in the middle of things
+
+my $insert = q(sql=INSERT INTO done VALUES ('after all'));
+
+# One child with two connections for eight threads.
+sub busy {
+    my ($mpm) = @_;
+    return probed("${conf}PgPoolMax 2\nPgPoolMaxWaiters 3\n", mpm => $mpm, threads => 8);
+}
+
+# Three that wait for one: when a fourth is refused they do.
+sub waiting {
+    my ($httpd) = @_;
+    my %by_socket = map { $_->{socket} => $_ } map { $httpd->begin(probe_at('acquire')) } 1 .. 4;
+    my $select = IO::Select->new(map { $_->{socket} } values %by_socket);
+    my ($refused) = poll_until { ($select->can_read(0))[0] };
+    my $answer = delete($by_socket{$refused})->finish;
+    is told($answer, 'status'), 'EEXHAUSTED', 'three are waiting';
+    return values %by_socket;
+}
+
+sub rows_done {
+    my ($expected, $name) = @_;
+    is query($pg, 'SELECT count(*) FROM done'), $expected, $name;
+    query($pg, 'TRUNCATE done');
+    return;
+}
+
+sub stopped_while_busy {
+    my ($mpm) = @_;
+    my $httpd = busy($mpm);
+    my @held = map { hold($httpd, 'acquire', 'gate', $insert) } 1 .. 2;
+    my @waiting = waiting($httpd);
+    $httpd->signal('TERM');
+    my $stopping = qr/PGP1011: .*: this child process is stopping/;
+    ok poll_until { 3 == (() = $httpd->error_log =~ /$stopping/g) }, 'stopped: who waits is told';
+    let_go(@held);
+    $httpd->wait_end;
+    rows_done(2, '... who has a connection may use it to the end');
+    no_backend_left();
+    return;
+}
+
+# Each has its own pool, so who waits does so for himself; and each ends where he is.
+sub stopped_while_busy_alone {
+    my $httpd = probed("${conf}PgPoolMax 1\n", mpm => 'prefork', threads => 4);
+    hold($httpd, 'acquire', 'gate', $insert);
+    hold($httpd, 'acquire', 'send=SELECT pg_sleep(600)');
+    my $mark = $httpd->dir . '/waits';
+    $httpd->begin(probe_at('acquire', "touch=$mark", 'open'));
+    ok poll_until { -e $mark }, 'one is lent, one at work, one waited for';
+    $httpd->signal('TERM');
+    $httpd->wait_end;
+    rows_done(0, 'stopped: they end');
+    return;
+}
+
+sub gracefully_stopped_while_busy {
+    my ($mpm) = @_;
+    my $httpd = busy($mpm);
+    my @held = map { hold($httpd, 'acquire', 'gate', $insert) } 1 .. 2;
+    $httpd->signal('WINCH');
+    $httpd->wait_log(qr/shutting down gracefully/);
+    is_deeply [map { $_->{status} } let_go(@held)], [200, 200],
+        'gracefully stopped: all are answered';
+    $httpd->wait_end;
+    rows_done(2, '... and have done what they had to');
+    no_backend_left();
+    return;
+}
+
+sub gracefully_restarted_while_busy {
+    my ($mpm) = @_;
+    my $httpd = busy($mpm);
+    my @child = $httpd->children;
+    my @held = map { hold($httpd, 'acquire', 'gate', $insert) } 1 .. 2;
+    my @waiting = waiting($httpd);
+    $httpd->graceful;
+    my @answer = (let_go(@held), finish(@waiting));
+    is_deeply [map { told($_, 'status') } @answer], [(0) x 5],
+        'gracefully restarted: who has a connection keeps it, who waits gets one';
+    rows_done(2, '... and uses it');
+    $httpd->wait_gone(@child);
+    ok poll_until { backends($pg, 'life') == 1 }, '... then the old ones end';
+    $httpd->stop;
+    return;
+}
+
+# ---- replaced by and by
+
+sub short_lived {
+    my ($mpm) = @_;
+    my $httpd = probed("${conf}MaxConnectionsPerChild 20\n",
+        mpm => $mpm, children => 2, threads => 4);
+    my @child = $httpd->children;
+    my $load = under_load($httpd);
+    $httpd->wait_gone(@child);
+    only_200($load, 'MaxConnectionsPerChild');
+    my @backend = map { backends_of($httpd, $_) } @child;
+    ok @backend && gone(@backend), '... the backends end with their children';
+    $httpd->stop;
+    no_backend_left();
+    return;
+}
+
+# ---- forked
+
+# A child that is forked off inherits memory, not the right to use what is in there.
+my $script = <<'CGI';
+#!/bin/sh
+echo "Content-Type: text/plain"
+echo
+for fd in /proc/$$/fd/*; do echo "fd=${fd##*/} $(readlink $fd)"; done
+CGI
+
+sub forked {
+    my ($mpm, $module) = @_;
+    my $threads = $mpm eq 'prefork' ? 1 : 4;
+    my $httpd = probed(<<"CONF", mpm => $mpm, threads => $threads, modules => [$module]);
+${conf}PgPoolMax 1
+<IfModule cgid_module>
+  ScriptSock \${DIR}/cgisock
+</IfModule>
+<Location /cgi>
+  SetHandler cgi-script
+  Options ExecCGI
+</Location>
+CONF
+    my $file = $httpd->dir . '/htdocs/cgi';
+    my $pid = told(probe($httpd, 'acquire'), 'pid');
+    my %script = (
+        'a script'        => [200, $script],
+        'no interpreter'  => [500, "#!/there/is/none\n"],
+        'no answer'       => [500, "#!/bin/sh\nkill -9 \$\$\n"],
+    );
+    for my $name (sort keys %script) {
+        my ($status, $text) = @{ $script{$name} };
+        Httpd::spew($file, $text);
+        chmod 0755, $file;
+        my $answer = $httpd->get('/cgi');
+        is $answer->{status}, $status, "$module: $name";
+        unlike $answer->{content}, qr/^fd=(?![012] ).*(?:socket|eventfd)/m, '... inherits nothing';
+        tells probe($httpd, 'acquire', 'sql=SELECT 1'), { pid => $pid, value => 1 },
+            '... and the connection is in use as before';
+    }
+    $httpd->stop;
+    no_backend_left();
+    return;
+}
+
+for my $mpm (mpms()) {
+    subtest $mpm => sub {
+        my $httpd = probed($conf, mpm => $mpm, children => 2, threads => 4);
+        started($httpd);
+        gracefully_restarted($httpd);
+        restarted($httpd);
+        killed($httpd);
+        $httpd->stop;
+        no_backend_left();
+        short_lived($mpm);
+        forked($mpm, 'cgi');
+        forked($mpm, 'cgid') if $mpm ne 'prefork';
+    };
+    subtest "$mpm, busy" => sub {
+        if ($mpm eq 'prefork') {
+            stopped_while_busy_alone();
+        }
+        else {
+            stopped_while_busy($mpm);
+            gracefully_restarted_while_busy($mpm);
+        }
+        gracefully_stopped_while_busy($mpm);
+    };
+}
+
+done_testing;
