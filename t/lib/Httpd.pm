@@ -376,19 +376,34 @@ sub problems {
 
 # httpd has no frame pointers, so only the slow unwinder sees who has allocated a leak.
 my %SANITIZER = (
-    thread  => [qw(libtsan.so TSAN_OPTIONS),
-        'ignore_noninstrumented_modules=1:exitcode=0:suppressions=' . rel2abs('t/lib/tsan.supp')],
+    thread  => [qw(libtsan.so TSAN_OPTIONS ignore_noninstrumented_modules=1:exitcode=0)],
     address => [qw(libasan.so ASAN_OPTIONS fast_unwind_on_malloc=0:exitcode=0)],
 );
 
-# httpd and its other modules have leaks of their own; of these reports only what passes through our
-# code counts.  A pool of APR's that lives as long as the process is none: the sanitizer cannot look
-# into the memory that it is managed in.
+# What of a sanitizer's report is our affair.
 sub ours {
     my ($report) = @_;
-    return $report if $report !~ /LeakSanitizer/;
+    return leaks($report) if $report =~ /LeakSanitizer/;
+    return $report if $report !~ /ThreadSanitizer/;
+    return grep { /WARNING: ThreadSanitizer/ && !handed_on($_) } split /^={18}\n/m, $report;
+}
+
+# httpd and its other modules have leaks of their own; only what passes through our code counts.  A
+# pool of APR's that lives as long as the process is none: the sanitizer cannot look into the memory
+# that it is managed in.
+sub leaks {
+    my ($report) = @_;
     return grep { /mod_pgpool/ && !/^\s+#1 \S+ in apr_(?:allocator|pool)_create/m }
         split /\n\n/, $report;
+}
+
+# httpd hands a connection and the memory of a request from thread to thread with atomics and system
+# calls that the sanitizer cannot see, since httpd is not instrumented.  The code that lives in such
+# memory is used by one thread at a time all the same; what threads share is in the core.
+sub handed_on {
+    my ($race) = @_;
+    my @at = $race =~ /^  \w[^\n]* of size [^\n]*\n(?:    #\d+ [^\n]*\n)*?    #\d+ \S+ (\S+\.c):\d+ \(mod_/mg;
+    return @at == 2 && !grep { !/mod_pgpool_(?:release|request|query|identity|probe)\.c\z/ } @at;
 }
 
 # Arguments of env(1).  A sanitizer has to come before all other libraries.
