@@ -145,7 +145,7 @@ void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
 
 pgp_outcome pgp_shortage_locked(const pgp_pool *pool)
 {
-    return live_locked(pool) > 0 || (pool->share.lacking && !pool->down.failures)
+    return live_locked(pool) > 0 || (pool->share.tight && !pool->down.failures)
                ? PGP_EXHAUSTED
                : PGP_UNAVAILABLE;
 }
@@ -168,7 +168,7 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
         *error = pool->down.error;
     else if (error->message[0])
         return; /* what made the last one unfit says more than the shortage */
-    else if (pool->share.lacking && outcome == PGP_EXHAUSTED)
+    else if (pool->share.tight && outcome == PGP_EXHAUSTED)
         apr_snprintf(error->message, sizeof error->message,
                      "all %d connections that PgPoolTotalMax allows are taken, %d of them lent "
                      "by this child, %d more are waiting",
