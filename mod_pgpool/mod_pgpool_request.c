@@ -185,6 +185,20 @@ static apr_status_t fail(request_rec *r, pgp_message id, apr_status_t rv, const 
     return rv;
 }
 
+/* The same for what many requests may be told at once. */
+static apr_status_t refused(request_rec *r, pgp_pool *pool, apr_status_t rv, const char *text)
+{
+    int unlogged;
+
+    note(r, "pgpool-error", text);
+    if (pgp_pool_may_log(pool, &unlogged))
+        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s%s", PGP_MSG_REFUSED, text,
+                      unlogged
+                          ? apr_psprintf(r->pool, "; %d more like it were not logged", unlogged)
+                          : "");
+    return rv;
+}
+
 static apr_status_t fail_no_pool(request_rec *r, const char *name)
 {
     return fail(r, PGP_MSG_REFUSED, PGPOOL_ENOPOOL,
@@ -292,7 +306,7 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
     if (rv != APR_SUCCESS) {
         to->failed_until = pgp_now(pgpool_child_env()) + FAILURE_REMEMBERED;
         to->failed_text = cause_text(initial->pool, pgp_pool_name(to->pool), rv, &ticket);
-        return fail(r, PGP_MSG_REFUSED, rv, to->failed_text);
+        return refused(r, to->pool, rv, to->failed_text);
     }
     to->conn = conn;
     pgp_conn_describe(conn, r->useragent_ip,

@@ -8,6 +8,9 @@
 /* A waiter gives the keeper so long to end its wait. */
 #define KEEPER_LATE PGP_MS(250)
 
+/* In an outage each request is refused: that many of them tell it all. */
+#define LINES_A_SECOND 10
+
 /* An ask may be late by this much if its connection has still to be tested. */
 #define LAST_MOMENT PGP_MS(50)
 
@@ -416,6 +419,25 @@ int pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error)
     *error = (pgp_error){.message = ""};
     return conn->pool->env->driver->greet(conn->link, vars, 0, check_deadline(conn->pool),
                                           error) == PGP_GREET_GOOD;
+}
+
+int pgp_pool_may_log(pgp_pool *pool, int *unlogged)
+{
+    const apr_time_t now = now_of(pool);
+    int may;
+
+    lock(pool);
+    if (now - pool->gate_since >= PGP_SEC(1)) {
+        pool->gate_since = now;
+        pool->gate_lines = 0;
+    }
+    may = pool->gate_lines < LINES_A_SECOND;
+    *unlogged = pool->unlogged;
+    if (may)
+        pool->gate_lines++;
+    pool->unlogged = may ? 0 : pool->unlogged + 1;
+    unlock(pool);
+    return may;
 }
 
 void pgp_conn_describe(pgp_conn *conn, const char *client, const char *what)

@@ -126,6 +126,10 @@ typedef struct {
 
 void pgp_pool_count(pgp_pool *pool, pgp_counts *counts);
 
+/* Whether one more refusal is worth a line in the log: ten in a second are.  Then
+ * *unlogged is how many were not since the last one that was. */
+int pgp_pool_may_log(pgp_pool *pool, int *unlogged);
+
 /* Say who holds it, for the page and PgPoolHoldWarning. */
 void pgp_conn_describe(pgp_conn *conn, const char *client, const char *what);
 

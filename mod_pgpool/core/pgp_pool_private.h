@@ -70,8 +70,11 @@ struct pgp_pool {
     apr_time_t tend_at;       /* when the keeper comes next, as it last said */
     apr_uint64_t leases;
     outage down;
-    int missed; /* somebody was refused who would not wait: grow for the next */
-    int slot;   /* this child's on the board; -1: none yet */
+    apr_time_t gate_since; /* the second in which refusals are counted, */
+    int gate_lines;        /* how many of them were logged in it, */
+    int unlogged;          /* and how many were not since the last that was */
+    int missed;            /* somebody was refused who would not wait: grow for the next */
+    int slot;              /* this child's on the board; -1: none yet */
     pool_share share;
     pgp_stats stats; /* without its gauges */
     int kept;        /* the keeper still looks after this pool */

@@ -1,0 +1,62 @@
+#!/usr/bin/perl
+
+# What an operator reads in the log: who holds a connection for long, and not the same thing a
+# thousand times.
+
+use PgPoolTest;
+
+my $pg = postgres;
+my $conninfo = conninfo($pg);
+
+sub probed {
+    my ($conf) = @_;
+    return httpd(<<"CONF", modules => [qw(authz_core pgpool pgpool_query pgpool_probe)], threads => 16);
+PgPoolConninfo "$conninfo"
+$conf
+<Location /probe>
+  SetHandler pgpool-probe
+</Location>
+CONF
+}
+
+sub count_of {
+    my ($pattern, $text) = @_;
+    return scalar(() = $text =~ /$pattern/g);
+}
+
+subtest 'PgPoolHoldWarning' => sub {
+    my $httpd = probed('PgPoolHoldWarning 100ms');
+    my $free = $httpd->dir . '/free';
+    my $held = $httpd->begin("/probe?acquire&sql=SELECT+'secret'&hold=$free");
+    my $line = qr/PGP1016: pool default, backend \d+: has been held for \d+ s by GET \/probe \(pgpool-probe\) for 127\.0\.0\.1/;
+    $httpd->wait_log($line);
+    pass 'names who holds';
+    # The keeper comes by at least once a second: it has had its chance to say it twice.
+    my $from = $httpd->log_end;
+    $httpd->get('/probe?acquire&sleep=1.5');
+    $httpd->wait_log(qr/PGP1016/, from => $from);
+    is count_of($line, $httpd->error_log), 2, 'once each';
+    unlike $httpd->error_log, qr/secret/, 'without the query string';
+    Httpd::spew($free, '');
+    $held->finish;
+    $httpd->stop;
+};
+
+subtest 'refusals' => sub {
+    my $httpd = probed("PgPoolMin 1\nPgPoolMax 1\nPgPoolAcquireTimeout 0");
+    my $free = $httpd->dir . '/free';
+    my $mark = $httpd->dir . '/mark';
+    my $held = $httpd->begin("/probe?acquire&touch=$mark&hold=$free");
+    ok poll_until { -e $mark }, 'the only connection is lent';
+    my $load = $httpd->load('/probe?acquire', clients => 4, keep_alive => 1);
+    $httpd->wait_log(qr/PGP1011: .* \d+ more like it were not logged/);
+    my $seen = $load->stop;
+    my $lines = count_of(qr/PGP1011/, $httpd->error_log);
+    my ($all) = values %$seen;
+    cmp_ok $lines, '<', $all / 2, "$all refusals are told in $lines lines";
+    Httpd::spew($free, '');
+    $held->finish;
+    $httpd->stop;
+};
+
+done_testing;
