@@ -45,6 +45,7 @@ apr_status_t pgp_keeper_create(pgp_keeper **created, apr_pool_t *p, const pgp_en
     keeper->env = env;
     keeper->post = -1;
     keeper->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
+    keeper->fds = apr_palloc(p, sizeof(*keeper->fds)); /* without a pool, too */
     keeper->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (keeper->wake_fd < 0)
         return errno;
