@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdlib.h>
+#include <apr_lib.h>
 #include <apr_strings.h>
 
 /* --- the tables ------------------------------------------------------------- */
@@ -64,35 +65,34 @@ static const char *reason_name(int reason)
     }
 
 const pgpool_figure pgpool_figures[] = {
-    LIMIT(min, "Min", "PgPoolMin: connections kept open in each child"),
-    LIMIT(max, "Max", "PgPoolMax: connections at most in each child"),
-    LIMIT(total_max, "TotalMax",
-          "PgPoolTotalMax: connections at most over all children; 0 = no such cap"),
-    {"connections", "Connections", "Connections by state", PGPOOL_GAUGE, state_of, "state",
+    LIMIT(min, "min", "PgPoolMin, connections kept open in each child"),
+    LIMIT(max, "max", "PgPoolMax, connections at most in each child"),
+    LIMIT(total_max, "total max",
+          "PgPoolTotalMax, connections at most over all children, 0 for no such cap"),
+    {"connections", "connections", "connections by state", PGPOOL_GAUGE, state_of, "state",
      PGP_FREE + 1, PGP_STATES, state_name},
-    {"waiting", "Waiting", "Requests that wait for a connection", PGPOOL_GAUGE, waiting_of},
-    {"connect_failures", "Failures",
-     "Attempts to connect that failed in a row, in the child where they are most", PGPOOL_GAUGE,
+    {"waiting", "waiting", "requests that wait for a connection", PGPOOL_GAUGE, waiting_of},
+    {"connect_failures", "failing",
+     "attempts to connect that failed in a row, where they are most", PGPOOL_GAUGE,
      failures_of},
-    COUNTER("acquires", "Acquires", "Connections given to requests", acquires_of, 0),
-    COUNTER("waits", "Waited", "Of these, those that had to wait", counter_of, PGP_N_WAITS),
-    COUNTER("exhausted", "Timed out: exhausted",
-            "Asks refused because all connections stayed in use", counter_of, PGP_N_EXHAUSTED),
-    COUNTER("unavailable", "Timed out: unavailable",
-            "Asks refused because the server could not be reached or refused", counter_of,
+    COUNTER("acquires", "acquires", "connections given to requests", acquires_of, 0),
+    COUNTER("waits", "waited", "of these, those that had to wait", counter_of, PGP_N_WAITS),
+    COUNTER("exhausted", "exhausted", "refused: all connections stayed in use", counter_of,
+            PGP_N_EXHAUSTED),
+    COUNTER("unavailable", "unavailable", "refused: no connection to the server", counter_of,
             PGP_N_UNAVAILABLE),
-    COUNTER("connects", "Connects", "Connections made", counter_of, PGP_N_CONNECTS),
-    COUNTER("unfit", "Unfit", "Connections found unfit before they were given out", counter_of,
+    COUNTER("connects", "connects", "connections made", counter_of, PGP_N_CONNECTS),
+    COUNTER("unfit", "unfit", "connections found dead before use, replaced", counter_of,
             PGP_N_UNFIT),
-    {"closes", "Closed", "Connections closed, and attempts given up, by reason", PGPOOL_COUNTER,
+    {"closes", "closed", "connections closed and attempts given up, by reason", PGPOOL_COUNTER,
      closes_of, "reason", PGP_REASON_NONE + 1, PGP_REASONS, reason_name},
     {NULL},
 };
 
 const pgpool_timing pgpool_timings[] = {
-    {"wait", "Waited", "How long requests waited until they had a connection", PGP_N_WAIT,
-     PGP_N_WAIT_US, offsetof(pgp_stats, longest_wait)},
-    {"hold", "Held", "How long requests held a connection", PGP_N_HOLD, PGP_N_HOLD_US,
+    {"wait", "waited", "how long requests waited for a connection", PGP_N_WAIT, PGP_N_WAIT_US,
+     offsetof(pgp_stats, longest_wait)},
+    {"hold", "held", "how long requests had a connection", PGP_N_HOLD, PGP_N_HOLD_US,
      offsetof(pgp_stats, longest_hold)},
     {NULL},
 };
@@ -158,15 +158,15 @@ static int character_length(const unsigned char *text)
     return forms[i].length;
 }
 
-/* They are cut at a fixed size, come in the server's encoding, or from a client who
- * means ill. */
+/* They are cut at a fixed size, have libpq's tabs and lines in them, come in the server's
+ * encoding, or from a client who means ill. */
 static void text_mend(char *text)
 {
     while (*text) {
         const int length = character_length((unsigned char *)text);
 
         if (!length)
-            *text = '?';
+            *text = apr_iscntrl(*text) ? ' ' : '?';
         text += length ? length : 1;
     }
 }
@@ -241,12 +241,26 @@ static int is_tight(const pgpool_view *view)
            view->stats.state[PGP_LENT] * 5 >= view->limit * 4;
 }
 
+/* How many children have no connection and can make none. */
+static int children_cut_off(const pgpool_snapshot *all, int n)
+{
+    int i, cut_off = 0;
+
+    for (i = 0; i < all->children->nelts; i++) {
+        const pgp_stats *stats = &APR_ARRAY_IDX(all->children, i, pgpool_part).pools[n].stats;
+
+        cut_off += stats->down > 0 && stats->state[PGP_IDLE] + stats->state[PGP_LENT] +
+                                              stats->state[PGP_CLEANING] ==
+                                          0;
+    }
+    return cut_off;
+}
+
 static pgpool_health health_of(const pgpool_snapshot *all, int n, const pgpool_view *view)
 {
-    const int *state = view->stats.state;
     const int down = view->stats.down;
 
-    if (down && state[PGP_IDLE] + state[PGP_LENT] + state[PGP_CLEANING] == 0)
+    if (view->cut_off)
         return PGPOOL_DOWN;
     if (view->stats.waiting && (down || is_stuck(all, n, view)))
         return PGPOOL_EXHAUSTED;
@@ -266,20 +280,20 @@ static const char *why_of(apr_pool_t *p, const pgpool_view *view)
     const int lent = stats->state[PGP_LENT];
     const char *waiting = waiters(p, stats->waiting);
 
-    if (view->health == PGPOOL_DOWN)
+    if (view->cut_off)
         return apr_psprintf(p,
-                            "No connection is open, and none can be made (failures in a row: "
-                            "%d); %s. Requests are answered 503.",
-                            stats->down, waiting);
+                            "No connection to the server: %d of %d children have none and can "
+                            "make none (%d failures in a row); %s. They answer 503.",
+                            view->cut_off, view->children, stats->down, waiting);
     if (stats->down)
         return apr_psprintf(p,
-                            "No new connection can be made (failures in a row: %d); %d of "
-                            "those that are open are in use; %s.",
+                            "No new connection can be made (%d failures in a row); %d of those "
+                            "that are open are in use; %s.",
                             stats->down, lent, waiting);
     if (view->health == PGPOOL_EXHAUSTED)
         return apr_psprintf(p,
-                            "%d of at most %d connections are in use; %s, and after %s "
-                            "(PgPoolAcquireTimeout) gets 503.",
+                            "%d of at most %d connections are in use; %s. Who has waited for "
+                            "%s (PgPoolAcquireTimeout) gets 503.",
                             lent, view->limit, waiting,
                             pgp_option_text(view->settings, p, PGP_OPTION_ACQUIRE_TIMEOUT));
     return apr_psprintf(p, "%d of at most %d connections are in use; %s.", lent, view->limit,
@@ -373,6 +387,7 @@ static void pool_judge(apr_pool_t *p, const pgpool_snapshot *all, int n)
     view->limit = view->children * view->settings->max;
     if (total_max && total_max < view->limit)
         view->limit = total_max;
+    view->cut_off = children_cut_off(all, n);
     view->health = health_of(all, n, view);
     view->why = why_of(p, view);
 }

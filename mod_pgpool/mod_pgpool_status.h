@@ -28,6 +28,7 @@ typedef struct {
     pgpool_health health; /* of all children only, as all below */
     const char *why;
     int children; /* that have it now */
+    int cut_off;  /* of these, those that have no connection and can make none */
     int limit;    /* connections that they may have together */
 } pgpool_view;
 

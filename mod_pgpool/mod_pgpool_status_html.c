@@ -58,7 +58,9 @@ static const char *duration(apr_pool_t *p, apr_interval_time_t time)
 static const char *bound(apr_pool_t *p, apr_interval_time_t time)
 {
     if (!time)
-        return "–";
+        return "–"; /* there are none */
+    if (time == pgp_stats_bound(0))
+        return "0";
     if (time == APR_INT64_MAX)
         return apr_psprintf(p, "&gt;&nbsp;%s", duration(p, pgp_stats_bound(PGP_BUCKETS - 2)));
     return apr_psprintf(p, "&lt;&nbsp;%s", duration(p, time));
@@ -142,7 +144,8 @@ static const char style[] =
     "h3{font-size:.9rem;margin:1.2rem 0 .3rem}"
     "header{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;align-items:baseline}"
     "header p,nav,.note{color:var(--dim);margin:0;font-size:.85rem}"
-    "nav{display:flex;flex-wrap:wrap;gap:.8rem;margin:.3rem 0 0}"
+    "nav{display:flex;flex-wrap:wrap;gap:.2rem .8rem;margin:.3rem 0 "
+    "0}.formats{margin-left:auto}"
     "a{color:var(--lent)}nav b{color:var(--fg)}"
     "section{background:var(--card);border:1px solid var(--line);border-radius:8px;"
     "padding:1rem;margin:1rem 0}"
@@ -174,7 +177,9 @@ static const char style[] =
     "th{font-weight:500;color:var(--dim);font-size:.85rem}"
     "th:first-child,td:first-child,.left{text-align:left;padding-left:0}"
     "tbody th{color:var(--fg);font-size:1em;font-weight:400}"
-    ".left{overflow-wrap:anywhere}.bad{color:var(--waiting);font-weight:600}"
+    ".families{margin-top:.5rem}.text{overflow-wrap:anywhere}td,thead "
+    "th{white-space:nowrap}.text{white-space:normal}"
+    "small{color:var(--dim);padding-left:.4em}@media(max-width:45rem){small{display:none}}"
     ".error{border-left:4px solid var(--waiting);padding-left:.7rem;margin:.8rem 0;"
     "overflow-wrap:anywhere}";
 
@@ -210,7 +215,8 @@ static void print_navigation(request_rec *r, const pgpool_snapshot *all, int ref
                refresh ? "<a href=\"?since=%s\">stop</a>\n"
                        : "<a href=\"?since=%s\">once more</a>\n",
                sample);
-    ap_rputs("<a href=\"?json\">JSON</a>\n<a href=\"?openmetrics\">OpenMetrics</a>\n"
+    ap_rputs("<span class=\"formats\">the same as</span>\n<a href=\"?json\">JSON</a>\n<a "
+             "href=\"?openmetrics\">OpenMetrics</a>\n"
              "<a href=\"?auto\">plain text</a>\n</nav>\n",
              r);
 }
@@ -222,7 +228,7 @@ static void print_header(request_rec *r, const pgpool_snapshot *all, int refresh
 
     ap_rprintf(r,
                "<body>\n<header>\n<h1>PostgreSQL pools of %s</h1>\n"
-               "<p>%s · %d child%s of httpd · counts since %s ago</p>\n</header>\n",
+               "<p>%s · %d child%s of httpd · counting for %s</p>\n</header>\n",
                escaped(r, ap_get_server_name(r)), time, children, children == 1 ? "" : "ren",
                duration(r->pool, all->now - all->start));
     print_navigation(r, all, refresh);
@@ -318,15 +324,15 @@ static void print_limits(request_rec *r, const pgpool_view *view)
     const pgp_settings *settings = view->settings;
     const int n = view->children;
 
-    ap_rprintf(r,
-               "<p class=\"note\">Full width: %d connections. Min %d × %d = %d (dashed line) "
-               "· Max %d × %d = %d · ",
-               scale_of(view), settings->min, n, settings->min * n, settings->max, n,
+    ap_rprintf(r, "<p class=\"note\">%d open of at most %d: PgPoolMax %d × %d child%s = %d, ",
+               pgpool_view_open(view), view->limit, settings->max, n, n == 1 ? "" : "ren",
                settings->max * n);
     if (settings->total_max)
-        ap_rprintf(r, "TotalMax %d.</p>\n", settings->total_max);
+        ap_rprintf(r, "PgPoolTotalMax %d", settings->total_max);
     else
-        ap_rputs("no TotalMax.</p>\n", r);
+        ap_rputs("no PgPoolTotalMax", r);
+    ap_rprintf(r, " · dashed line: PgPoolMin %d × %d = %d</p>\n", settings->min, n,
+               settings->min * n);
 }
 
 static void print_error(request_rec *r, const pgpool_view *view, apr_time_t now)
@@ -336,7 +342,7 @@ static void print_error(request_rec *r, const pgpool_view *view, apr_time_t now)
     if (!view->stats.error_at)
         return;
     ap_rprintf(r, "<p class=\"%s\"><strong>Last error, %s ago%s:</strong> %s%s%s%s</p>\n",
-               view->stats.down ? "error" : "note left",
+               view->stats.down ? "error" : "note",
                duration(r->pool, now - view->stats.error_at),
                view->stats.down ? "" : " (connecting works again)", escaped(r, error->message),
                *error->sqlstate ? " (SQLSTATE " : "", escaped(r, error->sqlstate),
@@ -345,37 +351,32 @@ static void print_error(request_rec *r, const pgpool_view *view, apr_time_t now)
 
 /* --- a pool: tables --------------------------------------------------------- */
 
-static const char *rate_label(apr_pool_t *p, const pgpool_snapshot *all,
-                              const pgpool_sample *before)
+static void print_counter(request_rec *r, const pgpool_figure *figure, apr_int64_t total,
+                          double rate)
 {
-    return before ? apr_psprintf(p, "per second, in the last %s",
-                                 duration(p, all->now - before->at))
-                  : "per second, mean since the start";
+    ap_rprintf(
+        r, "<tr><th>%s <small>%s</small></th><td>%" APR_INT64_T_FMT "</td><td>%.1f</td></tr>\n",
+        figure->label, figure->help, total, rate);
 }
 
 static void print_counters(request_rec *r, const pgpool_snapshot *all, int n,
                            const pgpool_sample *before)
 {
     const apr_int64_t *then = before ? before->counters + n * counters_per_pool() : NULL;
-    const double seconds = (all->now - (before ? before->at : all->start)) / 1e6;
+    const apr_interval_time_t time = all->now - (before ? before->at : all->start);
     const pgpool_figure *figure;
 
     ap_rprintf(r,
-               "<table>\n<thead><tr><th></th><th>total</th>"
-               "<th>%s</th></tr></thead>\n<tbody>\n",
-               rate_label(r->pool, all, before));
-    for (figure = pgpool_figures; figure->key; figure++) {
-        apr_int64_t total;
+               "<table>\n<thead><tr><th></th><th>total</th><th>per&nbsp;second<br>%s&nbsp;%s"
+               "</th></tr></thead>\n<tbody>\n",
+               before ? "in the last" : "mean of", duration(r->pool, time));
+    for (figure = pgpool_figures; figure->key; figure++)
+        if (is_plain_counter(figure)) {
+            const apr_int64_t total = figure->get(view_of(all, n), figure->first);
 
-        if (!is_plain_counter(figure))
-            continue;
-        total = figure->get(view_of(all, n), figure->first);
-        ap_rprintf(
-            r, "<tr><th title=\"%s\">%s</th><td>%" APR_INT64_T_FMT "</td><td>%.1f</td></tr>\n",
-            figure->help, figure->label, total,
-            seconds > 0 ? (total - (then ? *then : 0)) / seconds : 0);
-        then += then != NULL;
-    }
+            print_counter(r, figure, total,
+                          (total - (then ? *then++ : 0)) / (time > 0 ? time / 1e6 : 1));
+        }
     ap_rputs("</tbody>\n</table>\n", r);
 }
 
@@ -384,7 +385,7 @@ static void print_timing(request_rec *r, const pgpool_view *view, const pgpool_t
     const apr_interval_time_t longest = pgpool_timing_longest(view, timing);
     const pgpool_quantile *quantile;
 
-    ap_rprintf(r, "<tr><th title=\"%s\">%s</th>", timing->help, timing->label);
+    ap_rprintf(r, "<tr><th>%s</th>", timing->label);
     for (quantile = pgpool_quantiles; quantile->key; quantile++)
         ap_rprintf(r, "<td>%s</td>",
                    bound(r->pool, pgpool_timing_quantile(view, timing, quantile)));
@@ -411,7 +412,7 @@ static void print_family(request_rec *r, const pgpool_figure *figure, const pgpo
     const char *comma = "";
     int i;
 
-    ap_rprintf(r, "<p class=\"note left\">%s by %s: ", figure->label, figure->dimension);
+    ap_rprintf(r, "<p class=\"note families\">%s by %s: ", figure->label, figure->dimension);
     for (i = figure->first; i < figure->end; i++)
         if (figure->get(view, i) > 0) {
             ap_rprintf(r, "%s%s&nbsp;%" APR_INT64_T_FMT, comma, figure->member(i),
@@ -424,7 +425,7 @@ static void print_family(request_rec *r, const pgpool_figure *figure, const pgpo
 static void print_holder(request_rec *r, const pgp_holder *holder, apr_time_t now)
 {
     ap_rprintf(r,
-               "<tr><td>%s</td><td class=\"left\">%s</td><td class=\"left\">%s</td>"
+               "<tr><td>%s</td><td class=\"left text\">%s</td><td class=\"left\">%s</td>"
                "<td>%d</td></tr>\n",
                duration(r->pool, now - holder->since),
                *holder->what ? escaped(r, holder->what) : "<em>not a request</em>",
