@@ -1,6 +1,7 @@
 /*
  * Who gets which connection, and how a wait ends: the pool's hand-off, small enough
- * to look at every interleaving of three borrowers, two slots, the keeper and a stop.
+ * to look at every interleaving of three borrowers of one slot (or two of two), the
+ * keeper and a stop.
  *
  * What it mirrors, name by name: mod_pgpool/core's pool (take, wait, place, doom,
  * give_back, send_to_cleaning) and keeper (tend, step, close, stop, leave).  An atomic
@@ -9,7 +10,7 @@
  * any moment.  That the keeper sleeps is left out: it looks at a pool once a second
  * whatever happens, so a call that it missed makes it late, not absent.
  *
- * A wait is ended by exactly one other thread, under the lock.  Checked are:
+ * A wait is ended once, under the lock.  Checked are:
  *   - no slot goes where pgp_conn.h has no edge;
  *   - somebody waits => nothing is idle;
  *   - who was granted a connection has it, and nobody else has;
@@ -18,7 +19,7 @@
  *
  * With -D of one of these the model has a bug, which the checker has to find:
  *   BUG_LOST_WAKEUP    sleeps without a look whether the wait has ended already
- *   BUG_OWN_TIMEOUT    the waiter has a clock of its own, and forgets what it was handed
+ *   BUG_OWN_TIMEOUT    the waiter's own clock has rung, whatever it was handed meanwhile
  *   BUG_STOP_FORGETS   stopping does not end the waits
  *   BUG_DOUBLE_HANDOFF who was handed a connection stays in the queue
  *   BUG_NO_HANDOFF     what comes back is idle, whoever waits
@@ -31,7 +32,9 @@
 #ifndef BORROWERS
 #define BORROWERS 3
 #endif
-#define SLOTS 2
+#ifndef SLOTS
+#define SLOTS 1
+#endif
 #define NOBODY 255
 
 mtype = { FREE, CONNECTING, IDLE, LENT, CLEANING, CLOSING };
@@ -45,9 +48,17 @@ waiter_t wait[BORROWERS];
 chan queue = [BORROWERS] of { byte };
 bool stopped, kept = true;
 byte back; /* borrowers that are through */
+bool overslept[BORROWERS]; /* the waiter's own clock has rung */
 
+#if SLOTS == 1
+#define SOME(st) (slot[0].state == st)
+#define ONE_OF(st) 0
+#define ALL(st) (slot[0].state == st)
+#else
 #define SOME(st) (slot[0].state == st || slot[1].state == st)
 #define ONE_OF(st) (slot[0].state == st -> 0 : 1)
+#define ALL(st) (slot[0].state == st && slot[1].state == st)
+#endif
 
 #define EDGE(from, to) (from == FREE && to == CONNECTING || \
     from == CONNECTING && (to == IDLE || to == LENT || to == CLOSING) || \
@@ -120,6 +131,8 @@ inline take(me, how, s)
     fi
 }
 
+/* A wake-up is a signal, or the waiter's own clock, should the keeper be held up: it
+ * looks under the lock whether the wait has been ended, and ends it if not. */
 inline sleep(me)
 {
 #ifdef BUG_LOST_WAKEUP
@@ -130,14 +143,19 @@ inline sleep(me)
     :: wait[me].ended -> break
     :: !wait[me].ended ->
         wait[me].asleep = true;
-#ifdef BUG_OWN_TIMEOUT
         if
         :: !wait[me].asleep
-        :: !wait[me].asleep -> wait[me].outcome = REFUSED /* its own clock was first */
-        fi
-#else
-        !wait[me].asleep
+#ifdef BUG_OWN_TIMEOUT
+        :: !wait[me].asleep -> wait[me].outcome = REFUSED
 #endif
+        :: overslept[me] -> /* comes in between */
+            overslept[me] = false;
+            wait[me].asleep = false;
+            if
+            :: wait[me].ended
+            :: !wait[me].ended -> queue ?? eval(me); waiter_end(me, REFUSED, NOBODY)
+            fi
+        fi
     od;
 #endif
 }
@@ -165,10 +183,10 @@ inline doom(s)
 inline give_back(s)
 {
     atomic {
-        late = stopped;
         if
-        :: !late -> place(s)
-        :: late
+        :: stopped -> late = true
+        :: true -> late = true /* its life is over, or another child's turn has come */
+        :: !stopped -> place(s)
         fi
     };
     if
@@ -222,7 +240,8 @@ again:
             s = wait[me].conn;
             wait[me].ended = false;
             wait[me].outcome = 0;
-            wait[me].conn = 0
+            wait[me].conn = 0;
+            overslept[me] = false
         }
     fi;
 settled:
@@ -257,6 +276,10 @@ through:
 
 inline tend()
 {
+    if /* held up: the first waiter's own clock rings */
+    :: queue ? [w] -> queue ? <w>; overslept[w] = true; w = 0
+    :: true
+    fi;
     do /* whose time is up */
     :: queue ? w -> waiter_end(w, REFUSED, NOBODY)
     :: break
@@ -333,7 +356,9 @@ proctype keeper()
         fi;
         atomic { tend() };
         work(0);
+#if SLOTS == 2
         work(1);
+#endif
         atomic {
             if
             :: stopped && !SOME(CLOSING) && !SOME(CLEANING) -> kept = false; break
@@ -352,7 +377,7 @@ end:
         if
         :: nempty(queue) && SOME(IDLE) -> assert(false)
         :: back == BORROWERS && !kept ->
-            assert(slot[0].state == FREE && slot[1].state == FREE);
+            assert(ALL(FREE));
             assert(empty(queue))
         fi
     }
