@@ -31,8 +31,9 @@ static int has_at_sign(const char *hosts)
     return at != NULL;
 }
 
-/* Of a URI's password what follows a "@" would be taken for the host, and what
- * stands before a "/" for the port: both are shown when it cannot connect. */
+/* Of a URI's password what follows a "@" would be taken for the host, what stands
+ * before a "/" for the port and what follows that for the database; all are shown when it
+ * cannot connect. */
 static const char *misread(const PQconninfoOption *all, int is_uri)
 {
     const PQconninfoOption *o;
@@ -43,11 +44,10 @@ static const char *misread(const PQconninfoOption *all, int is_uri)
         if (is_keyword(o, "port") && o->val[strspn(o->val, "0123456789, ")])
             return "the port is no number; within a URI's password write \"/\" as %2F";
     }
-    for (o = all; is_uri && o->keyword; o++)
-        if (is_keyword(o, "dbname") && strchr(o->val, '@'))
-            return "the database's name has a \"@\" in it; within a URI's password write \"/\" "
-                   "as "
-                   "%2F and \"@\" as %40";
+    for (o = all; o->keyword; o++)
+        if (is_keyword(o, "dbname") && (strchr(o->val, '=') || (is_uri && strchr(o->val, '@'))))
+            return "the dbname looks like a connection string or a piece of one; within a "
+                   "URI's password write \"/\" as %2F and \"@\" as %40";
     return NULL;
 }
 

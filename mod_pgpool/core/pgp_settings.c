@@ -115,9 +115,14 @@ static const char *time_set(const pgp_option *o, apr_pool_t *p, const char *text
 static const char *backoff_set(const pgp_option *o, apr_pool_t *p, const char *const *argv,
                                pgp_backoff *field)
 {
-    const char *wrong = time_set(o, p, argv[0], &field->first);
+    pgp_backoff read;
+    const char *wrong = time_set(o, p, argv[0], &read.first);
 
-    return wrong ? wrong : time_set(o, p, argv[1], &field->most);
+    if (!wrong)
+        wrong = time_set(o, p, argv[1], &read.most);
+    if (!wrong)
+        *field = read;
+    return wrong;
 }
 
 static const char *conninfo_set(const pgp_option *o, apr_pool_t *p, const char *text,
