@@ -148,6 +148,7 @@ static void begin(pgp_link *link, fake_phase phase, const fake_plan *plan)
     link->phase = phase;
     link->plan = *plan;
     link->begun = pgp_now(&link->world->env);
+    link->awaited = 0;
 }
 
 static pgp_link *link_made(fake *world)
@@ -229,6 +230,7 @@ static pgp_step drv_step(pgp_link *link, struct pollfd *await, pgp_error *error)
     REQUIRE(link->phase == FAKE_CONNECTING || link->phase == FAKE_CLEANING,
             "step(%d): nothing is under way", link->number);
     step = advance(link, await, error);
+    link->awaited = step == PGP_STEP_AGAIN;
     leave(link);
     return step;
 }
@@ -428,8 +430,7 @@ int fake_open(fake *world)
 
 static int at_work(const pgp_link *link)
 {
-    return !link->closed && link->plan.end != FAKE_HANGS &&
-           (link->phase == FAKE_CONNECTING || link->phase == FAKE_CLEANING);
+    return !link->closed && link->awaited && link->plan.end != FAKE_HANGS;
 }
 
 apr_time_t fake_due(fake *world)

@@ -63,13 +63,14 @@ struct pgp_link {
 
     /* the fake's own */
     fake *world;
-    int process;      /* the server's end of what close() left, or -1 */
-    pgp_link *before; /* the one opened before */
-    int number;       /* from 1 */
+    int process;         /* the server's end of what close() left, or -1 */
+    pgp_link *before;    /* the one opened before */
+    int number;          /* from 1 */
     unsigned first_host; /* as connect() was told */
     fake_phase phase;
     fake_plan plan; /* of the work under way */
     apr_time_t begun;
+    int awaited;       /* step() has said what it waits for */
     atomic_int inside; /* threads */
     atomic_int held;   /* by a borrower of the test's; the test's own book-keeping */
 };
@@ -117,7 +118,7 @@ void fake_pass(fake *world, apr_interval_time_t time);
  * a deadline that is so much nearer. */
 void fake_hasten(apr_interval_time_t time);
 
-/* When a link that is at work will have taken its time; INT64_MAX: none. */
+/* When a link whose work somebody waits for will have taken its time; INT64_MAX: none. */
 apr_time_t fake_due(fake *world);
 
 /* The number-th link that was opened, from 1. */

@@ -142,6 +142,24 @@ START_TEST(join_has_patience_only_for_so_long)
 }
 END_TEST
 
+/* The keeper ends a wait, but should it be stuck the waiter does. */
+START_TEST(wait_ends_without_the_keeper)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolAcquireTimeout 50ms", NULL);
+
+    s->world->real_time = 1;
+    s->world->on_connect = get_stuck;
+    atomic_store(&stuck, 1);
+    ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
+    WAIT_UNTIL(slots(s, PGP_CONNECTING) == 1);
+    answered(ask(s), PGP_UNAVAILABLE);
+    ck_assert_int_eq(waiting(s), 0);
+    atomic_store(&stuck, 0);
+    release(granted(ask(s)));
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+}
+END_TEST
+
 /* Lent ones do not hold the keeper up; their borrowers close them. */
 START_TEST(join_while_one_is_lent)
 {
@@ -257,6 +275,7 @@ int main(void)
     tcase_add_test(t, thread_takes_no_signal);
     t = tcase(suite, "join");
     tcase_add_test(t, join_has_patience_only_for_so_long);
+    tcase_add_test(t, wait_ends_without_the_keeper);
     tcase_add_test(t, join_while_one_is_lent);
     tcase_add_test(t, wake_after_the_end_is_harmless);
     t = tcase(suite, "waking");
