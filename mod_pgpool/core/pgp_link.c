@@ -170,14 +170,17 @@ int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error)
     return 0;
 }
 
-int pgp_link_nonblocking(pgp_link *link)
+int pgp_link_blocked(const pgp_link *link)
 {
     struct pollfd fd = {.fd = PQsocket(link->conn), .events = POLLOUT};
 
-    if (PQisnonblocking(link->conn))
-        return 1;
-    if (poll(&fd, 1, 0) != 1 || !(fd.revents & POLLOUT))
-        shutdown(fd.fd, SHUT_RDWR);
+    return !PQisnonblocking(link->conn) && (poll(&fd, 1, 0) != 1 || !(fd.revents & POLLOUT));
+}
+
+int pgp_link_nonblocking(pgp_link *link)
+{
+    if (pgp_link_blocked(link))
+        shutdown(PQsocket(link->conn), SHUT_RDWR);
     return PQsetnonblocking(link->conn, 1) == 0;
 }
 

@@ -91,6 +91,8 @@ void pgp_link_forget_deeds(pgp_link *link);
 
 /* --- one question, one answer, in nonblocking mode -------------------------- */
 
+/* Whether the link is in blocking mode, and its server takes in nothing more. */
+int pgp_link_blocked(const pgp_link *link);
 /* PQsetnonblocking() sends what is unsent, and waits until it can; what cannot be sent
  * at once is cut off here instead.  0: the connection is no good. */
 int pgp_link_nonblocking(pgp_link *link);

@@ -160,11 +160,23 @@ static pgp_step windup_fail(const pgp_link *link, pgp_error *error)
     return PGP_STEP_FAILED;
 }
 
+/* The server takes in nothing until it is done with what it has, so a cancel has to make
+ * room first. */
+static pgp_step await_room(pgp_link *link, struct pollfd *await)
+{
+    if (!link->cancelled)
+        cancel_start(link);
+    *await = (struct pollfd){.fd = PQsocket(link->conn), .events = POLLOUT};
+    return PGP_STEP_AGAIN;
+}
+
 static pgp_step drain_more(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     drained so_far;
     int unsent;
 
+    if (pgp_link_blocked(link))
+        return await_room(link, await);
     if (!pgp_link_nonblocking(link) || !pipeline_close(link) || PQflush(link->conn) < 0 ||
         !PQconsumeInput(link->conn))
         return windup_fail(link, error);

@@ -32,7 +32,8 @@
  *   single=SQL       the same in single row mode, reads one row: result, value
  *   copyin=SQL       PQexec of a COPY FROM STDIN and leaves it there: result, ...
  *   copyout=SQL      likewise COPY TO STDOUT
- *   flood=SQL        COPY FROM STDIN, and rows until the server takes in no more: flooded
+ *   flood=SQL        COPY FROM STDIN, and rows until the server takes in no more and one of
+ *                    them is left in libpq: flooded
  *   pipeline[=SQL]   enters pipeline mode, sends SQL without a sync: pipeline
  *   queue=SQL        PQsendQueryParams: queued
  *   sync             PQpipelineSync: synced
@@ -340,15 +341,19 @@ static int writable(const PGconn *conn)
     return poll(&fd, 1, 100) == 1;
 }
 
-/* Rows of 1000 bytes, until the server has not taken in any for a moment. */
+/* Rows of 1000 bytes, until the server has not taken in any for a moment.  There is room
+ * for some more then, unless the socket is made smaller. */
 static int run_flood(probe_t *probe, const char *arg)
 {
     static const char row[1000] = {[0 ... sizeof(row) - 2] = 'x', '\n'};
+    static const int smallest = 1;
     apr_size_t flooded = 0;
     int status = run_sql(probe, arg);
 
     while (writable(probe->conn) && PQputCopyData(probe->conn, row, sizeof(row)) == 1)
         flooded += sizeof(row);
+    setsockopt(PQsocket(probe->conn), SOL_SOCKET, SO_SNDBUF, &smallest, sizeof(smallest));
+    PQputCopyData(probe->conn, row, sizeof(row));
     tell(probe, "flooded=%" APR_SIZE_T_FMT, flooded);
     return status;
 }

@@ -1,0 +1,189 @@
+#!/usr/bin/perl
+
+# What a request leaves running: its backend stops working for nobody, the connection is used again
+# if it can be, the others do not notice, and a server that does not play along costs one connection.
+
+use PgPoolTest;
+use Probe;
+
+my $pg = postgres;
+query($pg, $_) for 'CREATE TABLE kept (t text)', 'CREATE TABLE slow (t text)',
+    q(CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_sleep(600); RETURN NEW; END $$),
+    'CREATE TRIGGER sleep BEFORE INSERT ON slow FOR EACH ROW EXECUTE FUNCTION sleep()';
+
+my $conninfo = conninfo($pg);
+my $httpd = probed(<<"CONF", threads => 16);
+PgPoolConninfo "$conninfo"
+PgPoolMax 1
+PgPoolAcquireTimeout 60s
+PgPoolCheckTimeout 60s
+PgPoolReset session
+<PgPool transaction>
+  PgPoolReset transaction
+</PgPool>
+<PgPool strict>
+  PgPoolMax 2
+  PgPoolCheckTimeout 500ms
+</PgPool>
+<PgPool empty>
+  PgPoolMin 0
+</PgPool>
+<PgPool default>
+</PgPool>
+CONF
+
+my $sleep  = 'SELECT pg_sleep(600)';
+my $insert = q(INSERT INTO kept VALUES ('lost'));
+# More than any socket's buffer takes.
+my $large  = 'SELECT repeat(chr(65 + i % 26), 1000) FROM generate_series(1, 1000000) i';
+
+# What is left behind.  All of it keeps the backend at work: it runs or waits, or sends what nobody
+# reads, until it is told otherwise.
+my @working = (
+    ['a statement'             => "send=$sleep"],
+    ['... in a transaction'    => 'sql=BEGIN', "sql=$insert", "send=$sleep"],
+    ['... with an implicit one' => "send=$insert; $sleep"],
+    ['... in nonblocking mode' => 'nonblocking', "send=$sleep"],
+    ['several'                 => "send=$sleep; $sleep; $sleep"],
+    ['a large result'          => "send=$large"],
+    ['... read in part'        => "single=$large"],
+    ['a procedure'             => 'send=DO $$ BEGIN FOR i IN 1..600 LOOP PERFORM pg_sleep(1); END LOOP; END $$'],
+    ['a COPY OUT'              => "copyout=COPY ($large) TO STDOUT"],
+    ['... in a transaction'    => 'sql=BEGIN', "sql=$insert", "copyout=COPY ($large) TO STDOUT"],
+    ['a COPY IN of much'       => 'flood=COPY slow FROM STDIN'],
+    ['... in a transaction'    => 'sql=BEGIN', "sql=$insert", 'flood=COPY slow FROM STDIN'],
+    ['a pipeline'              => "pipeline=$sleep", 'sync'],
+    ['... of several'          => "pipeline=$sleep", "queue=$sleep", 'sync'],
+    ['... with syncs'          => "pipeline=$sleep", 'sync', "queue=$sleep", 'sync', "queue=$sleep", 'sync'],
+    ['... read in part'        => 'pipeline=SELECT 1', 'sync', "queue=$sleep", 'sync', 'result'],
+    ['... with a large result' => "pipeline=$large", 'sync', "queue=$sleep", 'sync'],
+    ['... after an error'      => 'pipeline=SELECT 1/0', "queue=$insert", 'sync', "queue=$sleep", 'sync'],
+    ['... in a transaction'    => 'sql=BEGIN', "sql=$insert", "pipeline=$sleep", 'sync'],
+);
+
+# These wait for their borrower, who will not come back; some need a sync to be answered at all.
+my @waiting = (
+    ['a COPY IN'               => 'copyin=COPY kept FROM STDIN'],
+    ['a pipeline, no sync'     => "pipeline=$insert", "queue=$insert"],
+    ['... after a sync'        => 'pipeline=SELECT 1', 'sync', "queue=$insert"],
+    ['... after an error'      => 'pipeline=SELECT 1/0', 'sync', 'queue=SELECT 1/0'],
+    ['... aborted'             => 'pipeline=SELECT 1/0', 'queue=SELECT 1', 'sync', 'result'],
+    ['... that is read'        => 'pipeline=SELECT 1', 'sync', 'result', 'result', 'result'],
+    ['... and left empty'      => 'pipeline'],
+    ['results of all kinds'    => 'send=SELECT 1; SELECT 1 WHERE false; SHOW work_mem; SELECT 1/0'],
+);
+
+# ---- one connection
+
+sub state_of {
+    my ($pid) = @_;
+    return query($pg, "SELECT state FROM pg_stat_activity WHERE pid = $pid");
+}
+
+sub becomes {
+    my ($pid, $state, $name) = @_;
+    return ok poll_until { state_of($pid) eq $state }, $name;
+}
+
+# The backend of that pool, asked in a request of its own.
+sub backend {
+    my ($pool) = @_;
+    return told(probe($httpd, "acquire=$pool"), 'pid') // die "no backend\n";
+}
+
+sub next_is_served {
+    my ($pool, $pid) = @_;
+    my $answer = probe($httpd, "acquire=$pool", 'state', 'sql=SELECT 42', q(sql=INSERT INTO kept VALUES ('kept')));
+    tells $answer, { status => 0, pid => $pid, tx => 'IDLE', pipeline => 0, busy => 0, value => 42,
+        result => [qw(PGRES_TUPLES_OK PGRES_COMMAND_OK)] }, '... the next has the same connection';
+    is query($pg, 'DELETE FROM kept RETURNING t'), 'kept', '... nothing that was left is written';
+    return;
+}
+
+for my $pool (qw(default transaction)) {
+    subtest "work for nobody, $pool" => sub {
+        for (@working) {
+            my ($name, @command) = @$_;
+            my $pid = backend($pool);
+            my $held = hold($httpd, "acquire=$pool", @command, 'gate');
+            becomes($pid, 'active', "$name is at work");
+            let_go($held);
+            becomes($pid, 'idle', '... and stops when its request has ended');
+            next_is_served($pool, $pid);
+        }
+    };
+    subtest "nothing to be done, $pool" => sub {
+        for (@waiting) {
+            my ($name, @command) = @$_;
+            my $pid = backend($pool);
+            probe($httpd, "acquire=$pool", @command);
+            becomes($pid, 'idle', "$name: its backend becomes idle");
+            next_is_served($pool, $pid);
+        }
+    };
+}
+
+# ---- notifications are for whom they were meant
+
+subtest 'notifications' => sub {
+    my $pid = backend('transaction');
+    my $held = hold($httpd, 'acquire=transaction', 'sql=LISTEN gossip', 'gate');
+    query($pg, q(SELECT pg_notify('gossip', i::text) FROM generate_series(1, 100) i));
+    let_go($held);
+    tells probe($httpd, 'acquire=transaction', 'sql=SELECT 1', 'notifies'), { pid => $pid, notifies => 0 },
+        'what came before the return is dropped';
+    query($pg, q(SELECT pg_notify('gossip', i::text) FROM generate_series(1, 100) i));
+    tells probe($httpd, 'acquire=transaction', 'sql=SELECT 1', 'notifies'), { pid => $pid, notifies => 0 },
+        'so is what came while it was idle';
+    $held = hold($httpd, 'acquire=transaction', 'sql=LISTEN gossip', 'gate', 'sql=SELECT 1', 'notifies');
+    query($pg, q(SELECT pg_notify('gossip', i::text) FROM generate_series(1, 100) i));
+    tells let_go($held), { notifies => 100 }, 'and who listens, hears';
+};
+
+# ---- a server that does not play along
+
+sub others_are_served {
+    my ($name) = @_;
+    my @answer = map { probe($httpd, 'acquire=strict', 'sql=SELECT 42') } 1 .. 20;
+    is_deeply [map { told($_, 'value') } @answer], [(42) x 20], "$name: others are served";
+    kill_backends($pg, 'empty');
+    is told(probe($httpd, 'acquire=empty', 'sql=SELECT 42'), 'value'), 42, '... also with new connections';
+    return;
+}
+
+# A backend that is stopped answers nothing and takes in nothing.
+for (['a statement' => "send=$sleep"], ['a COPY OUT' => "copyout=COPY ($large) TO STDOUT"],
+    ['a COPY IN of much' => 'flood=COPY slow FROM STDIN'], ['a pipeline' => "pipeline=$sleep", 'sync'],
+    ['a transaction' => 'sql=BEGIN']) {
+    my ($name, @command) = @$_;
+    subtest "$name, and the backend does not answer" => sub {
+        my $from = $httpd->log_end;
+        my $held = hold($httpd, 'acquire=strict', @command, 'gate', 'pid');
+        my $pid = query($pg, 'SELECT pid FROM pg_stat_activity WHERE backend_type ' .
+            "= 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'");
+        kill STOP => $pid or die "stop $pid: $!";
+        let_go($held);
+        others_are_served($name);
+        $httpd->wait_log(qr/pool strict, backend $pid: could not be cleaned up: /, from => $from);
+        $httpd->wait_log(qr/pool strict, backend $pid: closed \(unclean\)/, from => $from);
+        kill CONT => $pid;
+        ok poll_until { state_of($pid) eq '' }, '... it ends when it goes on';
+        others_are_served('afterwards');
+    };
+}
+
+# It takes the first cancel for itself, so its connection is closed; with that goes a second.
+subtest 'a statement that refuses to be cancelled' => sub {
+    my $from = $httpd->log_end;
+    my $stubborn = "DO \$\$ BEGIN PERFORM pg_sleep(600);
+        EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(600); END \$\$";
+    my $pid = told(probe($httpd, 'acquire=strict', "send=$stubborn"), 'pid');
+    $httpd->wait_log(qr/pool strict, backend $pid: closed \(unclean\)/, from => $from);
+    ok poll_until { state_of($pid) eq '' }, 'its backend ends with its connection';
+    others_are_served('afterwards');
+};
+
+is query($pg, q(SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()
+    AND backend_type = 'client backend')), 0, 'no backend is at work';
+done_testing;
