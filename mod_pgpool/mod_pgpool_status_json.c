@@ -147,7 +147,7 @@ void pgpool_print_json(request_rec *r, const pgpool_snapshot *all)
     json_object_set_new(status, "pools", pools_json(all));
     json_object_set_new(status, "children", children);
     json_object_set_new(status, "ended", part_json(&all->ended, all->pools->nelts));
-    text = json_dumps(status, JSON_INDENT(2));
+    text = json_dumps(status, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     json_decref(status);
     ap_rputs(text, r);
     ap_rputs("\n", r);
