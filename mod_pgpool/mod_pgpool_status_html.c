@@ -179,7 +179,7 @@ static const char style[] =
     "tbody th{color:var(--fg);font-size:1em;font-weight:400}"
     ".families{margin-top:.5rem}.text{overflow-wrap:anywhere}td,thead "
     "th{white-space:nowrap}.text{white-space:normal}"
-    "small{color:var(--dim);padding-left:.4em}@media(max-width:66rem){small{display:none}}"
+    "small{color:var(--dim);padding-left:.4em}@media(max-width:72rem){small{display:none}}"
     ".error{border-left:4px solid var(--waiting);padding-left:.7rem;margin:.8rem 0;"
     "overflow-wrap:anywhere}";
 
