@@ -246,8 +246,10 @@ void pgp_board_standing(const pgp_board *board, int mine, int pool, int total, a
         if (!counts(&board->slots[s], now))
             continue;
         demand += atomic_load(&c->demand);
-        if (s != mine)
-            standing->lacking += atomic_load(&c->lacking);
+        if (s == mine)
+            continue;
+        standing->lacking += atomic_load(&c->lacking);
+        standing->without += atomic_load(&c->lacking) && !atomic_load(&c->permits);
     }
     standing->fair = demand ? (double)total * atomic_load(&cell_of(board, mine, pool)->demand) /
                                   demand

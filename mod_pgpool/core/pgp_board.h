@@ -73,6 +73,7 @@ typedef struct {
     int used;    /* permits of all children */
     int mine;    /* of this one */
     int lacking; /* how many the others lack */
+    int without; /* how many of the others lack some and have none */
     double fair; /* this child's part of `total`, by demand */
 } pgp_standing;
 

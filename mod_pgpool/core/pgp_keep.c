@@ -42,8 +42,7 @@ static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
         newer = APR_RING_PREV(conn, entry);
         reason = pool->phase == RUNNING ? pgp_policy_retire(conn, pool->settings, spare, now)
                                         : PGP_REASON_STOP;
-        if (reason == PGP_REASON_NONE ||
-            (reason == PGP_REASON_LIFETIME && pool->down.failures)) /* there is no other */
+        if (reason == PGP_REASON_NONE)
             continue;
         pgp_doom_locked(conn, reason);
         spare--;
@@ -76,8 +75,8 @@ static void reserve_locked(pgp_pool *pool, apr_time_t now)
         pgp_conn_move(pool->lists, conn, PGP_CONNECTING);
     }
     pgp_share_want_locked(pool, start);
-    /* What is being closed makes room for it in a later turn. */
-    if (demand.free > 0 || count(pool, PGP_CLOSING) == 0)
+    /* What is being closed, or given up by others, makes room for it in a later turn. */
+    if (start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
         pool->missed = 0;
 }
 

@@ -60,7 +60,8 @@ int pgp_share_first(const pgp_pool *pool)
 void pgp_share_want_locked(pgp_pool *pool, int lacking)
 {
     const int demand = count(pool, PGP_LENT) + pool->waiting;
-    const int wanted = lacking < pool->waiting ? lacking : pool->waiting;
+    const int asked = pool->waiting ? pool->waiting : pool->missed;
+    const int wanted = lacking < asked ? lacking : asked;
 
     pool->share.lacking = lacking;
     pool->demand += demand - pool->demand / 16;
@@ -68,10 +69,13 @@ void pgp_share_want_locked(pgp_pool *pool, int lacking)
         pgp_board_want(pool->board, pool->slot, pool->board_pool, wanted, pool->demand);
 }
 
-/* Who has a single connection and should have less than one gives it up in turn. */
+/* Who has a single connection and should have less than one gives it up in turn; who has
+ * several does so for one who has none, however small the other's part. */
 static int above_share(const pgp_standing *standing)
 {
-    return standing->mine - standing->fair >= 1 || (standing->mine == 1 && standing->fair < 1);
+    return standing->mine - standing->fair >= 1 ||
+           (standing->mine == 1 && standing->fair < 1) ||
+           (standing->mine > 1 && standing->without);
 }
 
 void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
@@ -88,7 +92,9 @@ void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
     if (!pool->share.tight || !standing.lacking)
         return;
     pool->share.others = standing.lacking;
-    for (n = standing.lacking; n > 0 && count(pool, PGP_IDLE) > 0; n--)
+    /* What is being closed will be free in a moment. */
+    for (n = standing.lacking - count(pool, PGP_CLOSING); n > 0 && count(pool, PGP_IDLE) > 0;
+         n--)
         pgp_doom_locked(APR_RING_LAST(&pool->lists[PGP_IDLE].ring), PGP_REASON_SHARED);
     pool->share.shed = n > 0 && now - pool->share.shed_at >= SHED_STEP &&
                        above_share(&standing);

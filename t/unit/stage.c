@@ -45,17 +45,6 @@ static pgp_settings *settings_made(apr_pool_t *p, const char *setting, va_list m
     return settings;
 }
 
-pgp_settings *settings_of(apr_pool_t *p, const char *setting, ...)
-{
-    va_list more;
-    pgp_settings *settings;
-
-    va_start(more, setting);
-    settings = settings_made(p, setting, more);
-    va_end(more);
-    return settings;
-}
-
 static void wake(void *baton)
 {
     stage_keeper *keeper = baton;
@@ -64,66 +53,135 @@ static void wake(void *baton)
     pgp_keeper_wake(keeper->keeper);
 }
 
-static stage *stage_made(fake *world, stage_keeper *keeper, apr_pool_t *p, const char *name,
-                         pgp_settings *settings)
+static stage_keeper *keeper_made(fake *world, apr_pool_t *p)
 {
-    stage *s = apr_palloc(p, sizeof(*s));
+    stage_keeper *keeper = apr_pcalloc(p, sizeof(*keeper));
 
-    *s = (stage){.p = p, .world = world, .settings = settings, .keeper = keeper};
-    pgp_pool_create(&s->pool, p, name, settings, &world->env,
-                    (pgp_waker){.wake = wake, .baton = keeper});
-    pgp_keeper_add(keeper->keeper, s->pool);
-    fake_watch(world, s->pool);
+    REQUIRE(pgp_keeper_create(&keeper->keeper, p, &world->env) == APR_SUCCESS, "no keeper");
+    return keeper;
+}
+
+/* Put s->keeper in charge of a pool with s->settings. */
+static stage *stage_begun(stage *s, const char *name)
+{
+    pgp_pool_create(&s->pool, s->p, name, s->settings, &s->world->env,
+                    (pgp_waker){.wake = wake, .baton = s->keeper});
+    if (s->board) {
+        pgp_pool_post(s->pool, s->board,
+                      pgp_board_pool(s->board, name, s->settings->conninfo, 0));
+        pgp_keeper_post(s->keeper->keeper, s->board);
+    }
+    pgp_keeper_add(s->keeper->keeper, s->pool);
+    fake_watch(s->world, s->pool);
+    return s;
+}
+
+static stage *stage_new(const char *setting, va_list more)
+{
+    apr_pool_t *p;
+    stage *s;
+
+    apr_pool_create(&p, NULL);
+    s = apr_pcalloc(p, sizeof(*s));
+    s->p = p;
+    s->world = fake_make(p);
+    s->keeper = s->first = keeper_made(s->world, p);
+    s->settings = settings_made(p, setting, more);
     return s;
 }
 
 stage *stage_set(const char *setting, ...)
 {
-    apr_pool_t *p;
-    fake *world;
-    stage_keeper *keeper;
-    pgp_settings *settings;
     va_list more;
+    stage *s;
 
-    apr_pool_create(&p, NULL);
     va_start(more, setting);
-    settings = settings_made(p, setting, more);
+    s = stage_new(setting, more);
     va_end(more);
-    world = fake_make(p);
-    keeper = apr_pcalloc(p, sizeof(*keeper));
-    pgp_keeper_create(&keeper->keeper, p, &world->env);
-    return stage_made(world, keeper, p, "main", settings);
+    return stage_begun(s, "main");
 }
 
 stage *stage_beside(stage *first, const char *setting, ...)
 {
-    pgp_settings *settings;
+    stage *s = apr_pmemdup(first->p, first, sizeof(*first));
     va_list more;
 
     va_start(more, setting);
-    settings = settings_made(first->p, setting, more);
+    s->settings = settings_made(first->p, setting, more);
     va_end(more);
-    return stage_made(first->world, first->keeper, first->p, "other", settings);
+    return stage_begun(s, "other");
+}
+
+#define BOARD_SLOTS 4
+#define BOARD_POOLS 2
+
+stage *stage_posted(const char *setting, ...)
+{
+    va_list more;
+    stage *s;
+
+    va_start(more, setting);
+    s = stage_new(setting, more);
+    va_end(more);
+    pgp_board_init(&s->board, apr_pcalloc(s->p, pgp_board_size(BOARD_SLOTS, BOARD_POOLS)),
+                   BOARD_SLOTS, BOARD_POOLS);
+    return stage_begun(s, "main");
+}
+
+stage *stage_child(stage *first, const char *setting, ...)
+{
+    stage *s = apr_pmemdup(first->p, first, sizeof(*first));
+    va_list more;
+
+    va_start(more, setting);
+    s->settings = settings_made(first->p, setting, more);
+    va_end(more);
+    s->keeper = keeper_made(s->world, s->p);
+    s->keeper->sibling = s->first->sibling;
+    s->first->sibling = s->keeper;
+    return stage_begun(s, "main");
 }
 
 /* --- the keeper ------------------------------------------------------------- */
 
-static int called(stage *s)
+static int called(stage *s, stage_keeper *keeper)
 {
     const apr_time_t now = s->world->now;
 
-    return atomic_exchange(&s->keeper->woken, 0) || s->keeper->next <= now ||
+    return atomic_exchange(&keeper->woken, 0) || keeper->next <= now ||
            fake_due(s->world) <= now;
+}
+
+static int turn(stage *s, stage_keeper *keeper)
+{
+    if (!called(s, keeper))
+        return 0;
+    keeper->next = pgp_keeper_turn(keeper->keeper);
+    return 1;
 }
 
 void work(stage *s)
 {
-    int turns = 0;
+    stage_keeper *keeper;
+    int turned, turns = 0;
 
-    while (called(s)) {
-        s->keeper->next = pgp_keeper_turn(s->keeper->keeper);
+    do {
+        turned = 0;
+        for (keeper = s->first; keeper; keeper = keeper->sibling)
+            turned |= turn(s, keeper);
         REQUIRE(turns++ < 10000, "the keeper never rests");
-    }
+    } while (turned);
+}
+
+static apr_time_t next_turn(stage *s)
+{
+    apr_time_t next = fake_due(s->world);
+    stage_keeper *keeper;
+
+    for (keeper = s->first; keeper; keeper = keeper->sibling)
+        if (keeper->next < next)
+            next = keeper->next;
+    return next;
 }
 
 void keep(stage *s, apr_interval_time_t time)
@@ -132,13 +190,10 @@ void keep(stage *s, apr_interval_time_t time)
     const apr_time_t end = world->now + time;
 
     for (;;) {
-        apr_time_t next, due;
+        apr_time_t next;
 
         work(s);
-        next = s->keeper->next;
-        due = fake_due(world);
-        if (due < next)
-            next = due;
+        next = next_turn(s);
         if (next > end)
             break;
         fake_pass(world, next - world->now);

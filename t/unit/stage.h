@@ -17,10 +17,11 @@
 #include "pgp_keeper.h"
 
 /* The keeper's side of a stage. */
-typedef struct {
+typedef struct stage_keeper {
     pgp_keeper *keeper;
     atomic_int woken;
-    apr_time_t next; /* when it wants its next turn */
+    apr_time_t next;              /* when it wants its next turn */
+    struct stage_keeper *sibling; /* the next child's */
 } stage_keeper;
 
 typedef struct {
@@ -29,6 +30,8 @@ typedef struct {
     pgp_settings *settings;
     stage_keeper *keeper;
     pgp_pool *pool;
+    pgp_board *board; /* NULL: there are no other children */
+    stage_keeper *first;
 } stage;
 
 typedef struct {
@@ -60,11 +63,14 @@ stage *stage_set(const char *setting, ...) __attribute__((sentinel));
 /* Another stage in the same world, with the same keeper. */
 stage *stage_beside(stage *first, const char *setting, ...) __attribute__((sentinel));
 
-pgp_settings *settings_of(apr_pool_t *p, const char *directive, ...) __attribute__((sentinel));
+/* A stage on a board, and a further child of the same httpd, on the same board and in
+ * the same world.  Their keepers take their turns one after the other. */
+stage *stage_posted(const char *setting, ...) __attribute__((sentinel));
+stage *stage_child(stage *first, const char *setting, ...) __attribute__((sentinel));
 
 /* --- the keeper ------------------------------------------------------------- */
 
-/* Turns, if there is cause for one, until it wants to sleep. */
+/* Turns, if there is cause for one, until all keepers want to sleep. */
 void work(stage *s);
 
 /* Let time pass under the keeper's eyes. */

@@ -1,0 +1,266 @@
+/* PgPoolTotalMax: the children of one httpd share the server's connections. */
+#include "stage.h"
+
+#define FOREVER "PgPoolIdleTimeout 0", "PgPoolMaxLifetime 0"
+
+/* A child with so many connections idle, the cap reached, and another with none. */
+static stage *full_child(stage **other)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
+
+    *other = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
+    warm(s, 3);
+    return s;
+}
+
+START_TEST(one_child_keeps_to_the_cap)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 5", "PgPoolTotalMax 3", NULL);
+    borrower *b[4];
+    int i;
+
+    for (i = 0; i < 4; i++)
+        b[i] = queue_up(s);
+    keep(s, PGP_SEC(2));
+    for (i = 0; i < 3; i++)
+        granted(b[i]);
+    answered(b[3], PGP_EXHAUSTED);
+    ck_assert_str_eq(b[3]->ticket.error.message,
+                     "all 3 connections that PgPoolTotalMax allows are taken, 3 of them lent "
+                     "by this child, 0 more are waiting");
+    ck_assert_int_eq(s->world->opened, 3);
+}
+END_TEST
+
+START_TEST(no_cap)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 5", "PgPoolTotalMax 0", NULL);
+
+    warm(s, 5);
+}
+END_TEST
+
+START_TEST(min_keeps_to_the_cap)
+{
+    stage *s = stage_posted("PgPoolMin 3", "PgPoolMax 4", "PgPoolTotalMax 4", FOREVER, NULL);
+    stage *other = stage_child(s, "PgPoolMin 3", "PgPoolMax 4", "PgPoolTotalMax 4", FOREVER,
+                               NULL);
+
+    keep(s, PGP_SEC(5));
+    ck_assert_int_eq(fake_open(s->world), 4);
+    ck_assert_int_gt(idle(s), 0);
+    ck_assert_int_gt(idle(other), 0);
+}
+END_TEST
+
+START_TEST(idle_one_is_given_up_to_a_child_that_lacks)
+{
+    stage *other, *s = full_child(&other);
+    borrower *b = queue_up(other);
+
+    keep(s, PGP_SEC(2) - 1);
+    granted(b);
+    ck_assert_int_eq(idle(s), 2);              /* no more than lacked */
+    ck_assert(fake_link(s->world, 1)->closed); /* the oldest */
+    ck_assert_int_eq(fake_open(s->world), 3);
+    ck_assert_int_eq(fake_logged(s->world, "closed (shared)"), 1);
+}
+END_TEST
+
+START_TEST(nothing_is_given_up_if_nobody_lacks)
+{
+    stage *other, *s = full_child(&other);
+
+    keep(s, PGP_SEC(60));
+    ck_assert_int_eq(idle(s), 3);
+    ck_assert_int_eq(idle(other), 0);
+}
+END_TEST
+
+/* Keep n connections in use for so long, each for 20 ms at a time. */
+static void be_busy(stage *s, int n, apr_interval_time_t time)
+{
+    const apr_time_t end = s->world->now + time;
+    pgp_conn *conn[4] = {NULL};
+    int i;
+
+    for (i = 0; s->world->now < end; i = (i + 1) % n) {
+        if (conn[i])
+            release(conn[i]);
+        conn[i] = idle(s) > 0 ? acquire(s) : NULL;
+        keep(s, PGP_MS(20) / n);
+    }
+    for (i = 0; i < n; i++)
+        if (conn[i])
+            release(conn[i]);
+}
+
+/* The richer child gives up what comes back, though it could use it itself; and one that
+ * has none gets one, be its fair part ever so small. */
+START_TEST(one_in_use_is_given_up)
+{
+    stage *other, *s = full_child(&other);
+    borrower *b = queue_up(other);
+
+    be_busy(s, 3, PGP_SEC(1));
+    granted(b);
+    ck_assert_int_eq(fake_open(s->world), 3);
+    ck_assert_int_eq(fake_logged(s->world, "closed (shared)"), 1);
+}
+END_TEST
+
+/* The server's process counts as long as it lives. */
+START_TEST(place_is_free_when_the_process_has_ended)
+{
+    stage *other, *s = full_child(&other);
+    borrower *b;
+
+    s->world->lingers = 1;
+    b = queue_up(other);
+    keep(s, PGP_MS(500));
+    ck_assert_int_eq(fake_open(s->world), 2);
+    ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
+    ck_assert_int_eq(waiting(other), 1);
+    fake_process_ends(fake_link(s->world, 1));
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(slots(s, PGP_CLOSING), 0);
+    granted(b);
+}
+END_TEST
+
+START_TEST(process_that_will_not_end_is_waited_for_no_longer_than_a_second)
+{
+    stage *other, *s = full_child(&other);
+    borrower *b;
+
+    s->world->lingers = 1;
+    b = queue_up(other);
+    keep(s, PGP_MS(1900));
+    granted(b);
+    ck_assert_int_eq(slots(s, PGP_CLOSING), 0);
+}
+END_TEST
+
+/* Without a cap nobody waits for its place. */
+START_TEST(process_is_not_waited_for_without_need)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+
+    s->world->lingers = 1;
+    warm(s, 1);
+    conn = acquire(s);
+    pgp_pool_discard(&conn, PGP_REASON_HOOK);
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+}
+END_TEST
+
+/* One who does not wait is refused, but the next is not. */
+START_TEST(missed_demand_is_lacked)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
+    stage *other = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER,
+                               "PgPoolAcquireTimeout 0", NULL);
+    pgp_ticket ticket;
+
+    warm(s, 3);
+    ck_assert_int_eq(refused(other, &ticket), PGP_UNAVAILABLE);
+    keep(s, PGP_SEC(3));
+    ck_assert_int_eq(idle(s), 2);
+    acquire(other);
+    keep(s, PGP_SEC(60));
+    ck_assert_int_eq(idle(s), 2);
+}
+END_TEST
+
+/* --- the figures ------------------------------------------------------------ */
+
+static pgp_stats figures(stage *s)
+{
+    pgp_stats stats;
+
+    s->keeper->next = 0;
+    work(s);
+    pgp_board_read(s->board, 0, 0, &stats);
+    return stats;
+}
+
+START_TEST(figures_are_published)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 2", "PgPoolAcquireTimeout 100ms", NULL);
+    pgp_conn *a, *b;
+    borrower *waiter;
+    pgp_stats stats;
+
+    warm(s, 2);
+    a = acquire(s);
+    keep(s, PGP_MS(1));
+    b = acquire(s);
+    pgp_conn_describe(a, "192.0.2.7", "GET /slow");
+    keep(s, PGP_MS(3));
+    waiter = queue_up(s);
+    keep(s, PGP_MS(100));
+    answered(waiter, PGP_EXHAUSTED);
+    stats = figures(s);
+    ck_assert_int_eq(stats.n[PGP_N_CONNECTS], 2);
+    ck_assert_int_eq(stats.n[PGP_N_LENT], 4);
+    ck_assert_int_eq(pgp_stats_acquires(&stats), 4);
+    ck_assert_int_eq(stats.n[PGP_N_EXHAUSTED], 1);
+    ck_assert_int_eq(stats.state[PGP_LENT], 2);
+    ck_assert_int_eq(stats.waiting, 0);
+    ck_assert_str_eq(stats.holders[0].client, "192.0.2.7");
+    ck_assert_str_eq(stats.holders[0].what, "GET /slow");
+    ck_assert_int_eq(stats.holders[0].backend, pgp_conn_backend(a));
+    pgp_pool_discard(&a, PGP_REASON_HOOK);
+    release(b);
+    stats = figures(s);
+    ck_assert_int_eq(stats.n[PGP_N_CLOSES + PGP_REASON_HOOK], 1);
+    ck_assert_int_eq(stats.n[PGP_N_HOLD_US], PGP_MS(104 + 103));
+    ck_assert_int_eq(stats.longest_hold, PGP_MS(104));
+    ck_assert_int_eq(stats.state[PGP_IDLE], 1);
+    ck_assert_int_eq(stats.holders[0].since, 0);
+}
+END_TEST
+
+START_TEST(waits_are_counted)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    borrower *b;
+    pgp_stats stats;
+
+    warm(s, 1);
+    conn = acquire(s);
+    b = queue_up(s);
+    keep(s, PGP_MS(30));
+    release(conn);
+    release(granted(b));
+    stats = figures(s);
+    ck_assert_int_eq(stats.n[PGP_N_WAITS], 2); /* the first waited for the connect */
+    ck_assert_int_eq(stats.n[PGP_N_WAIT_US], PGP_MS(30));
+    ck_assert_int_eq(stats.longest_wait, PGP_MS(30));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("share");
+    TCase *t = tcase(suite, "cap");
+
+    tcase_add_test(t, one_child_keeps_to_the_cap);
+    tcase_add_test(t, no_cap);
+    tcase_add_test(t, min_keeps_to_the_cap);
+    tcase_add_test(t, idle_one_is_given_up_to_a_child_that_lacks);
+    tcase_add_test(t, nothing_is_given_up_if_nobody_lacks);
+    tcase_add_test(t, one_in_use_is_given_up);
+    tcase_add_test(t, missed_demand_is_lacked);
+    t = tcase(suite, "closing");
+    tcase_add_test(t, place_is_free_when_the_process_has_ended);
+    tcase_add_test(t, process_that_will_not_end_is_waited_for_no_longer_than_a_second);
+    tcase_add_test(t, process_is_not_waited_for_without_need);
+    t = tcase(suite, "figures");
+    tcase_add_test(t, figures_are_published);
+    tcase_add_test(t, waits_are_counted);
+    return suite_run(suite);
+}
