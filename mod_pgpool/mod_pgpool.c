@@ -13,6 +13,7 @@
 
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 #include <ap_mpm.h>
 #include <apr_general.h>
 #include <apr_shm.h>
@@ -34,6 +35,7 @@ typedef struct {
     apr_array_header_t *plans; /* of pgpool_plan: all, each once */
     apr_array_header_t *pools; /* of pgp_pool *: theirs */
     int threads;               /* that may ask at once, as the MPM has it */
+    int cut_off;               /* see pgpool_child_cut_off() */
 } pgpool_child;
 
 /* child_stopping has no baton, and pgpool_child_env() no argument. */
@@ -311,9 +313,30 @@ static int lent_count(void)
     return lent;
 }
 
+int pgpool_child_cut_off(void)
+{
+    return child->cut_off;
+}
+
+/* The libraries that libpq brings along would free memory when the process ends. */
+static void exit_cut_off(void)
+{
+    if (child && child->cut_off)
+        _exit(0);
+}
+
+static int is_threaded(void)
+{
+    int threaded = 0;
+
+    ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
+    return threaded;
+}
+
 static apr_status_t child_end(void *data)
 {
     server_rec *s = data;
+    int cut_off = 1;
 
     if (pgp_keeper_join(child->keeper, KEEPER_PATIENCE) != APR_SUCCESS)
         ap_log_error(
@@ -324,6 +347,9 @@ static apr_status_t child_end(void *data)
         ap_log_error(APLOG_MARK, APLOG_INFO, 0, s,
                      "PGP%d: the child ends while %d connections are still lent",
                      PGP_MSG_STOPPED, lent_count());
+    else
+        cut_off = 0;
+    child->cut_off = cut_off && !is_threaded();
     return APR_SUCCESS;
 }
 
@@ -337,6 +363,8 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
         exit(APEXIT_CHILDSICK);
     }
     apr_pool_pre_cleanup_register(pchild, s, child_end);
+    if (!is_threaded())
+        atexit(exit_cut_off);
 }
 
 static void child_stopping(apr_pool_t *pchild, int graceful)

@@ -122,6 +122,10 @@ apr_time_t pgpool_board_start(void);
 int pgpool_board_number(const pgpool_plan *plan);
 /* This child's environment; NULL in the parent. */
 const pgp_env *pgpool_child_env(void);
+/* Whether this child has ended in a signal handler in the middle of a request, as prefork
+ * does.  The request may have locked malloc's heap, so nothing may be closed when its pool
+ * is destroyed now; the end of the process does it. */
+int pgpool_child_cut_off(void);
 /* The pools that this child has: array of pgpool_plan. */
 const apr_array_header_t *pgpool_child_plans(void);
 

@@ -97,7 +97,7 @@ static apr_status_t pin_end(void *data)
 {
     pin *ended = data;
 
-    if (ended->conn)
+    if (ended->conn && !pgpool_child_cut_off())
         pgp_pool_release(&ended->conn);
     apr_table_clear(ended->applied);
     return APR_SUCCESS;
@@ -263,7 +263,8 @@ static apr_status_t remains_end(void *data)
 {
     remains *ended = data;
 
-    pgp_pool_bury(ended->pool, &ended->link);
+    if (!pgpool_child_cut_off())
+        pgp_pool_bury(ended->pool, &ended->link);
     return APR_SUCCESS;
 }
 
@@ -393,6 +394,8 @@ static apr_status_t lease_end(void *data)
 {
     lease *ended = data;
 
+    if (pgpool_child_cut_off())
+        return APR_SUCCESS;
     ended->conn->borrower = NULL;
     pgp_pool_release(&ended->conn);
     return APR_SUCCESS;

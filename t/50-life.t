@@ -156,6 +156,22 @@ sub stopped_while_busy_alone {
     $httpd->signal('TERM');
     $httpd->wait_end;
     rows_done(0, 'stopped: they end');
+    # What a child was at when it was ended the server goes on with: nobody has told it.
+    kill_backends($pg, 'life');
+    return;
+}
+
+# prefork's children end in a signal's handler, in the middle of whatever they do: that is mostly to
+# allocate memory for results, or to free it.
+sub stopped_under_load_alone {
+    my $httpd = probed($conf, mpm => 'prefork', threads => 8);
+    my $rows = q(sql=SELECT repeat('x', i) FROM generate_series(1, 3000) i);
+    my $load = $httpd->load(probe_at('acquire', ($rows) x 20), clients => 8);
+    ok poll_until { $httpd->access_log =~ /(?:.*\n){20}/ }, 'all are hard at work';
+    kill TERM => $httpd->pid or die "kill: $!";
+    $httpd->wait_end;
+    $load->stop;
+    no_backend_left();
     return;
 }
 
@@ -268,6 +284,7 @@ for my $mpm (mpms()) {
     subtest "$mpm, busy" => sub {
         if ($mpm eq 'prefork') {
             stopped_while_busy_alone();
+            stopped_under_load_alone();
         }
         else {
             stopped_while_busy($mpm);
