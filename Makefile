@@ -95,6 +95,9 @@ $(BUILD)/mod_pgpool.so: $(glue_objects) $(core)
 	$(link_module)
 $(BUILD)/t/%.so: $(BUILD)/t/lib/%.o
 	$(link_module)
+# libpq's own libraries must not come before httpd's.
+$(BUILD)/t/preload_%.so: $(BUILD)/t/lib/preload_%.o
+	$(CC) -shared $(flags) $(CFLAGS) $(LDFLAGS) -o $@ $^
 $(BUILD)/t/mod_%.so: $(BUILD)/t/bench/mod_%.o
 	$(link_module)
 
