@@ -13,6 +13,10 @@
 
 #define JOIN_STEP PGP_MS(2)
 
+/* A link that is being cleaned is looked at so often even if nothing comes: a cancel may
+ * have to be repeated. */
+#define CLEANING_STEP PGP_MS(50)
+
 /* The board is visited at most this often. */
 #define REAP_STEP PGP_MS(50)
 
@@ -109,6 +113,8 @@ static int work(pgp_keeper *keeper, pgp_conn *conn, apr_time_t *next)
     keeper->fds[keeper->nfds++] = conn->await;
     if (conn->overdue < *next)
         *next = conn->overdue;
+    if (conn->state == PGP_CLEANING && pgp_now(keeper->env) + CLEANING_STEP < *next)
+        *next = pgp_now(keeper->env) + CLEANING_STEP;
     return 0;
 }
 

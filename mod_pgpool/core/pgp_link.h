@@ -61,6 +61,7 @@ struct pgp_link {
     int failed;
     pgp_error error; /* why */
     int synced, copy_ended, drained;
+    apr_time_t cancelled_at;
     int cancelled, answered; /* ever; since the last cancel */
 
     int survey;   /* ask for the capacity after the init SQL */

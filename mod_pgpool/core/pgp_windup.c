@@ -14,6 +14,9 @@
 #define RESULTS_A_STEP 1000
 #define ROWS_A_RESULT 100
 
+/* If nothing has come of a cancel by then, another is sent. */
+#define CANCEL_AGAIN PGP_MS(50)
+
 static void cancel_run(void *data)
 {
     char error[256];
@@ -31,6 +34,7 @@ static void cancel_start(pgp_link *link)
     PGcancel *cancel = PQgetCancel(link->conn);
 
     link->cancelled = 1;
+    link->cancelled_at = pgp_now(link->context->env);
     link->answered = 0;
     if (!cancel)
         return;
@@ -170,6 +174,14 @@ static pgp_step await_room(pgp_link *link, struct pollfd *await)
     return PGP_STEP_AGAIN;
 }
 
+/* Something runs that was not cancelled yet; or it was, but the cancel may have come before
+ * the server had begun with it. */
+static int cancel_due(const pgp_link *link)
+{
+    return !link->cancelled || link->answered ||
+           pgp_now(link->context->env) - link->cancelled_at >= CANCEL_AGAIN;
+}
+
 static pgp_step drain_more(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     drained so_far;
@@ -185,7 +197,7 @@ static pgp_step drain_more(pgp_link *link, struct pollfd *await, pgp_error *erro
         return windup_fail(link, error);
     if (so_far == DRAIN_END)
         return PGP_STEP_DONE;
-    if (so_far == DRAIN_WAIT && (!link->cancelled || link->answered))
+    if (so_far == DRAIN_WAIT && cancel_due(link))
         cancel_start(link);
     unsent = PQflush(link->conn);
     /* More at once: come again as soon as the socket takes anything. */
