@@ -1,0 +1,163 @@
+/* What a return undoes: what is seen from a command's tag, and what is sent for it. */
+#include <string.h>
+#include <apr_strings.h>
+
+#include "stage.h"
+
+#include "pgp_reset.h"
+
+/* --- deeds ------------------------------------------------------------------ */
+
+#define ONLY PGP_DID_SOMETHING
+#define CHANGE (PGP_DID_SOMETHING | PGP_DID_CHANGE)
+#define PREPARED (CHANGE | PGP_DID_PREPARE)
+
+static const struct {
+    const char *tag;
+    int rows;
+    unsigned deeds;
+} tags[] = {
+    {"SELECT 1", 1, ONLY},       {"SELECT 1", 0, CHANGE}, /* SELECT INTO, CREATE TABLE AS */
+    {"INSERT 0 1", 0, ONLY},     {"INSERT 0 1", 1, ONLY}, /* RETURNING */
+    {"UPDATE 3", 0, ONLY},       {"DELETE 0", 0, ONLY},   {"MERGE 2", 0, ONLY},
+    {"COPY 5", 0, ONLY},         {"BEGIN", 0, ONLY},      {"START TRANSACTION", 0, ONLY},
+    {"COMMIT", 0, ONLY},         {"ROLLBACK", 0, ONLY},   {"SAVEPOINT", 0, ONLY},
+    {"SHOW", 1, ONLY},           {"NOTIFY", 0, ONLY},     {"PREPARE TRANSACTION", 0, ONLY},
+    {"PREPARE", 0, PREPARED},    {"", 0, PREPARED}, /* by the protocol */
+    {"SET", 0, CHANGE},          {"RESET", 0, CHANGE},    {"LISTEN", 0, CHANGE},
+    {"DISCARD ALL", 0, CHANGE},  {"DO", 0, CHANGE},       {"CALL", 0, CHANGE},
+    {"CREATE TABLE", 0, CHANGE}, {"LOAD", 0, CHANGE},     {"DECLARE CURSOR", 0, CHANGE},
+    {"SELECTION", 1, CHANGE}, /* a word that only begins like one */
+    {"INSERTION", 0, CHANGE},
+};
+
+START_TEST(deeds_by_tag)
+{
+    ck_assert_msg(pgp_reset_tag(tags[_i].tag, tags[_i].rows) == tags[_i].deeds, "%s",
+                  tags[_i].tag);
+}
+END_TEST
+
+START_TEST(due_by_mode)
+{
+    int mode;
+
+    for (mode = PGP_RESET_SESSION; mode <= PGP_RESET_TRANSACTION; mode++)
+        ck_assert(!pgp_reset_due(mode, 0));
+    ck_assert(pgp_reset_due(PGP_RESET_SESSION, ONLY));
+    ck_assert(pgp_reset_due(PGP_RESET_ALL, ONLY));
+    ck_assert(!pgp_reset_due(PGP_RESET_AUTO, ONLY));
+    ck_assert(pgp_reset_due(PGP_RESET_AUTO, CHANGE));
+    ck_assert(!pgp_reset_due(PGP_RESET_TRANSACTION, PREPARED));
+}
+END_TEST
+
+/* --- the message ------------------------------------------------------------ */
+
+static const struct {
+    const char *sql;
+    int prepares;
+} statements[] = {
+    {"PREPARE q AS SELECT 1", 1},
+    {" \n\tprepare q AS SELECT 1", 1},
+    {"PREPARE\nq AS SELECT 1", 1},
+    {"PREPARED", 0},
+    {"PREPARE", 0},
+    {"SET a.b = 1", 0},
+};
+
+START_TEST(statements_that_prepare)
+{
+    ck_assert_int_eq(pgp_reset_prepares(statements[_i].sql) != 0, statements[_i].prepares);
+}
+END_TEST
+
+/* In the mode, with this init SQL or NULL. */
+static const char *message(const char *mode, const char *init, int prepared)
+{
+    apr_pool_t *p;
+    pgp_settings *settings;
+    const char *wrong = NULL, *argv[1];
+
+    apr_pool_create(&p, NULL);
+    settings = pgp_settings_defaults(p);
+    argv[0] = mode;
+    wrong = pgp_settings_set(settings, p, PGP_OPTION_RESET, 1, argv, "t:1");
+    argv[0] = init;
+    if (!wrong && init)
+        wrong = pgp_settings_set(settings, p, PGP_OPTION_INIT_SQL, 1, argv, "t:1");
+    ck_assert_msg(!wrong, "%s", wrong);
+    pgp_settings_finish(settings, p);
+    return pgp_reset_sql(settings, prepared);
+}
+
+/* Whether prepared statements live through it. */
+static int keeps_prepared(const char *sql)
+{
+    return !strstr(sql, "DISCARD ALL") && !strstr(sql, "DEALLOCATE");
+}
+
+/* All that PostgreSQL's manual lists for DISCARD ALL, but DEALLOCATE ALL and DISCARD
+ * PLANS. */
+static const char *const session[] = {
+    "CLOSE ALL",    "SET SESSION AUTHORIZATION DEFAULT", "RESET ALL",         "UNLISTEN *",
+    "DISCARD TEMP", "pg_advisory_unlock_all()",          "DISCARD SEQUENCES",
+};
+
+START_TEST(session_is_undone)
+{
+    const char *sql = message("session", NULL, 1), *with_init;
+    int i;
+
+    ck_assert_str_eq(message("session", NULL, 0), "DISCARD ALL");
+    ck_assert(keeps_prepared(sql));
+    for (i = 0; i < LENGTH(session); i++)
+        ck_assert_msg(strstr(sql, session[i]) != NULL, "%s is missing", session[i]);
+    with_init = message("session", "SET a.b = 1", 0);
+    ck_assert(keeps_prepared(with_init));
+    for (i = 0; i < LENGTH(session); i++)
+        ck_assert_msg(strstr(with_init, session[i]) != NULL, "%s is missing", session[i]);
+}
+END_TEST
+
+START_TEST(all_is_undone)
+{
+    const char *sql = message("all", "SET a.b = 1", 1);
+    int i;
+
+    ck_assert_str_eq(message("all", NULL, 0), "DISCARD ALL");
+    ck_assert_str_eq(message("all", NULL, 1), "DISCARD ALL");
+    for (i = 0; i < LENGTH(session); i++)
+        ck_assert_msg(strstr(sql, session[i]) != NULL, "%s is missing", session[i]);
+    ck_assert_ptr_nonnull(strstr(sql, "DEALLOCATE ALL"));
+    ck_assert_ptr_nonnull(strstr(sql, "DISCARD PLANS"));
+}
+END_TEST
+
+START_TEST(init_sql_is_run_again)
+{
+    const char *sql = message("session", "SET a.b = 1 -- mine", 0);
+    const char *init = strstr(sql, "SET a.b = 1 -- mine");
+
+    ck_assert_ptr_nonnull(init);
+    ck_assert_ptr_nonnull(strstr(sql, "RESET ALL"));
+    ck_assert(strstr(sql, "RESET ALL") < init);
+    /* Where prepared statements stay, preparing again would fail. */
+    ck_assert_ptr_null(strstr(message("session", "PREPARE q AS SELECT 1", 1), "PREPARE q"));
+    ck_assert_ptr_nonnull(strstr(message("all", "PREPARE q AS SELECT 1", 1), "PREPARE q"));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("reset");
+    TCase *t = tcase(suite, "reset");
+
+    tcase_add_loop_test(t, deeds_by_tag, 0, LENGTH(tags));
+    tcase_add_test(t, due_by_mode);
+    tcase_add_loop_test(t, statements_that_prepare, 0, LENGTH(statements));
+    tcase_add_test(t, session_is_undone);
+    tcase_add_test(t, all_is_undone);
+    tcase_add_test(t, init_sql_is_run_again);
+    return suite_run(suite);
+}
