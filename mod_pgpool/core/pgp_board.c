@@ -3,17 +3,23 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <apr_strings.h>
 
 #define CACHE_LINE 64
+
+/* A pgp_stats as the words that it is copied by.  Its counters come first. */
+#define WORDS (sizeof(pgp_stats) / sizeof(apr_uint64_t))
+_Static_assert(sizeof(pgp_stats) % sizeof(apr_uint64_t) == 0, "whole words");
+_Static_assert(offsetof(pgp_stats, n) == 0, "counters first");
 
 /* One child's view of one pool. */
 typedef struct {
     _Alignas(CACHE_LINE) _Atomic int permits;
     _Atomic int lacking, demand;
     _Atomic unsigned version; /* odd: being written */
-    pgp_stats stats;
+    _Atomic apr_uint64_t words[WORDS];
 } cell;
 
 typedef struct {
@@ -116,6 +122,40 @@ int pgp_board_pool(pgp_board *board, const char *name, const char *conninfo, int
     return n;
 }
 
+/* --- cells ------------------------------------------------------------------ */
+
+/* Each step is ordered after the one before it: release on this side, acquire on the
+ * other. */
+static void cell_write(cell *c, const pgp_stats *stats)
+{
+    apr_uint64_t words[WORDS];
+    unsigned i;
+
+    memcpy(words, stats, sizeof words);
+    atomic_fetch_add(&c->version, 1);
+    for (i = 0; i < WORDS; i++)
+        atomic_store_explicit(&c->words[i], words[i], memory_order_release);
+    atomic_fetch_add(&c->version, 1);
+}
+
+/* A writer that died or lost its processor in the middle leaves an odd version.  What
+ * is read then is a mixture, but no number in it is torn, no counter less than before,
+ * and no text without an end. */
+static void cell_read(const cell *c, pgp_stats *stats)
+{
+    apr_uint64_t words[WORDS];
+    unsigned before, tries, i;
+
+    for (tries = 0; tries < 1000; tries++) {
+        before = atomic_load(&c->version);
+        for (i = 0; i < WORDS; i++)
+            words[i] = atomic_load_explicit(&c->words[i], memory_order_acquire);
+        if (!(before & 1) && before == atomic_load(&c->version))
+            break;
+    }
+    memcpy(stats, words, sizeof words);
+}
+
 /* --- life and death --------------------------------------------------------- */
 
 static int counts(const slot *s, apr_time_t now)
@@ -128,6 +168,7 @@ static int counts(const slot *s, apr_time_t now)
 /* With the slot's mutex held. */
 static void bury(pgp_board *board, int s, apr_time_t now)
 {
+    static const pgp_stats nothing;
     int pool, i;
 
     atomic_fetch_add(&board->burials_begun, 1);
@@ -135,8 +176,8 @@ static void bury(pgp_board *board, int s, apr_time_t now)
         cell *c = cell_of(board, s, pool);
 
         for (i = 0; i < PGP_COUNTERS; i++)
-            atomic_fetch_add(&board->pools[pool].dead[i], c->stats.n[i]);
-        memset(&c->stats, 0, sizeof c->stats);
+            atomic_fetch_add(&board->pools[pool].dead[i], atomic_load(&c->words[i]));
+        cell_write(c, &nothing);
         atomic_store(&c->version, 0);
         atomic_store(&c->lacking, 0);
         atomic_store(&c->demand, 0);
@@ -260,30 +301,7 @@ void pgp_board_standing(const pgp_board *board, int mine, int pool, int total, a
 
 void pgp_board_publish(pgp_board *board, int s, int pool, const pgp_stats *stats)
 {
-    cell *c = cell_of(board, s, pool);
-
-    atomic_fetch_add(&c->version, 1);
-    atomic_thread_fence(memory_order_seq_cst);
-    c->stats = *stats;
-    atomic_thread_fence(memory_order_seq_cst);
-    atomic_fetch_add(&c->version, 1);
-}
-
-/* A writer that died or lost its processor in the middle leaves an odd version.  What
- * is read then is a mixture, but no number in it is torn, no counter less than before,
- * and no text without an end. */
-static void cell_read(const cell *c, pgp_stats *stats)
-{
-    unsigned before, tries;
-
-    for (tries = 0; tries < 1000; tries++) {
-        before = atomic_load(&c->version);
-        atomic_thread_fence(memory_order_seq_cst);
-        *stats = c->stats;
-        atomic_thread_fence(memory_order_seq_cst);
-        if (!(before & 1) && before == atomic_load(&c->version))
-            return;
-    }
+    cell_write(cell_of(board, s, pool), stats);
 }
 
 void pgp_board_read(const pgp_board *board, int s, int pool, pgp_stats *stats)
