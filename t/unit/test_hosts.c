@@ -1,4 +1,6 @@
 /* The hosts of a connection string, and calls that nobody waits for. */
+#include <dlfcn.h>
+#include <netdb.h>
 #include <string.h>
 
 #include "stage.h"
@@ -44,18 +46,35 @@ START_TEST(hosts_in_their_order)
 }
 END_TEST
 
+typedef int lookup(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+/* The core's look-ups end up here: there is one name in the world, with two addresses. */
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
+                struct addrinfo **found)
+{
+    lookup *real;
+    int failed;
+
+    if (strcmp(name, "db"))
+        return EAI_NONAME;
+    *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    failed = real("192.0.2.7", service, hints, found);
+    return failed ? failed : real("2001:db8::7", service, hints, &(*found)->ai_next);
+}
+
 START_TEST(name_is_looked_up)
 {
     const char *params[3] = {NULL, NULL, NULL};
-    pgp_hosts *hosts = pgp_hosts_read("host=/run/a,localhost port=1,2");
+    pgp_hosts *hosts = pgp_hosts_read("host=/run/a,db port=1,2");
 
     ck_assert(pgp_hosts_unknown(hosts));
     pgp_hosts_resolve(hosts);
     ck_assert(!pgp_hosts_unknown(hosts));
     ck_assert_ptr_null(pgp_hosts_error(hosts));
     ck_assert_int_eq(pgp_hosts_params(hosts, 0, params), 1);
-    ck_assert_msg(!strncmp(params[0], "/run/a,localhost", 16), "%s", params[0]);
-    ck_assert_msg(strstr(params[1], "127.0.0.1") || strstr(params[1], "::1"), "%s", params[1]);
+    ck_assert_str_eq(params[0], "/run/a,db,db");
+    ck_assert_str_eq(params[1], ",192.0.2.7,2001:db8::7");
+    ck_assert_str_eq(params[2], "1,2,2");
     pgp_hosts_free(hosts);
 }
 END_TEST

@@ -298,6 +298,63 @@ START_TEST(alive_is_the_drivers_word)
 }
 END_TEST
 
+START_TEST(long_holder_is_told_of_once)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolHoldWarning 10s", NULL);
+    pgp_conn *a, *b;
+
+    warm(s, 2);
+    a = acquire(s);
+    b = acquire(s);
+    pgp_conn_describe(a, "192.0.2.7", "GET /slow");
+    keep(s, PGP_SEC(9));
+    release(b);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1016"), 0);
+    keep(s, PGP_SEC(20));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1016"), 1);
+    ck_assert_int_eq(fake_logged(s->world,
+                                 "PGP1016: pool main, backend 1002: has been held for "
+                                 "10 s by GET /slow for 192.0.2.7"),
+                     1);
+    release(a);
+    a = acquire(s); /* another lease, and nobody has said whose */
+    keep(s, PGP_SEC(11));
+    ck_assert_int_eq(fake_logged(s->world, "backend 1002: has been held for 10 s by a module, "
+                                           "without a request"),
+                     1);
+}
+END_TEST
+
+START_TEST(no_hold_warning)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolHoldWarning 0", NULL);
+
+    warm(s, 1);
+    acquire(s);
+    keep(s, PGP_SEC(3600));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1016"), 0);
+}
+END_TEST
+
+START_TEST(ten_refusals_a_second_are_told)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    int i, unlogged;
+
+    for (i = 0; i < 10; i++) {
+        ck_assert(pgp_pool_may_log(s->pool, &unlogged));
+        ck_assert_int_eq(unlogged, 0);
+    }
+    for (i = 0; i < 25; i++)
+        ck_assert(!pgp_pool_may_log(s->pool, &unlogged));
+    fake_pass(s->world, PGP_SEC(1));
+    ck_assert(pgp_pool_may_log(s->pool, &unlogged));
+    ck_assert_int_eq(unlogged, 25);
+    ck_assert(pgp_pool_may_log(s->pool, &unlogged));
+    ck_assert_int_eq(unlogged, 0);
+}
+END_TEST
+
 START_TEST(silent_if_the_log_is_not_wanted)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
@@ -332,6 +389,9 @@ int main(void)
     tcase_add_test(t, leases_are_numbered);
     tcase_add_test(t, greeted_stays_with_the_connection);
     tcase_add_test(t, alive_is_the_drivers_word);
+    tcase_add_test(t, long_holder_is_told_of_once);
+    tcase_add_test(t, no_hold_warning);
+    tcase_add_test(t, ten_refusals_a_second_are_told);
     tcase_add_test(t, silent_if_the_log_is_not_wanted);
     return suite_run(suite);
 }

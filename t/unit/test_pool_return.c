@@ -61,6 +61,39 @@ START_TEST(discarded_one_is_closed)
 }
 END_TEST
 
+/* The place is free at once; the link stays until nobody uses it any more. */
+START_TEST(parted_one_is_buried_later)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_CLEAN);
+    pgp_link *link = pgp_pool_part(&conn);
+
+    ck_assert_ptr_null(conn);
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+    ck_assert_int_eq(fake_open(s->world), 1);
+    ck_assert_int_eq(fake_logged(s->world, "closed (lost)"), 1);
+    s->world->lingers = 1;
+    pgp_pool_bury(s->pool, &link);
+    ck_assert_ptr_null(link);
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
+START_TEST(parted_after_the_keeper_has_left)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_CLEAN);
+    pgp_link *link;
+
+    stop(s);
+    link = pgp_pool_part(&conn);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+    pgp_pool_bury(s->pool, &link);
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
 /* --- cleaning up ------------------------------------------------------------ */
 
 START_TEST(dirty_one_is_cleaned_by_the_keeper)
@@ -183,6 +216,8 @@ int main(void)
     tcase_add_test(t, broken_one_is_closed);
     tcase_add_test(t, unknown_one_is_closed);
     tcase_add_test(t, discarded_one_is_closed);
+    tcase_add_test(t, parted_one_is_buried_later);
+    tcase_add_test(t, parted_after_the_keeper_has_left);
     t = tcase(suite, "cleaning");
     tcase_add_test(t, dirty_one_is_cleaned_by_the_keeper);
     tcase_add_test(t, cleaned_one_goes_to_a_waiter);
