@@ -9,6 +9,7 @@
  */
 #include "mod_pgpool_private.h"
 
+#include <sys/socket.h>
 #include <apr_strings.h>
 
 #include "core/pgp_libpq.h"
@@ -294,6 +295,14 @@ static void release_at_response(request_rec *r, request_rec *initial, pin *held)
     pins->at_response = 1;
 }
 
+static apr_status_t identity_refused(request_rec *r, const pin *to, const pgp_error *error)
+{
+    return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
+                apr_psprintf(r->pool, "pool %s: PgPoolSet: %s%s%s%s", pgp_pool_name(to->pool),
+                             error->message, *error->sqlstate ? " (SQLSTATE " : "",
+                             error->sqlstate, *error->sqlstate ? ")" : ""));
+}
+
 static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
                                const pgp_vars *vars)
 {
@@ -303,7 +312,9 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
     apr_status_t rv = borrow(initial, to->pool, vars->n ? vars : NULL, r->pool, &conn, &ticket);
 
     note_wait(r, to->pool, ticket.waited);
-    to->failed = rv;
+    to->failed = ticket.refused ? APR_SUCCESS : rv; /* with other settings it may be had */
+    if (ticket.refused)
+        return identity_refused(r, to, &ticket.error);
     if (rv != APR_SUCCESS) {
         to->failed_until = pgp_now(pgpool_child_env()) + FAILURE_REMEMBERED;
         to->failed_text = cause_text(initial->pool, pgp_pool_name(to->pool), rv, &ticket);
@@ -319,17 +330,22 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
 }
 
 /* A pin whose request has become another's must not be used as the old one.  It stays,
- * since an outer handler may be using it. */
+ * since an outer handler may be using it; unless it may have become another's after all:
+ * then whatever is tried on it has to fail. */
 static apr_status_t pin_set(request_rec *r, request_rec *initial, pin *to, const pgp_vars *vars)
 {
-    pgp_ticket ticket = {.waited = 0};
+    pgp_error error;
 
-    if (pgp_conn_set(to->conn, vars, &ticket.error))
+    switch (pgp_conn_set(to->conn, vars, &error)) {
+    case PGP_GREET_GOOD:
         return APR_SUCCESS;
-    if (!pgp_conn_alive(to->conn))
-        return pin_lost(r, initial, to);
-    return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
-                cause_text(r->pool, pgp_pool_name(to->pool), PGPOOL_EUNAVAIL, &ticket));
+    case PGP_GREET_REFUSED:
+        return identity_refused(r, to, &error);
+    case PGP_GREET_BAD:
+        break;
+    }
+    shutdown(PQsocket(pgp_conn_handle(to->conn)), SHUT_RDWR);
+    return pin_lost(r, initial, to);
 }
 
 /* Make the pin hold a connection that is set up for this request. */

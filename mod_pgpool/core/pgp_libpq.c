@@ -495,8 +495,7 @@ static pgp_greeting vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t un
         return PGP_GREET_BAD;
     }
     if (!answer_until(link, until, error))
-        return error->sqlstate[0] && PQstatus(link->conn) == CONNECTION_OK ? PGP_GREET_REFUSED
-                                                                           : PGP_GREET_BAD;
+        return link->failed && link->refused ? PGP_GREET_REFUSED : PGP_GREET_BAD;
     undo_add(link, vars);
     return PGP_GREET_GOOD;
 }

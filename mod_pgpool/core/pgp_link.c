@@ -193,9 +193,12 @@ struct pollfd pgp_link_await(const pgp_link *link, int unsent)
 /* The first error of an exchange is why it fails, at its end, which may come later. */
 static void fail(pgp_link *link, const PGresult *result)
 {
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+
     if (!link->failed) {
         link->error.sqlstate[0] = '\0';
         pgp_error_result(&link->error, link, result);
+        link->refused = severity && !strcmp(severity, "ERROR");
     }
     link->failed = 1;
 }
@@ -215,6 +218,7 @@ static int judge(pgp_link *link, const PGresult *result)
     case PGRES_COPY_OUT:
     case PGRES_COPY_BOTH:
         link->error = (pgp_error){.message = "a COPY has no place here"};
+        link->refused = 0;
         link->failed = 1;
         return 1;
     default:

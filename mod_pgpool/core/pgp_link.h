@@ -58,7 +58,7 @@ struct pgp_link {
     int init_done;                   /* in INITIALISING: statements begun so far */
 
     /* the exchange under way, or winding up */
-    int failed;
+    int failed, refused; /* refused: by an error that the connection outlives */
     pgp_error error; /* why */
     int synced, copy_ended, drained;
     apr_time_t cancelled_at;

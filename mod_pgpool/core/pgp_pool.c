@@ -382,6 +382,7 @@ static fitness examine(ask *a)
     if (greeting == PGP_GREET_GOOD)
         return FIT;
     pgp_pool_release(&a->conn);
+    a->ticket->refused = 1;
     return REFUSED;
 }
 
@@ -398,6 +399,7 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, apr_pool_t *s
     a.until = start +
               (settings->acquire_timeout ? settings->acquire_timeout : settings->check_timeout);
     ticket->waited = 0;
+    ticket->refused = 0;
     ticket->error.sqlstate[0] = ticket->error.message[0] = '\0';
     outcome = take(&a, start);
     while (outcome == PGP_GRANTED && (found = examine(&a)) == UNFIT)
@@ -414,11 +416,11 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, apr_pool_t *s
     return PGP_GRANTED;
 }
 
-int pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error)
+pgp_greeting pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error)
 {
     *error = (pgp_error){.message = ""};
     return conn->pool->env->driver->greet(conn->link, vars, 0, check_deadline(conn->pool),
-                                          error) == PGP_GREET_GOOD;
+                                          error);
 }
 
 int pgp_pool_may_log(pgp_pool *pool, int *unlogged)

@@ -57,6 +57,7 @@ typedef enum {
 typedef struct {
     apr_interval_time_t waited; /* microseconds in the queue */
     pgp_error error;            /* set only if the outcome is not PGP_GRANTED */
+    int refused;                /* it is vars that the server will not have */
 } pgp_ticket;
 
 /* Wakes the keeper; async-signal safe. */
@@ -88,8 +89,7 @@ void pgp_pool_post(pgp_pool *pool, pgp_board *board, int board_pool);
  * vars: settings of the session for this borrower, or NULL; undone at release.  If
  * the server will not have one of them, the ask ends as PGP_UNAVAILABLE.
  * scratch: memory for a wait, given back before it returns.
- * *conn and ticket->waited are set if PGP_GRANTED; ticket->waited and
- * ticket->error if not.
+ * *conn and ticket->waited are set if PGP_GRANTED; all of the ticket if not.
  */
 pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, apr_pool_t *scratch,
                              pgp_conn **conn, pgp_ticket *ticket);
@@ -110,9 +110,9 @@ void pgp_pool_bury(const pgp_pool *pool, pgp_link **link);
 int pgp_conn_alive(const pgp_conn *conn);
 
 /* Set further settings of the session on a borrowed connection, within
- * PgPoolCheckTimeout; undone at release.  0: *error says why; the connection is then
- * good for release or discard only. */
-int pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error);
+ * PgPoolCheckTimeout; undone at release.  If not GOOD, *error says why: REFUSED, and all
+ * is as before; BAD, and they may be set or not: it must not be used any more. */
+pgp_greeting pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error);
 
 /* What the borrower works with (a PGconn), and the server's process. */
 void *pgp_conn_handle(const pgp_conn *conn);

@@ -178,6 +178,7 @@ START_TEST(refused_variables_end_the_ask)
     fake_link(s->world, 1)->refuses = 1;
     ck_assert_int_eq(pgp_pool_acquire(s->pool, &two_vars, s->p, &conn, &ticket),
                      PGP_UNAVAILABLE);
+    ck_assert(ticket.refused);
     ck_assert_str_eq(ticket.error.sqlstate, "42704");
     ck_assert_str_eq(ticket.error.message, "the fake will not set that");
     ck_assert_ptr_null(conn);
@@ -194,12 +195,12 @@ START_TEST(further_variables)
 
     work(s);
     conn = acquire(s);
-    ck_assert(pgp_conn_set(conn, &two_vars, &error));
+    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, &error), PGP_GREET_GOOD);
     ck_assert_str_eq(error.message, "");
     ck_assert_int_eq(fake_link_of(conn)->vars, 2);
     ck_assert_int_eq(fake_link_of(conn)->greet_until, s->world->now + PGP_SEC(1));
     fake_link_of(conn)->refuses = 1;
-    ck_assert(!pgp_conn_set(conn, &two_vars, &error));
+    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, &error), PGP_GREET_REFUSED);
     ck_assert_str_eq(error.sqlstate, "42704");
     release(conn);
 }

@@ -1,0 +1,351 @@
+#!/usr/bin/perl
+
+# PgPoolSet: something of the request, such as its user, as a setting of its session.  It is a value,
+# never SQL; it is the one of the request that asks, at each ask; it reaches nobody else.
+
+use PgPoolTest;
+use Crowd;
+use Digest::SHA qw(sha1_base64);
+use Encode qw(encode_utf8);
+use MIME::Base64 qw(encode_base64);
+use Probe;
+
+my $pg = postgres;
+query($pg, $_) for 'CREATE ROLE web LOGIN', 'CREATE ROLE alice', 'CREATE ROLE bob', 'CREATE ROLE carol',
+    'CREATE ROLE dave', 'GRANT alice, bob, carol, dave TO web',
+    'CREATE TABLE note (owner text, body text)', 'GRANT SELECT ON note TO PUBLIC',
+    'ALTER TABLE note ENABLE ROW LEVEL SECURITY',
+    q(CREATE POLICY mine ON note USING (owner = current_setting('app.user', true))),
+    q(INSERT INTO note SELECT o, o || i FROM generate_series(1, 3) i, unnest(ARRAY['alice', 'bob']) o);
+
+# ---- configuration
+
+# An open section and a section in it.
+sub location {
+    my ($path, @line) = @_;
+    return join "\n", "<Location $path>", @line, "</Location>\n";
+}
+
+my @login = ('AuthType Basic', 'AuthName test', 'AuthUserFile ${DIR}/passwd', 'Require valid-user');
+my $user = 'PgPoolSet app.user "%{REMOTE_USER}"';
+my $notes = 'PgPoolQuery "SELECT owner, body FROM note ORDER BY body"';
+my @modes = qw(session all auto transaction);
+
+my $conninfo = conninfo($pg, user => 'web', client_encoding => 'UTF8');
+my $conf = join "\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMin 1', 'PgPoolMax 1', 'PgPoolAcquireTimeout 60s',
+    'PgPoolCheckTimeout 60s', 'PgPoolSet app.server "of the server"', 'PgPoolSet app.outer "of the server"',
+    'KeepAliveTimeout 60', 'MaxKeepAliveRequests 0',
+    map({ "<PgPool $_>\nPgPoolReset $_\n</PgPool>" } @modes),
+    map({ "<PgPool init-$_>\nPgPoolReset $_\nPgPoolInitSQL \"SET app.value = 'of the pool'\"\n</PgPool>" } @modes),
+    "<PgPool hurried>\nPgPoolCheckTimeout 300ms\n</PgPool>",
+    map({ "<PgPool crowd-$_>\nPgPoolReset $_\nPgPoolMax 3\n</PgPool>" } @modes),
+    location('/probe/outer', 'PgPoolSet app.outer "of the section"', 'PgPoolSet app.inner "of the section"'),
+    location('/probe/outer/inner', 'PgPoolSet App.Inner "of the inner section"', 'PgPoolSet app.method "%{REQUEST_METHOD}"'),
+    location('/probe/value', 'PgPoolSet app.value "%{HTTP:X-Value}"'),
+    location('/probe/other', 'PgPoolSet app.value "another"'),
+    location('/probe/role', 'PgPoolSet role "%{HTTP:X-Value}"'),
+    location('/probe/name', 'PgPoolSet no_such_setting 1'),
+    location('/probe/work_mem', 'PgPoolSet app.value "before it"', 'PgPoolSet work_mem "%{HTTP:X-Value}"'),
+    location('/probe/expression', 'PgPoolSet app.value "%{file:/no/such/file}"'),
+    location('/probe/user', @login, $user, q(PgPoolProbeEarly "SELECT current_setting('app.user', true)")),
+    map({
+        location("/notes/$_", 'SetHandler pgpool-query', $notes, "PgPoolUse crowd-$_", @login, $user),
+        location("/open/$_", 'SetHandler pgpool-query', $notes, "PgPoolUse crowd-$_"),
+        location("/probe/forge/$_", "PgPoolUse crowd-$_"),
+    } @modes),
+    '<Directory "${DIR}/htdocs">', 'AllowOverride All', "</Directory>\n";
+
+my $httpd = Httpd->new(conf => $conf . location('/probe', 'SetHandler pgpool-probe'), threads => 8,
+    modules => [qw(pgpool pgpool_query pgpool_probe auth_basic authn_file authz_user)]);
+Httpd::spew($httpd->dir . '/passwd', join '', map { "$_:{SHA}" . sha1_base64("$_ secret") . "=\n" } qw(alice bob));
+$httpd->start;
+
+# ---- asking
+
+# A probe of one section of it.
+sub at {
+    my ($section, @command) = @_;
+    return probe_at(@command) =~ s{^/probe}{/probe/$section}r;
+}
+
+sub ask {
+    my ($path, %header) = @_;
+    return scalar $httpd->begin($path, headers => \%header)->finish;
+}
+
+sub login {
+    my ($name, $password) = @_;
+    return (Authorization => 'Basic ' . encode_base64("$name:" . ($password // "$name secret"), ''));
+}
+
+# What a setting is; "none" if it never was.
+sub setting {
+    my ($name) = @_;
+    return "sql=SELECT coalesce(current_setting('$name', true), 'none')";
+}
+
+sub value_is {
+    my ($path, $expected, $name) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    my $answer = ask($path);
+    return is(told_all($answer, 'value')->[-1], $expected, $name) || diag $answer->{content};
+}
+
+# ---- what holds where
+
+subtest 'sections are merged' => sub {
+    my @names = map { setting("app.$_") } qw(server outer inner method);
+    my %expected = (
+        none            => ['of the server', 'of the server', 'none', 'none'],
+        outer           => ['of the server', 'of the section', 'of the section', 'none'],
+        'outer/inner'   => ['of the server', 'of the section', 'of the inner section', 'GET'],
+    );
+    for my $section (sort keys %expected) {
+        my $got = told_all(ask(at($section, 'acquire', @names)), 'value');
+        s/^$/none/ for @$got;
+        is_deeply $got, $expected{$section}, $section;
+    }
+};
+
+subtest 'not in .htaccess' => sub {
+    mkdir $httpd->dir . '/htdocs/sub';
+    $httpd->put_file('sub/.htaccess', "$user\n");
+    my $from = $httpd->log_end;
+    is ask('/sub/any')->{status}, 500, 'refused';
+    like $httpd->error_log($from), qr/PgPoolSet not allowed here/, '... and the log says why';
+};
+
+# ---- values
+
+my @texts = (
+    'plain', ' ', 'it\'s', '"quoted"', 'back\\slash', '\\\'; SELECT pg_sleep(600); --', q{'); DROP TABLE note; --},
+    q{x', true), set_config('app.server', 'forged}, q{$1 $2 $$dollar$$ %{HTTP_HOST} %s}, q{E'\\x00'}, '%00', '\\0',
+    encode_utf8("snow \x{2603}, face \x{1F600}"), join('', map { chr } 1 .. 8, 14 .. 31), 'x' x 8000,
+);
+
+subtest 'values are values' => sub {
+    # httpd itself takes off blanks at a header's ends, and refuses control characters.
+    for my $text (grep { !/[\x01-\x1F]/ } @texts) {
+        my $answer = ask(at('value', 'acquire', setting('app.value'), setting('app.server')), 'X-Value' => $text);
+        is_deeply told_all($answer, 'value'), [$text =~ s/^ $//r, 'of the server'], substr $text, 0, 40;
+    }
+    value_is(at('value', 'acquire', setting('app.value')), '', 'what is not there is empty');
+    is query($pg, 'SELECT count(*) FROM note'), 6, 'nothing was run';
+};
+
+subtest 'a role' => sub {
+    my @who = ('acquire', 'sql=SELECT current_user');
+    for my $name (qw(alice bob)) {
+        is told(ask(at('role', @who), 'X-Value' => $name), 'value'), $name, $name;
+        is told(ask(at('none', @who)), 'value'), 'web', '... is gone with the request';
+    }
+    is told(ask(at('role', 'acquire'), 'X-Value' => 'postgres'), 'status'), 'EUNAVAIL', 'one that is not allowed';
+};
+
+# ---- at each ask
+
+subtest 'before and after authentication' => sub {
+    for my $name (qw(alice bob alice)) {
+        my $answer = ask(at('user', qw(early acquire), setting('app.user')), login($name));
+        tells $answer, { early => 0, 'early.value' => '', status => 0, value => $name }, "$name, after nobody";
+        is told($answer, 'pid'), told($answer, 'early.pid'), '... on one connection';
+    }
+    is ask(at('user', qw(early acquire)), login('alice', 'wrong'))->{status}, 401, 'a wrong password';
+    value_is(at('none', 'acquire', setting('app.user')), '', '... leaves nothing behind');
+};
+
+subtest 'from section to section in one request' => sub {
+    my @ask = ('acquire', setting('app.value'));
+    my $other = at('other', @ask);
+    my $plain = at('none', @ask);
+    my @cases = (
+        ['a redirect'              => ['mine', 'another'], "redirect=$other"],
+        ['... where nothing is set' => ['mine', ''], "redirect=$plain"],
+        ['a subrequest, and back'  => ['mine', 'another', 'mine'], "subreq=$other", @ask],
+        ['... where nothing is set' => ['mine', '', 'mine'], "subreq=$plain", @ask],
+        ['after a release'         => ['mine', 'mine'], 'release', @ask],
+        ['over a transaction'      => ['mine', '', 'mine', ''], 'sql=BEGIN', @ask, 'sql=COMMIT'],
+    );
+    for (@cases) {
+        my ($name, $expected, @command) = @$_;
+        my $answer = ask(at('value', @ask, @command), 'X-Value' => 'mine');
+        my $pids = told_all($answer, 'pid');
+        is_deeply [grep { $_ ne '' } @{ told_all($answer, 'value') }], [grep { $_ ne '' } @$expected], $name
+            or diag $answer->{content};
+        is_deeply $pids, [($pids->[0]) x @$pids], '... on one connection';
+    }
+};
+
+# A setting made in a transaction would be lost with it.
+subtest 'not within a transaction' => sub {
+    my $from = $httpd->log_end;
+    my $answer = ask(at('value', 'acquire', 'sql=BEGIN', 'subreq=' . at('other', 'acquire'), 'state',
+        setting('app.value')), 'X-Value' => 'mine');
+    is_deeply told_all($answer, 'status'), ['0', 'EUNAVAIL'], 'another value is refused';
+    tells $answer, { tx => 'INTRANS', value => 'mine' }, '... the transaction goes on as who it was';
+    like $httpd->error_log($from), qr/PGP1015: .*cannot be changed within a transaction/, '... the log says why';
+};
+
+# ---- undone
+
+my @dirt = ('', 'sql=SELECT 1', 'sql=BEGIN', 'send=SELECT pg_sleep(600)', q(sql=SET app.value = 'forged'),
+    q(sql=BEGIN; SET LOCAL app.value = 'forged'), 'sql=SELECT 1/0', 'pipeline=SELECT 1');
+my @ending = ('', 'release', 'fail=500', 'abort', 'redirect=' . at('other', 'acquire'));
+
+sub is_undone {
+    my ($pool, $clean) = @_;
+    my $look = at('none', "acquire=$pool", setting('app.value'));
+    my $pid = told(ask($look), 'pid');
+    my (%got, $leaves);
+    for my $dirt (@dirt) {
+        next if $dirt =~ /forged/ && $pool =~ /transaction/ && $dirt !~ /LOCAL/;
+        for my $ending (@ending) {
+            ask(at('value', "acquire=$pool", grep { $_ ne '' } $dirt, $ending), 'X-Value' => 'mine');
+            my $answer = ask($look);
+            $got{"$dirt, $ending"} = [told($answer, 'pid'), told($answer, 'value')];
+        }
+    }
+    is_deeply \%got, { map { $_ => [$pid, $clean] } keys %got }, $pool;
+    return;
+}
+
+subtest 'undone, whatever PgPoolReset says' => sub {
+    is_undone($_, '') for @modes;
+    is_undone("init-$_", 'of the pool') for @modes;
+};
+
+# ---- what cannot be set
+
+sub connected {
+    my ($from) = @_;
+    return scalar(() = $httpd->error_log($from) =~ /PGP1001/g);
+}
+
+my @refused = (
+    ['a name that there is not' => 'name', qr/PGP1015: pool default: PgPoolSet: unrecognized configuration parameter "no_such_setting" \(SQLSTATE 42704\)/],
+    ['a value that will not do' => 'work_mem', qr/PGP1015: .*: invalid value for parameter "work_mem": "lots" \(SQLSTATE 22023\)/, 'lots'],
+    ['... in another encoding'  => 'value', qr/PGP1015: .*: invalid byte sequence for encoding "UTF8": 0xff \(SQLSTATE 22021\)/, "\xFF"],
+    ['an expression that fails' => 'expression', qr{PGP1015: PgPoolSet app\.value: Cannot open file /no/such/file}],
+);
+
+subtest 'what cannot be set' => sub {
+    my $pid = told(ask(at('none', 'acquire')), 'pid');
+    my $from = $httpd->log_end;
+    for (@refused) {
+        my ($name, $section, $log, $value) = @$_;
+        my $begin = $httpd->log_end;
+        my @answer = map { ask(at($section, qw(acquire httpstatus)), 'X-Value' => $value // '') } 1 .. 20;
+        is_deeply [map { $_->{status} } @answer], [(503) x 20], "$name: 503";
+        ok $answer[0]{headers}{'retry-after'}, '... with Retry-After';
+        like $httpd->error_log($begin), $log, '... the log has the cause';
+        my $answer = ask(at('none', 'acquire', setting('app.value')));
+        tells $answer, { pid => $pid, value => '' }, '... nothing is left of it, and the connection stays';
+    }
+    is connected($from), 0, 'no connection was made anew';
+};
+
+subtest 'what cannot be set here can be elsewhere in the request' => sub {
+    for my $section (qw(name expression)) {
+        my $answer = ask(at('value', 'subreq=' . at($section, 'acquire'), 'acquire', setting('app.value')), 'X-Value' => 'mine');
+        is_deeply told_all($answer, 'status'), ['EUNAVAIL', '0'], "before: $section";
+        is told($answer, 'value'), 'mine', '... it is set';
+        $answer = ask(at('value', 'acquire', 'subreq=' . at($section, 'acquire'), setting('app.value'), 'again',
+            setting('app.value')), 'X-Value' => 'mine');
+        is_deeply told_all($answer, 'status'), ['0', 'EUNAVAIL'], "meanwhile: $section";
+        tells $answer, { value => ['mine', 'mine'], again => 0, same => 1 }, '... the request goes on as who it was';
+    }
+};
+
+# To look up a role for the first time a backend has to read a table, which somebody locks.
+sub lock_roles {
+    my $locker = $pg->background_psql('postgres');
+    $locker->query_safe('SELECT FROM pg_stat_activity, pg_locks LIMIT 1');
+    $locker->query_safe('BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE');
+    return $locker;
+}
+
+# Wait until somebody waits for that lock, and do something to its backend.
+sub waits_for_lock {
+    my ($locker, $do) = @_;
+    $locker->query_safe("DO \$\$
+        DECLARE waits int;
+        BEGIN
+            FOR i IN 1 .. 600 LOOP
+                SELECT pid INTO waits FROM pg_locks WHERE NOT granted;
+                EXIT WHEN waits IS NOT NULL;
+                PERFORM pg_sleep(0.05);
+            END LOOP;
+            $do
+        END \$\$");
+    return;
+}
+
+subtest 'a connection that is ended meanwhile' => sub {
+    my $locker = lock_roles();
+    my $pending = $httpd->begin(at('role', 'acquire', 'sql=SELECT current_user'), headers => { 'X-Value' => 'carol' });
+    waits_for_lock($locker, 'PERFORM pg_terminate_backend(waits);');
+    $locker->query_safe('COMMIT');
+    $locker->quit;
+    tells $pending->finish, { status => 0, value => 'carol' }, 'the request is given another';
+};
+
+# What the server is late with may be set when the outer handler goes on.
+subtest 'a server that is late' => sub {
+    my $locker = lock_roles();
+    my $gate = $httpd->dir . '/late';
+    my $pending = $httpd->begin(at('value', 'acquire=hurried', setting('app.value'),
+        'subreq=' . at('role', 'acquire=hurried'), "touch=$gate.reached", "hold=$gate", 'sql=SELECT current_user'),
+        headers => { 'X-Value' => 'dave' });
+    ok poll_until { -e "$gate.reached" }, 'it goes on without an answer';
+    $locker->query_safe('COMMIT');
+    $locker->quit;
+    Httpd::spew($gate, '');
+    my $answer = $pending->finish;
+    is_deeply told_all($answer, 'status'), ['0', 'ELOST'], '... the inner handler is told';
+    is_deeply told_all($answer, 'value'), ['dave'], '... and the outer does not go on as another' or diag $answer->{content};
+};
+
+# ---- end to end
+
+my %rows = map { my $o = $_; $o => '[' . join(', ', map { qq({"owner":"$o","body":"$o$_"}) } 1 .. 3) . ']' } qw(alice bob);
+$rows{nobody} = '[]';
+
+# One request of a mix, and what has to come of it: its status, and whose rows.
+sub mixed {
+    my ($mode, $kind) = @_;
+    return ("/notes/$mode", 200, $kind, login($kind))                      if $rows{$kind} && $kind ne 'nobody';
+    return ("/open/$mode", 200, 'nobody')                                  if $kind eq 'nobody';
+    return ("/notes/$mode", 401, undef, login('alice', 'wrong'))           if $kind eq 'wrong';
+    return (at('user', "acquire=crowd-$mode"), 200, undef, login('bob'))   if $kind eq 'early';
+    return (at("forge/$mode", 'acquire', q(sql=SET app."user" = 'alice')), 200, undef);
+}
+
+# Clients that ask as different users by turns, each in another order; what they saw that was wrong.
+sub mix {
+    my ($mode, $requests, @kind) = @_;
+    return crowd(8, sub {
+        my ($client, $number) = @_;
+        my %seen = (asked => 0, wrong => 0);
+        srand $number;
+        for (1 .. $requests / 8) {
+            my ($path, $status, $whose, %header) = mixed($mode, $kind[rand @kind]);
+            my $got = $client->get($httpd->url($path), { headers => \%header });
+            my $rows = $got->{content} =~ s/\s*\n\s*/ /gr;
+            $seen{asked}++;
+            $seen{wrong}++ if $got->{status} != $status || (defined $whose && $rows ne $rows{$whose} =~ s/, /, /gr);
+        }
+        return \%seen;
+    });
+}
+
+subtest 'row-level security, two users, one pool' => sub {
+    my @kind = qw(alice bob nobody wrong early forge);
+    my $many = $ENV{PGPOOL_SANITIZE} ? 2_000 : 10_000;
+    is_deeply mix('session', $many, @kind), { asked => $many, wrong => 0 }, "session: $many requests, no row of another";
+    is_deeply mix($_, 800, @kind), { asked => 800, wrong => 0 }, "$_: the same" for qw(all auto);
+    is_deeply mix('transaction', 800, grep { $_ ne 'forge' } @kind), { asked => 800, wrong => 0 }, 'transaction: the same';
+    # There what a handler sets stays, so that what must not be seen can be seen.
+    cmp_ok mix('transaction', 800, qw(nobody forge))->{wrong}, '>', 0, '... and it would have been seen';
+};
+
+done_testing;
