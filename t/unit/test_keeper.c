@@ -1,5 +1,6 @@
 /* The keeper: its orders, its end, its wake-ups, and several pools at once. */
 #include <signal.h>
+#include <unistd.h>
 #include <errno.h>
 
 #include "stage.h"
@@ -112,6 +113,38 @@ START_TEST(thread_takes_no_signal)
     ck_assert(!sigismember(&mask, SIGTERM));
     WAIT_UNTIL(idle(s) == 1);
     ck_assert(atomic_load(&blocked));
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+}
+END_TEST
+
+START_TEST(thread_leaves_the_board)
+{
+    stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 1", NULL);
+    apr_time_t now;
+
+    s->world->real_time = 1;
+    now = pgp_now(&s->world->env);
+    ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
+    WAIT_UNTIL(idle(s) == 1);
+    ck_assert_int_eq(pgp_board_pid(s->board, 0, now), getpid());
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+    ck_assert_int_eq(pgp_board_pid(s->board, 0, now), 0);
+}
+END_TEST
+
+/* What pools are made with outside of the tests. */
+START_TEST(keepers_own_waker)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    const pgp_waker waker = pgp_keeper_waker(s->keeper->keeper);
+    stage own = *s;
+
+    s->world->real_time = 1;
+    pgp_pool_create(&own.pool, s->p, "own", s->settings, &s->world->env, waker);
+    pgp_keeper_add(s->keeper->keeper, own.pool);
+    ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
+    release(granted(ask(&own)));
+    ck_assert_str_eq(pgp_pool_name(own.pool), "own");
     ck_assert_int_eq(join(s), APR_SUCCESS);
 }
 END_TEST
@@ -273,6 +306,8 @@ int main(void)
     tcase_add_test(t, thread_serves_and_ends);
     tcase_add_test(t, thread_ends_a_wait);
     tcase_add_test(t, thread_takes_no_signal);
+    tcase_add_test(t, thread_leaves_the_board);
+    tcase_add_test(t, keepers_own_waker);
     t = tcase(suite, "join");
     tcase_add_test(t, join_has_patience_only_for_so_long);
     tcase_add_test(t, wait_ends_without_the_keeper);

@@ -174,6 +174,47 @@ START_TEST(missed_demand_is_lacked)
 }
 END_TEST
 
+/* --- the server's capacity -------------------------------------------------- */
+
+START_TEST(more_than_the_server_takes_is_told_once)
+{
+    stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 4", "PgPoolTotalMax 0", NULL);
+    stage *other = stage_child(s, "PgPoolMin 2", "PgPoolMax 4", "PgPoolTotalMax 0", NULL);
+
+    s->world->env.children = 3;
+    s->world->capacity = 11;
+    work(s);
+    ck_assert_int_eq(idle(other), 2);
+    ck_assert_int_eq(fake_logged(s->world,
+                                 "pool main: may ask for 12 connections (3 children x "
+                                 "PgPoolMax 4, PgPoolTotalMax 0), but the server "
+                                 "takes only 11 "),
+                     1);
+}
+END_TEST
+
+/* Whether children x max, at most total, are told of at a server that takes so many. */
+static int told(const char *total, int children, int capacity)
+{
+    stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 4", total, NULL);
+
+    s->world->env.children = children;
+    s->world->capacity = capacity;
+    work(s);
+    return fake_logged(s->world, "PGP1018");
+}
+
+START_TEST(what_the_server_takes_is_not_told)
+{
+    ck_assert_int_eq(told("PgPoolTotalMax 0", 3, 11), 1);
+    ck_assert_int_eq(told("PgPoolTotalMax 0", 3, 12), 0);
+    ck_assert_int_eq(told("PgPoolTotalMax 0", 3, 0), 0); /* not known */
+    ck_assert_int_eq(told("PgPoolTotalMax 11", 3, 11), 0);
+    ck_assert_int_eq(told("PgPoolTotalMax 11", 3, 10), 1);
+    ck_assert_int_eq(told("PgPoolTotalMax 80", 3, 11), 1);
+}
+END_TEST
+
 /* --- the figures ------------------------------------------------------------ */
 
 static pgp_stats figures(stage *s)
@@ -259,6 +300,9 @@ int main(void)
     tcase_add_test(t, place_is_free_when_the_process_has_ended);
     tcase_add_test(t, process_that_will_not_end_is_waited_for_no_longer_than_a_second);
     tcase_add_test(t, process_is_not_waited_for_without_need);
+    t = tcase(suite, "capacity");
+    tcase_add_test(t, more_than_the_server_takes_is_told_once);
+    tcase_add_test(t, what_the_server_takes_is_not_told);
     t = tcase(suite, "figures");
     tcase_add_test(t, figures_are_published);
     tcase_add_test(t, waits_are_counted);
