@@ -4,13 +4,18 @@
 # if it can be, the others do not notice, and a server that does not play along costs one connection.
 
 use PgPoolTest;
+use POSIX qw(SIGINT);
 use Probe;
 
 my $pg = postgres;
 query($pg, $_) for 'CREATE TABLE kept (t text)', 'CREATE TABLE slow (t text)',
     q(CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM pg_sleep(600); RETURN NEW; END $$),
-    'CREATE TRIGGER sleep BEFORE INSERT ON slow FOR EACH ROW EXECUTE FUNCTION sleep()';
+    'CREATE TRIGGER sleep BEFORE INSERT ON slow FOR EACH ROW EXECUTE FUNCTION sleep()',
+    'CREATE TABLE stubborn (t text)',
+    q(CREATE FUNCTION sleep_again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(600);
+        EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(600); RETURN NEW; END $$),
+    'CREATE TRIGGER sleep BEFORE INSERT ON stubborn FOR EACH ROW EXECUTE FUNCTION sleep_again()';
 
 my $conninfo = conninfo($pg);
 my $httpd = probed(<<"CONF", threads => 16);
@@ -53,6 +58,8 @@ my @working = (
     ['... in a transaction'    => 'sql=BEGIN', "sql=$insert", "copyout=COPY ($large) TO STDOUT"],
     ['a COPY IN of much'       => 'flood=COPY slow FROM STDIN'],
     ['... in a transaction'    => 'sql=BEGIN', "sql=$insert", 'flood=COPY slow FROM STDIN'],
+    ['... in nonblocking mode' => 'nonblocking', 'flood=COPY slow FROM STDIN'],
+    ['... that defies one cancel' => 'flood=COPY stubborn FROM STDIN'],
     ['a pipeline'              => "pipeline=$sleep", 'sync'],
     ['... of several'          => "pipeline=$sleep", "queue=$sleep", 'sync'],
     ['... with syncs'          => "pipeline=$sleep", 'sync', "queue=$sleep", 'sync', "queue=$sleep", 'sync'],
@@ -173,7 +180,19 @@ for (['a statement' => "send=$sleep"], ['a COPY OUT' => "copyout=COPY ($large) T
     };
 }
 
-# Or it comes before the server has begun: nothing comes of the first cancel, so another is sent.
+# Nothing comes of a cancel that finds the backend idle, its statement still on its way; so another is
+# sent.  A backend that is stopped lets them arrive in that order.
+subtest 'a cancel that comes before its statement' => sub {
+    my $pid = backend('default');
+    my $held = hold($httpd, qw(acquire gate), "send=$sleep");
+    kill STOP => $pid or die "stop $pid: $!";
+    let_go($held);
+    ok poll_until { hex((Httpd::slurp("/proc/$pid/status") =~ /^ShdPnd:\s*(\w+)/m)[0]) & 1 << (SIGINT - 1) },
+        'it waits for the backend';
+    kill CONT => $pid;
+    next_is_served('default', $pid);
+};
+
 subtest 'a statement that takes the first cancel for itself' => sub {
     my $stubborn = "DO \$\$ BEGIN PERFORM pg_sleep(600);
         EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(600); END \$\$";

@@ -164,22 +164,22 @@ static pgp_step windup_fail(const pgp_link *link, pgp_error *error)
     return PGP_STEP_FAILED;
 }
 
-/* The server takes in nothing until it is done with what it has, so a cancel has to make
- * room first. */
-static pgp_step await_room(pgp_link *link, struct pollfd *await)
-{
-    if (!link->cancelled)
-        cancel_start(link);
-    *await = (struct pollfd){.fd = PQsocket(link->conn), .events = POLLOUT};
-    return PGP_STEP_AGAIN;
-}
-
 /* Something runs that was not cancelled yet; or it was, but the cancel may have come before
  * the server had begun with it. */
 static int cancel_due(const pgp_link *link)
 {
     return !link->cancelled || link->answered ||
            pgp_now(link->context->env) - link->cancelled_at >= CANCEL_AGAIN;
+}
+
+/* The server takes in nothing until it is done with what it has, so a cancel has to make
+ * room first. */
+static pgp_step await_room(pgp_link *link, struct pollfd *await)
+{
+    if (cancel_due(link))
+        cancel_start(link);
+    *await = (struct pollfd){.fd = PQsocket(link->conn), .events = POLLOUT};
+    return PGP_STEP_AGAIN;
 }
 
 static pgp_step drain_more(pgp_link *link, struct pollfd *await, pgp_error *error)
