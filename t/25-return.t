@@ -189,7 +189,7 @@ subtest 'one that does not' => sub {
     my $answer = probe($httpd, 'acquire=strict');
     tells $answer, { status => 0 }, 'the next gets one, although there can only be one';
     isnt told($answer, 'pid'), $pid, '... it is another';
-    like $httpd->error_log, qr/PGP1003: pool strict, backend $pid: closed \(unclean\)/,
+    ok $httpd->wait_log(qr/PGP1003: pool strict, backend $pid: closed \(unclean\)/),
         '... after PgPoolCheckTimeout';
     kill CONT => $pid;
     ok poll_until { !kill 0, $pid }, 'the old one sees that it was closed';

@@ -77,9 +77,10 @@ sub server_stopped {
     };
     ok $refused, 'the server is stopped: 503';
     ok $refused->{headers}{'retry-after'}, '... with Retry-After';
-    my $log = $httpd->error_log($from);
-    like $log, qr/PGP1002: pool default: cannot connect: .*$cause/, '... the log says why';
-    like $log, qr/PGP1011: pool default: .*$cause.*waited \d+ ms/, '... for the request, too';
+    ok $httpd->wait_log(qr/PGP1002: pool default: cannot connect: .*$cause/, from => $from),
+        '... the log says why';
+    like $httpd->error_log($from), qr/PGP1011: pool default: .*$cause.*waited \d+ ms/,
+        '... for the request, too';
     ok poll_until { told(probe($httpd, qw(acquire notes)), 'note.pgpool-default-wait') eq '0' },
         '... and soon nobody waits for nothing';
 
@@ -227,7 +228,7 @@ HBA
         my $answer = probe($refused, "acquire=p$sqlstate", 'notes');
         tells $answer, { status => 'EUNAVAIL' }, "$conninfo{$sqlstate}: refused";
         like told($answer, 'note.pgpool-error'), qr/SQLSTATE $sqlstate/, '... the note says why';
-        like $refused->error_log, qr/PGP1002: pool p$sqlstate: cannot connect: .*$sqlstate/,
+        ok $refused->wait_log(qr/PGP1002: pool p$sqlstate: cannot connect: .*$sqlstate/),
             '... and the log';
         like $refused->error_log, qr/PGP1011: pool p$sqlstate: .*\(SQLSTATE $sqlstate, waited/,
             '... also for the request';
@@ -266,9 +267,9 @@ subtest 'a connect that takes long delays nobody' => sub {
     my $from = $slow->log_end;
     my $timeout = qr/PgPoolConnectTimeout/;
     tells probe($slow, 'acquire=mute'), { status => 'EUNAVAIL' }, 'nothing but silence: EUNAVAIL';
-    my $log = $slow->error_log($from);
-    like $log, qr/PGP1002: pool mute: cannot connect: .*$timeout/, '... the log says why';
-    like $log, qr/PGP1011: pool mute: .*$timeout/, '... for the request, too';
+    ok $slow->wait_log(qr/PGP1002: pool mute: cannot connect: .*$timeout/, from => $from),
+        '... the log says why';
+    like $slow->error_log($from), qr/PGP1011: pool mute: .*$timeout/, '... for the request, too';
     $proxy->mode('pass');
     ok poll_until { $slow->get(served('mute'))->{status} == 200 }, 'and service returns';
     $slow->stop;
@@ -332,13 +333,13 @@ subtest 'age' => sub {
     fill($aged, 6, $_) for qw(idle spare ageless);
     ok poll_until { backends($pg, 'spare') == 0 }, 'idle too long: closed';
     ok poll_until { backends($pg, 'idle') == 2 }, '... but PgPoolMin stay';
-    is closed($aged, 'spare', 'idle'), 6, '... for that reason';
-    is closed($aged, 'idle', 'idle'), 4, '... for that reason';
+    ok poll_until { closed($aged, 'spare', 'idle') == 6 }, '... for that reason';
+    ok poll_until { closed($aged, 'idle', 'idle') == 4 }, '... for that reason';
 
     my ($first) = fill($aged, 1, 'old');
     ok poll_until { !grep { $_ == $first } backend_pids('old') }, 'too old: closed';
     ok poll_until { backends($pg, 'old') == 2 }, '... and replaced down to PgPoolMin';
-    cmp_ok closed($aged, 'old', 'lifetime'), '>=', 1, '... for that reason';
+    ok poll_until { closed($aged, 'old', 'lifetime') >= 1 }, '... for that reason';
 
     my $held = hold($aged, qw(acquire=old gate again));
     my $pid = query($pg, q(SELECT pid FROM pg_stat_activity WHERE application_name = 'old'
