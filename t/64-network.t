@@ -166,6 +166,7 @@ CONF
     unlink $heals;
     my $from = $httpd->log_end;
     kill_backends($pg);
+    poll_until { backends($pg) == 0 } or die "they live on\n";
     # A look at the dead one makes the keeper connect, and so look up again.
     tells probe($httpd, 'acquire=lost'), { status => 'EUNAVAIL' }, 'and hangs again';
     $httpd->wait_log(qr/PGP1002: pool lost/, from => $from);

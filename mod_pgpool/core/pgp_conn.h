@@ -26,6 +26,7 @@
 #ifndef PGP_CONN_H
 #define PGP_CONN_H
 
+#include <stdatomic.h>
 #include <apr_ring.h>
 
 #include "pgp_driver.h"
@@ -77,6 +78,9 @@ struct pgp_conn {
     pgp_holder holder;     /* in LENT */
     int warned;            /* in LENT: PgPoolHoldWarning was given */
     apr_time_t idle_since; /* in IDLE, and for a borrower who tests it */
+
+    /* atomic */
+    _Atomic int testing; /* in LENT: its borrower has not got it yet */
 
     /* owner */
     pgp_link *link;      /* NULL in FREE, and in CONNECTING before the start */

@@ -230,6 +230,7 @@ static void connected(pgp_conn *conn)
                 "the server answers again after %" APR_TIME_T_FMT " ms", outage_time / 1000);
     pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_conn_backend(conn),
             "connected");
+    pool->surveyed = 1;
     capacity_check(conn);
     admit(conn);
 }
@@ -307,7 +308,6 @@ void pgp_keep_connect(pgp_conn *conn)
     conn->first_host = first_host_choose(pool, conn->born);
     conn->link = env->driver->connect(&pool->context, conn->first_host, !pool->surveyed, conn,
                                       &error);
-    pool->surveyed = 1;
     if (!conn->link)
         connect_failed(conn, &error);
 }

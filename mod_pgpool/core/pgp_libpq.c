@@ -88,10 +88,13 @@ static pgp_link *link_connect(const pgp_context *context, unsigned first_host, i
     link->survey = survey;
     link->hosts = pgp_hosts_read(link->settings->conninfo);
     link->phase = LOOKING_UP;
-    if (pgp_hosts_unknown(link->hosts))
+    if (pgp_hosts_unknown(link->hosts)) {
         link->task = pgp_task_start(pgp_hosts_resolve, pgp_hosts_free, link->hosts);
-    /* Without a thread to be had, libpq looks up itself. */
-    if (link->task || connect_start(link, error))
+        if (link->task)
+            return link;
+        pgp_error_text(error, "there is no thread to look the host's name up");
+    }
+    else if (connect_start(link, error))
         return link;
     failed = link_close(link);
     if (failed >= 0)

@@ -59,7 +59,7 @@ struct pgp_link {
 
     /* the exchange under way, or winding up */
     int failed, refused; /* refused: by an error that the connection outlives */
-    pgp_error error; /* why */
+    pgp_error error;     /* why */
     int synced, copy_ended, drained;
     apr_time_t cancelled_at;
     int cancelled, answered; /* ever; since the last cancel */

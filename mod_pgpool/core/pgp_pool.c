@@ -129,6 +129,7 @@ static void lend_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
     conn->lease = ++pool->leases;
     pool->stats.n[PGP_N_LENT]++;
     conn->warned = 0;
+    atomic_store(&conn->testing, 1);
     conn->holder.since = now;
     conn->holder.client[0] = conn->holder.what[0] = '\0';
 }
@@ -374,6 +375,7 @@ static fitness examine(ask *a)
                 a->ticket->error.message);
         lock(a->pool);
         a->pool->stats.n[PGP_N_UNFIT]++;
+        atomic_store(&a->conn->testing, 0);
         unlock(a->pool);
         pgp_pool_discard(&a->conn, reason);
         a->again = 1;
@@ -410,6 +412,7 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, apr_pool_t *s
         return PGP_UNAVAILABLE;
     ticket->error.sqlstate[0] = ticket->error.message[0] = '\0';
     *conn = a.conn;
+    atomic_store(&a.conn->testing, 0);
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LENT, pool->name, pgp_conn_backend(a.conn),
             "lent, lease %" APR_UINT64_T_FMT ", waited %" APR_TIME_T_FMT " us", a.conn->lease,
             ticket->waited);

@@ -89,9 +89,9 @@ void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
     pgp_board_standing(pool->board, pool->slot, pool->board_pool, pool->settings->total_max,
                        now, &standing);
     pool->share.tight = standing.used >= pool->settings->total_max;
+    pool->share.others = standing.lacking; /* what becomes free is theirs */
     if (!pool->share.tight || !standing.lacking)
         return;
-    pool->share.others = standing.lacking;
     /* What is being closed will be free in a moment. */
     for (n = standing.lacking - count(pool, PGP_CLOSING); n > 0 && count(pool, PGP_IDLE) > 0;
          n--)
@@ -118,6 +118,8 @@ void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
         stats->state[i] = count(pool, i);
     stats->waiting = pool->waiting;
     stats->down = pool->down.failures;
-    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry)
+    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry) {
         pgp_stats_add_holder(stats, &conn->holder);
+        stats->n[PGP_N_LENT] -= atomic_load(&conn->testing); /* it may yet be unfit */
+    }
 }
