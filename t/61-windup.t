@@ -32,6 +32,7 @@ PgPoolReset session
   PgPoolCheckTimeout 500ms
 </PgPool>
 <PgPool empty>
+  PgPoolConninfo "$conninfo application_name=empty"
   PgPoolMin 0
 </PgPool>
 <PgPool default>
@@ -150,12 +151,20 @@ subtest 'notifications' => sub {
 
 # ---- a server that does not play along
 
+# Of all that do something.
+sub busy {
+    my ($what) = @_;
+    return "SELECT $what FROM pg_stat_activity
+             WHERE backend_type = 'client backend' AND state <> 'idle' AND pid <> pg_backend_pid()";
+}
+
 sub others_are_served {
     my ($name) = @_;
     my @answer = map { probe($httpd, 'acquire=strict', 'sql=SELECT 42') } 1 .. 20;
     is_deeply [map { told($_, 'value') } @answer], [(42) x 20], "$name: others are served";
     kill_backends($pg, 'empty');
-    is told(probe($httpd, 'acquire=empty', 'sql=SELECT 42'), 'value'), 42, '... also with new connections';
+    ok poll_until { backends($pg, 'empty') == 0 }, '... on connections that there are';
+    is told(probe($httpd, 'acquire=empty', 'sql=SELECT 42'), 'value'), 42, '... and on new ones';
     return;
 }
 
@@ -167,8 +176,7 @@ for (['a statement' => "send=$sleep"], ['a COPY OUT' => "copyout=COPY ($large) T
     subtest "$name, and the backend does not answer" => sub {
         my $from = $httpd->log_end;
         my $held = hold($httpd, 'acquire=strict', @command, 'gate', 'pid');
-        my $pid = query($pg, 'SELECT pid FROM pg_stat_activity WHERE backend_type ' .
-            "= 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'");
+        my $pid = poll_until { query($pg, busy('pid')) };
         kill STOP => $pid or die "stop $pid: $!";
         let_go($held);
         others_are_served($name);
@@ -201,6 +209,5 @@ subtest 'a statement that takes the first cancel for itself' => sub {
     others_are_served('afterwards');
 };
 
-is query($pg, q(SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()
-    AND backend_type = 'client backend')), 0, 'no backend is at work';
+ok poll_until { query($pg, busy('count(*)')) == 0 }, 'no backend is at work';
 done_testing;
