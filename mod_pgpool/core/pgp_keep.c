@@ -253,7 +253,9 @@ static apr_interval_time_t outage_note_locked(pgp_pool *pool, const pgp_error *e
     pool->stats.error_at = now;
     down->kind = pgp_policy_failure(error->sqlstate);
     down->error = *error;
-    wait = pgp_policy_backoff(&pool->settings->retry, down->kind, down->failures, random);
+    /* A server that starts up may be tried often: that must not lengthen what comes after. */
+    down->transient = down->kind == PGP_FAILURE_TRANSIENT ? down->transient + 1 : 0;
+    wait = pgp_policy_backoff(&pool->settings->retry, down->kind, down->transient, random);
     down->retry_at = now + wait;
     return wait;
 }

@@ -34,6 +34,7 @@ typedef struct waiter {
 /* Attempts to connect have been failing, and why. */
 typedef struct {
     int failures;     /* in a row, those at the same time as one; 0: all is well */
+    int transient;    /* of them, the last ones that say nothing of the server's state */
     apr_time_t since; /* of the first of them */
     apr_time_t last;  /* that counted */
     apr_time_t retry_at;
