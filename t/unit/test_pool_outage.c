@@ -219,6 +219,21 @@ START_TEST(starting_server_is_tried_again_soon)
 }
 END_TEST
 
+/* However often it was tried while it started up. */
+START_TEST(starting_up_does_not_lengthen_what_comes_after)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
+
+    go_down(s, "57P03");
+    keep(s, PGP_MS(1050));
+    go_down(s, "");
+    keep(s, PGP_MS(50));
+    ck_assert_int_eq(s->world->failed, 12);
+    keep(s, PGP_MS(50)); /* with chance at one half */
+    ck_assert_int_eq(s->world->failed, 13);
+}
+END_TEST
+
 /* --- attempts --------------------------------------------------------------- */
 
 /* With chance at one half: 50, 100, 200, ... and at most 2500 ms apart. */
@@ -393,6 +408,7 @@ int main(void)
     tcase_add_loop_test(t, refusal_ends_all_waits, 0, LENGTH(refusals));
     tcase_add_test(t, refusal_is_tried_again_slowly);
     tcase_add_test(t, starting_server_is_tried_again_soon);
+    tcase_add_test(t, starting_up_does_not_lengthen_what_comes_after);
     t = tcase(suite, "attempts");
     tcase_add_test(t, back_off_doubles);
     tcase_add_test(t, one_probe_at_a_time);
