@@ -71,7 +71,11 @@ sub backends {
 # Terminates them all, or those of an application; returns how many.
 sub kill_backends {
     my ($node, $application) = @_;
-    return query($node, 'SELECT count(pg_terminate_backend(pid)) ' . clients($application));
+    my @pid = map { /(\d+)/ } split /\n/,
+        query($node, 'SELECT pid, pg_terminate_backend(pid) ' . clients($application));
+    # The server forgets them before their sockets close, and only then can anybody see it.
+    poll_until { !grep { kill 0, $_ } @pid } 10;
+    return scalar @pid;
 }
 
 sub clients {
