@@ -208,16 +208,13 @@ $httpd->stop;
 # ---- a server that will not have us: nobody waits for what cannot come
 
 subtest 'refused' => sub {
-    Httpd::spew($pg->data_dir . '/pg_hba.conf', <<'HBA');
-local all password scram-sha-256
-local all rejected reject
-local all all trust
-HBA
-    query($pg, "CREATE ROLE password LOGIN PASSWORD 'right'; CREATE ROLE rejected LOGIN");
+    Httpd::spew($pg->data_dir . '/pg_hba.conf',
+        "local all guarded scram-sha-256\nlocal all all trust\n");
+    query($pg, "CREATE ROLE guarded LOGIN PASSWORD 'right'");
     $pg->reload;
     my ($host, $port) = ($pg->host, $pg->port);
     my %conninfo = (
-        '28P01' => 'user=password password=wrong dbname=postgres',
+        '28P01' => 'user=guarded password=wrong dbname=postgres',
         '28000' => 'user=nobody_here dbname=postgres',
         '3D000' => 'dbname=nothing_here',
     );
@@ -342,8 +339,6 @@ subtest 'age' => sub {
     ok poll_until { closed($aged, 'old', 'lifetime') >= 1 }, '... for that reason';
 
     my $held = hold($aged, qw(acquire=old gate again));
-    my $pid = query($pg, q(SELECT pid FROM pg_stat_activity WHERE application_name = 'old'
-        ORDER BY state_change DESC LIMIT 1));
     my $before = closed($aged, 'old', 'lifetime');
     ok poll_until { closed($aged, 'old', 'lifetime') > $before + 2 }, 'others grow old and go';
     tells let_go($held), { again => 0, same => 1 }, '... what is lent does not';

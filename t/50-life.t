@@ -161,16 +161,15 @@ sub stopped_while_busy_alone {
     return;
 }
 
-# prefork's children end in a signal's handler, in the middle of whatever they do: that is mostly to
-# allocate memory for results, or to free it.
-sub stopped_under_load_alone {
-    my $httpd = probed($conf, mpm => 'prefork', threads => 8);
-    my $rows = q(sql=SELECT repeat('x', i) FROM generate_series(1, 3000) i);
-    my $load = $httpd->load(probe_at('acquire', ($rows) x 20), clients => 8);
-    ok poll_until { $httpd->access_log =~ /(?:.*\n){20}/ }, 'all are hard at work';
+# prefork's children end in a signal's handler, in the middle of whatever they do: when that is to
+# allocate memory, nothing else may.
+sub stopped_while_allocating {
+    my $httpd = probed($conf, mpm => 'prefork', threads => 4);
+    my @mark = map { $httpd->dir . "/heap$_" } 1 .. 4;
+    my @busy = map { $httpd->begin(probe_at('acquire', "touch=$_", 'heap=60')) } @mark;
+    ok poll_until { !grep { !-e } @mark }, 'all are hard at work';
     kill TERM => $httpd->pid or die "kill: $!";
     $httpd->wait_end;
-    $load->stop;
     no_backend_left();
     return;
 }
@@ -284,7 +283,7 @@ for my $mpm (mpms()) {
     subtest "$mpm, busy" => sub {
         if ($mpm eq 'prefork') {
             stopped_while_busy_alone();
-            stopped_under_load_alone();
+            stopped_while_allocating();
         }
         else {
             stopped_while_busy($mpm);

@@ -49,6 +49,7 @@
  * On the request:
  *
  *   sleep=SECONDS    keeps the thread
+ *   heap=SECONDS     the same, allocating and freeing memory all the time
  *   touch=PATH       creates a file: touched
  *   hold=PATH        waits until the file exists, 30 s at most: held (1, or 0 if it never did)
  *   write=BYTES      writes that many bytes
@@ -477,6 +478,22 @@ static int run_sleep(probe_t *probe, const char *arg)
     return NEXT;
 }
 
+static int run_heap(probe_t *probe, const char *arg)
+{
+    apr_time_t end = apr_time_now() + apr_time_from_sec(atoi(arg ? arg : "0"));
+    void *volatile block; /* or the compiler would do without */
+
+    while (apr_time_now() < end) {
+        int i;
+
+        for (i = 0; i < 1000; i++) {
+            block = malloc(100000);
+            free(block);
+        }
+    }
+    return NEXT;
+}
+
 static int run_touch(probe_t *probe, const char *arg)
 {
     FILE *file = arg ? fopen(arg, "w") : NULL;
@@ -704,6 +721,7 @@ static const command_t commands[] = {
     {"notice", run_notice, 1},
     {"trace", run_trace, 1},
     {"sleep", run_sleep, 0},
+    {"heap", run_heap, 0},
     {"touch", run_touch, 0},
     {"hold", run_hold, 0},
     {"write", run_write, 0},
