@@ -64,6 +64,14 @@ my @everything = map { my $kind = $_; map { @$_[2 .. $#$_] } grep { $_->[0] eq $
     'SET search_path', 'SET client_encoding', 'SET SESSION CHARACTERISTICS', 'both', 'a transaction',
 );
 
+# Where init SQL has prepared something, it has to again.
+my @forget = (
+    ['DEALLOCATE ALL' => 'SELECT count(*) FROM pg_prepared_statements', 'DEALLOCATE ALL'],
+    ['DISCARD ALL' => 'SELECT count(*) FROM pg_prepared_statements', 'DISCARD ALL'],
+    ['... and more' => 'SELECT count(*) FROM pg_prepared_statements', 'DISCARD ALL',
+        'PREPARE kept AS SELECT 1', 'PREPARE another AS SELECT 1'],
+);
+
 # Pools of one connection, so that the next request has the same one.  What undoes is another message
 # where something that was prepared is to stay, and where init SQL is to be run again.
 my %init = (
@@ -77,12 +85,12 @@ my @kept  = (['SHOW work_mem' => '4MB'], ['EXECUTE kept' => 42]);
 my @pool = (
     { name => 'session',       reset => 'session', kinds => [@seen, @unseen], stays => \@fresh },
     { name => 'session-kept',  reset => 'session', kinds => [@seen, @unseen], stays => \@kept },
-    { name => 'session-init',  reset => 'session', kinds => [@seen, @unseen], %init },
+    { name => 'session-init',  reset => 'session', kinds => [@seen, @unseen, @forget], %init },
     { name => 'all',           reset => 'all',     kinds => [@seen, @unseen], stays => \@fresh },
-    { name => 'all-init',      reset => 'all',     kinds => [@seen, @unseen], %init },
+    { name => 'all-init',      reset => 'all',     kinds => [@seen, @unseen, @forget], %init },
     { name => 'auto',          reset => 'auto',    kinds => \@seen,           stays => \@fresh },
     { name => 'auto-kept',     reset => 'auto',    kinds => \@seen,           stays => \@kept },
-    { name => 'auto-init',     reset => 'auto',    kinds => \@seen,           %init },
+    { name => 'auto-init',     reset => 'auto',    kinds => [@seen, @forget],  %init },
 );
 
 sub in_pool {

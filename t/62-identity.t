@@ -31,17 +31,22 @@ my $user = 'PgPoolSet app.user "%{REMOTE_USER}"';
 my $notes = 'PgPoolQuery "SELECT owner, body FROM note ORDER BY body"';
 my @modes = qw(session all auto transaction);
 
+# What a return runs again, beside or instead of the reset; it must be able to write.
+my @init = map { qq(PgPoolInitSQL "$_") } q(SET app.value = 'of the pool'), 'PREPARE kept AS SELECT 1',
+    'CREATE TEMP TABLE IF NOT EXISTS kept (i int)';
+
 my $conninfo = conninfo($pg, user => 'web', client_encoding => 'UTF8');
 my $conf = join "\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMin 1', 'PgPoolMax 1', 'PgPoolAcquireTimeout 60s',
     'PgPoolCheckTimeout 60s', 'PgPoolSet app.server "of the server"', 'PgPoolSet app.outer "of the server"',
     'KeepAliveTimeout 60', 'MaxKeepAliveRequests 0',
     map({ "<PgPool $_>\nPgPoolReset $_\n</PgPool>" } @modes),
-    map({ "<PgPool init-$_>\nPgPoolReset $_\nPgPoolInitSQL \"SET app.value = 'of the pool'\"\n</PgPool>" } @modes),
+    map({ join "\n", "<PgPool init-$_>", "PgPoolReset $_", @init, '</PgPool>' } @modes),
+    "<PgPool primary>\nPgPoolConninfo \"$conninfo target_session_attrs=read-write\"\n</PgPool>",
     "<PgPool hurried>\nPgPoolCheckTimeout 300ms\n</PgPool>",
     map({ "<PgPool crowd-$_>\nPgPoolReset $_\nPgPoolMax 3\n</PgPool>" } @modes),
     location('/probe/outer', 'PgPoolSet app.outer "of the section"', 'PgPoolSet app.inner "of the section"'),
     location('/probe/outer/inner', 'PgPoolSet App.Inner "of the inner section"', 'PgPoolSet app.method "%{REQUEST_METHOD}"'),
-    location('/probe/value', 'PgPoolSet app.value "%{HTTP:X-Value}"'),
+    location('/probe/value', 'PgPoolSet app.value "%{HTTP:X-Value}"', 'PgPoolSet default_transaction_read_only on'),
     location('/probe/other', 'PgPoolSet app.value "another"'),
     location('/probe/role', 'PgPoolSet role "%{HTTP:X-Value}"'),
     location('/probe/name', 'PgPoolSet no_such_setting 1'),
@@ -212,6 +217,19 @@ sub is_undone {
 subtest 'undone, whatever PgPoolReset says' => sub {
     is_undone($_, '') for @modes;
     is_undone("init-$_", 'of the pool') for @modes;
+};
+
+# A primary that has become read-only is given up; not one where the request wants it so.
+subtest 'read-only on a primary' => sub {
+    my @ask = ('acquire=primary', 'sql=SHOW default_transaction_read_only');
+    my $pid = told(ask(at('none', @ask)), 'pid');
+    for (1 .. 3) {
+        tells ask(at('value', @ask, 'subreq=' . at('other', @ask), @ask)),
+            { status => [0, 0, 0], pid => [($pid) x 3], value => [qw(on off on)] }, 'a section sets it';
+        tells ask(at('value', 'acquire=primary', 'sql=CREATE TEMP TABLE t ()')), { pid => $pid, sqlstate => '25006' },
+            '... which is obeyed';
+        tells ask(at('none', @ask)), { pid => $pid, value => 'off' }, '... and others do not have it';
+    }
 };
 
 # ---- what cannot be set

@@ -128,10 +128,11 @@ static void role_note(pgp_link *link)
     link->read_only = parameter(link, "default_transaction_read_only");
 }
 
-/* After a failover a server that was asked for as a primary may be none. */
+/* After a failover a server that was asked for as a primary may be none.  While a
+ * borrower's variable stands in for the server's own, that does not tell. */
 static int role_kept(const pgp_link *link)
 {
-    return !link->role_matters ||
+    return !link->role_matters || link->role_set ||
            (link->hot_standby == parameter(link, "in_hot_standby") &&
             link->read_only == parameter(link, "default_transaction_read_only"));
 }
@@ -157,14 +158,14 @@ static int undo_ask(pgp_link *link, const char *sql)
 /* The variables' defaults are the server's: what the init SQL set comes after them. */
 static int undo_variables(pgp_link *link)
 {
-    const char *init = link->settings->reset_init;
-    const size_t size = strlen(link->undo) + strlen(init) + 1;
+    const char *begin = link->settings->undo_begin, *end = link->settings->undo_end;
+    const size_t size = strlen(begin) + strlen(link->undo) + strlen(end) + 1;
     char *sql = malloc(size);
     int sent;
 
     if (!sql)
         abort();
-    apr_snprintf(sql, size, "%s%s", link->undo, init);
+    apr_snprintf(sql, size, "%s%s%s", begin, link->undo, end);
     sent = undo_ask(link, sql);
     free(sql);
     return sent;
@@ -178,13 +179,14 @@ static int undo_send(pgp_link *link, unsigned deeds)
 
     pgp_link_forget_deeds(link);
     if (pgp_reset_due(settings->reset, deeds))
-        sent = undo_ask(link, pgp_reset_sql(settings, link->prepared));
+        sent = undo_ask(link, pgp_reset_sql(settings, link->prepared, deeds));
     else if (link->undo)
         sent = undo_variables(link);
     else
         return rest(link);
     free(link->undo);
     link->undo = NULL;
+    link->role_set = 0;
     return sent;
 }
 
@@ -489,6 +491,15 @@ static int vars_send(pgp_link *link, const pgp_vars *vars)
     return sent;
 }
 
+static void role_note_set(pgp_link *link, const pgp_vars *vars)
+{
+    int i;
+
+    for (i = 0; i < vars->n; i++)
+        if (!strcasecmp(vars->names[i], "default_transaction_read_only"))
+            link->role_set = 1;
+}
+
 /* What the server refused it did not set, so there is nothing more to undo. */
 static pgp_greeting vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
                              pgp_error *error)
@@ -500,6 +511,7 @@ static pgp_greeting vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t un
     if (!answer_until(link, until, error))
         return link->failed && link->refused ? PGP_GREET_REFUSED : PGP_GREET_BAD;
     undo_add(link, vars);
+    role_note_set(link, vars);
     return PGP_GREET_GOOD;
 }
 
@@ -558,7 +570,7 @@ static pgp_return link_settle(pgp_link *link)
     if (PQstatus(link->conn) != CONNECTION_OK)
         return PGP_RETURN_BROKEN;
     pgp_link_restore(link);
-    if (link->role_matters && link->met_read_only)
+    if (link->role_matters && link->met_read_only && !link->role_set)
         return PGP_RETURN_BROKEN;
     if (PQtransactionStatus(link->conn) != PQTRANS_IDLE ||
         (PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF && !PQexitPipelineMode(link->conn)))

@@ -69,6 +69,7 @@ struct pgp_link {
 
     /* the server's role when the link was made, if target_session_attrs wants one */
     int role_matters;
+    int role_set; /* greet() has set default_transaction_read_only */
     char hot_standby, read_only;
 };
 

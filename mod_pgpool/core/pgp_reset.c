@@ -32,6 +32,8 @@ unsigned pgp_reset_tag(const char *tag, int rows)
 
     if (!*tag || !strcmp(tag, "PREPARE"))
         return PGP_DID_SOMETHING | PGP_DID_CHANGE | PGP_DID_PREPARE;
+    if (!strcmp(tag, "DEALLOCATE ALL") || !strcmp(tag, DISCARD_ALL))
+        return PGP_DID_SOMETHING | PGP_DID_CHANGE | PGP_DID_FORGET;
     if (rows && tag_is(tag, "SELECT"))
         return PGP_DID_SOMETHING;
     for (i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
@@ -62,7 +64,8 @@ int pgp_reset_prepares(const char *sql)
     return !strncasecmp(sql, "PREPARE", 7) && sql[7] && strchr(blank, sql[7]);
 }
 
-static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings *settings)
+static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings *settings,
+                             int prepare)
 {
     int i;
 
@@ -70,29 +73,38 @@ static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings
         const char *sql = APR_ARRAY_IDX(settings->init_sql, i, const char *);
 
         /* The line's end ends a comment, too. */
-        if (settings->reset == PGP_RESET_ALL || !pgp_reset_prepares(sql))
+        if (prepare || !pgp_reset_prepares(sql))
             text = apr_pstrcat(p, text, ";\n", sql, NULL);
     }
     return text;
 }
 
+/* The init SQL has a transaction of its own: one that has begun before the RESET ALL is
+ * what the borrower has made the default, perhaps read-only. */
 void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p)
 {
-    const char *statements = settings->reset == PGP_RESET_ALL ? DISCARD_SESSION
-                                 "; DEALLOCATE ALL; DISCARD PLANS"
-                                                              : DISCARD_SESSION;
-
-    /* The init SQL has a transaction of its own: one that has begun before the RESET ALL
-     * is what the borrower has made the default, perhaps read-only. */
-    if (settings->init_sql)
-        statements = apr_pstrcat(p, "BEGIN; ", statements, "; COMMIT", NULL);
-    settings->reset_init = with_init(p, "", settings);
-    settings->reset_long = with_init(p, statements, settings);
-    settings->reset_short = settings->init_sql ? settings->reset_long : DISCARD_ALL;
+    if (settings->init_sql) {
+        settings->reset_all = with_init(
+            p, "BEGIN; " DISCARD_SESSION "; DEALLOCATE ALL; DISCARD PLANS; COMMIT", settings,
+            1);
+        settings->reset_session = with_init(p, "BEGIN; " DISCARD_SESSION "; COMMIT", settings,
+                                            0);
+        settings->undo_begin = "BEGIN; ";
+        settings->undo_end = with_init(p, "; COMMIT", settings, 0);
+    }
+    else {
+        settings->reset_all = DISCARD_ALL;
+        settings->reset_session = DISCARD_SESSION;
+        settings->undo_begin = settings->undo_end = "";
+    }
 }
 
-const char *pgp_reset_sql(const pgp_settings *settings, int prepared)
+/* Where nothing is prepared, nothing is lost with it. */
+const char *pgp_reset_sql(const pgp_settings *settings, int prepared, unsigned deeds)
 {
-    return prepared && settings->reset != PGP_RESET_ALL ? settings->reset_long
-                                                        : settings->reset_short;
+    const int nothing_prepared = !prepared && !settings->init_sql;
+
+    return settings->reset == PGP_RESET_ALL || deeds & PGP_DID_FORGET || nothing_prepared
+               ? settings->reset_all
+               : settings->reset_session;
 }

@@ -10,7 +10,8 @@
  *                 without init SQL, and "session" as long as nothing was ever
  *                 prepared on the connection either.
  *   statements    all that DISCARD ALL does but DEALLOCATE, one by one, and the
- *                 init SQL again.
+ *                 init SQL again.  Its PREPAREs as well, after a DEALLOCATE: one of
+ *                 "all", or a borrower's own.
  *
  * What a lease did is seen from the command tags of its results (libpq's event
  * procedure), so what cannot be seen there, pgp_reset_tag() cannot know:
@@ -25,7 +26,8 @@
 typedef enum {
     PGP_DID_SOMETHING = 1, /* any result at all */
     PGP_DID_CHANGE = 2,    /* what may have changed the session */
-    PGP_DID_PREPARE = 4    /* there are prepared statements now */
+    PGP_DID_PREPARE = 4,   /* there are prepared statements now */
+    PGP_DID_FORGET = 8     /* all prepared statements have gone */
 } pgp_deed;
 
 /* The deeds that one result tells of.  tag: its command tag; rows: whether it was
@@ -41,7 +43,7 @@ int pgp_reset_prepares(const char *sql);
 int pgp_reset_due(pgp_reset reset, unsigned deeds);
 
 /* The message.  prepared: the connection has ever had a prepared statement. */
-const char *pgp_reset_sql(const pgp_settings *settings, int prepared);
+const char *pgp_reset_sql(const pgp_settings *settings, int prepared, unsigned deeds);
 
 /* Make the messages when the settings are complete. */
 void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p);

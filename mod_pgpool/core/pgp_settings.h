@@ -112,7 +112,8 @@ typedef struct {
     apr_array_header_t *init_sql; /* of const char *; NULL: none */
 
     /* made from the others by pgp_settings_finish() */
-    const char *reset_short, *reset_long, *reset_init;
+    const char *reset_all, *reset_session;
+    const char *undo_begin, *undo_end; /* around what takes back a borrower's variables */
 
     unsigned set;                         /* 1u << pgp_option_id */
     const char *origin[PGP_OPTION_COUNT]; /* "file:line", or NULL for a default */

@@ -11,22 +11,43 @@
 #define ONLY PGP_DID_SOMETHING
 #define CHANGE (PGP_DID_SOMETHING | PGP_DID_CHANGE)
 #define PREPARED (CHANGE | PGP_DID_PREPARE)
+#define FORGOTTEN (CHANGE | PGP_DID_FORGET)
 
 static const struct {
     const char *tag;
     int rows;
     unsigned deeds;
 } tags[] = {
-    {"SELECT 1", 1, ONLY},       {"SELECT 1", 0, CHANGE}, /* SELECT INTO, CREATE TABLE AS */
-    {"INSERT 0 1", 0, ONLY},     {"INSERT 0 1", 1, ONLY}, /* RETURNING */
-    {"UPDATE 3", 0, ONLY},       {"DELETE 0", 0, ONLY},   {"MERGE 2", 0, ONLY},
-    {"COPY 5", 0, ONLY},         {"BEGIN", 0, ONLY},      {"START TRANSACTION", 0, ONLY},
-    {"COMMIT", 0, ONLY},         {"ROLLBACK", 0, ONLY},   {"SAVEPOINT", 0, ONLY},
-    {"SHOW", 1, ONLY},           {"NOTIFY", 0, ONLY},     {"PREPARE TRANSACTION", 0, ONLY},
-    {"PREPARE", 0, PREPARED},    {"", 0, PREPARED}, /* by the protocol */
-    {"SET", 0, CHANGE},          {"RESET", 0, CHANGE},    {"LISTEN", 0, CHANGE},
-    {"DISCARD ALL", 0, CHANGE},  {"DO", 0, CHANGE},       {"CALL", 0, CHANGE},
-    {"CREATE TABLE", 0, CHANGE}, {"LOAD", 0, CHANGE},     {"DECLARE CURSOR", 0, CHANGE},
+    {"SELECT 1", 1, ONLY},
+    {"SELECT 1", 0, CHANGE}, /* SELECT INTO, CREATE TABLE AS */
+    {"INSERT 0 1", 0, ONLY},
+    {"INSERT 0 1", 1, ONLY}, /* RETURNING */
+    {"UPDATE 3", 0, ONLY},
+    {"DELETE 0", 0, ONLY},
+    {"MERGE 2", 0, ONLY},
+    {"COPY 5", 0, ONLY},
+    {"BEGIN", 0, ONLY},
+    {"START TRANSACTION", 0, ONLY},
+    {"COMMIT", 0, ONLY},
+    {"ROLLBACK", 0, ONLY},
+    {"SAVEPOINT", 0, ONLY},
+    {"SHOW", 1, ONLY},
+    {"NOTIFY", 0, ONLY},
+    {"PREPARE TRANSACTION", 0, ONLY},
+    {"PREPARE", 0, PREPARED},
+    {"", 0, PREPARED}, /* by the protocol */
+    {"SET", 0, CHANGE},
+    {"RESET", 0, CHANGE},
+    {"LISTEN", 0, CHANGE},
+    {"DISCARD ALL", 0, FORGOTTEN},
+    {"DO", 0, CHANGE},
+    {"CALL", 0, CHANGE},
+    {"DISCARD TEMP", 0, CHANGE},
+    {"DEALLOCATE", 0, CHANGE},
+    {"DEALLOCATE ALL", 0, FORGOTTEN},
+    {"CREATE TABLE", 0, CHANGE},
+    {"LOAD", 0, CHANGE},
+    {"DECLARE CURSOR", 0, CHANGE},
     {"SELECTION", 1, CHANGE}, /* a word that only begins like one */
     {"INSERTION", 0, CHANGE},
 };
@@ -72,8 +93,9 @@ START_TEST(statements_that_prepare)
 }
 END_TEST
 
-/* In the mode, with this init SQL or NULL. */
-static const char *message(const char *mode, const char *init, int prepared)
+/* In the mode, with this init SQL or NULL, after these deeds. */
+static const char *message_after(unsigned deeds, const char *mode, const char *init,
+                                 int prepared)
 {
     apr_pool_t *p;
     pgp_settings *settings;
@@ -88,7 +110,12 @@ static const char *message(const char *mode, const char *init, int prepared)
         wrong = pgp_settings_set(settings, p, PGP_OPTION_INIT_SQL, 1, argv, "t:1");
     ck_assert_msg(!wrong, "%s", wrong);
     pgp_settings_finish(settings, p);
-    return pgp_reset_sql(settings, prepared);
+    return pgp_reset_sql(settings, prepared, deeds);
+}
+
+static const char *message(const char *mode, const char *init, int prepared)
+{
+    return message_after(CHANGE, mode, init, prepared);
 }
 
 /* Whether prepared statements live through it. */
@@ -145,6 +172,9 @@ START_TEST(init_sql_is_run_again)
     /* Where prepared statements stay, preparing again would fail. */
     ck_assert_ptr_null(strstr(message("session", "PREPARE q AS SELECT 1", 1), "PREPARE q"));
     ck_assert_ptr_nonnull(strstr(message("all", "PREPARE q AS SELECT 1", 1), "PREPARE q"));
+    sql = message_after(FORGOTTEN, "session", "PREPARE q AS SELECT 1", 1);
+    ck_assert_ptr_nonnull(strstr(sql, "DEALLOCATE ALL"));
+    ck_assert_ptr_nonnull(strstr(sql, "PREPARE q"));
 }
 END_TEST
 
