@@ -78,7 +78,7 @@ static void timing_family(request_rec *r, const pgpool_timing *timing,
     for (i = 0; i < all->pools->nelts; i++)
         timing_samples(r, timing, view_of(all, i));
     name = apr_pstrcat(r->pool, "longest_", name, NULL);
-    family(r, name, "gauge", "The longest of them, in the children that there are");
+    family(r, name, "gauge", "The longest of them");
     unit_seconds(r, name);
     for (i = 0; i < all->pools->nelts; i++)
         ap_rprintf(r, "pgpool_%s{pool=\"%s\"} %.6f\n", name, view_of(all, i)->label,

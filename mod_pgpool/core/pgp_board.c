@@ -3,16 +3,14 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <string.h>
 #include <apr_strings.h>
 
 #define CACHE_LINE 64
 
-/* A pgp_stats as the words that it is copied by.  Its counters come first. */
+/* A pgp_stats as the words that it is copied by. */
 #define WORDS (sizeof(pgp_stats) / sizeof(apr_uint64_t))
 _Static_assert(sizeof(pgp_stats) % sizeof(apr_uint64_t) == 0, "whole words");
-_Static_assert(offsetof(pgp_stats, n) == 0, "counters first");
 
 /* One child's view of one pool. */
 typedef struct {
@@ -33,6 +31,7 @@ typedef struct {
     apr_uint64_t server; /* of its connection string */
     _Atomic int told;    /* pgp_board_first() */
     _Atomic apr_uint64_t dead[PGP_COUNTERS];
+    _Atomic apr_int64_t dead_wait, dead_hold; /* the longest of theirs */
 } board_pool;
 
 struct pgp_board {
@@ -165,18 +164,37 @@ static int counts(const slot *s, apr_time_t now)
     return atomic_load(&s->pid) && (!died_at || now < died_at + PGP_BOARD_GRACE);
 }
 
+static void raise_to(_Atomic apr_int64_t *most, apr_int64_t value)
+{
+    apr_int64_t before = atomic_load(most);
+
+    while (before < value && !atomic_compare_exchange_weak(most, &before, value))
+        ;
+}
+
+static void remember(board_pool *pool, const pgp_stats *stats)
+{
+    int i;
+
+    for (i = 0; i < PGP_COUNTERS; i++)
+        atomic_fetch_add(&pool->dead[i], stats->n[i]);
+    raise_to(&pool->dead_wait, stats->longest_wait);
+    raise_to(&pool->dead_hold, stats->longest_hold);
+}
+
 /* With the slot's mutex held. */
 static void bury(pgp_board *board, int s, apr_time_t now)
 {
     static const pgp_stats nothing;
-    int pool, i;
+    pgp_stats stats;
+    int pool;
 
     atomic_fetch_add(&board->burials_begun, 1);
     for (pool = 0; pool < atomic_load(&board->npools); pool++) {
         cell *c = cell_of(board, s, pool);
 
-        for (i = 0; i < PGP_COUNTERS; i++)
-            atomic_fetch_add(&board->pools[pool].dead[i], atomic_load(&c->words[i]));
+        cell_read(c, &stats);
+        remember(&board->pools[pool], &stats);
         cell_write(c, &nothing);
         atomic_store(&c->version, 0);
         atomic_store(&c->lacking, 0);
@@ -315,6 +333,8 @@ void pgp_board_read(const pgp_board *board, int s, int pool, pgp_stats *stats)
     memset(stats, 0, sizeof *stats);
     for (i = 0; i < PGP_COUNTERS; i++)
         stats->n[i] = atomic_load(&board->pools[pool].dead[i]);
+    stats->longest_wait = atomic_load(&board->pools[pool].dead_wait);
+    stats->longest_hold = atomic_load(&board->pools[pool].dead_hold);
 }
 
 int pgp_board_slots(const pgp_board *board)

@@ -8,8 +8,8 @@
  * A child claims a slot by locking its robust mutex on its keeper's thread and keeps it
  * locked for life.  The kernel tells the next one who tries it that the holder is dead,
  * however it died; who hears it buries the dead: adds its counters to those of the dead
- * (totals never go backwards) and notes the time.  What it held at the server counts for
- * PGP_BOARD_GRACE more, since the server takes a moment to notice.
+ * (totals never go backwards), keeps the longest times, and notes when.  What it held at
+ * the server counts for PGP_BOARD_GRACE more, since the server takes a moment to notice.
  *
  * Permits.  A connection needs a permit of its pool while it exists.  To take one a child
  * adds it to its own cell and then counts all: if that is too many it takes it back.  Of

@@ -82,7 +82,9 @@ static void *die(void *unused)
     const int slot = pgp_board_claim(board, 555, NOW);
 
     stats.n[PGP_N_LENT] = 7;
-    REQUIRE(slot == 0, "slot %d", slot);
+    stats.longest_wait = 30;
+    stats.longest_hold = 40;
+    REQUIRE(slot >= 0, "no slot");
     REQUIRE(pgp_board_take(board, slot, 0, 10, NOW), "no permit");
     REQUIRE(pgp_board_take(board, slot, 0, 10, NOW), "no permit");
     pgp_board_publish(board, slot, 0, &stats);
@@ -113,6 +115,20 @@ START_TEST(dead_one_is_buried)
     ck_assert_int_eq(dead.n[PGP_N_LENT], 7);
     ck_assert_uint_eq(pgp_board_burials_begun(board), burials + 1);
     ck_assert_uint_eq(pgp_board_burials_ended(board), burials + 1);
+}
+END_TEST
+
+START_TEST(dead_are_added_up)
+{
+    pgp_stats dead;
+
+    child_that_died();
+    child_that_died();
+    pgp_board_reap(board, NOW);
+    pgp_board_read(board, -1, 0, &dead);
+    ck_assert_int_eq(dead.n[PGP_N_LENT], 14);
+    ck_assert_int_eq(dead.longest_wait, 30);
+    ck_assert_int_eq(dead.longest_hold, 40);
 }
 END_TEST
 
@@ -295,6 +311,7 @@ int main(void)
     tcase_add_test(t, one_is_the_first);
     tcase_add_test(t, each_child_has_a_slot);
     tcase_add_test(t, dead_one_is_buried);
+    tcase_add_test(t, dead_are_added_up);
     tcase_add_test(t, dead_one_is_buried_once);
     tcase_add_test(t, next_child_buries_who_had_its_slot);
     tcase_add_test(t, no_more_permits_than_the_total);
