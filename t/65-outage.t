@@ -198,4 +198,19 @@ subtest 'one dead connection makes the older ones suspect' => sub {
     $httpd->stop;
 };
 
+subtest 'nobody asks' => sub {
+    my $httpd = proxied("PgPoolMin 2\nPgPoolMax 4\nPgPoolRetry 20ms 200ms");
+    my $connected = sub { told_in_log($httpd, 0, 1001) };
+    ok poll_until { $connected->() == 2 }, 'two connections are idle';
+    $pg->stop;
+    $httpd->wait_log(qr/PGP1006: .* was closed by the server while idle/);
+    $httpd->wait_log(qr/PGP1002: .* cannot connect/);
+    pass 'their end is seen';
+    $pg->start;
+    $httpd->wait_log(qr/PGP1008: .* answers again/);
+    ok poll_until { $connected->() == 4 }, '... and made good, before anybody asks';
+    tells probe($httpd, 'acquire', 'sql=SELECT 1'), { status => 0, value => 1 }, 'who then asks is served';
+    $httpd->stop;
+};
+
 done_testing;

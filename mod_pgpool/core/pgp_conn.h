@@ -9,12 +9,13 @@
  *     state       who owns the link       goes to
  *     FREE        nobody, there is none   CONNECTING
  *     CONNECTING  the keeper              IDLE, LENT, CLOSING
- *     IDLE        the pool; untouched     LENT, CLOSING
+ *     IDLE        the pool; untouched (+) LENT, CLOSING
  *     LENT        the borrower            IDLE, LENT, CLEANING, CLOSING
  *     CLEANING    the keeper              IDLE, LENT, CLOSING
  *     CLOSING     the keeper (*)          FREE
  *
  *     (*) or, when the keeper has ended, whoever moved it there.
+ *     (+) but that the keeper polls its socket.
  *
  * LENT to LENT is the hand-off to a waiter.  A link that is being tested before
  * it is given out is LENT already: the borrower does the testing.
@@ -81,6 +82,9 @@ struct pgp_conn {
 
     /* atomic */
     _Atomic int testing; /* in LENT: its borrower has not got it yet */
+
+    /* the keeper's thread only */
+    int socket; /* of the link */
 
     /* owner */
     pgp_link *link;      /* NULL in FREE, and in CONNECTING before the start */

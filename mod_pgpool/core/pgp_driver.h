@@ -103,6 +103,8 @@ typedef struct pgp_driver {
     int (*capacity)(const pgp_link *link);
     /* The pid of the server's process. */
     int (*backend)(const pgp_link *link);
+    /* The descriptor of a link that is ready; the same for as long as the link is. */
+    int (*socket)(const pgp_link *link);
     /* What the borrower gets: a PGconn. */
     void *(*handle)(const pgp_link *link);
 } pgp_driver;

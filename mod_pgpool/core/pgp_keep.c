@@ -1,6 +1,7 @@
 #include "pgp_pool_private.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <apr_strings.h>
@@ -12,6 +13,9 @@
 /* How long a closed connection's process may take to end at the server before its
  * place is given to another. */
 #define LINGER PGP_SEC(1)
+
+/* How often the idle connections are looked at. */
+#define WATCH_STEP PGP_SEC(1)
 
 /* A first host that did not answer is tried again after so long: sooner would cost
  * each new connection PgPoolConnectTimeout. */
@@ -218,6 +222,7 @@ static void connected(pgp_conn *conn)
     conn->born = now_of(pool);
     conn->expires = pgp_policy_expiry(pool->settings, conn->born, env->random(env->baton));
     conn->greeted = 0;
+    conn->socket = env->driver->socket(conn->link);
     conn->holder.backend = env->driver->backend(conn->link);
     lock(pool);
     if (pool->down.failures)
@@ -355,6 +360,47 @@ int pgp_keep_step(pgp_conn *conn)
     else
         clean_failed(conn, &error);
     return 1;
+}
+
+/* --- the keeper: idle connections ------------------------------------------- */
+
+/* Not if a borrower has had it meanwhile: then he has seen to it. */
+static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
+{
+    pgp_pool *pool = conn->pool;
+    int ended;
+
+    lock(pool);
+    ended = conn->state == PGP_IDLE && conn->idle_since < seen;
+    if (ended) {
+        pool->suspect_since = seen;
+        pgp_doom_locked(conn, PGP_REASON_LOST);
+    }
+    unlock(pool);
+    if (ended)
+        pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+                "was closed by the server while idle");
+}
+
+/* Nobody but the keeper closes what has been idle, so these are the sockets still. */
+void pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
+{
+    const apr_time_t now = now_of(pool);
+    int i, n;
+
+    if (now < pool->watched_at + WATCH_STEP)
+        return;
+    pool->watched_at = now;
+    lock(pool);
+    n = list_state_locked(pool, PGP_IDLE, conns);
+    unlock(pool);
+    for (i = 0; i < n; i++)
+        fds[i] = (struct pollfd){.fd = conns[i]->socket, .events = POLLRDHUP};
+    if (poll(fds, n, 0) <= 0)
+        return;
+    for (i = 0; i < n; i++)
+        if (fds[i].revents)
+            ended_while_idle(conns[i], now);
 }
 
 /* --- the keeper: closing ---------------------------------------------------- */

@@ -623,6 +623,11 @@ static int link_backend(const pgp_link *link)
     return link->backend;
 }
 
+static int link_socket(const pgp_link *link)
+{
+    return PQsocket(link->conn);
+}
+
 static void *link_handle(const pgp_link *link)
 {
     return link->conn;
@@ -639,5 +644,6 @@ const pgp_driver pgp_libpq_driver = {
     .close = link_close,
     .capacity = link_capacity,
     .backend = link_backend,
+    .socket = link_socket,
     .handle = link_handle,
 };

@@ -139,6 +139,10 @@ void pgp_conn_describe(pgp_conn *conn, const char *client, const char *what);
  * slots for new ones.  Returns when to come again at the latest. */
 apr_time_t pgp_keep_tend(pgp_pool *pool);
 
+/* Have a look at the idle connections, each second: what the server has closed is on its
+ * way out afterwards, before somebody asks for it.  conns and fds: room for PgPoolMax. */
+void pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds);
+
 /* The slots in the keeper's hands (CONNECTING, CLEANING, CLOSING); room for
  * PgPoolMax of them.  Returns their number. */
 int pgp_keep_list(pgp_pool *pool, pgp_conn **conns);

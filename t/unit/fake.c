@@ -161,6 +161,7 @@ static pgp_link *link_made(fake *world)
     link->probe = PGP_PROBE_QUIET;
     link->settle = PGP_RETURN_CLEAN;
     link->process = -1;
+    link->socket = world->socket;
     link->number = atomic_fetch_add(&world->opened, 1) + 1;
     link->before = world->last;
     world->last = link;
@@ -349,6 +350,11 @@ static int drv_backend(const pgp_link *link)
     return 1000 + link->number;
 }
 
+static int drv_socket(const pgp_link *link)
+{
+    return link->socket;
+}
+
 static void *drv_handle(const pgp_link *link)
 {
     enter_ready((pgp_link *)link, "handle");
@@ -367,6 +373,7 @@ static const pgp_driver driver = {
     .close = drv_close,
     .capacity = drv_capacity,
     .backend = drv_backend,
+    .socket = drv_socket,
     .handle = drv_handle,
 };
 
@@ -386,6 +393,7 @@ fake *fake_make(apr_pool_t *p)
     world->random = 1u << 31;
     world->log_level = PGP_LOG_DEBUG;
     world->now = START;
+    world->socket = -1;
     world->ready_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     pthread_mutex_init(&world->lock, NULL);
     return world;

@@ -63,6 +63,7 @@ struct pgp_link {
 
     /* the fake's own */
     fake *world;
+    int socket;
     int process;         /* the server's end of what close() left, or -1 */
     pgp_link *before;    /* the one opened before */
     int number;          /* from 1 */
@@ -84,6 +85,7 @@ struct fake {
     /* told by the test */
     apr_uint32_t random;
     fake_plan plan;                  /* how the next ones connect */
+    int socket;                      /* theirs, or -1 */
     void (*on_connect)(fake *world); /* may change the plan */
     void (*on_close)(fake *world, pgp_link *link);
     int lingers; /* the server's process outlives its connection, until fake_process_ends() */

@@ -1,4 +1,7 @@
 /* What is given out is alive: probe, ping, suspicion, replacement. */
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "stage.h"
 
 /* Idle for so long, then borrowed: the link. */
@@ -438,6 +441,77 @@ START_TEST(other_ends_make_nobody_suspect)
 }
 END_TEST
 
+/* --- idle ------------------------------------------------------------------- */
+
+/* Of a pool with three connections of one socket, two of them idle; returns the server's
+ * end of it. */
+static int three_of_one_socket(stage *s, pgp_conn **lent)
+{
+    int ends[2];
+
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "no socketpair");
+    s->world->socket = ends[0];
+    work(s);
+    *lent = acquire(s);
+    ck_assert_int_eq(idle(s), 2);
+    s->world->socket = -1; /* of those that come after them */
+    return ends[1];
+}
+
+START_TEST(ended_ones_are_replaced_before_anybody_asks)
+{
+    stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
+    pgp_conn *conn;
+    const int server = three_of_one_socket(s, &conn);
+
+    keep(s, PGP_SEC(2));
+    ck_assert_int_eq(s->world->closed, 0);
+    close(server);
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(s->world->closed, 2); /* the third is the borrower's affair */
+    ck_assert_int_eq(fake_logged(s->world, "closed by the server while idle"), 2);
+    ck_assert_int_eq(idle(s), 2);
+    release(conn);
+}
+END_TEST
+
+/* As a server's restart would have it: none has been asked since. */
+static void third_has_no_socket(fake *world)
+{
+    if (world->opened == 2)
+        world->socket = -1;
+}
+
+START_TEST(ended_ones_make_the_others_suspect)
+{
+    stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
+    pgp_conn *conn;
+
+    s->world->on_connect = third_has_no_socket;
+    close(three_of_one_socket(s, &conn));
+    release(conn);
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(s->world->closed, 2);
+    acquire(s);
+    acquire(s);
+    ck_assert_int_eq(fake_link_of(acquire(s))->number, 3);
+    ck_assert_int_eq(fake_link(s->world, 3)->pings, 1);
+    ck_assert_int_eq(fake_link(s->world, 4)->pings, 0);
+}
+END_TEST
+
+START_TEST(what_waits_to_be_read_ends_nothing)
+{
+    stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
+    pgp_conn *conn;
+    const int server = three_of_one_socket(s, &conn);
+
+    REQUIRE(write(server, "notice", 6) == 6, "cannot write");
+    keep(s, PGP_SEC(2));
+    ck_assert_int_eq(s->world->closed, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("pool_health");
@@ -471,5 +545,9 @@ int main(void)
     tcase_add_test(t, suspects_that_are_dead_are_found);
     tcase_add_test(t, one_that_came_back_broken_makes_suspect);
     tcase_add_test(t, other_ends_make_nobody_suspect);
+    t = tcase(suite, "idle");
+    tcase_add_test(t, ended_ones_are_replaced_before_anybody_asks);
+    tcase_add_test(t, ended_ones_make_the_others_suspect);
+    tcase_add_test(t, what_waits_to_be_read_ends_nothing);
     return suite_run(suite);
 }
