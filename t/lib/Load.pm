@@ -7,7 +7,8 @@ package Load;
 #   ... things that must disturb nobody ...
 #   is_deeply $load->stop, { 200 => $anything };     # how often each status was seen
 #
-# With `record` each request is kept, with `pause` a client rests so many seconds after each:
+# A client gives up after `timeout` seconds, by default 30.  With `record` each request is kept, with
+# `pause` a client rests so many seconds after each:
 #
 #   my @answer = $load->finish;                      # { status, began, seconds }, by their beginning
 
@@ -43,7 +44,7 @@ sub new {
 # A line a request, or a line a status with a count.
 sub ask_until {
     my ($told, $url, %option) = @_;
-    my $client = HTTP::Tiny->new(keep_alive => $option{keep_alive} // 0, timeout => 30);
+    my $client = HTTP::Tiny->new(keep_alive => $option{keep_alive} // 0, timeout => $option{timeout} // 30);
     my (%seen, @line);
     do {
         my $began = now();
