@@ -233,6 +233,12 @@ sub wait_end {
 sub kill_all {
     my ($self) = @_;
     Test::More::fail('httpd stops when it is told');
+    return $self->shoot;
+}
+
+# Whatever hangs in it, and whatever its children would say to TERM.
+sub shoot {
+    my ($self) = @_;
     kill KILL => $self->children, $self->{pid};
     waitpid delete $self->{pid}, 0;
     return;
