@@ -6,6 +6,7 @@
 #   pairs        acquire and return without a query, on 1, 8 and 32 threads: the mean time of a pair
 #                in the whole process, and the processor time that it takes
 #   queue        32 clients on 8 connections that each takes for 20 ms: latency
+#   faults       what fails, hangs or is spoilt when something goes wrong; Faults.pm has them
 #
 #   t/bench/run [PART...]     by default all parts
 #   BENCH_SECONDS             of one measurement with clients; default 2
@@ -14,22 +15,17 @@
 # Figures of one machine mean little on another, so beside each stands its ratio to mod_dbd's: the
 # median of the ratios of all rounds, so that what disturbs a whole round does not count.
 
-# The rig sends STDOUT to its log when the program begins.
-my $table;
-BEGIN { open $table, '>&', \*STDOUT or die "stdout: $!"; $table->autoflush }
-
+use Bench;
+use Faults;
 use PgPoolTest;
 use Wrk;
 
 my $seconds = $ENV{BENCH_SECONDS} // 2;
 my $rounds = $ENV{BENCH_ROUNDS} // 5;
-my %part = (throughput => \&throughput, pairs => \&pairs, queue => \&queue);
-my @parts = @ARGV ? @ARGV : qw(throughput pairs queue);
+my %part = (throughput => \&throughput, pairs => \&pairs, queue => \&queue, faults => \&Faults::faults);
+my @parts = @ARGV ? @ARGV : qw(throughput pairs queue faults);
 my @unknown = grep { !$part{$_} } @parts;
 die "there is no part @unknown\n" if @unknown;
-
-# The rig's server writes each statement to its log.
-my $pg = postgres("max_connections = 200\nlog_statement = none\n");
 
 my @resets = qw(transaction auto session all);
 my %name = (
@@ -45,8 +41,8 @@ $part{$_}->() for @parts;
 
 sub throughput {
     my @pools = map { "<PgPool $_>\nPgPoolReset $_\n</PgPool>\n" } @resets;
-    my @locations = map { location($_, 'pgpool', "PgPoolUse $_") } @resets;
-    my $httpd = bench_httpd(8, @pools, @locations, map { location($_, $_) } qw(dbd thread));
+    my @locations = map { location($_, 'bench-pgpool', "PgPoolUse $_") } @resets;
+    my $httpd = bench_httpd(conninfo(server), 8, @pools, @locations, map { location($_, "bench-$_") } qw(dbd thread));
     my @way = ('dbd', @resets, 'thread');
     my $seen = in_turn($rounds, \@way, sub {
         my ($way, $time) = @_;
@@ -61,7 +57,7 @@ sub throughput {
 
 sub pairs {
     my @way = qw(dbd pgpool);
-    my $httpd = bench_httpd(32, "PgPoolReset transaction\n", location('pairs', 'pairs'));
+    my $httpd = bench_httpd(conninfo(server), 32, "PgPoolReset transaction\n", location('pairs', 'bench-pairs'));
     title('acquire and return, no query, 32 connections',
         'ns', 'of mod_dbd', 'processor ns', 'of mod_dbd');
     for my $threads (1, 8, 32) {
@@ -83,7 +79,7 @@ sub pairs {
 sub queue {
     my @way = qw(dbd pgpool);
     my $sql = 'BenchSQL "SELECT 1 FROM pg_sleep(0.02)"';
-    my $httpd = bench_httpd(8, map { location($_, $_, $sql) } @way);
+    my $httpd = bench_httpd(conninfo(server), 8, map { location($_, "bench-$_", $sql) } @way);
     my $seen = in_turn($rounds, \@way, sub {
         my ($way, $time) = @_;
         return Wrk::run($httpd->url("/$way"), clients => 32, seconds => $time);
@@ -94,37 +90,6 @@ sub queue {
         'p50 ms', 'p99 ms', 'of mod_dbd', 'max ms');
     row($name{$_}, $seen, $_, qw(p50 p99 /p99 max)) for @way;
     return;
-}
-
-# ---- httpd
-
-# mod_dbd gets its connections as mod_pgpool does: all from the start, kept, none too many.  There
-# are threads enough for the requests that the load before has left behind.
-sub bench_httpd {
-    my ($connections, @conf) = @_;
-    my $conninfo = conninfo($pg);
-    my $httpd = httpd(<<"CONF", modules => [qw(dbd pgpool pgpool_bench)], threads => 100);
-LogLevel warn
-MaxKeepAliveRequests 0
-PgPoolConninfo "$conninfo"
-PgPoolMin $connections
-PgPoolMax $connections
-DBDriver pgsql
-DBDParams "$conninfo"
-DBDPersist On
-DBDMin $connections
-DBDKeep $connections
-DBDMax $connections
-BenchConninfo "$conninfo"
-@{[join '', @conf]}
-CONF
-    poll_until { backends($pg) >= 2 * $connections } or die "the pools do not fill\n";
-    return $httpd;
-}
-
-sub location {
-    my ($way, $handler, @directive) = @_;
-    return join "\n", "<Location /$way>", "SetHandler bench-$handler", @directive, "</Location>\n";
 }
 
 # ---- measuring
@@ -143,25 +108,12 @@ sub in_turn {
     return \%seen;
 }
 
-sub median {
-    my @sorted = sort { $a <=> $b } @_;
-    return ($sorted[$#sorted / 2] + $sorted[@sorted / 2]) / 2;
-}
-
 # ---- the table
-
-sub title {
-    my ($text, @column) = @_;
-    printf {$table} "\n%-50s" . '%14s' x @column . "\n", $text, @column;
-    return;
-}
 
 # A column is the name of a figure, or with a slash before it its ratio to mod_dbd's.
 sub row {
     my ($text, $seen, $way, @column) = @_;
-    my @cell = map { cell($seen, $way, $_) } @column;
-    printf {$table} "  %-48s" . '%14s' x @cell . "\n", $text, @cell;
-    return;
+    return line($text, map { cell($seen, $way, $_) } @column);
 }
 
 sub cell {
