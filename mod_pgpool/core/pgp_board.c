@@ -292,27 +292,45 @@ void pgp_board_want(pgp_board *board, int s, int pool, int lacking, int demand)
     atomic_store(&c->demand, demand);
 }
 
+static int demand_of_all(const pgp_board *board, int pool, apr_time_t now)
+{
+    int s, sum = 0;
+
+    for (s = 0; s < board->nslots; s++)
+        if (counts(&board->slots[s], now))
+            sum += atomic_load(&cell_of(board, s, pool)->demand);
+    return sum;
+}
+
+/* How many permits a child has beyond its part of those that there are. */
+static double surplus(const cell *c, int total, int demand)
+{
+    const double fair = demand ? (double)total * atomic_load(&c->demand) / demand : 0;
+
+    return atomic_load(&c->permits) - fair;
+}
+
 void pgp_board_standing(const pgp_board *board, int mine, int pool, int total, apr_time_t now,
                         pgp_standing *standing)
 {
-    int s, demand = 0;
+    const int demand = demand_of_all(board, pool, now);
+    const cell *own = cell_of(board, mine, pool);
+    int s;
 
-    *standing = (pgp_standing){.mine = atomic_load(&cell_of(board, mine, pool)->permits),
-                               .used = used(board, pool, now)};
+    *standing = (pgp_standing){.mine = atomic_load(&own->permits),
+                               .used = used(board, pool, now),
+                               .surplus = surplus(own, total, demand)};
     for (s = 0; s < board->nslots; s++) {
         const cell *c = cell_of(board, s, pool);
+        const int lacking = atomic_load(&c->lacking);
 
-        if (!counts(&board->slots[s], now))
+        if (s == mine || !lacking || !counts(&board->slots[s], now))
             continue;
-        demand += atomic_load(&c->demand);
-        if (s == mine)
-            continue;
-        standing->lacking += atomic_load(&c->lacking);
-        standing->without += atomic_load(&c->lacking) && !atomic_load(&c->permits);
+        standing->lacking += lacking;
+        standing->without += !atomic_load(&c->permits);
+        if (-surplus(c, total, demand) > standing->shortfall)
+            standing->shortfall = -surplus(c, total, demand);
     }
-    standing->fair = demand ? (double)total * atomic_load(&cell_of(board, mine, pool)->demand) /
-                                  demand
-                            : 0;
 }
 
 /* --- figures ---------------------------------------------------------------- */

@@ -70,11 +70,12 @@ void pgp_board_want(pgp_board *board, int slot, int pool, int lacking, int deman
 
 /* How it stands between this child and the others. */
 typedef struct {
-    int used;    /* permits of all children */
-    int mine;    /* of this one */
-    int lacking; /* how many the others lack */
-    int without; /* how many of the others lack some and have none */
-    double fair; /* this child's part of `total`, by demand */
+    int used;         /* permits of all children */
+    int mine;         /* of this one */
+    int lacking;      /* how many the others lack */
+    int without;      /* how many of the others lack some and have none */
+    double surplus;   /* what this one has beyond its part of `total`, by demand */
+    double shortfall; /* the greatest of the others that lack some */
 } pgp_standing;
 
 void pgp_board_standing(const pgp_board *board, int slot, int pool, int total, apr_time_t now,

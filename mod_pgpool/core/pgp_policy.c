@@ -2,6 +2,10 @@
 
 #include <string.h>
 
+/* By more than this one child is above its part and another below.  At 1 to move one from
+ * the one to the other would make no difference, and demands fluctuate. */
+#define CLEARLY_UNEVEN 1.5
+
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
 #define MOST(a, b) ((a) > (b) ? (a) : (b))
 
@@ -34,6 +38,12 @@ int pgp_policy_ping_due(const pgp_conn *conn, const pgp_settings *settings,
                         apr_time_t suspect_since, apr_time_t now)
 {
     return passed(settings->ping, now - conn->idle_since) || conn->idle_since < suspect_since;
+}
+
+int pgp_policy_spare(const pgp_standing *standing)
+{
+    return standing->surplus + standing->shortfall > CLEARLY_UNEVEN ||
+           (standing->without && (standing->mine > 1 || standing->surplus > 0));
 }
 
 apr_time_t pgp_policy_expiry(const pgp_settings *settings, apr_time_t now, apr_uint32_t random)

@@ -6,7 +6,7 @@
 #ifndef PGP_POLICY_H
 #define PGP_POLICY_H
 
-#include "pgp_conn.h"
+#include "pgp_board.h"
 
 /* Unmet demand starts one more connect at a time for each of these. */
 #define PGP_GROWTH_STEP PGP_MS(50)
@@ -33,6 +33,11 @@ pgp_reason pgp_policy_retire(const pgp_conn *conn, const pgp_settings *settings,
  * for PgPoolPing, or since before another one was found dead. */
 int pgp_policy_ping_due(const pgp_conn *conn, const pgp_settings *settings,
                         apr_time_t suspect_since, apr_time_t now);
+
+/* Whether this child gives up one that is in use to a child that lacks some: if that makes
+ * the parts clearly more even; or, for one that has none, however small its part, if this
+ * one has several or should have less than one. */
+int pgp_policy_spare(const pgp_standing *standing);
 
 /* When a connection born now expires: PgPoolMaxLifetime less 0-20 % at random,
  * so that those born together do not die together; or PGP_NEVER. */

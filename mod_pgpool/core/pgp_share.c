@@ -69,15 +69,6 @@ void pgp_share_want_locked(pgp_pool *pool, int lacking)
         pgp_board_want(pool->board, pool->slot, pool->board_pool, wanted, pool->demand);
 }
 
-/* Who has a single connection and should have less than one gives it up in turn; who has
- * several does so for one who has none, however small the other's part. */
-static int above_share(const pgp_standing *standing)
-{
-    return standing->mine - standing->fair >= 1 ||
-           (standing->mine == 1 && standing->fair < 1) ||
-           (standing->mine > 1 && standing->without);
-}
-
 void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
 {
     pgp_standing standing;
@@ -97,7 +88,7 @@ void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
          n--)
         pgp_doom_locked(APR_RING_LAST(&pool->lists[PGP_IDLE].ring), PGP_REASON_SHARED);
     pool->share.shed = n > 0 && now - pool->share.shed_at >= SHED_STEP &&
-                       above_share(&standing);
+                       pgp_policy_spare(&standing);
 }
 
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)

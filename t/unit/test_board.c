@@ -196,10 +196,12 @@ START_TEST(standing_of_a_child)
     ck_assert_int_eq(standing.mine, 2);
     ck_assert_int_eq(standing.lacking, 6); /* its own does not count */
     ck_assert_int_eq(standing.without, 1);
-    ck_assert(standing.fair == 6.0);
+    ck_assert(standing.surplus == -4.0);
+    ck_assert(standing.shortfall == 1.0);
     pgp_board_standing(board, 2, 0, 8, NOW, &standing);
     ck_assert_int_eq(standing.without, 0);
-    ck_assert(standing.fair == 0.0);
+    ck_assert(standing.surplus == 0.0);
+    ck_assert(standing.shortfall == 4.0);
 }
 END_TEST
 

@@ -121,6 +121,26 @@ END_TEST
 
 /* --- expiry ----------------------------------------------------------------- */
 
+/* Four children for ten connections would have two and a half each. */
+static const struct {
+    pgp_standing standing;
+    int spare;
+} standings[] = {
+    {{.mine = 3, .surplus = 0.5, .shortfall = 1.5}, 1},                /* 3 3 3 1 */
+    {{.mine = 3, .surplus = 0.5, .shortfall = 0.5}, 0},                /* 3 3 2 2 */
+    {{.mine = 4, .surplus = 1.5, .shortfall = 0.5}, 1},                /* 4 2 2 2 */
+    {{.mine = 2, .surplus = -0.5, .shortfall = 1.5}, 0},               /* the 2 of 5 2 2 1 */
+    {{.mine = 2, .surplus = 0.1, .shortfall = 0.2, .without = 1}, 1},  /* a small one's */
+    {{.mine = 1, .surplus = 0.1, .shortfall = 0.1, .without = 1}, 1},  /* in turn */
+    {{.mine = 1, .surplus = -0.2, .shortfall = 0.6, .without = 1}, 0}, /* not the last one */
+};
+
+START_TEST(spare_for_another_child)
+{
+    ck_assert_int_eq(pgp_policy_spare(&standings[_i].standing), standings[_i].spare);
+}
+END_TEST
+
 START_TEST(lifetime_less_a_fifth_at_most)
 {
     const pgp_settings settings = {.max_lifetime = PGP_SEC(1000)};
@@ -242,6 +262,7 @@ int main(void)
     tcase_add_loop_test(t, growth_follows_demand, 0, LENGTH(growth));
     tcase_add_loop_test(t, retired_in_time, 0, LENGTH(retiring));
     tcase_add_loop_test(t, ping_when_due, 0, LENGTH(pings));
+    tcase_add_loop_test(t, spare_for_another_child, 0, LENGTH(standings));
     tcase_add_test(t, lifetime_less_a_fifth_at_most);
     tcase_add_test(t, longest_lifetime);
     tcase_add_test(t, no_lifetime);
