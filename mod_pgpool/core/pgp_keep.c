@@ -96,7 +96,8 @@ static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
         next = now + PGP_GROWTH_STEP;
     if (now < pool->down.retry_at && pool->down.retry_at < next)
         next = pool->down.retry_at;
-    if (pool->share.tight && (w || live_locked(pool) > 0) && now + PGP_GROWTH_STEP < next)
+    if ((pool->share.defers || (pool->share.tight && (w || live_locked(pool) > 0))) &&
+        now + PGP_GROWTH_STEP < next)
         next = now + PGP_GROWTH_STEP;
     return next;
 }

@@ -49,6 +49,8 @@ typedef struct {
     int lacking; /* how many this child lacks */
     int shed;    /* give up the next connection that comes back */
     apr_time_t shed_at;
+    int defers;             /* take nothing: others are shorter of their parts */
+    apr_time_t deferred_at; /* since when; 0: not now */
 } pool_share;
 
 struct pgp_pool {

@@ -3,14 +3,20 @@
  * board (pgp_board.h).
  *
  * Each connection from CONNECTING to the end of CLOSING has a permit.  While a child
- * lacks permits, the others give up what is idle, and he who has more than his fair
- * part (by demand) gives up what comes back, one at a time.
+ * lacks permits, the others give up what is idle, who can spare one of those in use gives
+ * it up when it comes back, and what is free is left to whoever is shortest of its part.
  */
 #include "pgp_pool_private.h"
 
 /* At most one connection that is in use is given up in each of these: to make another
  * costs more than a query. */
 #define SHED_STEP PGP_MS(100)
+
+/* Whoever lacks some looks every PGP_GROWTH_STEP. */
+#define DEFER_TIME (3 * PGP_GROWTH_STEP)
+
+/* What was idle for less will be asked for again in a moment. */
+#define SPARE_AFTER PGP_MS(50)
 
 static int is_posted(const pgp_pool *pool)
 {
@@ -39,8 +45,9 @@ int pgp_share_take_locked(pgp_pool *pool, apr_time_t now)
 {
     if (!pool->board)
         return 1;
-    return pool->slot >= 0 && pgp_board_take(pool->board, pool->slot, pool->board_pool,
-                                             pool->settings->total_max, now);
+    return pool->slot >= 0 && !pool->share.defers &&
+           pgp_board_take(pool->board, pool->slot, pool->board_pool, pool->settings->total_max,
+                          now);
 }
 
 /* After the keeper has left, the slot may be another child's. */
@@ -69,22 +76,40 @@ void pgp_share_want_locked(pgp_pool *pool, int lacking)
         pgp_board_want(pool->board, pool->slot, pool->board_pool, wanted, pool->demand);
 }
 
+/* What is free is for whoever is shortest of his part: else who gave one up would take it
+ * back at once.  But if nobody fetches it, anybody may have it. */
+static int defers_locked(pool_share *share, const pgp_standing *standing, apr_time_t now)
+{
+    if (share->tight || -standing->surplus >= standing->shortfall)
+        share->deferred_at = 0;
+    else if (!share->deferred_at)
+        share->deferred_at = now;
+    return share->deferred_at && now - share->deferred_at < DEFER_TIME;
+}
+
+static int has_spare_locked(const pgp_pool *pool, apr_time_t now)
+{
+    return count(pool, PGP_IDLE) > 0 &&
+           now - APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since >= SPARE_AFTER;
+}
+
 void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
 {
     pgp_standing standing;
     int n;
 
-    pool->share.tight = pool->share.others = pool->share.shed = 0;
+    pool->share.tight = pool->share.others = pool->share.shed = pool->share.defers = 0;
     if (!is_posted(pool) || !pool->settings->total_max)
         return;
     pgp_board_standing(pool->board, pool->slot, pool->board_pool, pool->settings->total_max,
                        now, &standing);
     pool->share.tight = standing.used >= pool->settings->total_max;
+    pool->share.defers = defers_locked(&pool->share, &standing, now);
     pool->share.others = standing.lacking; /* what becomes free is theirs */
     if (!pool->share.tight || !standing.lacking)
         return;
     /* What is being closed will be free in a moment. */
-    for (n = standing.lacking - count(pool, PGP_CLOSING); n > 0 && count(pool, PGP_IDLE) > 0;
+    for (n = standing.lacking - count(pool, PGP_CLOSING); n > 0 && has_spare_locked(pool, now);
          n--)
         pgp_doom_locked(APR_RING_LAST(&pool->lists[PGP_IDLE].ring), PGP_REASON_SHARED);
     pool->share.shed = n > 0 && now - pool->share.shed_at >= SHED_STEP &&

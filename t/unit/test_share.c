@@ -109,6 +109,40 @@ START_TEST(one_in_use_is_given_up)
 }
 END_TEST
 
+START_TEST(what_was_given_up_is_not_taken_back)
+{
+    stage *other, *s = full_child(&other);
+    pgp_conn *conn = acquire(s);
+    borrower *theirs;
+
+    acquire(s);
+    acquire(s);
+    queue_up(s);
+    theirs = queue_up(other);
+    keep(s, PGP_MS(500));
+    release(conn);
+    keep(s, PGP_MS(50));
+    granted(theirs);
+    ck_assert_int_eq(waiting(s), 1);
+}
+END_TEST
+
+START_TEST(what_nobody_fetches_anybody_may_have)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 3", "PgPoolTotalMax 3", NULL);
+    const int frozen = pgp_board_claim(s->board, 999, s->world->now);
+    borrower *b;
+
+    work(s);
+    pgp_board_want(s->board, frozen, 0, 9, 1000);
+    b = queue_up(s);
+    keep(s, PGP_MS(150) - 1);
+    ck_assert_int_eq(waiting(s), 1);
+    keep(s, PGP_MS(50));
+    granted(b);
+}
+END_TEST
+
 /* The server's process counts as long as it lives. */
 START_TEST(place_is_free_when_the_process_has_ended)
 {
@@ -295,6 +329,8 @@ int main(void)
     tcase_add_test(t, idle_one_is_given_up_to_a_child_that_lacks);
     tcase_add_test(t, nothing_is_given_up_if_nobody_lacks);
     tcase_add_test(t, one_in_use_is_given_up);
+    tcase_add_test(t, what_was_given_up_is_not_taken_back);
+    tcase_add_test(t, what_nobody_fetches_anybody_may_have);
     tcase_add_test(t, missed_demand_is_lacked);
     t = tcase(suite, "closing");
     tcase_add_test(t, place_is_free_when_the_process_has_ended);
