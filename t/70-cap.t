@@ -61,6 +61,7 @@ subtest 'while generations change and children die' => sub {
         my $seen = most_seen_in(1);
         $most = $seen if $seen > $most;
         $round == 3 ? $httpd->kill_child('KILL') : $httpd->graceful;
+        $httpd->wait_complete;
     }
     my $seen = most_seen_in(2);
     $most = $seen if $seen > $most;

@@ -305,6 +305,14 @@ sub wait_gone {
     return;
 }
 
+# Wait until there are as many children as there should be.  A graceful restart tells so many to end:
+# were there one more, it would stay for good.
+sub wait_complete {
+    my ($self) = @_;
+    poll_until { $self->children == $self->{children} } 60 or die 'children: ', scalar $self->children, "\n";
+    return;
+}
+
 # ---- requests; the answers are HTTP::Tiny's
 
 sub url { my ($self, $path) = @_; return "http://127.0.0.1:$self->{port}$path" }
