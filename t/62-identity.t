@@ -47,6 +47,7 @@ my $conf = join "\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMin 1', 'PgPoolMax 
     location('/probe/outer', 'PgPoolSet app.outer "of the section"', 'PgPoolSet app.inner "of the section"'),
     location('/probe/outer/inner', 'PgPoolSet App.Inner "of the inner section"', 'PgPoolSet app.method "%{REQUEST_METHOD}"'),
     location('/probe/value', 'PgPoolSet app.value "%{HTTP:X-Value}"', 'PgPoolSet default_transaction_read_only on'),
+    location('/probe/value/more', 'PgPoolSet app.more "more"'),
     location('/probe/other', 'PgPoolSet app.value "another"'),
     location('/probe/role', 'PgPoolSet role "%{HTTP:X-Value}"'),
     location('/probe/name', 'PgPoolSet no_such_setting 1'),
@@ -181,6 +182,14 @@ subtest 'from section to section in one request' => sub {
     }
 };
 
+# What was set has gone with its connection.
+subtest 'over a lost connection' => sub {
+    my $answer = ask(at('value', 'acquire', 'sql=SELECT pg_terminate_backend(pg_backend_pid())', 'acquire', 'acquire',
+        setting('app.value')), 'X-Value' => 'mine');
+    is_deeply told_all($answer, 'status'), ['0', 'ELOST', '0'], 'the request gets another';
+    is told($answer, 'value'), 'mine', '... and is there who it was' or diag $answer->{content};
+};
+
 # A setting made in a transaction would be lost with it.
 subtest 'not within a transaction' => sub {
     my $from = $httpd->log_end;
@@ -195,7 +204,11 @@ subtest 'not within a transaction' => sub {
 
 my @dirt = ('', 'sql=SELECT 1', 'sql=BEGIN', 'send=SELECT pg_sleep(600)', q(sql=SET app.value = 'forged'),
     q(sql=BEGIN; SET LOCAL app.value = 'forged'), 'sql=SELECT 1/0', 'pipeline=SELECT 1');
-my @ending = ('', 'release', 'fail=500', 'abort', 'redirect=' . at('other', 'acquire'));
+
+sub endings {
+    my ($pool) = @_;
+    return ('', 'release', 'fail=500', 'abort', map { 'redirect=' . at($_, "acquire=$pool") } 'other', 'value/more');
+}
 
 sub is_undone {
     my ($pool, $clean) = @_;
@@ -204,7 +217,7 @@ sub is_undone {
     my (%got, $leaves);
     for my $dirt (@dirt) {
         next if $dirt =~ /forged/ && $pool =~ /transaction/ && $dirt !~ /LOCAL/;
-        for my $ending (@ending) {
+        for my $ending (endings($pool)) {
             ask(at('value', "acquire=$pool", grep { $_ ne '' } $dirt, $ending), 'X-Value' => 'mine');
             my $answer = ask($look);
             $got{"$dirt, $ending"} = [told($answer, 'pid'), told($answer, 'value')];
