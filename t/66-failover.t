@@ -111,9 +111,14 @@ PgPoolMin 3
 PgPoolMax 3
 PgPoolRetry 10ms 50ms
 PgPoolAcquireTimeout 500ms
+<Location /probe/reader>
+  PgPoolSet default_transaction_read_only on
+</Location>
 CONF
     my @held = map { hold($httpd, qw(acquire gate)) } 1 .. 3;
     let_go(@held);
+    # That a request wanted it so says nothing of the server, afterwards.
+    tells $httpd->get('/probe/reader?acquire'), { status => 0 }, 'one that only reads';
     read_only('on');
     # One may hear of it by its own write; the others answer a ping then, and with it the server says
     # what it has become.
@@ -152,6 +157,7 @@ PgPoolRetry 10ms 50ms
 PgPoolAcquireTimeout 500ms
 <PgPool prefer>
   PgPoolConninfo "$prefer"
+  PgPoolAcquireTimeout 60s
 </PgPool>
 CONF
     served_by($httpd, $three, 'the standby serves');
