@@ -3,8 +3,7 @@ package Faults;
 # What a fault does to requests, through mod_dbd and through mod_pgpool: each fault once for each, on
 # an httpd of its own, with the same pool over the same server.
 #
-# Clients are kept alive and ask again as soon as they are answered.  mod_dbd may never answer: a
-# client gives up after a while, and mod_dbd's httpd is shot.
+# mod_dbd may never answer: a client gives up after a while, and mod_dbd's httpd is shot.
 
 use strict;
 use warnings;
@@ -80,16 +79,26 @@ sub under_load {
         my $began = now();
         my @other = $fault->($httpd);
         my $over = now();
-        my $first = ask($httpd, '/ask')->{status};
+        my $first = first_answer($httpd, $over);
         sleep 1;
         my @answer = map { $_->finish } $load, @other;
         return { began => $began, over => $over, first => $first, answers => \@answer };
     });
 }
 
+# They rest a little, lest those who are refused take the processor from the server.
 sub clients {
     my ($httpd) = @_;
-    return $httpd->load('/ask', clients => 8, keep_alive => 1, record => 1, timeout => $patience);
+    return $httpd->load('/ask', clients => 8, keep_alive => 1, record => 1, pause => 0.005, timeout => $patience);
+}
+
+# Its status, and if that is no good one, for how long there was no better.
+sub first_answer {
+    my ($httpd, $over) = @_;
+    my $status = ask($httpd, '/ask')->{status};
+    return $status if $status == 200;
+    poll_until { ask($httpd, '/ask')->{status} == 200 } $patience;
+    return sprintf '%d for %.1f s', $status, now() - $over;
 }
 
 sub failed { return grep { $_->{status} != 200 } @_ }
