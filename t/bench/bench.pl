@@ -5,33 +5,45 @@
 #   throughput   SELECT 1 for 16 keep-alive clients over 8 connections, for each PgPoolReset
 #   pairs        acquire and return without a query, on 1, 8 and 32 threads: the mean time of a pair
 #                in the whole process, and the processor time that it takes
+#   board        the same on one thread: without shared figures, with them, while they are read
 #   queue        32 clients on 8 connections that each takes for 20 ms: latency
+#   children     64 clients on 10 connections, of one child and of four that share them: waits
 #   faults       what fails, hangs or is spoilt when something goes wrong; Faults.pm has them
 #
 #   t/bench/run [PART...]     by default all parts
 #   BENCH_SECONDS             of one measurement with clients; default 2
 #   BENCH_ROUNDS              how often each is measured; default 5
 #
-# Figures of one machine mean little on another, so beside each stands its ratio to mod_dbd's: the
-# median of the ratios of all rounds, so that what disturbs a whole round does not count.
+# Figures of one machine mean little on another, so beside each stands its ratio to the first one's,
+# which is mod_dbd's in most: the median of the ratios of all rounds, so that what disturbs a whole
+# round does not count.
 
 use Bench;
+use Children;
 use Faults;
 use PgPoolTest;
 use Wrk;
 
 my $seconds = $ENV{BENCH_SECONDS} // 2;
 my $rounds = $ENV{BENCH_ROUNDS} // 5;
-my %part = (throughput => \&throughput, pairs => \&pairs, queue => \&queue, faults => \&Faults::faults);
-my @parts = @ARGV ? @ARGV : qw(throughput pairs queue faults);
+my %part = (
+    throughput => \&throughput,
+    pairs      => \&pairs,
+    board      => \&board,
+    queue      => \&queue,
+    children   => \&Children::children,
+    faults     => \&Faults::faults,
+);
+my @parts = @ARGV ? @ARGV : qw(throughput pairs board queue children faults);
 my @unknown = grep { !$part{$_} } @parts;
 die "there is no part @unknown\n" if @unknown;
 
 my @resets = qw(transaction auto session all);
 my %name = (
-    dbd    => 'mod_dbd',
-    pgpool => 'mod_pgpool',
-    thread => 'one connection a thread, unchecked',
+    dbd     => 'mod_dbd',
+    pgpool  => 'mod_pgpool',
+    default => 'mod_pgpool',
+    thread  => 'one connection a thread, unchecked',
     map { $_ => "mod_pgpool, PgPoolReset $_" } @resets,
 );
 
@@ -56,22 +68,45 @@ sub throughput {
 }
 
 sub pairs {
-    my @way = qw(dbd pgpool);
+    my @way = qw(dbd default);
     my $httpd = bench_httpd(conninfo(server), 32, "PgPoolReset transaction\n", location('pairs', 'bench-pairs'));
     title('acquire and return, no query, 32 connections',
         'ns', 'of mod_dbd', 'processor ns', 'of mod_dbd');
     for my $threads (1, 8, 32) {
-        my $each = int(400_000 / $threads);
-        my $seen = in_turn(3 * $rounds, \@way, sub {
-            my ($way) = @_;
-            my $got = $httpd->get("/pairs?$way&$threads&$each");
-            die "pairs: $got->{status}\n" if !$got->{success};
-            my ($elapsed, $used, $pairs) = split ' ', $got->{content};
-            return { elapsed => $elapsed / $pairs, used => $used / $pairs };
-        });
+        my $seen = in_turn(3 * $rounds, \@way, sub { pairs_of($httpd, $_[0], $threads) });
         row("$name{$_}, threads: $threads", $seen, $_, qw(elapsed /elapsed used /used)) for @way;
     }
     $httpd->stop;
+    return;
+}
+
+sub pairs_of {
+    my ($httpd, $way, $threads) = @_;
+    my $each = int(400_000 / $threads);
+    my $got = $httpd->get("/pairs?$way&$threads&$each");
+    die "pairs: $got->{status}\n" if !$got->{success};
+    my ($elapsed, $used, $pairs) = split ' ', $got->{content};
+    return { elapsed => $elapsed / $pairs, used => $used / $pairs };
+}
+
+sub board {
+    my $httpd = bench_httpd(conninfo(server), 1, location('pairs', 'bench-pairs'));
+    my $unposted = Children::unposted_pool($httpd);
+    my %board_name = (
+        unposted => 'figures of the child alone',
+        shared   => 'figures shared by the children',
+        scraped  => 'and read a hundred times a second',
+    );
+    my @way = qw(unposted shared scraped);
+    my $seen = in_turn(3 * $rounds, \@way, sub {
+        my ($way) = @_;
+        my $scrapes = $way eq 'scraped' && $httpd->load('/status?json', clients => 1, keep_alive => 1, pause => 0.008);
+        return pairs_of($httpd, $way eq 'unposted' ? $unposted : 'default', 1);
+    });
+    $httpd->stop;
+
+    title('acquire and return, no query, one thread', 'ns', 'of the first');
+    row($board_name{$_}, $seen, $_, qw(elapsed /elapsed)) for @way;
     return;
 }
 
@@ -99,7 +134,7 @@ sub queue {
 sub in_turn {
     my ($times, $ways, $measure) = @_;
     my @way = @$ways;
-    my %seen;
+    my %seen = (first => $way[0]);
     $measure->($_, 1) for @way;
     for (1 .. $times) {
         push @{ $seen{$_} }, $measure->($_, $seconds) for @way;
@@ -110,7 +145,7 @@ sub in_turn {
 
 # ---- the table
 
-# A column is the name of a figure, or with a slash before it its ratio to mod_dbd's.
+# A column is the name of a figure, or with a slash before it its ratio to that of the first way.
 sub row {
     my ($text, $seen, $way, @column) = @_;
     return line($text, map { cell($seen, $way, $_) } @column);
@@ -118,9 +153,9 @@ sub row {
 
 sub cell {
     my ($seen, $way, $figure) = @_;
-    my $of_dbd = $figure =~ s{\A/}{};
+    my $ratio = $figure =~ s{\A/}{};
     my @value = map { $_->{$figure} } @{ $seen->{$way} };
-    my @dbd = map { $_->{$figure} } @{ $seen->{dbd} };
-    return sprintf '%.2f', median(map { $value[$_] / $dbd[$_] } 0 .. $#value) if $of_dbd;
+    my @first = map { $_->{$figure} } @{ $seen->{ $seen->{first} } };
+    return sprintf '%.2f', median(map { $value[$_] / $first[$_] } 0 .. $#value) if $ratio;
     return sprintf median(@value) < 200 ? '%.1f' : '%.0f', median(@value);
 }

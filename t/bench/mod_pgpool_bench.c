@@ -6,8 +6,9 @@
  *     SetHandler bench-dbd       ap_dbd_acquire, PQexec, answer
  *     SetHandler bench-select    ap_dbd_acquire, apr_dbd_select, answer
  *     SetHandler bench-thread    one connection a thread, never looked at: the ideal
- *     SetHandler bench-pairs     GET /pairs?pgpool&THREADS&PAIRS (or dbd): each thread
- *                                opens and closes so often, without a query
+ *     SetHandler bench-pairs     GET /pairs?WAY&THREADS&PAIRS: each thread opens and
+ *                                closes so often, without a query; WAY is dbd or the name
+ *                                of a pool
  *
  *     BenchConninfo CONNINFO     for bench-thread
  *     BenchSQL SQL               of a section, default SELECT 1
@@ -142,7 +143,8 @@ typedef struct {
 
 struct pair_job {
     server_rec *s;
-    int (*pair)(server_rec *s, apr_pool_t *p); /* 0: failed */
+    int (*pair)(const pair_job *job, apr_pool_t *p); /* 0: failed */
+    char way[32];
     int threads, pairs;
     pthread_barrier_t start;
 };
@@ -155,23 +157,23 @@ static apr_int64_t nanoseconds(clockid_t clock)
     return now.tv_sec * APR_INT64_C(1000000000) + now.tv_nsec;
 }
 
-static int pair_of_pgpool(server_rec *s, apr_pool_t *p)
+static int pair_of_pgpool(const pair_job *job, apr_pool_t *p)
 {
     PGconn *conn;
 
-    if (pool_open(s, NULL, p, &conn) != APR_SUCCESS)
+    if (pool_open(job->s, job->way, p, &conn) != APR_SUCCESS)
         return 0;
     pool_close(conn);
     return 1;
 }
 
-static int pair_of_dbd(server_rec *s, apr_pool_t *p)
+static int pair_of_dbd(const pair_job *job, apr_pool_t *p)
 {
-    ap_dbd_t *dbd = dbd_open(p, s);
+    ap_dbd_t *dbd = dbd_open(p, job->s);
 
     if (!dbd)
         return 0;
-    dbd_close(s, dbd);
+    dbd_close(job->s, dbd);
     return 1;
 }
 
@@ -186,7 +188,7 @@ static void *APR_THREAD_FUNC pair_thread_run(apr_thread_t *thread, void *data)
     pthread_barrier_wait(&job->start);
     self->began = nanoseconds(CLOCK_MONOTONIC);
     for (i = 1; i <= job->pairs && !self->failed; i++) {
-        self->failed = !job->pair(job->s, self->p);
+        self->failed = !job->pair(job, self->p);
         if (i % PAIRS_A_POOL == 0)
             apr_pool_clear(self->p);
     }
@@ -229,12 +231,12 @@ static int pairs_answer(request_rec *r)
 {
     pair_job job = {.s = r->server};
     apr_int64_t elapsed, used;
-    char way[8];
 
-    if (!r->args || sscanf(r->args, "%7[a-z]&%d&%d", way, &job.threads, &job.pairs) != 3 ||
+    if (!r->args ||
+        sscanf(r->args, "%31[a-z0-9]&%d&%d", job.way, &job.threads, &job.pairs) != 3 ||
         job.threads < 1 || job.threads > MOST_THREADS || job.pairs < 1)
         return HTTP_BAD_REQUEST;
-    job.pair = strcmp(way, "dbd") ? pair_of_pgpool : pair_of_dbd;
+    job.pair = strcmp(job.way, "dbd") ? pair_of_pgpool : pair_of_dbd;
     used = -nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
     elapsed = pair_job_run(&job, r->pool);
     used += nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
