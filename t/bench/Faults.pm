@@ -131,6 +131,11 @@ sub meanwhile {
         grep { $_->{began} > $seen->{began} + 0.9 && $_->{began} < $seen->{over} - 0.9 } @{ $seen->{answers} };
 }
 
+sub longest {
+    my $longest = max(@_) // return 'none';
+    return $longest < $patience ? sprintf '%.1f s', $longest : "over $patience s";
+}
+
 sub restart {
     my ($way) = @_;
     my $seen = under_load($way, conninfo(server), sub { server->restart; return });
@@ -159,8 +164,8 @@ sub down {
     });
     my @seconds = meanwhile($seen);
     return (
-        ['server down for 8 s: median answer', sprintf '%.1f ms', 1000 * median(@seconds)],
-        ['... longest answer', sprintf '%.1f s', max(@seconds)],
+        ['server down for 8 s: median answer', @seconds ? sprintf '%.1f ms', 1000 * median(@seconds) : 'none'],
+        ['... longest answer', longest(@seconds)],
         ['... first request once it was up', $seen->{first}],
         afterwards($seen),
     );
@@ -190,7 +195,7 @@ sub silence {
         return $other;
     });
     return (
-        ["$name: longest answer", sprintf '%.1f s', max(meanwhile($seen))],
+        ["$name: longest answer", longest(meanwhile($seen))],
         afterwards($seen),
     );
 }
