@@ -134,18 +134,30 @@ for my $pool (qw(default transaction)) {
 
 # ---- notifications are for whom they were meant
 
+sub gossip { return query($pg, q(SELECT pg_notify('gossip', i::text) FROM generate_series(1, 100) i)) }
+
+# The first statement of the next request takes in whatever has come.
+sub nobody_elses {
+    my ($pool, $pid, $name) = @_;
+    return tells probe($httpd, "acquire=$pool", 'sql=SELECT 1', 'notifies'), { pid => $pid, notifies => 0 }, $name;
+}
+
 subtest 'notifications' => sub {
+    for my $pool (qw(default transaction)) {
+        my $pid = backend($pool);
+        for (['what has come' => ()], ['... and was taken in' => 'sql=SELECT 1']) {
+            my ($name, @command) = @$_;
+            my $held = hold($httpd, "acquire=$pool", 'sql=LISTEN gossip', 'gate', @command);
+            gossip();
+            let_go($held);
+            nobody_elses($pool, $pid, "$pool: $name before the return is dropped");
+        }
+    }
     my $pid = backend('transaction');
-    my $held = hold($httpd, 'acquire=transaction', 'sql=LISTEN gossip', 'gate');
-    query($pg, q(SELECT pg_notify('gossip', i::text) FROM generate_series(1, 100) i));
-    let_go($held);
-    tells probe($httpd, 'acquire=transaction', 'sql=SELECT 1', 'notifies'), { pid => $pid, notifies => 0 },
-        'what came before the return is dropped';
-    query($pg, q(SELECT pg_notify('gossip', i::text) FROM generate_series(1, 100) i));
-    tells probe($httpd, 'acquire=transaction', 'sql=SELECT 1', 'notifies'), { pid => $pid, notifies => 0 },
-        'so is what came while it was idle';
-    $held = hold($httpd, 'acquire=transaction', 'sql=LISTEN gossip', 'gate', 'sql=SELECT 1', 'notifies');
-    query($pg, q(SELECT pg_notify('gossip', i::text) FROM generate_series(1, 100) i));
+    gossip();
+    nobody_elses('transaction', $pid, 'so is what came while it was idle');
+    my $held = hold($httpd, 'acquire=transaction', 'sql=LISTEN gossip', 'gate', 'sql=SELECT 1', 'notifies');
+    gossip();
     tells let_go($held), { notifies => 100 }, 'and who listens, hears';
 };
 

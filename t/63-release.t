@@ -50,6 +50,9 @@ PgPoolCheckTimeout 60s
 <PgPool brief>
   PgPoolAcquireTimeout 300ms
 </PgPool>
+<PgPool other>
+  PgPoolAcquireTimeout 300ms
+</PgPool>
 SendBufferSize 4096
 MaxKeepAliveRequests 0
 $h2
@@ -91,9 +94,10 @@ sub logged {
 
 subtest 'a slow reader of a small response' => sub {
     for my $top ('', '/response') {
-        my $path = at($top, 'acquire=brief', 'write=60000');
+        my $path = at($top, qw(acquire=brief acquire=other write=60000));
         my $slow = slow_reader($path);
-        is served('brief'), 42, ($top || 'request') . ': another is served';
+        is_deeply [map { served($_) } qw(brief other)], [42, 42],
+            ($top || 'request') . ': others are served, of each pool';
         is logged($path), 0, '... while that request is still there';
         like $slow->finish->{content}, qr/write=60000\n\z/, '... whose reader gets all of it';
     }
@@ -136,26 +140,41 @@ subtest 'a handler that goes on after its response' => sub {
     is served('brief'), 42, '... until it has finished';
 };
 
+# A request that stands at its gate: after these commands, or where one of them says so.
+my $gates = 0;
+
+sub hold_at {
+    my ($top, @command) = @_;
+    my $gate = $httpd->dir . '/at' . ++$gates;
+    my $stop = "touch=$gate.reached&hold=$gate.open";
+    my $path = at($top, @command);
+    $path .= "&$stop" if $path !~ s/%26gate/'%26' . $stop =~ s{&}{%26}gr/e;
+    return reach({ gate => $gate, pending => $httpd->begin($path) });
+}
+
 subtest "what is no response's end" => sub {
     my @cases = (
-        ['a flush'                  => 'write=10'],
+        ['a flush'                  => 'write=10', 'flush'],
         ['the end of a subrequest'  => 'subreq=' . at('/response', 'acquire=brief', 'write=10')],
         ['... that goes on'         => 'subreq=' . at('/response', 'acquire=brief', 'eos')],
         ['the beginning of another' => 'redirect=' . at('/response', 'acquire=brief', 'write=10', 'gate')],
     );
     for (@cases) {
-        my ($name, $command) = @$_;
-        my $gate = $httpd->dir . '/gate' . $name =~ s/\W//gr;
-        my $stop = "touch=$gate.reached&hold=$gate.open";
-        my $path = at('/response', 'acquire=brief', $command);
-        $path .= "&$stop" if $path !~ s/%26gate/'%26' . $stop =~ s{&}{%26}gr/e;
-        my $pending = $httpd->begin($path);
-        ok poll_until { -e "$gate.reached" }, $name;
-        is served('brief'), undef, '... leaves the request its connection';
-        Httpd::spew("$gate.open", '');
-        is $pending->finish->{status}, 200, '... which goes on with it';
+        my ($name, @command) = @$_;
+        my $held = hold_at('/response', 'acquire=brief', @command);
+        is served('brief'), undef, "$name leaves the request its connection";
+        is let_go($held)->{status}, 200, '... which goes on with it';
         is served('brief'), 42, '... and gives it back';
     }
+};
+
+subtest 'sections that differ, in one request' => sub {
+    my $held = hold_at('/response', 'subreq=' . at('/response', 'acquire=brief'), 'write=10', 'eos');
+    is served('brief'), 42, "response: what a subrequest has borrowed goes with its main request's";
+    let_go($held);
+    $held = hold_at('', 'acquire=brief', 'subreq=' . at('/response', 'acquire=default'), 'write=10', 'eos');
+    is served('brief'), undef, '... but not what another section has, which says request';
+    let_go($held);
 };
 
 # ---- never lost, never twice

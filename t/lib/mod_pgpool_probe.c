@@ -53,6 +53,7 @@
  *   touch=PATH       creates a file: touched
  *   hold=PATH        waits until the file exists, 30 s at most: held (1, or 0 if it never did)
  *   write=BYTES      writes that many bytes
+ *   flush            sends it on to the client: flushed
  *   eos              ends the response; what is told after it goes nowhere
  *   early            what PgPoolProbeEarly saw: early (status), early.pid, early.value
  *   subreq=URI       runs it as a subrequest, its output stands in this response
@@ -532,6 +533,14 @@ static int run_write(probe_t *probe, const char *arg)
     return NEXT;
 }
 
+static int run_flush(probe_t *probe, const char *arg)
+{
+    flush_output(probe);
+    ap_rflush(probe->r);
+    tell(probe, "flushed=");
+    return NEXT;
+}
+
 static int run_eos(probe_t *probe, const char *arg)
 {
     apr_bucket_alloc_t *alloc = probe->r->connection->bucket_alloc;
@@ -725,6 +734,7 @@ static const command_t commands[] = {
     {"touch", run_touch, 0},
     {"hold", run_hold, 0},
     {"write", run_write, 0},
+    {"flush", run_flush, 0},
     {"eos", run_eos, 0},
     {"early", run_early, 0},
     {"subreq", run_subreq, 0},
