@@ -100,7 +100,7 @@ subtest 'eight seconds without a server' => sub {
     $httpd->stop;
 };
 
-subtest 'the keeper alone probes, and backs off' => sub {
+subtest 'few attempts, however many ask' => sub {
     my $httpd = proxied("PgPoolMin 2\nPgPoolMax 6\nPgPoolAcquireTimeout 200ms\nPgPoolRetry 100ms 1s");
     my $from = $httpd->log_end;
     my $load = $httpd->load('/rows', clients => 8, record => 1);
@@ -113,8 +113,8 @@ subtest 'the keeper alone probes, and backs off' => sub {
     $proxy->mode('pass');
     ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'the first success lets everybody in';
     my $asked = () = $load->finish;
-    # With full jitter below 1 s it is about two a second.
-    cmp_ok $attempts, '<', 40, 'a few attempts in 4 s';
+    # With full jitter below 1 s it is about two a second, and for those who ask one each 100 ms.
+    cmp_ok $attempts, '<', 60, 'a few attempts in 4 s';
     cmp_ok $attempts, '>', 0, '... but some';
     cmp_ok $asked, '>', 400, '... however many ask';
     note "$attempts attempts, $asked requests";
@@ -195,6 +195,21 @@ subtest 'one dead connection makes the older ones suspect' => sub {
     $from = -s $pg->logfile;
     let_go(map { hold($httpd, qw(acquire gate)) } 1 .. 4);
     is_deeply pings($from), {}, '... once';
+    $httpd->stop;
+};
+
+# Over the proxy somebody listens all the time.
+subtest 'who comes when it is up is served' => sub {
+    my $conninfo = conninfo($pg);
+    my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolAcquireTimeout 200ms\nPgPoolRetry 100ms 1h");
+    my $status = sub { told(probe($httpd, 'acquire'), 'status') };
+    is $status->(), 0, 'up';
+    $pg->stop;
+    # Each of them makes the keeper's own next attempt a later one.
+    my $refusals = 0;
+    ok poll_until { $status->() eq 'EUNAVAIL' and ++$refusals == 20 }, 'refused time and again';
+    $pg->start;
+    is $status->(), 0, 'the first is served';
     $httpd->stop;
 };
 

@@ -34,6 +34,7 @@ typedef struct {
 typedef struct {
     char sqlstate[6]; /* "" where there is none, e.g. connection refused */
     char message[250];
+    int absent; /* nobody listens where the server should be */
 } pgp_error;
 
 typedef enum {

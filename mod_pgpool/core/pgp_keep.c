@@ -248,16 +248,20 @@ static apr_interval_time_t outage_note_locked(pgp_pool *pool, const pgp_error *e
                                               apr_uint32_t random)
 {
     outage *down = &pool->down;
+    const pgp_failure kind = pgp_policy_failure(error->sqlstate);
     apr_interval_time_t wait;
 
     if (down->failures && began < down->last)
         return down->retry_at > now ? down->retry_at - now : 0;
-    if (down->failures++ == 0)
-        down->since = now;
+    if (down->failures == 0)
+        down->since = down->hope_since = now;
+    if (kind == PGP_FAILURE_STARTING && kind != down->kind)
+        down->hope_since = now; /* a short outage again */
+    down->failures++;
     down->last = now;
     pool->stats.error = *error;
     pool->stats.error_at = now;
-    down->kind = pgp_policy_failure(error->sqlstate);
+    down->kind = kind;
     down->error = *error;
     /* A server that starts up may be tried often: that must not lengthen what comes after. */
     down->transient = down->kind == PGP_FAILURE_TRANSIENT ? down->transient + 1 : 0;
@@ -290,15 +294,18 @@ static void connect_failed(pgp_conn *conn, const pgp_error *error)
     const apr_uint32_t random = env->random(env->baton);
     const apr_time_t now = now_of(pool);
     apr_interval_time_t wait;
+    pgp_log_level level;
 
     lock(pool);
+    level = pool->down.knock ? PGP_LOG_DEBUG : PGP_LOG_ERR;
+    pool->down.knock = 0;
     wait = outage_note_locked(pool, error, conn->born, now, random);
     pgp_doom_locked(conn, PGP_REASON_CONNECT);
     if (pgp_hopeless_locked(pool, now))
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
     unlock(pool);
     first_host_leave(pool, conn, now);
-    pgp_log(env, PGP_LOG_ERR, PGP_MSG_CONNECT_FAILED, pool->name, 0,
+    pgp_log(env, level, PGP_MSG_CONNECT_FAILED, pool->name, 0,
             "cannot connect: %s; trying again in %" APR_TIME_T_FMT " ms", error->message,
             wait / 1000);
 }

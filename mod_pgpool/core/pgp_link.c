@@ -1,6 +1,7 @@
 #include "pgp_link.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -46,7 +47,7 @@ static int is_sqlstate(const char *text)
 
 /* libpq has no function for the SQLSTATE of a failed connect; in its verbose
  * messages it stands as "FATAL:  28P01: ...".  With several hosts the last
- * counts. */
+ * counts.  Nor has it one for the system's error. */
 void pgp_error_connection(pgp_error *error, const pgp_link *link)
 {
     const char *text = PQerrorMessage(link->conn), *at;
@@ -54,6 +55,7 @@ void pgp_error_connection(pgp_error *error, const pgp_link *link)
     for (at = strstr(text, ":  "); at; at = strstr(at + 3, ":  "))
         if (is_sqlstate(at + 3))
             apr_cpystrn(error->sqlstate, at + 3, sizeof error->sqlstate);
+    error->absent = strstr(text, strerror(ECONNREFUSED)) || strstr(text, strerror(ENOENT));
     pgp_error_text(error, text);
 }
 

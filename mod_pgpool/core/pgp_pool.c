@@ -160,7 +160,7 @@ int pgp_hopeless_locked(const pgp_pool *pool, apr_time_t now)
 
     return down->failures && live_locked(pool) == 0 &&
            (down->kind == PGP_FAILURE_REFUSED ||
-            now - down->since > pool->settings->acquire_timeout);
+            now - down->hope_since > pool->settings->acquire_timeout);
 }
 
 /* Say it in words; the cause is the last connect's, if connects fail. */
@@ -203,6 +203,23 @@ static void taken_locked(ask *a, pgp_conn *conn, apr_time_t now)
     a->ping = pgp_policy_ping_due(conn, a->pool->settings, a->pool->suspect_since, now);
 }
 
+/* The server says nothing, so that only an attempt can tell whether it is back.  Then one of
+ * those who ask has one made for him: who comes when it is up is to be served.  Where nobody
+ * listens that costs the server nothing and is done often. */
+static int knock_locked(pgp_pool *pool, apr_time_t now)
+{
+    outage *down = &pool->down;
+    const apr_interval_time_t wait = pool->settings->retry.first /
+                                     (down->error.absent ? 10 : 1);
+
+    if (*down->error.sqlstate || now - down->last < wait || pool->waiting ||
+        count(pool, PGP_CONNECTING) > 0)
+        return 0;
+    down->retry_at = now;
+    down->knock = 1;
+    return 1;
+}
+
 /* Settle an ask without a wait.  Returns 0 if it has to wait, else 1 with its
  * outcome. */
 static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
@@ -221,7 +238,7 @@ static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
         *outcome = PGP_GRANTED;
         return 1;
     }
-    if (pgp_hopeless_locked(pool, now)) {
+    if (pgp_hopeless_locked(pool, now) && !knock_locked(pool, now)) {
         *outcome = refuse_locked(a, PGP_UNAVAILABLE);
         return 1;
     }
@@ -482,10 +499,16 @@ static void count_hold_locked(pgp_conn *conn, apr_time_t now)
         stats->longest_hold = held;
 }
 
+/* While there was one, there was hope. */
 void pgp_doom_locked(pgp_conn *conn, pgp_reason reason)
 {
+    pgp_pool *pool = conn->pool;
+    const int lived = live_locked(pool);
+
     conn->reason = reason;
-    pgp_conn_move(conn->pool->lists, conn, PGP_CLOSING);
+    pgp_conn_move(pool->lists, conn, PGP_CLOSING);
+    if (lived && !live_locked(pool))
+        pool->down.hope_since = now_of(pool);
 }
 
 /* To the keeper to be closed; without a keeper here and now. */

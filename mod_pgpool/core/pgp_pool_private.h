@@ -33,11 +33,14 @@ typedef struct waiter {
 
 /* Attempts to connect have been failing, and why. */
 typedef struct {
-    int failures;     /* in a row, those at the same time as one; 0: all is well */
-    int transient;    /* of them, the last ones that say nothing of the server's state */
-    apr_time_t since; /* of the first of them */
-    apr_time_t last;  /* that counted */
+    int failures;          /* in a row, those at the same time as one; 0: all is well */
+    int transient;         /* of them, the last ones that say nothing of the server's state */
+    apr_time_t since;      /* of the first of them */
+    apr_time_t hope_since; /* since when waiting is in vain: no sooner than the last
+                            * connection went or the server said that it starts up */
+    apr_time_t last;       /* that counted */
     apr_time_t retry_at;
+    int knock;        /* the next is an ask's, see pgp_pool.c */
     pgp_failure kind; /* of the last */
     pgp_error error;  /* of the last */
 } outage;

@@ -140,6 +140,7 @@ int fake_logged(fake *world, const char *text)
 static void error_set(pgp_error *error, const fake_plan *plan, const char *what)
 {
     apr_cpystrn(error->sqlstate, plan->sqlstate ? plan->sqlstate : "", sizeof error->sqlstate);
+    error->absent = plan->absent;
     apr_snprintf(error->message, sizeof error->message, "the fake %s failed", what);
 }
 

@@ -41,6 +41,7 @@ typedef struct {
     apr_interval_time_t takes; /* and for so long */
     fake_end end;
     const char *sqlstate; /* if it fails; NULL: none, as when the connection is refused */
+    int absent;           /* nobody listens */
 } fake_plan;
 
 typedef enum { FAKE_CONNECTING, FAKE_READY, FAKE_DIRTY, FAKE_CLEANING, FAKE_BAD } fake_phase;

@@ -13,13 +13,24 @@ static void come_up(stage *s)
     s->world->plan = (fake_plan){.end = FAKE_DONE};
 }
 
-/* Down for longer than anybody may wait, with nobody there. */
+/* Down for longer than anybody may wait; the server says why. */
 static stage *down_for_long(void)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
 
-    go_down(s, "");
+    go_down(s, "53300");
     keep(s, PGP_SEC(8));
+    return s;
+}
+
+/* One that nobody has asked for lately, so that the next try is far away. */
+static stage *long_absent(void)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolRetry 100ms 1h", NULL);
+
+    s->world->random = 0xffffffff;
+    s->world->plan = (fake_plan){.end = FAKE_FAILS, .absent = 1};
+    keep(s, PGP_SEC(60));
     return s;
 }
 
@@ -60,6 +71,29 @@ START_TEST(wait_in_an_outage_ends_with_its_cause)
     ck_assert_int_eq(b->ticket.waited, PGP_SEC(2));
     ck_assert_str_eq(b->ticket.error.sqlstate, "53300");
     ck_assert_str_eq(b->ticket.error.message, "the fake connect failed");
+}
+END_TEST
+
+/* All are cut at once when a network heals that was mute: they were hope until then. */
+START_TEST(wait_begins_anew_when_the_last_one_goes)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
+    pgp_conn *conn;
+    borrower *b;
+
+    warm(s, 1);
+    conn = acquire(s);
+    go_down(s, "53300");
+    b = queue_up(s);
+    keep(s, PGP_SEC(9));
+    answered(b, PGP_EXHAUSTED);
+    pgp_pool_discard(&conn, PGP_REASON_LOST);
+    work(s);
+    b = queue_up(s);
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(waiting(s), 1);
+    keep(s, PGP_SEC(1));
+    answered(b, PGP_UNAVAILABLE);
 }
 END_TEST
 
@@ -255,6 +289,88 @@ START_TEST(back_off_doubles)
 }
 END_TEST
 
+START_TEST(who_comes_when_it_is_up_is_served)
+{
+    stage *s = long_absent();
+    borrower *b;
+
+    come_up(s);
+    work(s);
+    ck_assert_int_eq(idle(s), 0);
+    b = queue_up(s);
+    work(s);
+    release(granted(b));
+}
+END_TEST
+
+START_TEST(one_ask_knocks)
+{
+    stage *s = long_absent();
+    const int failed = s->world->failed, told = fake_logged(s->world, "PGP1002");
+    borrower *b = queue_up(s);
+    pgp_ticket ticket;
+
+    s->world->log_level = PGP_LOG_INFO;                     /* it is a line for every ask */
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE); /* the others are told at once */
+    work(s);
+    answered(b, PGP_UNAVAILABLE);
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE); /* not again so soon */
+    ck_assert_int_eq(s->world->failed, failed + 1);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1002"), told);
+    fake_pass(s->world, PGP_MS(10));
+    queue_up(s);
+}
+END_TEST
+
+START_TEST(knocks_are_rarer_where_somebody_listens)
+{
+    stage *s = long_absent();
+    borrower *b;
+    pgp_ticket ticket;
+
+    s->world->plan.absent = 0;
+    b = queue_up(s);
+    work(s);
+    answered(b, PGP_UNAVAILABLE);
+    fake_pass(s->world, PGP_MS(100) - 1);
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    fake_pass(s->world, 1);
+    queue_up(s);
+}
+END_TEST
+
+START_TEST(nobody_knocks_at_a_server_that_says_why)
+{
+    stage *s = long_absent();
+    borrower *b;
+    pgp_ticket ticket;
+
+    s->world->plan.sqlstate = "53300";
+    b = queue_up(s);
+    work(s);
+    answered(b, PGP_UNAVAILABLE);
+    fake_pass(s->world, PGP_SEC(60));
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+}
+END_TEST
+
+/* It will soon be there. */
+START_TEST(starting_server_is_waited_for_anew)
+{
+    stage *s = long_absent();
+    borrower *b = queue_up(s);
+
+    s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "57P03"};
+    work(s);
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(waiting(s), 1);
+    come_up(s);
+    keep(s, PGP_MS(100));
+    release(granted(b));
+    ck_assert_int_eq(fake_logged(s->world, "answers again after 61"), 1); /* seconds, in all */
+}
+END_TEST
+
 START_TEST(one_probe_at_a_time)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 4", NULL);
@@ -398,6 +514,7 @@ int main(void)
 
     tcase_add_test(t, short_outage_fails_nobody);
     tcase_add_test(t, wait_in_an_outage_ends_with_its_cause);
+    tcase_add_test(t, wait_begins_anew_when_the_last_one_goes);
     tcase_add_test(t, not_hopeless_while_one_is_lent);
     t = tcase(suite, "long");
     tcase_add_test(t, refused_at_once_once_it_is_hopeless);
@@ -411,6 +528,11 @@ int main(void)
     tcase_add_test(t, starting_up_does_not_lengthen_what_comes_after);
     t = tcase(suite, "attempts");
     tcase_add_test(t, back_off_doubles);
+    tcase_add_test(t, who_comes_when_it_is_up_is_served);
+    tcase_add_test(t, one_ask_knocks);
+    tcase_add_test(t, knocks_are_rarer_where_somebody_listens);
+    tcase_add_test(t, nobody_knocks_at_a_server_that_says_why);
+    tcase_add_test(t, starting_server_is_waited_for_anew);
     tcase_add_test(t, one_probe_at_a_time);
     tcase_add_test(t, each_failure_leaves_a_host);
     tcase_add_test(t, failures_together_are_one);
