@@ -1,0 +1,120 @@
+#!/usr/bin/perl
+
+# A black hole as networks make them: packets vanish on their way, in both directions, and nobody
+# acknowledges anything.  t/64-network.t's is a proxy's, whose kernel still takes in what is sent.
+
+# All of this test runs in a network of its own, where a user may drop packets.
+BEGIN {
+    $ENV{PATH} .= ':/usr/sbin:/sbin';
+    if (!$ENV{PGPOOL_OWN_NETWORK}) {
+        my @own = qw(unshare --map-current-user --keep-caps --net env PGPOOL_OWN_NETWORK=1);
+        my $why = qx{@own sh -c "ip link set lo up && nft list tables" 2>&1};
+        exec @own, $^X, (map { "-I$_" } @INC), $0 if !$?;
+        print '1..0 # SKIP no network of our own: ', $why =~ s/\s+/ /gr, "\n";
+        exit 0;
+    }
+}
+
+use PgPoolTest;
+use Probe;
+use List::Util qw(max);
+use Time::HiRes qw(sleep);
+
+# What an answer may be late when the machine is busy.
+my $slack = 5;
+
+run(qw(ip link set lo up));
+
+# The server has to find out by itself who has gone, too.
+my $pg = postgres(<<'CONF');
+listen_addresses = '127.0.0.1'
+tcp_keepalives_idle = 5
+tcp_keepalives_interval = 1
+tcp_keepalives_count = 5
+client_connection_check_interval = 1s
+CONF
+
+my $conninfo = conninfo($pg, host => '127.0.0.1');
+my $httpd = probed(<<"CONF", modules => ['pgpool_query'], threads => 16);
+PgPoolConninfo "$conninfo"
+PgPoolMin 4
+PgPoolMax 6
+PgPoolConnectTimeout 2s
+PgPoolRetry 100ms 1s
+<Location /rows>
+  SetHandler pgpool-query
+  PgPoolQuery "SELECT 1 AS one"
+</Location>
+CONF
+
+sub run { system(@_) == 0 or die "@_\n"; return }
+
+sub open_hole {
+    run(qw(nft add table ip hole));
+    run('nft', 'add chain ip hole in { type filter hook input priority 0; }');
+    run(qw(nft add rule ip hole in tcp), $_, $pg->port, 'drop') for qw(dport sport);
+    return;
+}
+
+sub close_hole { run(qw(nft delete table ip hole)); return }
+
+sub threads { return scalar(() = map { glob "/proc/$_/task/*" } $httpd->children) }
+
+sub served { return $httpd->get('/rows')->{status} == 200 }
+
+# Nothing is left of the hole: at the server, or here.
+sub all_well {
+    my ($threads) = @_;
+    my @held = map { hold($httpd, qw(acquire gate), 'sql=SELECT 1') } 1 .. 6;
+    ok poll_until { backends($pg) == 6 }, 'the server has those that the pool has, and no more';
+    is_deeply [map { told($_, 'value') } let_go(@held)], [(1) x 6], 'all connections can be had at once';
+    ok poll_until { threads() <= $threads }, 'no thread is stuck';
+    return;
+}
+
+ok poll_until { served() && backends($pg) == 4 }, 'it serves';
+my $threads = threads();
+
+subtest 'ten seconds under load' => sub {
+    my $from = $httpd->log_end;
+    my $load = $httpd->load('/rows', clients => 8, record => 1, pause => 0.01);
+    $httpd->wait_log(qr/PGP1004/, from => $from);
+    open_hole();
+    sleep 10;
+    close_hole();
+    ok poll_until { served() }, 'it heals by itself';
+    my $healed = now();
+    sleep 1;    # of load, to see that it stays so
+    my @answer = $load->finish;
+    my @refused = map { $_ / 1000 } $httpd->error_log($from) =~ /PGP1011: .*waited (\d+) ms/g;
+    cmp_ok max(@refused), '<', 2 + $slack, 'every ask ended by its deadline';
+    my @late = grep { $_->{seconds} > 2 + $slack } @answer;
+    cmp_ok @late, '<=', 6, 'late are at most those whose query was on its way';
+    is_deeply [grep { $_->{status} != 200 && $_->{began} > $healed } @answer], [], 'nothing fails once it has healed';
+    note sprintf 'longest ask %.3f s, longest answer %.3f s', max(@refused), max(map { $_->{seconds} } @answer);
+    all_well($threads);
+};
+
+# Of two requests one waits for its answer already, the other is about to ask.
+subtest 'who waits for an answer is told by the kernel' => sub {
+    my $sleep = 'SELECT pg_sleep(600)';
+    my $asleep = "SELECT count(*) FROM pg_stat_activity WHERE query = '$sleep'";
+    my @lost = (start_probe($httpd, 'acquire', "sql=$sleep", 'again'), hold($httpd, qw(acquire gate), 'sql=SELECT 1', 'again'));
+    ok poll_until { query($pg, $asleep) == 1 }, 'one waits';
+    my $began = now();
+    open_hole();
+    my @answer = let_go(@lost);
+    my $took = now() - $began;
+    tells $_, { result => 'PGRES_FATAL_ERROR', again => 'ELOST' }, 'both are told' for @answer;
+    # tcp_user_timeout, and up to two probes of keepalives_interval until it is looked at.
+    cmp_ok $took, '<', 14 + $slack, '... in time';
+    note sprintf 'after %.3f s', $took;
+    close_hole();
+    ok poll_until { served() }, 'it heals by itself';
+    ok poll_until { query($pg, $asleep) == 0 }, '... and the server works for nobody';
+    all_well($threads);
+};
+
+$httpd->stop;
+ok poll_until { backends($pg) == 0 }, 'no backend is left';
+done_testing;
