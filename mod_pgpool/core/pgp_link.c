@@ -13,15 +13,18 @@
 
 /* --- what went wrong -------------------------------------------------------- */
 
-/* LOCATION is of use to nobody but the server's developers. */
+/* Lines after the first are indented by tabs.  LOCATION is of use to nobody but the server's
+ * developers. */
 void pgp_error_text(pgp_error *error, const char *text)
 {
     char *out = error->message;
     const char *end = out + sizeof error->message - 3;
 
     while (*text && out < end) {
-        const size_t line = strcspn(text, "\n");
+        size_t line;
 
+        text += strspn(text, "\t");
+        line = strcspn(text, "\n");
         if (line && strncmp(text, "LOCATION:", 9)) {
             size_t room;
 
