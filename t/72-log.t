@@ -59,4 +59,30 @@ subtest 'refusals' => sub {
     $httpd->stop;
 };
 
+subtest 'what expressions see' => sub {
+    my $httpd = httpd(<<"CONF", modules => [qw(authz_core headers pgpool pgpool_probe)]);
+PgPoolConninfo "$conninfo"
+PgPoolMax 1
+LogFormat "%U" path
+CustomLog "\${DIR}/waited" path "expr=%{note:pgpool-default-wait} -gt 0"
+Header always set X-Cause "expr=%{note:pgpool-error}" "expr=%{note:pgpool-error} != ''"
+<LocationMatch "^/">
+  SetHandler pgpool-probe
+</LocationMatch>
+CONF
+    $httpd->get('/warm?acquire');
+    $httpd->get('/first?acquire');
+    my ($mark, $free) = map { $httpd->dir . "/$_" } qw(mark free);
+    my $holds = $httpd->begin("/holds?acquire&touch=$mark&hold=$free");
+    ok poll_until { -e $mark }, 'the only connection is lent';
+    my $fails = $httpd->get('/fails?acquire');
+    Httpd::spew($free, '');
+    my ($held) = finish($holds);
+    like $fails->{headers}{'x-cause'}, qr/all 1 connections are lent/, 'a header has the cause of a failure';
+    ok !$held->{headers}{'x-cause'}, '... where there is one';
+    $httpd->stop;
+    unlike Httpd::slurp($httpd->dir . '/waited'), qr{/first|/holds}, 'who has not waited is not in the log of those who have';
+    like Httpd::slurp($httpd->dir . '/waited'), qr{/fails}, '... who has is';
+};
+
 done_testing;
