@@ -286,6 +286,7 @@ subtest 'PgPoolInitSQL' => sub {
         init('many', 'SELECT 1; SELECT 2; SET app.one = 3'),
         init('bad', 'SELECT 1', 'SELECT nothing_here'),
         init('open', 'BEGIN'),
+        init('hides', 'SELECT 1; PREPARE q AS SELECT 1'),
         init('copies', 'COPY pg_class TO STDOUT'),
         init('dies', 'SELECT pg_terminate_backend(pg_backend_pid())'),
         init('late', 'SELECT pg_sleep(600)'), 'PgPoolConnectTimeout 2s');
@@ -300,6 +301,7 @@ subtest 'PgPoolInitSQL' => sub {
     my @case = (
         [bad    => qr/column "nothing_here" does not exist/, 'fails'],
         [open   => qr/transaction/,                          'leaves a transaction open'],
+        [hides  => qr/must stand in a directive of its own/, 'prepares behind something else'],
         [copies => qr/COPY|copy/,                            'begins a COPY'],
         [dies   => qr/terminating connection/,               'ends the connection'],
         [late   => qr/PgPoolConnectTimeout/,                 'takes too long'],

@@ -106,6 +106,9 @@ subtest 'half-closed' => sub {
     my $answer = probe($httpd, qw(acquire), 'sql=SELECT 1');
     isnt told($answer, 'pid'), $pid, 'one that the server has ended is not given out';
     tells $answer, { status => 0, value => 1 }, '... and another serves';
+    my $pinned = hold($httpd, qw(acquire gate again again));
+    $proxy->half;
+    tells let_go($pinned), { again => ['ELOST', 0] }, 'whoever has it is told, though nothing was asked of it';
     $httpd->stop;
 };
 
