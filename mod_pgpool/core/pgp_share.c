@@ -80,7 +80,7 @@ void pgp_share_want_locked(pgp_pool *pool, int lacking)
  * back at once.  But if nobody fetches it, anybody may have it. */
 static int defers_locked(pool_share *share, const pgp_standing *standing, apr_time_t now)
 {
-    if (share->tight || -standing->surplus >= standing->shortfall)
+    if (share->tight || !standing->lacking || -standing->surplus >= standing->shortfall)
         share->deferred_at = 0;
     else if (!share->deferred_at)
         share->deferred_at = now;

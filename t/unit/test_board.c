@@ -87,6 +87,7 @@ static void *die(void *unused)
     REQUIRE(slot >= 0, "no slot");
     REQUIRE(pgp_board_take(board, slot, 0, 10, NOW), "no permit");
     REQUIRE(pgp_board_take(board, slot, 0, 10, NOW), "no permit");
+    pgp_board_want(board, slot, 0, 3, 30);
     pgp_board_publish(board, slot, 0, &stats);
     return NULL;
 }
@@ -156,6 +157,23 @@ START_TEST(next_child_buries_who_had_its_slot)
     ck_assert_int_eq(pgp_board_claim(board, 556, NOW), 1); /* the grace */
     pgp_board_read(board, -1, 0, &dead);
     ck_assert_int_eq(dead.n[PGP_N_LENT], 7);
+}
+END_TEST
+
+/* What it lacked is nobody's to give up; its permits count for a while. */
+START_TEST(dead_one_lacks_nothing)
+{
+    pgp_standing standing;
+
+    child_that_died();
+    pgp_board_standing(board, 1, 0, 10, NOW, &standing);
+    ck_assert_int_eq(standing.lacking, 3);
+    ck_assert(standing.shortfall == 8.0);
+    pgp_board_reap(board, NOW);
+    pgp_board_standing(board, 1, 0, 10, NOW, &standing);
+    ck_assert_int_eq(standing.lacking, 0);
+    ck_assert(standing.shortfall == 0.0);
+    ck_assert_int_eq(standing.used, 2);
 }
 END_TEST
 
@@ -316,6 +334,7 @@ int main(void)
     tcase_add_test(t, dead_are_added_up);
     tcase_add_test(t, dead_one_is_buried_once);
     tcase_add_test(t, next_child_buries_who_had_its_slot);
+    tcase_add_test(t, dead_one_lacks_nothing);
     tcase_add_test(t, no_more_permits_than_the_total);
     tcase_add_test(t, standing_of_a_child);
     tcase_add_test(t, total_holds_in_a_race);

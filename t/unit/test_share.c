@@ -143,6 +143,16 @@ START_TEST(what_nobody_fetches_anybody_may_have)
 }
 END_TEST
 
+START_TEST(min_is_made_at_once_if_nobody_lacks)
+{
+    stage *s = stage_posted("PgPoolMin 3", "PgPoolMax 4", "PgPoolTotalMax 9", NULL);
+
+    stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 9", NULL);
+    keep(s, PGP_MS(20));
+    ck_assert_int_eq(idle(s), 3);
+}
+END_TEST
+
 /* The server's process counts as long as it lives. */
 START_TEST(place_is_free_when_the_process_has_ended)
 {
@@ -298,6 +308,39 @@ START_TEST(figures_are_published)
 }
 END_TEST
 
+/* As the keeper's thread does, it leaves as soon as it can. */
+START_TEST(last_figures_are_published)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 2", NULL);
+    pgp_stats stats;
+
+    warm(s, 2);
+    pgp_keeper_order(s->keeper->keeper, PGP_ORDER_STOP);
+    while (!pgp_keep_leave(s->pool))
+        pgp_keeper_turn(s->keeper->keeper);
+    pgp_board_read(s->board, 0, 0, &stats);
+    ck_assert_int_eq(stats.n[PGP_N_CLOSES + PGP_REASON_STOP], 2);
+    ck_assert_int_eq(stats.state[PGP_IDLE], 0);
+}
+END_TEST
+
+/* The slot may be another child's by then. */
+START_TEST(late_return_gives_no_permit_back)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", "PgPoolTotalMax 3", NULL);
+    pgp_standing standing;
+    pgp_conn *conn;
+
+    warm(s, 1);
+    conn = acquire(s);
+    stop(s);
+    release(conn);
+    ck_assert_int_eq(fake_open(s->world), 0);
+    pgp_board_standing(s->board, 0, 0, 3, s->world->now, &standing);
+    ck_assert_int_eq(standing.mine, 1);
+}
+END_TEST
+
 START_TEST(waits_are_counted)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", NULL);
@@ -329,6 +372,7 @@ int main(void)
     tcase_add_test(t, idle_one_is_given_up_to_a_child_that_lacks);
     tcase_add_test(t, nothing_is_given_up_if_nobody_lacks);
     tcase_add_test(t, one_in_use_is_given_up);
+    tcase_add_test(t, min_is_made_at_once_if_nobody_lacks);
     tcase_add_test(t, what_was_given_up_is_not_taken_back);
     tcase_add_test(t, what_nobody_fetches_anybody_may_have);
     tcase_add_test(t, missed_demand_is_lacked);
@@ -342,5 +386,7 @@ int main(void)
     t = tcase(suite, "figures");
     tcase_add_test(t, figures_are_published);
     tcase_add_test(t, waits_are_counted);
+    tcase_add_test(t, last_figures_are_published);
+    tcase_add_test(t, late_return_gives_no_permit_back);
     return suite_run(suite);
 }
