@@ -58,7 +58,7 @@ START_TEST(idle_one_is_given_up_to_a_child_that_lacks)
     stage *other, *s = full_child(&other);
     borrower *b = queue_up(other);
 
-    keep(s, PGP_SEC(2) - 1);
+    keep(s, PGP_SEC(1));
     granted(b);
     ck_assert_int_eq(idle(s), 2);              /* no more than lacked */
     ck_assert(fake_link(s->world, 1)->closed); /* the oldest */
