@@ -74,17 +74,22 @@ START_TEST(wait_in_an_outage_ends_with_its_cause)
 }
 END_TEST
 
+/* One connection is lent, no other can be had, and somebody waits. */
+static borrower *wait_for_one_lent(stage *s, pgp_conn **conn, const char *sqlstate)
+{
+    warm(s, 1);
+    *conn = acquire(s);
+    go_down(s, sqlstate);
+    return queue_up(s);
+}
+
 /* All are cut at once when a network heals that was mute: they were hope until then. */
 START_TEST(wait_begins_anew_when_the_last_one_goes)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
     pgp_conn *conn;
-    borrower *b;
+    borrower *b = wait_for_one_lent(s, &conn, "53300");
 
-    warm(s, 1);
-    conn = acquire(s);
-    go_down(s, "53300");
-    b = queue_up(s);
     keep(s, PGP_SEC(9));
     answered(b, PGP_EXHAUSTED);
     pgp_pool_discard(&conn, PGP_REASON_LOST);
@@ -102,12 +107,8 @@ START_TEST(not_hopeless_while_one_is_lent)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
     pgp_conn *conn;
-    borrower *b;
+    borrower *b = wait_for_one_lent(s, &conn, "28P01");
 
-    warm(s, 1);
-    conn = acquire(s);
-    go_down(s, "28P01");
-    b = queue_up(s);
     keep(s, PGP_SEC(1));
     ck_assert_int_eq(waiting(s), 1);
     release(conn);
