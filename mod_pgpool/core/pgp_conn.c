@@ -28,7 +28,7 @@ static const char *const reason_names[PGP_REASONS] = {
     [PGP_REASON_STOP] = "stop",
 };
 
-void pgp_conn_move(pgp_conn_list lists[PGP_STATES], pgp_conn *conn, pgp_state to)
+void pgp_conn_move(pgp_conn_list *lists, pgp_conn *conn, pgp_state to)
 {
     assert(edges[conn->state] & (1u << to));
     APR_RING_REMOVE(conn, entry);

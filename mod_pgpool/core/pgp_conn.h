@@ -106,9 +106,9 @@ typedef struct {
     int count;
 } pgp_conn_list;
 
-/* Move a slot to another state's list, to its front (newest first).  Guarded by
- * the pool's lock. */
-void pgp_conn_move(pgp_conn_list lists[PGP_STATES], pgp_conn *conn, pgp_state to);
+/* Move a slot to another state's list, to its front (newest first).  lists: one for each
+ * state.  Guarded by the pool's lock. */
+void pgp_conn_move(pgp_conn_list *lists, pgp_conn *conn, pgp_state to);
 
 /* The words for a state and for a reason. */
 const char *pgp_state_name(pgp_state state);
