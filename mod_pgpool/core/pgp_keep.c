@@ -7,8 +7,9 @@
 #include <apr_strings.h>
 
 /* The keeper looks at a pool at least this often, so that nothing that only
- * ages (an idle connection) has to call it. */
-#define LONGEST_NAP PGP_SEC(1)
+ * ages (an idle connection) has to call it, and another child that lacks a
+ * connection has it within a second. */
+#define LONGEST_NAP PGP_MS(500)
 
 /* How long a closed connection's process may take to end at the server before its
  * place is given to another. */

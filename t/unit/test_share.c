@@ -67,6 +67,20 @@ START_TEST(idle_one_is_given_up_to_a_child_that_lacks)
 }
 END_TEST
 
+/* The keeper has no reason to look again soon: there was room when it last did. */
+START_TEST(idle_one_is_given_up_within_a_second)
+{
+    stage *s = stage_posted("PgPoolMin 2", "PgPoolMax 3", "PgPoolTotalMax 3", NULL);
+    const int other = pgp_board_claim(s->board, 999, s->world->now);
+
+    keep(s, PGP_MS(10));
+    ck_assert(pgp_board_take(s->board, other, 0, 3, s->world->now));
+    pgp_board_want(s->board, other, 0, 1, 100);
+    keep(s, PGP_MS(900));
+    ck_assert_int_eq(fake_logged(s->world, "closed (shared)"), 1);
+}
+END_TEST
+
 START_TEST(nothing_is_given_up_if_nobody_lacks)
 {
     stage *other, *s = full_child(&other);
@@ -370,6 +384,7 @@ int main(void)
     tcase_add_test(t, no_cap);
     tcase_add_test(t, min_keeps_to_the_cap);
     tcase_add_test(t, idle_one_is_given_up_to_a_child_that_lacks);
+    tcase_add_test(t, idle_one_is_given_up_within_a_second);
     tcase_add_test(t, nothing_is_given_up_if_nobody_lacks);
     tcase_add_test(t, one_in_use_is_given_up);
     tcase_add_test(t, min_is_made_at_once_if_nobody_lacks);
