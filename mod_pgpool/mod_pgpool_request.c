@@ -285,6 +285,13 @@ static apr_status_t pin_lost(request_rec *r, request_rec *initial, pin *lost)
     return fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
 }
 
+static int says_response(const request_rec *r)
+{
+    const pgpool_dir_conf *dir = ap_get_module_config(r->per_dir_config, &pgpool_module);
+
+    return dir->when == PGPOOL_RELEASE_RESPONSE;
+}
+
 static void release_at_response(request_rec *r, request_rec *initial, pin *held)
 {
     request_pins *pins = pins_of(initial);
@@ -306,7 +313,6 @@ static apr_status_t identity_refused(request_rec *r, const pin *to, const pgp_er
 static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
                                const pgp_vars *vars)
 {
-    const pgpool_dir_conf *dir = ap_get_module_config(r->per_dir_config, &pgpool_module);
     pgp_ticket ticket;
     pgp_conn *conn;
     apr_status_t rv = borrow(initial, to->pool, vars->n ? vars : NULL, r->pool, &conn, &ticket);
@@ -324,7 +330,7 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
     pgp_conn_describe(conn, r->useragent_ip,
                       apr_psprintf(r->pool, "%s %s (%s)", r->method, r->uri,
                                    r->handler ? r->handler : "no handler"));
-    if (dir->when == PGPOOL_RELEASE_RESPONSE)
+    if (says_response(r))
         release_at_response(r, initial, to);
     return APR_SUCCESS;
 }
@@ -368,9 +374,13 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
         rv = pin_borrow(r, initial, to, &vars);
     else if (vars.n)
         rv = pin_set(r, initial, to, &vars);
-    if (rv == APR_SUCCESS)
-        pgpool_identity_applied(to->applied, &vars);
-    return rv;
+    if (rv != APR_SUCCESS)
+        return rv;
+    pgpool_identity_applied(to->applied, &vars);
+    /* Whoever pinned it: this handler may touch it after the response's end. */
+    if (!says_response(r))
+        to->at_response = 0;
+    return APR_SUCCESS;
 }
 
 apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)

@@ -175,6 +175,11 @@ subtest 'sections that differ, in one request' => sub {
     $held = hold_at('', 'acquire=brief', 'subreq=' . at('/response', 'acquire=default'), 'write=10', 'eos');
     is served('brief'), undef, '... but not what another section has, which says request';
     let_go($held);
+    for my $before (['acquire=brief', 'release=brief'], ['acquire=brief']) {
+        $held = hold_at('/response', @$before, 'redirect=' . at('', 'acquire=brief', 'write=10', 'eos', 'gate'));
+        is served('brief'), undef, '... also if it was response that had it before';
+        let_go($held);
+    }
 };
 
 # ---- never lost, never twice
