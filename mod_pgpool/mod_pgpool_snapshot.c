@@ -364,18 +364,19 @@ static pgpool_part part_read(apr_pool_t *p, pgpool_snapshot *all, int slot, int 
 static void board_read(apr_pool_t *p, pgpool_snapshot *all)
 {
     const pgp_board *board = pgpool_board();
+    const apr_time_t now = pgp_now(pgpool_child_env());
     int slot;
 
-    all->now = pgp_now(pgpool_child_env());
     all->pools = pools_list(p);
     all->children = apr_array_make(p, 4, sizeof(pgpool_part));
     all->ended = part_read(p, all, -1, 0);
     for (slot = 0; slot < pgp_board_slots(board); slot++) {
-        const int pid = pgp_board_pid(board, slot, all->now);
+        const int pid = pgp_board_pid(board, slot, now);
 
         if (pid)
             APR_ARRAY_PUSH(all->children, pgpool_part) = part_read(p, all, slot, pid);
     }
+    all->now = pgp_now(pgpool_child_env()); /* no earlier than what was read */
 }
 
 static void pool_judge(apr_pool_t *p, const pgpool_snapshot *all, int n)
@@ -396,7 +397,7 @@ pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p)
 {
     pgpool_snapshot *all = apr_pcalloc(p, sizeof(*all));
     unsigned burials;
-    int tries = 100, i;
+    int tries = 5, i;
 
     /* Who is buried meanwhile would be counted twice or not at all. */
     do {

@@ -88,7 +88,7 @@ extern const pgpool_timing pgpool_timings[];
 extern const pgpool_quantile pgpool_quantiles[];
 
 apr_uint64_t pgpool_timing_count(const pgpool_view *view, const pgpool_timing *timing);
-/* In microseconds: all together, the longest of the children that there are, and the
+/* In microseconds: all together, the longest, and the
  * upper bound of a quantile; the last is APR_INT64_MAX where there is none. */
 apr_interval_time_t pgpool_timing_sum(const pgpool_view *view, const pgpool_timing *timing);
 apr_interval_time_t pgpool_timing_longest(const pgpool_view *view, const pgpool_timing *timing);

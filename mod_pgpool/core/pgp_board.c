@@ -326,10 +326,10 @@ void pgp_board_standing(const pgp_board *board, int mine, int pool, int total, a
 
         if (s == mine || !lacking || !counts(&board->slots[s], now))
             continue;
+        if (!standing->lacking || -surplus(c, total, demand) > standing->shortfall)
+            standing->shortfall = -surplus(c, total, demand);
         standing->lacking += lacking;
         standing->without += !atomic_load(&c->permits);
-        if (-surplus(c, total, demand) > standing->shortfall)
-            standing->shortfall = -surplus(c, total, demand);
     }
 }
 

@@ -97,7 +97,8 @@ static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
         next = now + PGP_GROWTH_STEP;
     if (now < pool->down.retry_at && pool->down.retry_at < next)
         next = pool->down.retry_at;
-    if ((pool->share.defers || (pool->share.tight && (w || live_locked(pool) > 0))) &&
+    if ((pool->share.defers ||
+         (pool->share.tight && (w || pool->missed || live_locked(pool) > 0))) &&
         now + PGP_GROWTH_STEP < next)
         next = now + PGP_GROWTH_STEP;
     return next;
@@ -264,8 +265,9 @@ static apr_interval_time_t outage_note_locked(pgp_pool *pool, const pgp_error *e
     pool->stats.error_at = now;
     down->kind = kind;
     down->error = *error;
-    /* A server that starts up may be tried often: that must not lengthen what comes after. */
-    down->transient = down->kind == PGP_FAILURE_TRANSIENT ? down->transient + 1 : 0;
+    /* A server that starts up may be tried often, and so it is for those who ask: that must
+     * not lengthen what comes after. */
+    down->transient = kind == PGP_FAILURE_TRANSIENT ? down->transient + !down->knock : 0;
     wait = pgp_policy_backoff(&pool->settings->retry, down->kind, down->transient, random);
     down->retry_at = now + wait;
     return wait;
@@ -298,9 +300,11 @@ static void connect_failed(pgp_conn *conn, const pgp_error *error)
     pgp_log_level level;
 
     lock(pool);
-    level = pool->down.knock ? PGP_LOG_DEBUG : PGP_LOG_ERR;
-    pool->down.knock = 0;
+    level = pool->down.knock && !strcmp(error->sqlstate, pool->down.error.sqlstate)
+                ? PGP_LOG_DEBUG
+                : PGP_LOG_ERR;
     wait = outage_note_locked(pool, error, conn->born, now, random);
+    pool->down.knock = 0;
     pgp_doom_locked(conn, PGP_REASON_CONNECT);
     if (pgp_hopeless_locked(pool, now))
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
@@ -320,7 +324,7 @@ void pgp_keep_connect(pgp_conn *conn)
     conn->born = now_of(pool);
     conn->overdue = conn->born + pool->settings->connect_timeout;
     conn->holder.backend = 0;
-    /* Only the keeper writes pool->down, so it may read it without the lock. */
+    /* Only the keeper writes down.failures, so it may read it without the lock. */
     conn->first_host = first_host_choose(pool, conn->born);
     conn->link = env->driver->connect(&pool->context, conn->first_host, !pool->surveyed, conn,
                                       &error);
@@ -391,7 +395,8 @@ static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
                 "was closed by the server while idle");
 }
 
-/* Nobody but the keeper closes what has been idle, so these are the sockets still. */
+/* What has been lent meanwhile may be closed, and its descriptor be another's: but then it
+ * is not idle, or not since so long. */
 void pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
 {
     const apr_time_t now = now_of(pool);

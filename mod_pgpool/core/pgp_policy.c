@@ -46,6 +46,15 @@ int pgp_policy_spare(const pgp_standing *standing)
            (standing->without && (standing->mine > 1 || standing->surplus > 0));
 }
 
+int pgp_policy_yield(const pgp_standing *standing)
+{
+    const int shorter = standing->shortfall > -standing->surplus;
+
+    if (!standing->lacking)
+        return 0;
+    return standing->mine ? standing->without || shorter : standing->without && shorter;
+}
+
 apr_time_t pgp_policy_expiry(const pgp_settings *settings, apr_time_t now, apr_uint32_t random)
 {
     apr_interval_time_t life = settings->max_lifetime;

@@ -39,6 +39,10 @@ int pgp_policy_ping_due(const pgp_conn *conn, const pgp_settings *settings,
  * one has several or should have less than one. */
 int pgp_policy_spare(const pgp_standing *standing);
 
+/* Whether this child leaves a free permit to the others that lack some: those that have none
+ * come first, then who is shortest of its part. */
+int pgp_policy_yield(const pgp_standing *standing);
+
 /* When a connection born now expires: PgPoolMaxLifetime less 0-20 % at random,
  * so that those born together do not die together; or PGP_NEVER. */
 apr_time_t pgp_policy_expiry(const pgp_settings *settings, apr_time_t now, apr_uint32_t random);

@@ -22,9 +22,10 @@ typedef struct {
     pgp_ticket *ticket;
     apr_time_t start, until;
     pgp_conn *conn;
-    int ping;  /* conn needs a round trip first */
-    int again; /* one that was taken was unfit: this ask has been let in already */
-    int call;  /* the keeper is to be told of missed demand */
+    int ping;           /* conn needs a round trip first */
+    int again;          /* one that was taken was unfit: this ask has been let in already */
+    int call;           /* the keeper is to be told of missed demand */
+    apr_time_t knocked; /* see knock_locked(); 0: not */
 } ask;
 
 /* --- making it -------------------------------------------------------------- */
@@ -204,20 +205,34 @@ static void taken_locked(ask *a, pgp_conn *conn, apr_time_t now)
 }
 
 /* The server says nothing, so that only an attempt can tell whether it is back.  Then one of
- * those who ask has one made for him: who comes when it is up is to be served.  Where nobody
- * listens that costs the server nothing and is done often. */
-static int knock_locked(pgp_pool *pool, apr_time_t now)
+ * those who ask waits for the attempt under way, or has one made for him: who comes when it
+ * is up is to be served.  Where nobody listens that costs the server nothing and is done
+ * often. */
+static int knock_locked(ask *a, apr_time_t now)
 {
-    outage *down = &pool->down;
-    const apr_interval_time_t wait = pool->settings->retry.first /
+    outage *down = &a->pool->down;
+    const apr_interval_time_t wait = a->pool->settings->retry.first /
                                      (down->error.absent ? 10 : 1);
 
-    if (*down->error.sqlstate || now - down->last < wait || pool->waiting ||
-        count(pool, PGP_CONNECTING) > 0)
+    if (a->knocked)
+        return down->last < a->knocked; /* no attempt has failed since */
+    if (*down->error.sqlstate || a->pool->waiting)
         return 0;
-    down->retry_at = now;
-    down->knock = 1;
+    if (count(a->pool, PGP_CONNECTING) == 0) {
+        if (now - down->last < wait)
+            return 0;
+        down->retry_at = now;
+        down->knock = 1;
+    }
+    a->knocked = now;
     return 1;
+}
+
+/* The next one is to find a connection: the keeper grows for who was refused, too. */
+static void missed_locked(ask *a)
+{
+    a->call = !a->pool->missed;
+    a->pool->missed = 1;
 }
 
 /* Settle an ask without a wait.  Returns 0 if it has to wait, else 1 with its
@@ -238,14 +253,15 @@ static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
         *outcome = PGP_GRANTED;
         return 1;
     }
-    if (pgp_hopeless_locked(pool, now) && !knock_locked(pool, now)) {
+    if (pgp_hopeless_locked(pool, now) && !knock_locked(a, now)) {
+        if (pool->share.tight)
+            missed_locked(a); /* it is the other children who have them all */
         *outcome = refuse_locked(a, PGP_UNAVAILABLE);
         return 1;
     }
     if (settings->acquire_timeout == 0 || now >= a->until ||
         (settings->max_waiters && !a->again && pool->waiting >= settings->max_waiters)) {
-        a->call = !pool->missed;
-        pool->missed = 1;
+        missed_locked(a);
         *outcome = refuse_locked(a, pgp_shortage_locked(pool));
         return 1;
     }
@@ -282,7 +298,9 @@ static pgp_outcome wait_locked(ask *a, waiter *w)
     pgp_pool *pool = a->pool;
 
     queue_insert_locked(pool, w);
-    if ((count(pool, PGP_FREE) > 0 && !pool->share.lacking) || w->until < pool->tend_at) {
+    /* Of several that lack permits the first tells the other children. */
+    if ((count(pool, PGP_FREE) > 0 && (!pool->share.lacking || pool->waiting == 1)) ||
+        w->until < pool->tend_at) {
         pool->tend_at = 0;
         unlock(pool);
         pool->waker.wake(pool->waker.baton);
@@ -400,6 +418,11 @@ static fitness examine(ask *a)
     }
     if (greeting == PGP_GREET_GOOD)
         return FIT;
+    lock(a->pool);
+    a->pool->stats.n[PGP_N_LENT]--; /* nobody has seen it yet, see pgp_stats_take_locked() */
+    a->pool->stats.n[PGP_N_UNAVAILABLE]++;
+    atomic_store(&a->conn->testing, 0);
+    unlock(a->pool);
     pgp_pool_release(&a->conn);
     a->ticket->refused = 1;
     return REFUSED;

@@ -91,7 +91,7 @@ struct pgp_pool {
     int surveyed;          /* a connection was asked for the server's capacity */
     unsigned first_host;   /* with which entry of the hosts the next attempt begins */
     apr_time_t first_left; /* when an attempt that began with it has failed */
-    int demand;            /* connections in use and wanted, smoothed, in sixteenths */
+    int demand;            /* connections in use and wanted, smoothed, in 1/256 */
 };
 
 static inline void lock(pgp_pool *pool)

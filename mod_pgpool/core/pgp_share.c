@@ -71,16 +71,16 @@ void pgp_share_want_locked(pgp_pool *pool, int lacking)
     const int wanted = lacking < asked ? lacking : asked;
 
     pool->share.lacking = lacking;
-    pool->demand += demand - pool->demand / 16;
+    pool->demand += 16 * demand - (pool->demand + 15) / 16; /* down to 0 */
     if (is_posted(pool))
         pgp_board_want(pool->board, pool->slot, pool->board_pool, wanted, pool->demand);
 }
 
-/* What is free is for whoever is shortest of his part: else who gave one up would take it
- * back at once.  But if nobody fetches it, anybody may have it. */
+/* Who gave one up would take it back at once.  But if nobody fetches it, anybody may have
+ * it. */
 static int defers_locked(pool_share *share, const pgp_standing *standing, apr_time_t now)
 {
-    if (share->tight || !standing->lacking || -standing->surplus >= standing->shortfall)
+    if (share->tight || !pgp_policy_yield(standing))
         share->deferred_at = 0;
     else if (!share->deferred_at)
         share->deferred_at = now;

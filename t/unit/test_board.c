@@ -220,6 +220,10 @@ START_TEST(standing_of_a_child)
     ck_assert_int_eq(standing.without, 0);
     ck_assert(standing.surplus == 0.0);
     ck_assert(standing.shortfall == 4.0);
+    pgp_board_want(board, 0, 0, 0, 30);
+    pgp_board_want(board, 1, 0, 1, 0);
+    pgp_board_standing(board, 2, 0, 8, NOW, &standing);
+    ck_assert(standing.shortfall == -1.0);
 }
 END_TEST
 

@@ -141,6 +141,26 @@ START_TEST(spare_for_another_child)
 }
 END_TEST
 
+static const struct {
+    pgp_standing standing;
+    int yield;
+} frees[] = {
+    {{.mine = 2, .surplus = -0.5, .shortfall = 1.5}, 0}, /* nobody lacks any */
+    {{.mine = 2, .surplus = -0.5, .lacking = 1, .shortfall = 1.5}, 1},
+    {{.mine = 2, .surplus = -1.5, .lacking = 1, .shortfall = 0.5}, 0},
+    {{.mine = 2, .surplus = -1.5, .lacking = 1, .shortfall = -0.5}, 0},
+    {{.mine = 2, .surplus = -1.5, .lacking = 1, .shortfall = 0.5, .without = 1}, 1},
+    {{.mine = 0, .surplus = -0.5, .lacking = 1, .shortfall = 1.5}, 0},
+    {{.mine = 0, .surplus = -0.5, .lacking = 1, .shortfall = 1.5, .without = 1}, 1},
+    {{.mine = 0, .surplus = -0.5, .lacking = 1, .shortfall = 0.5, .without = 1}, 0},
+};
+
+START_TEST(free_one_is_left_to_others)
+{
+    ck_assert_int_eq(pgp_policy_yield(&frees[_i].standing), frees[_i].yield);
+}
+END_TEST
+
 START_TEST(lifetime_less_a_fifth_at_most)
 {
     const pgp_settings settings = {.max_lifetime = PGP_SEC(1000)};
@@ -263,6 +283,7 @@ int main(void)
     tcase_add_loop_test(t, retired_in_time, 0, LENGTH(retiring));
     tcase_add_loop_test(t, ping_when_due, 0, LENGTH(pings));
     tcase_add_loop_test(t, spare_for_another_child, 0, LENGTH(standings));
+    tcase_add_loop_test(t, free_one_is_left_to_others, 0, LENGTH(frees));
     tcase_add_test(t, lifetime_less_a_fifth_at_most);
     tcase_add_test(t, longest_lifetime);
     tcase_add_test(t, no_lifetime);

@@ -135,7 +135,7 @@ START_TEST(what_was_given_up_is_not_taken_back)
     theirs = queue_up(other);
     keep(s, PGP_MS(500));
     release(conn);
-    keep(s, PGP_MS(50));
+    keep(s, PGP_MS(100));
     granted(theirs);
     ck_assert_int_eq(waiting(s), 1);
 }
@@ -164,6 +164,41 @@ START_TEST(min_is_made_at_once_if_nobody_lacks)
     stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 9", NULL);
     keep(s, PGP_MS(20));
     ck_assert_int_eq(idle(s), 3);
+}
+END_TEST
+
+/* One that has seen the server start up, and could not try again since. */
+START_TEST(who_refuses_all_is_given_a_place)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
+    stage *other = stage_child(s, "PgPoolMin 1", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER,
+                               NULL);
+    pgp_ticket ticket;
+
+    s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "57P03"};
+    work(s);
+    s->world->plan = (fake_plan){.end = FAKE_DONE};
+    warm(s, 3);
+    keep(s, PGP_SEC(4));
+    ck_assert_int_eq(refused(other, &ticket), PGP_UNAVAILABLE);
+    keep(s, PGP_SEC(1));
+    release(acquire(other));
+}
+END_TEST
+
+/* Though the child lacks some already, for its Min. */
+START_TEST(lack_is_told_at_once)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
+    stage *other;
+    borrower *b;
+
+    warm(s, 3);
+    other = stage_child(s, "PgPoolMin 2", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
+    keep(s, PGP_SEC(5));
+    b = queue_up(other);
+    keep(s, PGP_MS(110));
+    granted(b);
 }
 END_TEST
 
@@ -391,6 +426,8 @@ int main(void)
     tcase_add_test(t, what_was_given_up_is_not_taken_back);
     tcase_add_test(t, what_nobody_fetches_anybody_may_have);
     tcase_add_test(t, missed_demand_is_lacked);
+    tcase_add_test(t, who_refuses_all_is_given_a_place);
+    tcase_add_test(t, lack_is_told_at_once);
     t = tcase(suite, "closing");
     tcase_add_test(t, place_is_free_when_the_process_has_ended);
     tcase_add_test(t, process_that_will_not_end_is_waited_for_no_longer_than_a_second);
