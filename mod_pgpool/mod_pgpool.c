@@ -318,11 +318,13 @@ int pgpool_child_cut_off(void)
     return child->cut_off;
 }
 
-/* The libraries that libpq brings along would free memory when the process ends. */
-static void exit_cut_off(void)
+/* The last of pchild's cleanups.  After it httpd frees memory, as do libraries when the process
+ * ends: in the middle of a malloc(), and with locks since there was a thread, that hangs. */
+static apr_status_t exit_cut_off(void *unused)
 {
     if (child && child->cut_off)
         _exit(0);
+    return APR_SUCCESS;
 }
 
 static int is_threaded(void)
@@ -355,16 +357,16 @@ static apr_status_t child_end(void *data)
 
 static void child_init(apr_pool_t *pchild, server_rec *s)
 {
-    apr_status_t rv = child_make(s);
+    apr_status_t rv;
 
+    apr_pool_cleanup_register(pchild, NULL, exit_cut_off, apr_pool_cleanup_null);
+    rv = child_make(s);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s,
                      "PGP%d: cannot start the pools of this child", PGP_MSG_CHILD_FAILED);
         exit(APEXIT_CHILDSICK);
     }
     apr_pool_pre_cleanup_register(pchild, s, child_end);
-    if (!is_threaded())
-        atexit(exit_cut_off);
 }
 
 static void child_stopping(apr_pool_t *pchild, int graceful)
@@ -393,7 +395,8 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_check_config(pgpool_config_check, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_test_config(test_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
-    ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
+    /* Before the other modules: who comes first ends last. */
+    ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_REALLY_FIRST);
     ap_hook_child_stopping(child_stopping, NULL, NULL, APR_HOOK_MIDDLE);
 }
 
