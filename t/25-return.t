@@ -102,6 +102,16 @@ sub leave {
     return told($answer, 'pid') // 'none';
 }
 
+# Returned when its backend has gone: else it may be in time to keep it from that.
+sub leave_dead {
+    my ($httpd, @command) = @_;
+    my $before = backends($pg);
+    my $held = hold($httpd, 'acquire', @command, 'gate');
+    ok poll_until { backends($pg) < $before }, "$command[-1] is done";
+    my ($answer) = let_go($held);
+    return told($answer, 'pid') // 'none';
+}
+
 sub left_behind {
     my ($httpd) = @_;
     for (@mended) {
@@ -111,7 +121,7 @@ sub left_behind {
     }
     for (@replaced) {
         my ($name, @command) = @$_;
-        my $pid = leave($httpd, @command);
+        my $pid = leave_dead($httpd, @command);
         isnt next_is_well($httpd, $name), $pid, '... it is another';
     }
     return;
