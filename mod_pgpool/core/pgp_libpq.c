@@ -143,6 +143,7 @@ static int role_kept(const pgp_link *link)
 static int rest(pgp_link *link)
 {
     link->owes = 0;
+    link->streamed = 0;
     return PQsetnonblocking(link->conn, 0) == 0;
 }
 

@@ -90,6 +90,12 @@ static unsigned deeds_of(pgp_link *link, const PGresult *result)
         if (sqlstate && !strcmp(sqlstate, "25006"))
             link->met_read_only = 1;
         return PGP_DID_SOMETHING | PGP_DID_CHANGE; /* a DO may have done it before it failed */
+    case PGRES_COPY_IN:
+    case PGRES_COPY_BOTH:
+    case PGRES_PIPELINE_SYNC:
+    case PGRES_PIPELINE_ABORTED:
+        link->streamed = 1;
+        return PGP_DID_SOMETHING;
     default:
         return PGP_DID_SOMETHING;
     }
@@ -175,11 +181,19 @@ int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error)
     return 0;
 }
 
+/* A server that has answered has read what was asked, so there is room. */
+static int has_room(const pgp_link *link)
+{
+    return PQtransactionStatus(link->conn) == PQTRANS_IDLE && !link->streamed;
+}
+
 int pgp_link_blocked(const pgp_link *link)
 {
     struct pollfd fd = {.fd = PQsocket(link->conn), .events = POLLOUT};
 
-    return !PQisnonblocking(link->conn) && (poll(&fd, 1, 0) != 1 || !(fd.revents & POLLOUT));
+    if (PQisnonblocking(link->conn) || has_room(link))
+        return 0;
+    return poll(&fd, 1, 0) != 1 || !(fd.revents & POLLOUT);
 }
 
 int pgp_link_nonblocking(pgp_link *link)
