@@ -75,8 +75,8 @@ typedef struct {
     int lacking;      /* how many the others lack */
     int without;      /* how many of the others lack some and have none */
     double surplus;   /* what this one has beyond its part of `total`, by demand */
-    double shortfall; /* the greatest of the others that lack some; of the quiet ones' parts
-                       * all have some, so it may be below 0 */
+    double shortfall; /* the greatest of the others that lack some; below 0 where all have
+                       * more than their parts, since quiet children have parts, too */
 } pgp_standing;
 
 void pgp_board_standing(const pgp_board *board, int slot, int pool, int total, apr_time_t now,

@@ -11,6 +11,10 @@
  *             a connection over, or the keeper says that the time is up.  What
  *             was taken is tested outside the lock; an unfit one goes to the
  *             keeper and the ask goes on, in its old place in the queue.
+ *   outage    While connects fail, who asks waits.  Once that has been in vain for longer
+ *             than anybody may wait, all are refused at once; but where the server says
+ *             nothing, one at a time waits for an attempt, which is made for him if none
+ *             is under way.
  *   release   Clean: to the oldest waiter, else to the front of the idle ones.
  *             Anything else: to the keeper.
  *
