@@ -134,7 +134,20 @@ for my $pool (qw(default transaction)) {
 
 # ---- notifications are for whom they were meant
 
-sub gossip { return query($pg, q(SELECT pg_notify('gossip', i::text) FROM generate_series(1, 100) i)) }
+# How often that backend has gone to sleep; undef while it is awake.
+sub naps {
+    my ($pid) = @_;
+    my $status = Httpd::slurp("/proc/$pid/status");
+    return $status =~ /^State:\s*S/m && $status =~ /^voluntary_ctxt_switches:\s*(\d+)/m ? $1 : undef;
+}
+
+# Returns when the backend that listens has passed on what it heard: it wakes up, writes, sleeps.
+sub gossip {
+    my ($pid) = @_;
+    my $naps = poll_until { naps($pid) };
+    query($pg, q(SELECT pg_notify('gossip', i::text) FROM generate_series(1, 100) i));
+    return poll_until { (naps($pid) // 0) > $naps } || die "backend $pid has not heard\n";
+}
 
 # The first statement of the next request takes in whatever has come.
 sub nobody_elses {
@@ -148,16 +161,16 @@ subtest 'notifications' => sub {
         for (['what has come' => ()], ['... and was taken in' => 'sql=SELECT 1']) {
             my ($name, @command) = @$_;
             my $held = hold($httpd, "acquire=$pool", 'sql=LISTEN gossip', 'gate', @command);
-            gossip();
+            gossip($pid);
             let_go($held);
             nobody_elses($pool, $pid, "$pool: $name before the return is dropped");
         }
     }
     my $pid = backend('transaction');
-    gossip();
+    gossip($pid);
     nobody_elses('transaction', $pid, 'so is what came while it was idle');
     my $held = hold($httpd, 'acquire=transaction', 'sql=LISTEN gossip', 'gate', 'sql=SELECT 1', 'notifies');
-    gossip();
+    gossip($pid);
     tells let_go($held), { notifies => 100 }, 'and who listens, hears';
 };
 

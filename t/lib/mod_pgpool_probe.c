@@ -343,18 +343,25 @@ static int writable(const PGconn *conn)
     return poll(&fd, 1, 100) == 1;
 }
 
+static void buffer(const PGconn *conn, int bytes)
+{
+    setsockopt(PQsocket(conn), SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
 /* Rows of 1000 bytes, until the server has not taken in any for a moment.  There is room
- * for some more then, unless the socket is made smaller. */
+ * for some more then, unless the socket is made smaller.  It is made ample before, since
+ * libpq waits until all of its 8 kB have gone: a socket that was made small by an earlier
+ * flood may have room, but not for all of them. */
 static int run_flood(probe_t *probe, const char *arg)
 {
     static const char row[1000] = {[0 ... sizeof(row) - 2] = 'x', '\n'};
-    static const int smallest = 1;
     apr_size_t flooded = 0;
     int status = run_sql(probe, arg);
 
+    buffer(probe->conn, 65536);
     while (writable(probe->conn) && PQputCopyData(probe->conn, row, sizeof(row)) == 1)
         flooded += sizeof(row);
-    setsockopt(PQsocket(probe->conn), SOL_SOCKET, SO_SNDBUF, &smallest, sizeof(smallest));
+    buffer(probe->conn, 1);
     PQputCopyData(probe->conn, row, sizeof(row));
     tell(probe, "flooded=%" APR_SIZE_T_FMT, flooded);
     return status;
