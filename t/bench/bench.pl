@@ -2,7 +2,8 @@
 
 # mod_pgpool beside mod_dbd, on the same httpd and the same server, in turn:
 #
-#   throughput   SELECT 1 for 16 keep-alive clients over 8 connections, for each PgPoolReset
+#   throughput   SELECT 1 for 16 keep-alive clients over 8 connections, for each PgPoolReset; and what
+#                mod_dbd is left with if its handler sends one more message, for which nobody waits
 #   pairs        acquire and return without a query, on 1, 8 and 32 threads: the mean time of a pair
 #                in the whole process, and the processor time that it takes
 #   board        the same on one thread: without shared figures, with them, while they are read
@@ -39,8 +40,11 @@ my @unknown = grep { !$part{$_} } @parts;
 die "there is no part @unknown\n" if @unknown;
 
 my @resets = qw(transaction auto session all);
+my %after = (empty => ';', reset => 'DISCARD ALL');
 my %name = (
     dbd     => 'mod_dbd',
+    empty   => 'mod_dbd, and an empty message',
+    reset   => 'mod_dbd, and a DISCARD ALL',
     pgpool  => 'mod_pgpool',
     default => 'mod_pgpool',
     thread  => 'one connection a thread, unchecked',
@@ -54,8 +58,10 @@ $part{$_}->() for @parts;
 sub throughput {
     my @pools = map { "<PgPool $_>\nPgPoolReset $_\n</PgPool>\n" } @resets;
     my @locations = map { location($_, 'bench-pgpool', "PgPoolUse $_") } @resets;
-    my $httpd = bench_httpd(conninfo(server), 8, @pools, @locations, map { location($_, "bench-$_") } qw(dbd thread));
-    my @way = ('dbd', @resets, 'thread');
+    push @locations, map { location($_, "bench-$_") } qw(dbd thread);
+    push @locations, map { location($_, 'bench-dbd', qq(BenchAfter "$after{$_}")) } keys %after;
+    my $httpd = bench_httpd(conninfo(server), 8, @pools, @locations);
+    my @way = ('dbd', @resets, sort(keys %after), 'thread');
     my $seen = in_turn($rounds, \@way, sub {
         my ($way, $time) = @_;
         return Wrk::run($httpd->url("/$way"), clients => 16, seconds => $time);

@@ -12,6 +12,9 @@
  *
  *     BenchConninfo CONNINFO     for bench-thread
  *     BenchSQL SQL               of a section, default SELECT 1
+ *     BenchAfter SQL             of a section: sent after it, not waited for; the next
+ *                                PQexec on the connection reads the answer and drops it.
+ *                                Beside mod_dbd: what a reset costs at the least
  *
  * Both pools give the connection back at the end of the request, by themselves.
  * In bench-dbd mod_dbd's users are spared all that can be spared: the statement
@@ -52,7 +55,8 @@ static APR_OPTIONAL_FN_TYPE(ap_dbd_close) *dbd_close;
 static const char *conninfo; /* set by the configuration, then read only */
 
 typedef struct {
-    const char *sql;
+    const char *sql;   /* NULL: SELECT 1 */
+    const char *after; /* NULL: nothing */
 } bench_dir_conf;
 
 /*
@@ -83,9 +87,14 @@ static PGconn *conn_of_thread(request_rec *r)
     return conn;
 }
 
-static const char *statement(request_rec *r)
+static const bench_dir_conf *conf_of(const request_rec *r)
 {
-    const bench_dir_conf *conf = ap_get_module_config(r->per_dir_config, &pgpool_bench_module);
+    return ap_get_module_config(r->per_dir_config, &pgpool_bench_module);
+}
+
+static const char *statement(const request_rec *r)
+{
+    const bench_dir_conf *conf = conf_of(r);
 
     return conf->sql ? conf->sql : "SELECT 1";
 }
@@ -108,6 +117,8 @@ static int query_and_answer(request_rec *r, PGconn *conn)
     if (PQresultStatus(result) == PGRES_TUPLES_OK)
         rv = answer(r, PQgetvalue(result, 0, 0));
     PQclear(result);
+    if (conf_of(r)->after)
+        PQsendQuery(conn, conf_of(r)->after);
     return rv;
 }
 
@@ -297,6 +308,9 @@ static const command_rec directives[] = {
     AP_INIT_TAKE1("BenchConninfo", set_conninfo, NULL, RSRC_CONF, "for bench-thread"),
     AP_INIT_TAKE1("BenchSQL", ap_set_string_slot, (void *)APR_OFFSETOF(bench_dir_conf, sql),
                   ACCESS_CONF, "what the handlers run; default SELECT 1"),
+    AP_INIT_TAKE1("BenchAfter", ap_set_string_slot,
+                  (void *)APR_OFFSETOF(bench_dir_conf, after), ACCESS_CONF,
+                  "what is sent after it, without a wait; default nothing"),
     {.name = NULL},
 };
 
