@@ -168,6 +168,29 @@ for my $mpm (mpms()) {
     };
 }
 
+# ---- what the server says besides
+
+my $raise = q(sql=DO $$ BEGIN RAISE NOTICE 'by the way'; END $$);
+
+subtest 'notices' => sub {
+    my $httpd = probed($conf);
+    my $from = $httpd->log_end;
+    probe($httpd, 'acquire', $raise);
+    $httpd->wait_log(qr/PGP1010: pool default: the server says: NOTICE:  by the way/, from => $from);
+    pass 'stand in the log';
+    $from = $httpd->log_end;
+    tells probe($httpd, 'acquire', 'notice', $raise, $raise, 'noticed'), { noticed => 2 },
+        '... or are given to who asks for them';
+    unlike $httpd->error_log($from), qr/PGP1010/, '... alone';
+
+    my $held = hold($httpd, 'acquire', 'keep=SELECT 1', 'release', 'gate', 'misuse');
+    kill_backends($pg);
+    $httpd->wait_log(qr/PGP1003: pool default, backend \d+: closed \(lost\)/, from => $from);
+    tells let_go($held), { misused => 1 }, 'a result that has outlived its connection is misused';
+    like $httpd->error_log($from), qr/PGP1010: pool default: .* row number 99 is out of range/, '... as the log says';
+    $httpd->stop;
+};
+
 # ---- a server's process that does not answer: cleaning up makes nobody wait
 
 my $httpd = probed($conf);

@@ -123,7 +123,9 @@ my $httpd = probed(join "\n",
     in_pool('old', 'PgPoolPing 100ms'),
     in_pool('young'),
     in_pool('stuck', 'PgPoolPing 0', 'PgPoolCheckTimeout 300ms', 'PgPoolMax 1'),
-    in_pool('pair', 'PgPoolPing off', 'PgPoolMax 2'));
+    in_pool('pair', 'PgPoolPing off', 'PgPoolMax 2'),
+    map { in_pool("leaving-$_", "PgPoolReset $_", 'PgPoolMax 1', 'PgPoolInitSQL "CREATE TEMP TABLE made ()"') }
+        qw(session transaction));
 
 # A request whose connection is killed while it is at its gate.
 sub pinned_and_killed {
@@ -203,6 +205,66 @@ subtest 'one is found dead: who was idle by then is suspect' => sub {
     is told(probe($httpd, 'acquire=pair'), 'pid'), (keys %idle)[0], 'the other one is given out';
     is pings('pair') - $before, 1, '... after a ping that was not due';
 };
+
+# ---- a backend that has said why it ends, and whose socket is still open
+
+# A pool's only connection, idle, its reset done: the backend and the schema of its temporary table.
+sub idle_backend {
+    my ($pool) = @_;
+    my $answer = probe($httpd, "acquire=$pool", 'sql=SELECT pg_my_temp_schema()::regnamespace');
+    my $pid = told($answer, 'pid');
+    my $last = $pool =~ /session/ ? 'DISCARD' : 'pg_my_temp_schema';
+    poll_until { query($pg, "SELECT state = 'idle' AND query ~ '$last' FROM pg_stat_activity
+        WHERE pid = $pid") eq 't' } or die "backend $pid is not idle\n";
+    return ($pid, told($answer, 'value'));
+}
+
+# Its last words go out before it drops the table; somebody has locked that, and is returned.
+sub says_last_words {
+    my ($pid, $schema) = @_;
+    my $locks = hold($httpd, 'acquire=young', 'sql=BEGIN',
+        "sql=LOCK TABLE $schema.made IN ACCESS SHARE MODE", 'gate');
+    query($pg, "SELECT pg_terminate_backend($pid)");
+    poll_until { query($pg, "SELECT count(*) FROM pg_locks WHERE pid = $pid AND NOT granted") }
+        or die "backend $pid does not wait\n";
+    return $locks;
+}
+
+sub another_serves {
+    my ($pool, $pid, $name) = @_;
+    my $answer = probe($httpd, "acquire=$pool", 'sql=SELECT 42');
+    tells $answer, { status => 0, result => 'PGRES_TUPLES_OK', value => 42 }, $name;
+    isnt told($answer, 'pid'), $pid, '... by another connection';
+    return;
+}
+
+# While it is lent, by its borrower, who then does this.
+sub heard_while_lent {
+    my ($pool, @then) = @_;
+    my ($pid, $schema) = idle_backend($pool);
+    my $held = hold($httpd, "acquire=$pool", 'gate', 'notifies', @then);
+    my $locks = says_last_words($pid, $schema);
+    my $answer = let_go($held);
+    is told($answer, 'pid'), $pid, 'its borrower hears it';
+    another_serves($pool, $pid, '... the next is served');
+    let_go($locks);
+    return $answer;
+}
+
+for my $pool (qw(leaving-session leaving-transaction)) {
+    subtest "$pool: last words" => sub {
+        my $from = $httpd->log_end;
+        my ($pid, $schema) = idle_backend($pool);
+        my $locks = says_last_words($pid, $schema);
+        another_serves($pool, $pid, 'said while it was idle: the next is served');
+        let_go($locks);
+        my $words = qr/terminating connection due to administrator command/;
+        like $httpd->error_log($from), qr/PGP1006: pool $pool, backend $pid: found unfit .* \(lost\): $words/,
+            '... the log has them';
+        heard_while_lent($pool);
+        tells heard_while_lent($pool, qw(again again)), { again => ['ELOST', 0] }, '... and it is told';
+    };
+}
 $httpd->stop;
 
 # ---- a server that will not have us: nobody waits for what cannot come

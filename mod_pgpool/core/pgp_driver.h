@@ -85,8 +85,9 @@ typedef struct pgp_driver {
      * safe in the middle of a borrower's query. */
     int (*alive)(pgp_link *link);
     /* The same for an idle link: takes in what has come (notices, changed
-     * parameters) and drops notifications meant for earlier borrowers. */
-    pgp_probe (*probe)(pgp_link *link);
+     * parameters) and drops notifications meant for earlier borrowers.  If DEAD, *error
+     * says why. */
+    pgp_probe (*probe)(pgp_link *link, pgp_error *error);
     /* All that a link owes before a borrower gets it, until `until` (the env's
      * clock): collect the answer to its reset; set vars, if not NULL; a round trip,
      * if ping is not 0.  If not GOOD, *error says why. */

@@ -381,7 +381,8 @@ static int socket_events(const pgp_link *link)
 
 static int link_alive(pgp_link *link)
 {
-    return PQstatus(link->conn) == CONNECTION_OK && !(socket_events(link) & SOCKET_DEAD);
+    return PQstatus(link->conn) == CONNECTION_OK && !link->ended &&
+           !(socket_events(link) & SOCKET_DEAD);
 }
 
 /* Take in what came unasked, until it is quiet. */
@@ -401,7 +402,7 @@ static pgp_probe hear(pgp_link *link)
     return PGP_PROBE_DEAD;
 }
 
-static pgp_probe link_probe(pgp_link *link)
+static pgp_probe look(pgp_link *link)
 {
     const int events = socket_events(link);
 
@@ -410,6 +411,19 @@ static pgp_probe link_probe(pgp_link *link)
     if (link->owes)
         return PGP_PROBE_OWING;
     return events ? hear(link) : PGP_PROBE_QUIET;
+}
+
+static pgp_probe link_probe(pgp_link *link, pgp_error *error)
+{
+    const pgp_probe probe = look(link);
+
+    if (link->ended) {
+        *error = link->error;
+        return PGP_PROBE_DEAD;
+    }
+    if (probe == PGP_PROBE_DEAD)
+        *error = (pgp_error){.message = "the connection was closed while idle"};
+    return probe;
 }
 
 /* --- greeting --------------------------------------------------------------- */
@@ -568,15 +582,15 @@ static pgp_greeting link_greet(pgp_link *link, const pgp_vars *vars, int ping, a
 
 static pgp_return link_settle(pgp_link *link)
 {
-    if (PQstatus(link->conn) != CONNECTION_OK)
-        return PGP_RETURN_BROKEN;
     pgp_link_restore(link);
+    pgp_link_drop_notifies(link); /* and hear what else has come */
+    if (PQstatus(link->conn) != CONNECTION_OK || link->ended)
+        return PGP_RETURN_BROKEN;
     if (link->role_matters && link->met_read_only && !link->role_set)
         return PGP_RETURN_BROKEN;
     if (PQtransactionStatus(link->conn) != PQTRANS_IDLE ||
         (PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF && !PQexitPipelineMode(link->conn)))
         return PGP_RETURN_DIRTY;
-    pgp_link_drop_notifies(link);
     return undo_send(link, link->deeds) ? PGP_RETURN_CLEAN : PGP_RETURN_UNKNOWN;
 }
 

@@ -72,6 +72,24 @@ void pgp_error_result(pgp_error *error, const pgp_link *link, const PGresult *re
     pgp_error_text(error, text ? text : PQerrorMessage(link->conn));
 }
 
+static const char *severity_of(const PGresult *result)
+{
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+    return severity ? severity : "";
+}
+
+/* The first error of an exchange is why it fails, at its end, which may come later. */
+static void fail(pgp_link *link, const PGresult *result)
+{
+    if (!link->failed) {
+        link->error.sqlstate[0] = '\0';
+        pgp_error_result(&link->error, link, result);
+        link->refused = !strcmp(severity_of(result), "ERROR");
+    }
+    link->failed = 1;
+}
+
 /* --- what is done on a link ------------------------------------------------- */
 
 static unsigned deeds_of(pgp_link *link, const PGresult *result)
@@ -133,7 +151,9 @@ void pgp_link_forget_deeds(pgp_link *link)
 
 /* --- the client's side ------------------------------------------------------ */
 
-/* Results carry this and its baton along, and may outlive the link. */
+/* A PGconn's results carry its receiver, its processor and their batons along, and may outlive
+ * the link.  But when they call, it is with a NOTICE of libpq's own. */
+
 static void notice(void *baton, const char *text)
 {
     const pgp_context *context = baton;
@@ -144,10 +164,39 @@ static void notice(void *baton, const char *text)
             "the server says: %s", line.message);
 }
 
+/* Only libpq's own receiver can call the processor, which may be a borrower's, and only a
+ * PGconn tells where it is: this one is never connected. */
+static void process(const PGresult *result)
+{
+    PGconn *none = PQconnectStart("?");
+    const PQnoticeReceiver libpqs = PQsetNoticeReceiver(none, NULL, NULL);
+
+    if (libpqs)
+        libpqs(NULL, result);
+    PQfinish(none);
+}
+
+/* An error that comes while nothing runs says why the server ends the connection; to libpq it
+ * is a notice.  The end itself may take its time. */
+static void receive(void *baton, const PGresult *result)
+{
+    const char *severity = severity_of(result);
+
+    if (!strcmp(severity, "ERROR") || !strcmp(severity, "FATAL") ||
+        !strcmp(severity, "PANIC")) {
+        pgp_link *link = baton;
+
+        link->failed = 0;
+        fail(link, result);
+        link->refused = 0;
+        link->ended = 1;
+    }
+    process(result);
+}
+
 void pgp_link_adopt(pgp_link *link)
 {
     link->backend = PQbackendPID(link->conn);
-    link->receiver = PQsetNoticeReceiver(link->conn, NULL, NULL);
     pgp_link_restore(link);
     PQregisterEventProc(link->conn, link_event, "mod_pgpool", NULL);
     PQsetInstanceData(link->conn, link_event, link);
@@ -155,7 +204,7 @@ void pgp_link_adopt(pgp_link *link)
 
 void pgp_link_restore(pgp_link *link)
 {
-    PQsetNoticeReceiver(link->conn, link->receiver, NULL);
+    PQsetNoticeReceiver(link->conn, receive, link);
     PQsetNoticeProcessor(link->conn, notice, (void *)link->context);
     PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
     PQsetErrorContextVisibility(link->conn, PQSHOW_CONTEXT_ERRORS);
@@ -207,19 +256,6 @@ struct pollfd pgp_link_await(const pgp_link *link, int unsent)
 {
     return (struct pollfd){.fd = PQsocket(link->conn),
                            .events = unsent ? POLLIN | POLLOUT : POLLIN};
-}
-
-/* The first error of an exchange is why it fails, at its end, which may come later. */
-static void fail(pgp_link *link, const PGresult *result)
-{
-    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
-
-    if (!link->failed) {
-        link->error.sqlstate[0] = '\0';
-        pgp_error_result(&link->error, link, result);
-        link->refused = severity && !strcmp(severity, "ERROR");
-    }
-    link->failed = 1;
 }
 
 /* Returns 1 if the exchange has no end of its own after this result. */

@@ -40,9 +40,9 @@ struct pgp_link {
     void *owner;
 
     /* owner */
-    PGconn *conn;              /* NULL in LOOKING_UP */
-    int backend;               /* libpq forgets it when the connection is lost */
-    PQnoticeReceiver receiver; /* libpq's own */
+    PGconn *conn; /* NULL in LOOKING_UP */
+    int backend;  /* libpq forgets it when the connection is lost */
+    int ended;    /* its server has said unasked why it ends it: error */
     link_phase phase;
     unsigned deeds; /* pgp_deed, of this lease */
     int prepared;   /* there has been a prepared statement */

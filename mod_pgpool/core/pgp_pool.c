@@ -377,20 +377,20 @@ static apr_time_t test_deadline(const ask *a)
 static pgp_reason unfit_reason(ask *a, pgp_greeting *greeting)
 {
     const pgp_driver *driver = a->pool->env->driver;
-    const pgp_probe probe = driver->probe(a->conn->link);
+    const pgp_probe probe = driver->probe(a->conn->link, &a->ticket->error);
     const int ping = a->ping || probe == PGP_PROBE_HEARD;
 
     *greeting = PGP_GREET_GOOD;
-    if (probe == PGP_PROBE_DEAD) {
-        a->ticket->error = (pgp_error){.message = "the connection was closed while idle"};
+    if (probe == PGP_PROBE_DEAD)
         return PGP_REASON_LOST;
-    }
     if (probe == PGP_PROBE_QUIET && !ping && !a->vars)
         return PGP_REASON_NONE;
     *greeting = driver->greet(a->conn->link, a->vars, ping, test_deadline(a),
                               &a->ticket->error);
     if (*greeting != PGP_GREET_BAD)
         return PGP_REASON_NONE;
+    if (!pgp_conn_alive(a->conn))
+        return PGP_REASON_LOST;
     return probe == PGP_PROBE_OWING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
 }
 

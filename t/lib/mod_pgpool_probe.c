@@ -44,10 +44,13 @@
  *   verbose          PQsetErrorVerbosity: verbosity, the one before
  *   nonblocking      PQsetnonblocking: nonblocking
  *   notice           sets a notice processor whose argument dies with the request
+ *   noticed          how often that was called: noticed
+ *   keep=SQL         PQexec, and keeps the result until the request's end: result, ...
  *   trace            PQtrace into a file that is closed with the request
  *
  * On the request:
  *
+ *   misuse           asks a row that it has not of the result that was kept: misused
  *   sleep=SECONDS    keeps the thread
  *   heap=SECONDS     the same, allocating and freeing memory all the time
  *   touch=PATH       creates a file: touched
@@ -103,6 +106,8 @@ typedef struct {
     apr_pool_t *lease;       /* of the last open */
     apr_status_t rv;         /* of the last acquire or open */
     int ended;               /* the response: nothing may be written any more */
+    int *noticed;            /* of the last notice */
+    PGresult *kept;          /* of the last keep */
 } probe_t;
 
 /* A command goes on with the next one, or ends the list with what the handler
@@ -408,8 +413,36 @@ static void count_notice(void *count, const char *message)
 /* A notice after the request would write to memory that is gone. */
 static int run_notice(probe_t *probe, const char *arg)
 {
-    PQsetNoticeProcessor(probe->conn, count_notice, apr_pcalloc(probe->r->pool, sizeof(int)));
+    probe->noticed = apr_pcalloc(probe->r->pool, sizeof(int));
+    PQsetNoticeProcessor(probe->conn, count_notice, probe->noticed);
     tell(probe, "notice=1");
+    return NEXT;
+}
+
+static int run_noticed(probe_t *probe, const char *arg)
+{
+    tell(probe, "noticed=%d", probe->noticed ? *probe->noticed : -1);
+    return NEXT;
+}
+
+static apr_status_t clear_result(void *result)
+{
+    PQclear(result);
+    return APR_SUCCESS;
+}
+
+static int run_keep(probe_t *probe, const char *arg)
+{
+    probe->kept = PQexec(probe->conn, arg ? arg : "");
+    apr_pool_cleanup_register(probe->r->pool, probe->kept, clear_result, apr_pool_cleanup_null);
+    tell_result(probe, probe->kept);
+    return NEXT;
+}
+
+/* libpq tells of it as it told of what the connection said when this result was made. */
+static int run_misuse(probe_t *probe, const char *arg)
+{
+    tell(probe, "misused=%d", PQgetvalue(probe->kept, 99, 0) == NULL);
     return NEXT;
 }
 
@@ -735,6 +768,9 @@ static const command_t commands[] = {
     {"verbose", run_verbose, 1},
     {"nonblocking", run_nonblocking, 1},
     {"notice", run_notice, 1},
+    {"noticed", run_noticed, 1},
+    {"keep", run_keep, 1},
+    {"misuse", run_misuse, 0},
     {"trace", run_trace, 1},
     {"sleep", run_sleep, 0},
     {"heap", run_heap, 0},

@@ -249,7 +249,7 @@ static int drv_alive(pgp_link *link)
     return alive;
 }
 
-static pgp_probe drv_probe(pgp_link *link)
+static pgp_probe drv_probe(pgp_link *link, pgp_error *error)
 {
     pgp_probe probe;
 
@@ -257,6 +257,8 @@ static pgp_probe drv_probe(pgp_link *link)
     while (atomic_load(&link->stops))
         apr_sleep(1000);
     probe = link->probe;
+    if (probe == PGP_PROBE_DEAD)
+        *error = (pgp_error){.message = "the fake was closed while idle"};
     leave(link);
     return probe;
 }

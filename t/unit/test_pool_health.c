@@ -153,6 +153,21 @@ START_TEST(one_whose_reset_failed_is_replaced)
 }
 END_TEST
 
+START_TEST(one_that_is_lost_in_its_reset_is_replaced)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolPing off", NULL);
+
+    warm(s, 2);
+    keep(s, 1);
+    fake_link(s->world, 2)->probe = PGP_PROBE_OWING;
+    fake_link(s->world, 2)->mute = fake_link(s->world, 2)->gone = 1;
+    ck_assert_int_eq(number(acquire(s)), 1);
+    ck_assert_int_eq(fake_link(s->world, 1)->pings, 1); /* suspect, too */
+    work(s);
+    ck_assert_int_eq(fake_logged(s->world, "backend 1002: closed (lost)"), 1);
+}
+END_TEST
+
 static const char *const var_names[] = {"app.user", "app.role"};
 static const char *const var_values[] = {"ann", "reader"};
 static const pgp_vars two_vars = {.n = 2, .names = var_names, .values = var_values};
@@ -224,8 +239,8 @@ START_TEST(dead_one_is_replaced_by_an_idle_one)
     work(s);
     ck_assert(fake_link(s->world, 2)->closed);
     ck_assert_int_eq(fake_logged(s->world, "PGP1006: pool main, backend 1002: found unfit "
-                                           "before it was given out (lost): the connection "
-                                           "was closed while idle"),
+                                           "before it was given out (lost): the fake was "
+                                           "closed while idle"),
                      1);
     ck_assert_int_eq(fake_logged(s->world, "PGP1003: pool main, backend 1002: closed (lost)"),
                      1);
@@ -282,7 +297,7 @@ START_TEST(no_second_deadline_for_a_replacement)
     ck_assert_int_eq(waiting(s), 1);
     keep(s, 1);
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_str_eq(b->ticket.error.message, "the connection was closed while idle");
+    ck_assert_str_eq(b->ticket.error.message, "the fake was closed while idle");
 }
 END_TEST
 
@@ -361,7 +376,7 @@ START_TEST(refused_when_none_is_left_and_no_time)
     work(s);
     fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
     ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
-    ck_assert_str_eq(ticket.error.message, "the connection was closed while idle");
+    ck_assert_str_eq(ticket.error.message, "the fake was closed while idle");
 }
 END_TEST
 
@@ -528,6 +543,7 @@ int main(void)
     t = tcase(suite, "greeting");
     tcase_add_test(t, answer_to_a_reset_is_collected);
     tcase_add_test(t, one_whose_reset_failed_is_replaced);
+    tcase_add_test(t, one_that_is_lost_in_its_reset_is_replaced);
     tcase_add_test(t, variables_are_set_before_it_is_given_out);
     tcase_add_test(t, refused_variables_end_the_ask);
     tcase_add_test(t, further_variables);
