@@ -213,6 +213,20 @@ for (['a statement' => "send=$sleep"], ['a COPY OUT' => "copyout=COPY ($large) T
     };
 }
 
+# To libpq nothing runs and nothing is to be sent, but it holds bytes back that nobody takes.
+subtest 'a pipeline of nothing, and the backend does not read it' => sub {
+    my $from = $httpd->log_end;
+    my $pid = backend('strict');
+    my $held = hold($httpd, 'acquire=strict', 'gate', 'pipeline', 'flushes', 'state');
+    kill STOP => $pid or die "stop $pid: $!";
+    my $answer = let_go($held);
+    my $closed = poll_until { $httpd->error_log($from) =~ /pool strict, backend $pid: closed \(unclean\)/ };
+    kill CONT => $pid;
+    tells $answer, { pid => $pid, pipeline => [1, 1], tx => 'IDLE', nonblocking => 0 }, 'its request ends';
+    ok $closed, '... and nobody waits for it to go back';
+    others_are_served('afterwards');
+};
+
 # Nothing comes of a cancel that finds the backend idle, its statement still on its way; so another is
 # sent.  A backend that is stopped lets them arrive in that order.
 subtest 'a cancel that comes before its statement' => sub {

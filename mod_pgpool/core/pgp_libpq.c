@@ -143,7 +143,6 @@ static int role_kept(const pgp_link *link)
 static int rest(pgp_link *link)
 {
     link->owes = 0;
-    link->streamed = 0;
     return PQsetnonblocking(link->conn, 0) == 0;
 }
 
@@ -580,6 +579,13 @@ static pgp_greeting link_greet(pgp_link *link, const pgp_vars *vars, int ping, a
 
 /* --- coming back ------------------------------------------------------------ */
 
+/* To leave pipeline mode libpq sends what it holds back, and waits until it can. */
+static int pipeline_left(pgp_link *link)
+{
+    return PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF ||
+           (!pgp_link_blocked(link) && PQexitPipelineMode(link->conn));
+}
+
 static pgp_return link_settle(pgp_link *link)
 {
     pgp_link_restore(link);
@@ -588,8 +594,7 @@ static pgp_return link_settle(pgp_link *link)
         return PGP_RETURN_BROKEN;
     if (link->role_matters && link->met_read_only && !link->role_set)
         return PGP_RETURN_BROKEN;
-    if (PQtransactionStatus(link->conn) != PQTRANS_IDLE ||
-        (PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF && !PQexitPipelineMode(link->conn)))
+    if (PQtransactionStatus(link->conn) != PQTRANS_IDLE || !pipeline_left(link))
         return PGP_RETURN_DIRTY;
     return undo_send(link, link->deeds) ? PGP_RETURN_CLEAN : PGP_RETURN_UNKNOWN;
 }

@@ -108,12 +108,6 @@ static unsigned deeds_of(pgp_link *link, const PGresult *result)
         if (sqlstate && !strcmp(sqlstate, "25006"))
             link->met_read_only = 1;
         return PGP_DID_SOMETHING | PGP_DID_CHANGE; /* a DO may have done it before it failed */
-    case PGRES_COPY_IN:
-    case PGRES_COPY_BOTH:
-    case PGRES_PIPELINE_SYNC:
-    case PGRES_PIPELINE_ABORTED:
-        link->streamed = 1;
-        return PGP_DID_SOMETHING;
     default:
         return PGP_DID_SOMETHING;
     }
@@ -230,17 +224,19 @@ int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error)
     return 0;
 }
 
-/* A server that has answered has read what was asked, so there is room. */
-static int has_room(const pgp_link *link)
+/* Outside pipeline mode libpq sends all that it has, a COPY's end included, before it waits for
+ * the answer after which it is idle. */
+static int all_sent(const pgp_link *link)
 {
-    return PQtransactionStatus(link->conn) == PQTRANS_IDLE && !link->streamed;
+    return PQtransactionStatus(link->conn) == PQTRANS_IDLE &&
+           PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF;
 }
 
 int pgp_link_blocked(const pgp_link *link)
 {
     struct pollfd fd = {.fd = PQsocket(link->conn), .events = POLLOUT};
 
-    if (PQisnonblocking(link->conn) || has_room(link))
+    if (PQisnonblocking(link->conn) || all_sent(link))
         return 0;
     return poll(&fd, 1, 0) != 1 || !(fd.revents & POLLOUT);
 }

@@ -49,7 +49,6 @@ struct pgp_link {
     int owes;       /* the answer to a reset has not been collected */
     char *undo;     /* the statement that takes back greet()'s variables, or NULL */
     int met_read_only;
-    int streamed; /* a COPY or a pipeline: the server may not have read all of it */
 
     /* connecting */
     pgp_hosts *hosts; /* the lookup's while it runs */
@@ -94,8 +93,8 @@ void pgp_link_forget_deeds(pgp_link *link);
 
 /* --- one question, one answer, in nonblocking mode -------------------------- */
 
-/* Whether the link is in blocking mode, and its server takes in nothing more.  Asks the
- * system only if that can be. */
+/* Whether the link is in blocking mode, has something to send, perhaps, and its server takes in
+ * nothing more. */
 int pgp_link_blocked(const pgp_link *link);
 /* PQsetnonblocking() sends what is unsent, and waits until it can; what cannot be sent
  * at once is cut off here instead.  0: the connection is no good. */

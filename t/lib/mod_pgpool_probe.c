@@ -37,6 +37,8 @@
  *   pipeline[=SQL]   enters pipeline mode, sends SQL without a sync: pipeline
  *   queue=SQL        PQsendQueryParams: queued
  *   sync             PQpipelineSync: synced
+ *   flushes          in pipeline mode: PQsendFlushRequest, until the server takes in no more and
+ *                    some of them are left in libpq: flushes
  *   result           PQgetResult: result, ...; none if there was none
  *   prepare=SQL      PQprepare as "protocol": result, ...
  *   notifies         takes in what has come: notifies
@@ -370,6 +372,20 @@ static int run_flood(probe_t *probe, const char *arg)
     PQputCopyData(probe->conn, row, sizeof(row));
     tell(probe, "flooded=%" APR_SIZE_T_FMT, flooded);
     return status;
+}
+
+/* 8200 bytes at a time: libpq sends them by the 8192, so that a few are left each time.
+ * Nothing is answered, so the transaction status stays idle. */
+static int run_flushes(probe_t *probe, const char *arg)
+{
+    static const int smallest = 1;
+    int n = 0;
+
+    while (PQsendFlushRequest(probe->conn) && (++n % 1640 || writable(probe->conn)))
+        ;
+    setsockopt(PQsocket(probe->conn), SOL_SOCKET, SO_SNDBUF, &smallest, sizeof(smallest));
+    tell(probe, "flushes=%d", n);
+    return NEXT;
 }
 
 static int run_notifies(probe_t *probe, const char *arg)
@@ -761,6 +777,7 @@ static const command_t commands[] = {
     {"pipeline", run_pipeline, 1},
     {"queue", run_queue, 1},
     {"sync", run_sync, 1},
+    {"flushes", run_flushes, 1},
     {"result", run_result, 1},
     {"prepare", run_prepare, 1},
     {"notifies", run_notifies, 1},
