@@ -123,7 +123,7 @@ my $httpd = probed(join "\n",
     in_pool('old', 'PgPoolPing 100ms'),
     in_pool('young'),
     in_pool('stuck', 'PgPoolPing 0', 'PgPoolCheckTimeout 300ms', 'PgPoolMax 1'),
-    in_pool('pair', 'PgPoolPing off', 'PgPoolMax 2'),
+    in_pool('pair', 'PgPoolPing off', 'PgPoolMin 0', 'PgPoolMax 2'),
     map { in_pool("leaving-$_", "PgPoolReset $_", 'PgPoolMax 1', 'PgPoolInitSQL "CREATE TEMP TABLE made ()"') }
         qw(session transaction));
 
