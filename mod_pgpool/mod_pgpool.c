@@ -33,7 +33,7 @@ typedef struct {
     pgp_env env;
     pgp_keeper *keeper;
     apr_array_header_t *plans; /* of pgpool_plan: all, each once */
-    apr_array_header_t *pools; /* of pgp_pool *: theirs */
+    apr_array_header_t *pools; /* of pgpool_child_pool: theirs */
     int threads;               /* that may ask at once, as the MPM has it */
     int cut_off;               /* see pgpool_child_cut_off() */
 } pgpool_child;
@@ -213,7 +213,10 @@ static apr_status_t pool_make(pgpool_child *c, const pgpool_plan *plan)
         return rv;
     if (number >= 0)
         pgp_pool_post(pool, pgpool_board(), number);
-    APR_ARRAY_PUSH(c->pools, pgp_pool *) = pool;
+    APR_ARRAY_PUSH(c->pools, pgpool_child_pool) = (pgpool_child_pool){
+        .core = pool,
+        .lease_note = apr_pstrcat(c->p, "pgpool-", plan->name, NULL),
+        .wait_note = apr_pstrcat(c->p, "pgpool-", plan->name, "-wait", NULL)};
     pgp_keeper_add(c->keeper, pool);
     return APR_SUCCESS;
 }
@@ -231,7 +234,7 @@ static void server_pools_find(pgpool_child *c, server_rec *s, const apr_array_he
         const int n = pgpool_config_plan(plans, name, apr_hash_this_val(i));
 
         apr_hash_set(conf->pools, name, APR_HASH_KEY_STRING,
-                     APR_ARRAY_IDX(c->pools, n, pgp_pool *));
+                     &APR_ARRAY_IDX(c->pools, n, pgpool_child_pool));
     }
 }
 
@@ -285,7 +288,7 @@ static apr_status_t child_make(server_rec *s)
                        .log_write = env_log_write,
                        .driver = &pgp_libpq_driver,
                        .children = mpm_number(AP_MPMQ_MAX_DAEMONS)};
-    c->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
+    c->pools = apr_array_make(p, 4, sizeof(pgpool_child_pool));
     c->threads = mpm_number(AP_MPMQ_MAX_THREADS);
     rv = pgp_keeper_create(&c->keeper, p, &c->env);
     if (rv != APR_SUCCESS)
@@ -307,7 +310,7 @@ static int lent_count(void)
     for (i = 0; i < child->pools->nelts; i++) {
         pgp_counts counts;
 
-        pgp_pool_count(APR_ARRAY_IDX(child->pools, i, pgp_pool *), &counts);
+        pgp_pool_count(APR_ARRAY_IDX(child->pools, i, pgpool_child_pool).core, &counts);
         lent += counts.state[PGP_LENT];
     }
     return lent;

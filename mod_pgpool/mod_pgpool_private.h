@@ -34,12 +34,18 @@ typedef struct {
     apr_hash_t *origins;      /* name -> "file:line" of its <PgPool> in this server */
     pgp_settings *section;    /* while its <PgPool> is read, else NULL */
     apr_array_header_t *uses; /* of pgpool_use: each PgPoolUse, to be checked */
-    apr_hash_t *pools;        /* in a child: name -> pgp_pool * */
+    apr_hash_t *pools;        /* in a child: name -> pgpool_child_pool * */
 } pgpool_server_conf;
 
 typedef struct {
     const char *pool, *origin;
 } pgpool_use;
+
+/* A pool that a child has, and the notes that its requests get. */
+typedef struct {
+    pgp_pool *core;
+    const char *lease_note, *wait_note;
+} pgpool_child_pool;
 
 /* One PgPoolSet. */
 typedef struct {

@@ -22,8 +22,9 @@ APLOG_USE_MODULE(pgpool);
 typedef struct pin pin;
 struct pin {
     pin *next;
-    pgp_pool *pool;
+    const pgpool_child_pool *pool;
     pgp_conn *conn;       /* NULL: not pinned now */
+    const char *lease;    /* its identifier */
     int at_response;      /* PgPoolRelease response */
     apr_table_t *applied; /* PgPoolSet: what this lease has set */
     apr_status_t failed;  /* how the last ask failed, and in words, until then: */
@@ -67,7 +68,7 @@ static const char *name_in(const char *given, ap_conf_vector_t *per_dir)
     return dir && dir->use ? dir->use : PGPOOL_DEFAULT_NAME;
 }
 
-static pgp_pool *pool_of(server_rec *s, const char *name)
+static const pgpool_child_pool *pool_of(server_rec *s, const char *name)
 {
     const pgpool_server_conf *conf = ap_get_module_config(s->module_config, &pgpool_module);
 
@@ -85,7 +86,7 @@ static request_pins *pins_of(request_rec *initial)
     return pins;
 }
 
-static pin *pin_find(request_rec *initial, const pgp_pool *pool)
+static pin *pin_find(request_rec *initial, const pgpool_child_pool *pool)
 {
     pin *at = pins_of(initial)->pins;
 
@@ -123,7 +124,7 @@ void pgpool_response_pins_release(request_rec *initial)
     pins->at_response = 0;
 }
 
-static pin *pin_make(request_rec *initial, pgp_pool *pool)
+static pin *pin_make(request_rec *initial, const pgpool_child_pool *pool)
 {
     request_pins *pins = pins_of(initial);
     pin *made = apr_pcalloc(initial->pool, sizeof(*made));
@@ -141,30 +142,27 @@ static pin *pin_make(request_rec *initial, pgp_pool *pool)
 /* --- telling ---------------------------------------------------------------- */
 
 /* On the request that asked and on the initial one: a log format looks at the
- * last of a chain of redirects, a handler at its own. */
+ * last of a chain of redirects, a handler at its own.  Key and text are not copied: they have
+ * to live as long as the initial one. */
 static void note(request_rec *r, const char *key, const char *text)
 {
     request_rec *initial = initial_of(r);
 
-    apr_table_set(r->notes, key, text);
+    apr_table_setn(r->notes, key, text);
     if (initial != r)
-        apr_table_set(initial->notes, key, text);
+        apr_table_setn(initial->notes, key, text);
 }
 
-static void note_lease(request_rec *r, const pgp_conn *conn)
+static void note_error(request_rec *r, const char *text)
 {
-    const char *name = pgp_pool_name(conn->pool);
-    const char *key = apr_pstrcat(r->pool, "pgpool-", name, NULL);
-
-    note(r, key,
-         apr_psprintf(r->pool, "%s/%d/%" APR_UINT64_T_FMT, name, pgp_conn_backend(conn),
-                      conn->lease));
+    note(r, "pgpool-error", apr_pstrdup(initial_of(r)->pool, text));
 }
 
-static void note_wait(request_rec *r, const pgp_pool *pool, apr_interval_time_t waited)
+/* What each request is told is put together without a format: that is half the work. */
+static const char *lease_text(apr_pool_t *p, const pgp_conn *conn)
 {
-    note(r, apr_pstrcat(r->pool, "pgpool-", pgp_pool_name(pool), "-wait", NULL),
-         apr_psprintf(r->pool, "%" APR_TIME_T_FMT, waited));
+    return apr_pstrcat(p, pgp_pool_name(conn->pool), "/", apr_itoa(p, pgp_conn_backend(conn)),
+                       "/", apr_off_t_toa(p, (apr_off_t)conn->lease), NULL);
 }
 
 /* "pool x: what it means: cause (SQLSTATE ..., waited ... ms)" */
@@ -181,7 +179,7 @@ static const char *cause_text(apr_pool_t *p, const char *name, apr_status_t rv,
 
 static apr_status_t fail(request_rec *r, pgp_message id, apr_status_t rv, const char *text)
 {
-    note(r, "pgpool-error", text);
+    note_error(r, text);
     ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s", id, text);
     return rv;
 }
@@ -191,7 +189,7 @@ static apr_status_t refused(request_rec *r, pgp_pool *pool, apr_status_t rv, con
 {
     int unlogged;
 
-    note(r, "pgpool-error", text);
+    note_error(r, text);
     if (pgp_pool_may_log(pool, &unlogged))
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s%s", PGP_MSG_REFUSED, text,
                       unlogged
@@ -277,9 +275,10 @@ static apr_status_t pin_lost(request_rec *r, request_rec *initial, pin *lost)
     const char *text = apr_psprintf(r->pool,
                                     "pool %s: backend %d, pinned to this request, is gone; "
                                     "what it had not committed is lost",
-                                    pgp_pool_name(lost->pool), pgp_conn_backend(lost->conn));
+                                    pgp_pool_name(lost->pool->core),
+                                    pgp_conn_backend(lost->conn));
 
-    *left = (remains){.pool = lost->pool, .link = pgp_pool_part(&lost->conn)};
+    *left = (remains){.pool = lost->pool->core, .link = pgp_pool_part(&lost->conn)};
     apr_pool_cleanup_register(initial->pool, left, remains_end, apr_pool_cleanup_null);
     apr_table_clear(lost->applied);
     return fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
@@ -305,9 +304,10 @@ static void release_at_response(request_rec *r, request_rec *initial, pin *held)
 static apr_status_t identity_refused(request_rec *r, const pin *to, const pgp_error *error)
 {
     return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
-                apr_psprintf(r->pool, "pool %s: PgPoolSet: %s%s%s%s", pgp_pool_name(to->pool),
-                             error->message, *error->sqlstate ? " (SQLSTATE " : "",
-                             error->sqlstate, *error->sqlstate ? ")" : ""));
+                apr_psprintf(r->pool, "pool %s: PgPoolSet: %s%s%s%s",
+                             pgp_pool_name(to->pool->core), error->message,
+                             *error->sqlstate ? " (SQLSTATE " : "", error->sqlstate,
+                             *error->sqlstate ? ")" : ""));
 }
 
 static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
@@ -315,21 +315,23 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
 {
     pgp_ticket ticket;
     pgp_conn *conn;
-    apr_status_t rv = borrow(initial, to->pool, vars->n ? vars : NULL, r->pool, &conn, &ticket);
+    apr_status_t rv = borrow(initial, to->pool->core, vars->n ? vars : NULL, r->pool, &conn,
+                             &ticket);
 
-    note_wait(r, to->pool, ticket.waited);
+    note(r, to->pool->wait_note, apr_off_t_toa(initial->pool, ticket.waited));
     to->failed = ticket.refused ? APR_SUCCESS : rv; /* with other settings it may be had */
     if (ticket.refused)
         return identity_refused(r, to, &ticket.error);
     if (rv != APR_SUCCESS) {
         to->failed_until = pgp_now(pgpool_child_env()) + FAILURE_REMEMBERED;
-        to->failed_text = cause_text(initial->pool, pgp_pool_name(to->pool), rv, &ticket);
-        return refused(r, to->pool, rv, to->failed_text);
+        to->failed_text = cause_text(initial->pool, pgp_pool_name(to->pool->core), rv, &ticket);
+        return refused(r, to->pool->core, rv, to->failed_text);
     }
     to->conn = conn;
+    to->lease = lease_text(initial->pool, conn);
     pgp_conn_describe(conn, r->useragent_ip,
-                      apr_psprintf(r->pool, "%s %s (%s)", r->method, r->uri,
-                                   r->handler ? r->handler : "no handler"));
+                      apr_pstrcat(r->pool, r->method, " ", r->uri, " (",
+                                  r->handler ? r->handler : "no handler", ")", NULL));
     if (says_response(r))
         release_at_response(r, initial, to);
     return APR_SUCCESS;
@@ -364,7 +366,7 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
     if (to->conn && !pgp_conn_alive(to->conn))
         return pin_lost(r, initial, to);
     if (!to->conn && to->failed && pgp_now(pgpool_child_env()) < to->failed_until) {
-        note(r, "pgpool-error", to->failed_text);
+        note_error(r, to->failed_text);
         return to->failed;
     }
     wrong = pgpool_identity_changed(r, to->applied, &vars);
@@ -386,7 +388,7 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
 apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
 {
     request_rec *initial = initial_of(r);
-    pgp_pool *pool;
+    const pgpool_child_pool *pool;
     pin *mine;
     apr_status_t rv;
 
@@ -400,14 +402,14 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     rv = pin_fasten(r, initial, mine);
     if (rv != APR_SUCCESS)
         return rv;
-    note_lease(r, mine->conn);
+    note(r, pool->lease_note, mine->lease);
     *conn = pgp_conn_handle(mine->conn);
     return APR_SUCCESS;
 }
 
 void pgpool_release(request_rec *r, const char *name)
 {
-    pgp_pool *pool = pool_of(r->server, name_in(name, r->per_dir_config));
+    const pgpool_child_pool *pool = pool_of(r->server, name_in(name, r->per_dir_config));
     pin *mine = pool ? pin_find(initial_of(r), pool) : NULL;
 
     if (mine)
@@ -429,7 +431,7 @@ static apr_status_t lease_end(void *data)
 
 apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn **conn)
 {
-    pgp_pool *pool;
+    const pgpool_child_pool *pool;
     pgp_conn *borrowed;
     pgp_ticket ticket;
     lease *made;
@@ -442,7 +444,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
                      pgpool_strerror(PGPOOL_ENOPOOL));
         return PGPOOL_ENOPOOL;
     }
-    rv = borrow(NULL, pool, NULL, p, &borrowed, &ticket);
+    rv = borrow(NULL, pool->core, NULL, p, &borrowed, &ticket);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_REFUSED,
                      cause_text(p, name, rv, &ticket));
