@@ -165,6 +165,15 @@ static const char *lease_text(apr_pool_t *p, const pgp_conn *conn)
                        "/", apr_off_t_toa(p, (apr_off_t)conn->lease), NULL);
 }
 
+/* For the page and PgPoolHoldWarning. */
+static void describe(const request_rec *r, pgp_conn *conn)
+{
+    const char *const what[] = {
+        r->method, " ", r->uri, " (", r->handler ? r->handler : "no handler", ")", NULL};
+
+    pgp_conn_describe(conn, r->useragent_ip, what);
+}
+
 /* "pool x: what it means: cause (SQLSTATE ..., waited ... ms)" */
 static const char *cause_text(apr_pool_t *p, const char *name, apr_status_t rv,
                               const pgp_ticket *ticket)
@@ -329,9 +338,7 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
     }
     to->conn = conn;
     to->lease = lease_text(initial->pool, conn);
-    pgp_conn_describe(conn, r->useragent_ip,
-                      apr_pstrcat(r->pool, r->method, " ", r->uri, " (",
-                                  r->handler ? r->handler : "no handler", ")", NULL));
+    describe(r, conn);
     if (says_response(r))
         release_at_response(r, initial, to);
     return APR_SUCCESS;

@@ -485,11 +485,15 @@ int pgp_pool_may_log(pgp_pool *pool, int *unlogged)
     return may;
 }
 
-void pgp_conn_describe(pgp_conn *conn, const char *client, const char *what)
+void pgp_conn_describe(pgp_conn *conn, const char *client, const char *const *what)
 {
+    pgp_holder *holder = &conn->holder;
+    char *at = holder->what, *const end = at + sizeof holder->what;
+
     lock(conn->pool);
-    apr_cpystrn(conn->holder.client, client, sizeof conn->holder.client);
-    apr_cpystrn(conn->holder.what, what, sizeof conn->holder.what);
+    apr_cpystrn(holder->client, client, sizeof holder->client);
+    for (; *what; what++)
+        at = apr_cpystrn(at, *what, end - at);
     unlock(conn->pool);
 }
 

@@ -134,8 +134,8 @@ void pgp_pool_count(pgp_pool *pool, pgp_counts *counts);
  * *unlogged is how many were not since the last one that was. */
 int pgp_pool_may_log(pgp_pool *pool, int *unlogged);
 
-/* Say who holds it, for the page and PgPoolHoldWarning. */
-void pgp_conn_describe(pgp_conn *conn, const char *client, const char *what);
+/* Say who holds it, for the page and PgPoolHoldWarning.  what: in parts, NULL ends them. */
+void pgp_conn_describe(pgp_conn *conn, const char *client, const char *const *what);
 
 /* --- the keeper's thread only ----------------------------------------------- */
 

@@ -306,7 +306,7 @@ START_TEST(long_holder_is_told_of_once)
     warm(s, 2);
     a = acquire(s);
     b = acquire(s);
-    pgp_conn_describe(a, "192.0.2.7", "GET /slow");
+    pgp_conn_describe(a, "192.0.2.7", (const char *const[]){"GET ", "/slow", NULL});
     keep(s, PGP_SEC(9));
     release(b);
     ck_assert_int_eq(fake_logged(s->world, "PGP1016"), 0);

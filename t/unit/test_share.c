@@ -331,7 +331,7 @@ START_TEST(figures_are_published)
     a = acquire(s);
     keep(s, PGP_MS(1));
     b = acquire(s);
-    pgp_conn_describe(a, "192.0.2.7", "GET /slow");
+    pgp_conn_describe(a, "192.0.2.7", (const char *const[]){"GET ", "/slow", NULL});
     keep(s, PGP_MS(3));
     waiter = queue_up(s);
     keep(s, PGP_MS(100));
@@ -354,6 +354,26 @@ START_TEST(figures_are_published)
     ck_assert_int_eq(stats.longest_hold, PGP_MS(104));
     ck_assert_int_eq(stats.state[PGP_IDLE], 1);
     ck_assert_int_eq(stats.holders[0].since, 0);
+}
+END_TEST
+
+START_TEST(a_long_description_is_cut)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", NULL);
+    char uri[200];
+    pgp_conn *conn;
+    pgp_stats stats;
+
+    warm(s, 1);
+    conn = acquire(s);
+    memset(uri, 'x', sizeof uri - 1);
+    uri[sizeof uri - 1] = '\0';
+    pgp_conn_describe(conn, uri, (const char *const[]){"GET ", uri, " (", uri, NULL});
+    stats = figures(s);
+    ck_assert_uint_eq(strlen(stats.holders[0].client), sizeof stats.holders[0].client - 1);
+    ck_assert_uint_eq(strlen(stats.holders[0].what), sizeof stats.holders[0].what - 1);
+    ck_assert(!strncmp(stats.holders[0].what, "GET xxx", 7));
+    release(conn);
 }
 END_TEST
 
@@ -438,6 +458,7 @@ int main(void)
     t = tcase(suite, "figures");
     tcase_add_test(t, figures_are_published);
     tcase_add_test(t, waits_are_counted);
+    tcase_add_test(t, a_long_description_is_cut);
     tcase_add_test(t, last_figures_are_published);
     tcase_add_test(t, late_return_gives_no_permit_back);
     return suite_run(suite);
