@@ -256,9 +256,9 @@ static apr_status_t hooks_run(request_rec *initial, pgp_conn **conn, pgp_ticket 
 }
 
 static apr_status_t borrow(request_rec *initial, pgp_pool *pool, const pgp_vars *vars,
-                           apr_pool_t *scratch, pgp_conn **conn, pgp_ticket *ticket)
+                           pgp_conn **conn, pgp_ticket *ticket)
 {
-    const pgp_outcome outcome = pgp_pool_acquire(pool, vars, scratch, conn, ticket);
+    const pgp_outcome outcome = pgp_pool_acquire(pool, vars, conn, ticket);
 
     if (outcome != PGP_GRANTED)
         return pgpool_outcome_status(outcome);
@@ -324,8 +324,7 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
 {
     pgp_ticket ticket;
     pgp_conn *conn;
-    apr_status_t rv = borrow(initial, to->pool->core, vars->n ? vars : NULL, r->pool, &conn,
-                             &ticket);
+    apr_status_t rv = borrow(initial, to->pool->core, vars->n ? vars : NULL, &conn, &ticket);
 
     note(r, to->pool->wait_note, apr_off_t_toa(initial->pool, ticket.waited));
     to->failed = ticket.refused ? APR_SUCCESS : rv; /* with other settings it may be had */
@@ -451,7 +450,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
                      pgpool_strerror(PGPOOL_ENOPOOL));
         return PGPOOL_ENOPOOL;
     }
-    rv = borrow(NULL, pool->core, NULL, p, &borrowed, &ticket);
+    rv = borrow(NULL, pool->core, NULL, &borrowed, &ticket);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_REFUSED,
                      cause_text(p, name, rv, &ticket));

@@ -1,7 +1,7 @@
 #include "pgp_pool_private.h"
 
-#include <stdlib.h>
-#include <string.h>
+#include <errno.h>
+#include <time.h>
 #include <unistd.h>
 #include <apr_strings.h>
 
@@ -18,7 +18,6 @@
 typedef struct {
     pgp_pool *pool;
     const pgp_vars *vars;
-    apr_pool_t *scratch;
     pgp_ticket *ticket;
     apr_time_t start, until;
     pgp_conn *conn;
@@ -88,25 +87,32 @@ void pgp_pool_count(pgp_pool *pool, pgp_counts *counts)
 
 /* --- the queue -------------------------------------------------------------- */
 
-static void queue_insert_locked(pgp_pool *pool, waiter *w)
+static void queue_insert_locked(pgp_pool *pool, waiter *w, apr_time_t now)
 {
     waiter *before = APR_RING_LAST(&pool->queue);
 
     if (pool->waiting++ == 0)
-        pool->unmet_since = now_of(pool);
+        pool->unmet_since = now;
     while (before != APR_RING_SENTINEL(&pool->queue, waiter, entry) && before->until > w->until)
         before = APR_RING_PREV(before, entry);
     APR_RING_INSERT_AFTER(before, w, entry);
 }
 
-void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn)
+/* The only way out of the queue. */
+static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn)
 {
     APR_RING_REMOVE(w, entry);
     pool->waiting--;
     w->outcome = outcome;
     w->conn = conn;
     w->ended = 1;
-    apr_thread_cond_signal(w->cond);
+}
+
+void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn)
+{
+    waiter_leave_locked(pool, w, outcome, conn);
+    w->ended_after = pool->ended;
+    pool->ended = w;
 }
 
 waiter *pgp_queue_first_locked(pgp_pool *pool)
@@ -240,7 +246,6 @@ static void missed_locked(ask *a)
 static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
 {
     pgp_pool *pool = a->pool;
-    const pgp_settings *settings = pool->settings;
 
     if (pool->phase == STOPPED) {
         *outcome = refuse_locked(a, PGP_STOPPING);
@@ -259,13 +264,15 @@ static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
         *outcome = refuse_locked(a, PGP_UNAVAILABLE);
         return 1;
     }
-    if (settings->acquire_timeout == 0 || now >= a->until ||
-        (settings->max_waiters && !a->again && pool->waiting >= settings->max_waiters)) {
-        missed_locked(a);
-        *outcome = refuse_locked(a, pgp_shortage_locked(pool));
-        return 1;
-    }
     return 0;
+}
+
+static int may_wait_locked(const ask *a, apr_time_t now)
+{
+    const pgp_settings *settings = a->pool->settings;
+
+    return settings->acquire_timeout && now < a->until &&
+           (!settings->max_waiters || a->again || a->pool->waiting < settings->max_waiters);
 }
 
 static void count_wait_locked(pgp_pool *pool, apr_interval_time_t waited)
@@ -277,80 +284,97 @@ static void count_wait_locked(pgp_pool *pool, apr_interval_time_t waited)
         pool->stats.longest_wait = waited;
 }
 
-/* The keeper ends a wait in time.  Should it be held up itself (libpq may look up a name
- * or a ticket where we cannot keep it from that), the waiter does; on a clock that may
- * be set, but it is looked at again. */
-static void sleep_locked(pgp_pool *pool, waiter *w)
+/* Whether the keeper could connect or would come too late. */
+static int keeper_due_locked(pgp_pool *pool, const waiter *w)
+{
+    /* Of several that lack permits the first tells the other children. */
+    const int due = (count(pool, PGP_FREE) > 0 &&
+                     (!pool->share.lacking || pool->waiting == 1)) ||
+                    w->until < pool->tend_at;
+
+    if (due)
+        pool->tend_at = 0;
+    return due;
+}
+
+/* Sleep until somebody has ended the wait, or it is too late; on a clock that may be set, but
+ * ours is looked at again.  0: it is too late. */
+static int sleep_long(const pgp_pool *pool, waiter *w)
 {
     const apr_time_t latest = w->until + KEEPER_LATE;
-    const apr_time_t left = latest - now_of(pool);
+    apr_time_t left;
 
-    if (left > 0)
-        apr_thread_cond_timedwait(w->cond, pool->lock, left);
-    else
-        pgp_waiter_end_locked(pool, w, pgp_shortage_locked(pool), NULL);
-}
+    while ((left = latest - now_of(pool)) > 0) {
+        struct timespec time;
 
-/* Queue up and sleep until somebody ends the wait.  The keeper is called if it
- * could connect or would come too late. */
-static pgp_outcome wait_locked(ask *a, waiter *w)
-{
-    pgp_pool *pool = a->pool;
-
-    queue_insert_locked(pool, w);
-    /* Of several that lack permits the first tells the other children. */
-    if ((count(pool, PGP_FREE) > 0 && (!pool->share.lacking || pool->waiting == 1)) ||
-        w->until < pool->tend_at) {
-        pool->tend_at = 0;
-        unlock(pool);
-        pool->waker.wake(pool->waker.baton);
-        lock(pool);
+        clock_gettime(CLOCK_REALTIME, &time);
+        left += time.tv_nsec / 1000;
+        time.tv_sec += left / APR_USEC_PER_SEC;
+        time.tv_nsec = left % APR_USEC_PER_SEC * 1000;
+        if (sem_timedwait(&w->woken, &time) == 0)
+            return 1;
     }
-    while (!w->ended)
-        sleep_locked(pool, w);
-    if (w->outcome != PGP_GRANTED)
-        return refuse_locked(a, w->outcome);
-    count_wait_locked(pool, w->conn->holder.since - a->start);
-    taken_locked(a, w->conn, w->conn->idle_since);
-    return PGP_GRANTED;
+    return 0;
 }
 
-/* In prefork a child may be told to stop, and destroy its pools, in a signal handler in
- * the middle of a wait.  The condition is in no pool that is destroyed then: that would
- * wait for the wait's end. */
-static pgp_outcome take_waiting(ask *a)
+/* The keeper ends a wait in time.  Should it be held up itself (libpq may look up a name
+ * or a ticket where we cannot keep it from that), the waiter does; if the wait has been ended
+ * in this very moment, to be woken is all that is left to wait for. */
+static void sleep_out(pgp_pool *pool, waiter *w)
+{
+    int ended;
+
+    if (sleep_long(pool, w))
+        return;
+    lock(pool);
+    ended = w->ended;
+    if (!ended)
+        waiter_leave_locked(pool, w, pgp_shortage_locked(pool), NULL);
+    unlock(pool);
+    while (ended && sem_wait(&w->woken) != 0)
+        ; /* a signal */
+}
+
+/* Queue up and sleep until somebody ends the wait.  What it sleeps on is not in memory of the
+ * request's: in prefork a child may be told to stop, and destroy that, in a signal handler in
+ * the middle of a wait. */
+static pgp_outcome wait_locked(ask *a)
 {
     pgp_pool *pool = a->pool;
+    const apr_time_t now = now_of(pool);
     waiter w = {.until = a->until};
-    apr_pool_t *p;
-    pgp_outcome outcome;
-    apr_time_t now = now_of(pool);
+    int call;
 
-    if (apr_pool_create_unmanaged_ex(&p, NULL, apr_pool_allocator_get(a->scratch)) !=
-        APR_SUCCESS)
-        abort(); /* as APR does */
-    if (apr_thread_cond_create(&w.cond, p) != APR_SUCCESS)
-        a->until = 0; /* cannot wait, so be refused */
-    lock(pool);
-    if (!take_locked(a, now, &outcome))
-        outcome = wait_locked(a, &w);
+    if (!may_wait_locked(a, now)) {
+        missed_locked(a);
+        return refuse_locked(a, pgp_shortage_locked(pool));
+    }
+    sem_init(&w.woken, 0, 0);
+    queue_insert_locked(pool, &w, now);
+    call = keeper_due_locked(pool, &w);
     unlock(pool);
-    apr_pool_destroy(p);
+    if (call)
+        pool->waker.wake(pool->waker.baton);
+    sleep_out(pool, &w);
+    sem_destroy(&w.woken);
+    lock(pool);
     a->ticket->waited = now_of(pool) - a->start;
-    return outcome;
+    if (w.outcome != PGP_GRANTED)
+        return refuse_locked(a, w.outcome);
+    count_wait_locked(pool, w.conn->holder.since - a->start);
+    taken_locked(a, w.conn, w.conn->idle_since);
+    return PGP_GRANTED;
 }
 
 static pgp_outcome take(ask *a, apr_time_t now)
 {
     pgp_pool *pool = a->pool;
     pgp_outcome outcome;
-    int settled;
 
     lock(pool);
-    settled = take_locked(a, now, &outcome);
+    if (!take_locked(a, now, &outcome))
+        outcome = wait_locked(a);
     unlock(pool);
-    if (!settled)
-        outcome = take_waiting(a);
     if (a->call)
         pool->waker.wake(pool->waker.baton);
     return outcome;
@@ -428,12 +452,12 @@ static fitness examine(ask *a)
     return REFUSED;
 }
 
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, apr_pool_t *scratch,
-                             pgp_conn **conn, pgp_ticket *ticket)
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, pgp_conn **conn,
+                             pgp_ticket *ticket)
 {
     const pgp_settings *settings = pool->settings;
     const apr_time_t start = now_of(pool);
-    ask a = {.pool = pool, .vars = vars, .scratch = scratch, .ticket = ticket, .start = start};
+    ask a = {.pool = pool, .vars = vars, .ticket = ticket, .start = start};
     pgp_outcome outcome;
     fitness found = UNFIT;
 

@@ -23,7 +23,8 @@
  * what is handed over is taken, and what timed out was given nothing.  It also
  * means that a wait needs no clock: the keeper looks at the queue, which is in
  * order of the deadlines, on the core's monotonic clock.  (Only if the keeper is held up
- * a waiter takes itself out of the queue, a moment after its deadline.)
+ * a waiter takes itself out of the queue, a moment after its deadline.)  Who is
+ * ended is woken when the lock is free again.
  *
  * Invariants, whenever the lock is free:
  *   - each slot is in the list of its state, and in no other;
@@ -92,11 +93,10 @@ void pgp_pool_post(pgp_pool *pool, pgp_board *board, int board_pool);
  *
  * vars: settings of the session for this borrower, or NULL; undone at release.  If
  * the server will not have one of them, the ask ends as PGP_UNAVAILABLE.
- * scratch: memory for a wait, given back before it returns.
  * *conn and ticket->waited are set if PGP_GRANTED; all of the ticket if not.
  */
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, apr_pool_t *scratch,
-                             pgp_conn **conn, pgp_ticket *ticket);
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, pgp_conn **conn,
+                             pgp_ticket *ticket);
 
 /* Give a connection back in whatever state it is.  Never blocks. */
 void pgp_pool_release(pgp_conn **conn);

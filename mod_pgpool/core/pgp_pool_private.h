@@ -11,7 +11,7 @@
 #ifndef PGP_POOL_PRIVATE_H
 #define PGP_POOL_PRIVATE_H
 
-#include <apr_thread_cond.h>
+#include <semaphore.h>
 #include <apr_thread_mutex.h>
 
 #include "pgp_board.h"
@@ -21,14 +21,15 @@
 typedef enum { RUNNING, DRAINING, STOPPED } pool_phase;
 
 /* A borrower that waits: on its stack, in the queue from wait_locked() until
- * waiter_end_locked(). */
+ * waiter_leave_locked(). */
 typedef struct waiter {
     APR_RING_ENTRY(waiter) entry;
     apr_time_t until;
-    apr_thread_cond_t *cond;
     int ended;
     pgp_outcome outcome;
-    pgp_conn *conn; /* if PGP_GRANTED */
+    pgp_conn *conn;             /* if PGP_GRANTED */
+    struct waiter *ended_after; /* see ended in pgp_pool */
+    sem_t woken;
 } waiter;
 
 /* Attempts to connect have been failing, and why. */
@@ -71,6 +72,7 @@ struct pgp_pool {
     pgp_conn_list lists[PGP_STATES];
     APR_RING_HEAD(waiter_ring, waiter) queue;
     int waiting;
+    waiter *ended;            /* the last of those whose wait whoever has the lock has ended */
     apr_time_t unmet_since;   /* since when the queue has not been empty */
     apr_time_t suspect_since; /* what was idle before this may be dead as well */
     apr_time_t tend_at;       /* when the keeper comes next, as it last said */
@@ -99,9 +101,18 @@ static inline void lock(pgp_pool *pool)
     apr_thread_mutex_lock(pool->lock);
 }
 
+/* Whose wait was ended is woken when the lock is free: it would only sleep again, for the lock.
+ * It is gone as soon as it is woken. */
 static inline void unlock(pgp_pool *pool)
 {
+    waiter *w = pool->ended, *next;
+
+    pool->ended = NULL;
     apr_thread_mutex_unlock(pool->lock);
+    for (; w; w = next) {
+        next = w->ended_after;
+        sem_post(&w->woken);
+    }
 }
 
 static inline apr_time_t now_of(const pgp_pool *pool)
@@ -124,7 +135,7 @@ static inline int live_locked(const pgp_pool *pool)
 
 /* The oldest waiter, or NULL. */
 waiter *pgp_queue_first_locked(pgp_pool *pool);
-/* The only way out of the queue. */
+/* End a wait: the waiter leaves the queue now, and is woken by unlock(). */
 void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn);
 void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome);
 /* A fit connection goes to whoever has waited longest, else it is idle. */

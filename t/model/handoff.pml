@@ -10,16 +10,19 @@
  * any moment.  That the keeper sleeps is left out: it looks at a pool once a second
  * whatever happens, so a call that it missed makes it late, not absent.
  *
- * A wait is ended once, under the lock.  Checked are:
+ * A wait is ended once, under the lock; the waiter is woken at some moment after that.
+ * Checked are:
  *   - no slot goes where pgp_conn.h has no edge;
  *   - somebody waits => nothing is idle;
  *   - who was granted a connection has it, and nobody else has;
+ *   - who is woken still waits for it;
  *   - all borrowers come back;
  *   - when all is over every slot is free: what was opened has been closed.
  *
  * With -D of one of these the model has a bug, which the checker has to find:
- *   BUG_LOST_WAKEUP    sleeps without a look whether the wait has ended already
+ *   BUG_LOST_WAKEUP    who is handed a connection is not woken
  *   BUG_OWN_TIMEOUT    the waiter's own clock has rung, whatever it was handed meanwhile
+ *   BUG_EARLY_LEAVE    the waiter's own clock has rung, and it goes before it is woken
  *   BUG_STOP_FORGETS   stopping does not end the waits
  *   BUG_DOUBLE_HANDOFF who was handed a connection stays in the queue
  *   BUG_NO_HANDOFF     what comes back is idle, whoever waits
@@ -41,7 +44,7 @@ mtype = { FREE, CONNECTING, IDLE, LENT, CLEANING, CLOSING };
 mtype = { GRANTED, REFUSED, STOPPING };
 
 typedef slot_t { mtype state = FREE; byte holder = NOBODY };
-typedef waiter_t { bool ended, asleep; mtype outcome; byte conn };
+typedef waiter_t { bool here, ended, owed, woken; mtype outcome; byte conn };
 
 slot_t slot[SLOTS];
 waiter_t wait[BORROWERS];
@@ -81,8 +84,7 @@ inline waiter_end(w, how, s)
     assert(!wait[w].ended);
     wait[w].outcome = how;
     wait[w].conn = s;
-    wait[w].ended = true;
-    wait[w].asleep = false /* a signal reaches only who sleeps */
+    wait[w].ended = true
 }
 
 inline place(s)
@@ -97,6 +99,9 @@ inline place(s)
 #endif
         move(s, LENT, w);
         waiter_end(w, GRANTED, s);
+#ifndef BUG_LOST_WAKEUP
+        wait[w].owed = true;
+#endif
         w = 0
     :: empty(queue) ->
 #else
@@ -109,7 +114,7 @@ inline place(s)
 inline end_all(how)
 {
     do
-    :: queue ? w -> waiter_end(w, how, NOBODY)
+    :: queue ? w -> waiter_end(w, how, NOBODY); wait[w].owed = true
     :: empty(queue) -> break
     od;
     w = 0
@@ -131,33 +136,25 @@ inline take(me, how, s)
     fi
 }
 
-/* A wake-up is a signal, or the waiter's own clock, should the keeper be held up: it
- * looks under the lock whether the wait has been ended, and ends it if not. */
+/* Until it is woken, or its own clock rings, should the keeper be held up: then it looks
+ * under the lock whether the wait has been ended, and ends it if not.  If it has, it is
+ * going to be woken, and that is waited for. */
 inline sleep(me)
 {
-#ifdef BUG_LOST_WAKEUP
-    wait[me].asleep = true;
-    !wait[me].asleep;
-#else
-    do
-    :: wait[me].ended -> break
-    :: !wait[me].ended ->
-        wait[me].asleep = true;
-        if
-        :: !wait[me].asleep
+    if
 #ifdef BUG_OWN_TIMEOUT
-        :: !wait[me].asleep -> wait[me].outcome = REFUSED
+    :: atomic { overslept[me] && wait[me].ended -> wait[me].outcome = REFUSED }; wait[me].woken
 #endif
-        :: overslept[me] -> /* comes in between */
-            overslept[me] = false;
-            wait[me].asleep = false;
-            if
-            :: wait[me].ended
-            :: !wait[me].ended -> queue ?? eval(me); waiter_end(me, REFUSED, NOBODY)
-            fi
-        fi
-    od;
+#ifdef BUG_EARLY_LEAVE
+    :: overslept[me] && wait[me].ended
 #endif
+    :: wait[me].woken
+    :: atomic {
+        overslept[me] && !wait[me].ended ->
+        queue ?? eval(me);
+        waiter_end(me, REFUSED, NOBODY)
+    }
+    fi
 }
 
 /* To the keeper; without a keeper here and now. */
@@ -221,29 +218,25 @@ proctype borrower(byte me)
     bool there, late;
 
 again:
-    atomic { take(me, how, s) };
-    if
-    :: atomic { how != 0 -> skip }
-    :: atomic {
-        how == 0 ->
+    atomic {
         take(me, how, s);
         if
-        :: how == 0 -> queue ! me
+        :: how == 0 -> queue ! me; wait[me].here = true
         :: how != 0 -> goto settled
         fi
     };
-        /* The lock is let go here to call the keeper. */
-        atomic {
-            sleep(me);
-            assert(wait[me].ended);
-            how = wait[me].outcome;
-            s = wait[me].conn;
-            wait[me].ended = false;
-            wait[me].outcome = 0;
-            wait[me].conn = 0;
-            overslept[me] = false
-        }
-    fi;
+    sleep(me);
+    atomic {
+        assert(wait[me].ended);
+        how = wait[me].outcome;
+        s = wait[me].conn;
+        wait[me].here = false;
+        wait[me].woken = false;
+        wait[me].ended = false;
+        wait[me].outcome = 0;
+        wait[me].conn = 0;
+        overslept[me] = false
+    };
 settled:
     atomic {
         if
@@ -272,6 +265,28 @@ through:
     }
 }
 
+/* --- waking ------------------------------------------------------------------ */
+
+inline wake(w)
+{
+    assert(wait[w].here);
+    wait[w].owed = false;
+    wait[w].woken = true
+}
+
+/* Whoever has ended a wait, some time after it has let go of the lock. */
+proctype waker()
+{
+    do
+    :: atomic { wait[0].owed -> wake(0) }
+    :: atomic { wait[1].owed -> wake(1) }
+#if BORROWERS == 3
+    :: atomic { wait[2].owed -> wake(2) }
+#endif
+    :: back == BORROWERS -> break
+    od
+}
+
 /* --- the keeper -------------------------------------------------------------- */
 
 inline tend()
@@ -281,7 +296,7 @@ inline tend()
     :: true
     fi;
     do /* whose time is up */
-    :: queue ? w -> waiter_end(w, REFUSED, NOBODY)
+    :: queue ? w -> waiter_end(w, REFUSED, NOBODY); wait[w].owed = true
     :: break
     od;
     if /* retire */
@@ -392,6 +407,7 @@ init
         :: i == BORROWERS -> break
         :: i < BORROWERS -> run borrower(i); i++
         od;
-        run keeper()
+        run keeper();
+        run waker()
     }
 }

@@ -86,20 +86,20 @@ static const pgp_env env = {.now = now,
 
 /* --- rounds ----------------------------------------------------------------- */
 
-static pgp_conn *borrow(apr_pool_t *p)
+static pgp_conn *borrow(void)
 {
     pgp_conn *conn;
     pgp_ticket ticket;
 
-    if (pgp_pool_acquire(pool, NULL, p, &conn, &ticket) == PGP_GRANTED)
+    if (pgp_pool_acquire(pool, NULL, &conn, &ticket) == PGP_GRANTED)
         return conn;
     atomic_fetch_add(&failed, 1);
     return NULL;
 }
 
-static void leave_running(apr_pool_t *p)
+static void leave_running(void)
 {
-    pgp_conn *conn = borrow(p);
+    pgp_conn *conn = borrow();
     char sql[64];
 
     if (!conn)
@@ -120,9 +120,9 @@ static void judge(const PGresult *result)
         atomic_fetch_add(&failed, 1);
 }
 
-static void run_own(apr_pool_t *p)
+static void run_own(void)
 {
-    pgp_conn *conn = borrow(p);
+    pgp_conn *conn = borrow();
     PGresult *result;
 
     if (!conn)
@@ -135,16 +135,12 @@ static void run_own(apr_pool_t *p)
 
 static void *work(void *data)
 {
-    apr_pool_t *p;
-
-    apr_pool_create(&p, NULL);
-    while (atomic_fetch_sub(&left, 1) > 0 && (!hits_wanted || atomic_load(&hit) < hits_wanted)) {
+    while (atomic_fetch_sub(&left, 1) > 0 &&
+           (!hits_wanted || atomic_load(&hit) < hits_wanted)) {
         atomic_fetch_add(&rounds, 1);
-        leave_running(p);
-        run_own(p);
-        apr_pool_clear(p);
+        leave_running();
+        run_own();
     }
-    apr_pool_destroy(p);
     return data;
 }
 

@@ -1,12 +1,12 @@
 #include "stage.h"
 
 #include <dlfcn.h>
+#include <semaphore.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <apr_general.h>
 #include <apr_strings.h>
-#include <apr_thread_cond.h>
 
 /* --- setting ---------------------------------------------------------------- */
 
@@ -251,7 +251,7 @@ pgp_conn *acquire(stage *s)
     pgp_outcome outcome;
 
     ck_assert_msg(idle(s) > 0, "none is idle"); /* to wait would be to wait for ever */
-    outcome = pgp_pool_acquire(s->pool, NULL, s->p, &conn, &ticket);
+    outcome = pgp_pool_acquire(s->pool, NULL, &conn, &ticket);
     ck_assert_msg(outcome == PGP_GRANTED, "refused (%d): %s", outcome, ticket.error.message);
     ck_assert_str_eq(ticket.error.message, "");
     ck_assert_str_eq(ticket.error.sqlstate, "");
@@ -261,7 +261,7 @@ pgp_conn *acquire(stage *s)
 pgp_outcome refused(stage *s, pgp_ticket *ticket)
 {
     pgp_conn *conn = NULL;
-    const pgp_outcome outcome = pgp_pool_acquire(s->pool, NULL, s->p, &conn, ticket);
+    const pgp_outcome outcome = pgp_pool_acquire(s->pool, NULL, &conn, ticket);
 
     ck_assert_msg(outcome != PGP_GRANTED, "granted");
     ck_assert_msg(!conn, "refused, but with a connection");
@@ -282,35 +282,23 @@ int number(const pgp_conn *conn)
 
 static _Thread_local borrower *self;
 
-/* APR's own. */
-static apr_status_t (*real_wait)(apr_thread_cond_t *, apr_thread_mutex_t *);
-static apr_status_t (*real_timedwait)(apr_thread_cond_t *, apr_thread_mutex_t *,
-                                      apr_interval_time_t);
+/* The system's own. */
+static int (*real_timedwait)(sem_t *, const struct timespec *);
 
 static void real_find(void)
 {
-    *(void **)&real_wait = dlsym(RTLD_NEXT, "apr_thread_cond_wait");
-    *(void **)&real_timedwait = dlsym(RTLD_NEXT, "apr_thread_cond_timedwait");
+    *(void **)&real_timedwait = dlsym(RTLD_NEXT, "sem_timedwait");
 }
 
-/* The core's calls end up here instead of in APR: it tells when a borrower is about
- * to sleep, with the pool's lock held until it does. */
-apr_status_t apr_thread_cond_wait(apr_thread_cond_t *cond, apr_thread_mutex_t *mutex)
+/* The core's calls end up here first: it tells when a borrower, who is in the queue by then, is
+ * about to sleep.  While the world's time stands, no wait comes to its end. */
+int sem_timedwait(sem_t *sem, const struct timespec *time)
 {
     if (self)
         atomic_fetch_add(&self->naps, 1);
-    return real_wait(cond, mutex);
-}
-
-/* While the world's time stands, no wait comes to its end. */
-apr_status_t apr_thread_cond_timedwait(apr_thread_cond_t *cond, apr_thread_mutex_t *mutex,
-                                       apr_interval_time_t timeout)
-{
     if (self && !self->on->world->real_time)
-        return apr_thread_cond_wait(cond, mutex);
-    if (self)
-        atomic_fetch_add(&self->naps, 1);
-    return real_timedwait(cond, mutex, timeout);
+        return sem_wait(sem);
+    return real_timedwait(sem, time);
 }
 
 /* The wall clock may be set at any time, so the core must not look at it. */
@@ -326,7 +314,7 @@ static void *borrow(void *data)
 
     self = b;
     fake_hasten(b->early);
-    b->outcome = pgp_pool_acquire(b->on->pool, NULL, b->p, &b->conn, &b->ticket);
+    b->outcome = pgp_pool_acquire(b->on->pool, NULL, &b->conn, &b->ticket);
     atomic_store(&b->done, 1);
     return NULL;
 }
@@ -337,7 +325,6 @@ static borrower *ask_early(stage *s, apr_interval_time_t early)
 
     b->on = s;
     b->early = early;
-    apr_pool_create(&b->p, s->p);
     pthread_create(&b->thread, NULL, borrow, b);
     return b;
 }
@@ -349,11 +336,8 @@ borrower *ask(stage *s)
 
 void asleep_after(borrower *b, int naps)
 {
-    pgp_counts counts;
-
     WAIT_UNTIL(atomic_load(&b->naps) > naps || atomic_load(&b->done));
     ck_assert_msg(!atomic_load(&b->done), "did not have to wait: outcome %d", b->outcome);
-    pgp_pool_count(b->on->pool, &counts); /* it lets go of the lock when it sleeps */
 }
 
 borrower *queue_up_early(stage *s, apr_interval_time_t early)

@@ -37,7 +37,6 @@ typedef struct {
 typedef struct {
     stage *on;
     pthread_t thread;
-    apr_pool_t *p;
     apr_interval_time_t early;
     atomic_int naps; /* how often it went to sleep */
     atomic_int done;

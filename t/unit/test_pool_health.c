@@ -179,7 +179,7 @@ START_TEST(variables_are_set_before_it_is_given_out)
     pgp_ticket ticket;
 
     work(s);
-    ck_assert_int_eq(pgp_pool_acquire(s->pool, &two_vars, s->p, &conn, &ticket), PGP_GRANTED);
+    ck_assert_int_eq(pgp_pool_acquire(s->pool, &two_vars, &conn, &ticket), PGP_GRANTED);
     ck_assert_int_eq(fake_link_of(conn)->vars, 2);
     ck_assert_int_eq(fake_link_of(conn)->greet_until, s->world->now + PGP_SEC(1));
 }
@@ -194,8 +194,7 @@ START_TEST(refused_variables_end_the_ask)
 
     work(s);
     fake_link(s->world, 1)->refuses = 1;
-    ck_assert_int_eq(pgp_pool_acquire(s->pool, &two_vars, s->p, &conn, &ticket),
-                     PGP_UNAVAILABLE);
+    ck_assert_int_eq(pgp_pool_acquire(s->pool, &two_vars, &conn, &ticket), PGP_UNAVAILABLE);
     ck_assert(ticket.refused);
     ck_assert_str_eq(ticket.error.sqlstate, "42704");
     ck_assert_str_eq(ticket.error.message, "the fake will not set that");

@@ -21,7 +21,6 @@
 typedef struct {
     stage *s;
     pthread_t thread;
-    apr_pool_t *p;
     unsigned seed;
     long granted, exhausted, unavailable;
 } worker;
@@ -120,7 +119,7 @@ static pgp_outcome borrow_once(worker *w)
 
     if (one_in(&w->seed, 3)) /* some have next to no time left */
         fake_hasten(w->s->settings->acquire_timeout - rand_r(&w->seed) % 400);
-    outcome = pgp_pool_acquire(w->s->pool, NULL, w->p, &conn, &ticket);
+    outcome = pgp_pool_acquire(w->s->pool, NULL, &conn, &ticket);
     fake_hasten(0);
     REQUIRE(now() - began < w->s->settings->acquire_timeout + ALIVE, "nobody woke it");
     REQUIRE(!conn == (outcome != PGP_GRANTED), "outcome %d", outcome);
@@ -160,7 +159,6 @@ static void workers_start(worker *w, stage *s, void *(*work)(void *))
 
     for (i = 0; i < THREADS; i++) {
         w[i] = (worker){.s = s, .seed = i + 1};
-        apr_pool_create(&w[i].p, s->p);
         pthread_create(&w[i].thread, NULL, work, &w[i]);
     }
 }
@@ -221,7 +219,7 @@ static void *polite(void *data)
         pgp_conn *conn = NULL;
         pgp_ticket ticket;
 
-        if (pgp_pool_acquire(w->s->pool, NULL, w->p, &conn, &ticket) == PGP_GRANTED) {
+        if (pgp_pool_acquire(w->s->pool, NULL, &conn, &ticket) == PGP_GRANTED) {
             hold(fake_link_of(conn), &w->seed);
             pgp_pool_release(&conn);
             w->granted++;
