@@ -30,12 +30,12 @@ unsigned pgp_reset_tag(const char *tag, int rows)
 {
     size_t i;
 
+    if (rows && tag_is(tag, "SELECT")) /* first, as most are */
+        return PGP_DID_SOMETHING;
     if (!*tag || !strcmp(tag, "PREPARE"))
         return PGP_DID_SOMETHING | PGP_DID_CHANGE | PGP_DID_PREPARE;
     if (!strcmp(tag, "DEALLOCATE ALL") || !strcmp(tag, DISCARD_ALL))
         return PGP_DID_SOMETHING | PGP_DID_CHANGE | PGP_DID_FORGET;
-    if (rows && tag_is(tag, "SELECT"))
-        return PGP_DID_SOMETHING;
     for (i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
         if (tag_is(tag, harmless[i]))
             return PGP_DID_SOMETHING;
