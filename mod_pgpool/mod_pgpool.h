@@ -13,6 +13,9 @@
  * goes back by itself when the request ends, whatever its outcome; an open or
  * failed transaction is rolled back then, so commit what is to stay.  The
  * connection is in autocommit mode, as libpq's are: say BEGIN for more.
+ * What was set in libpq (notice receiver and processor, verbosity, trace, nonblocking
+ * and pipeline mode) is taken back as well.  Who puts back the receiver or the processor
+ * that was there before his own does it with NULL as its argument, and never calls it.
  *
  * Threads.  Every function may be called on any thread of a child, but the
  * functions that take a request_rec only on the thread that works on that

@@ -372,7 +372,7 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
     if (to->conn && !pgp_conn_alive(to->conn))
         return pin_lost(r, initial, to);
     if (!to->conn && to->failed && pgp_now(pgpool_child_env()) < to->failed_until) {
-        note_error(r, to->failed_text);
+        note(r, "pgpool-error", to->failed_text);
         return to->failed;
     }
     wrong = pgpool_identity_changed(r, to->applied, &vars);

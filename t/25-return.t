@@ -183,6 +183,9 @@ subtest 'notices' => sub {
         '... or are given to who asks for them';
     unlike $httpd->error_log($from), qr/PGP1010/, '... alone';
 
+    tells probe($httpd, 'acquire', 'swap', $raise, 'sql=SELECT 42'), { swapped => 1, value => 42 },
+        'who has put back what there was gets none';
+
     my $held = hold($httpd, 'acquire', 'keep=SELECT 1', 'release', 'gate', 'misuse');
     kill_backends($pg);
     $httpd->wait_log(qr/PGP1003: pool default, backend \d+: closed \(lost\)/, from => $from);

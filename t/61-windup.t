@@ -132,6 +132,25 @@ for my $pool (qw(default transaction)) {
     };
 }
 
+# ---- a pipeline whose results were asked for without a sync, so that its transaction is still open
+
+subtest 'a pipeline without a sync, its results read' => sub {
+    for my $pool (qw(default transaction)) {
+        for (['' => ()], [', and left' => 'leave']) {
+            my ($name, @then) = @$_;
+            for my $sql ($insert, 'SELECT 1/0') {
+                probe($httpd, "acquire=$pool", "pipeline=$sql", qw(request result result), @then);
+                next_is_served($pool, backend($pool));
+            }
+            pass "$pool$name";
+        }
+        my $pid = backend($pool);
+        my $answer = probe($httpd, "acquire=$pool", 'pipeline=SELECT 1', qw(sync result result result leave));
+        tells $answer, { left => 1, pid => $pid }, "$pool: one with a sync";
+        is backend($pool), $pid, '... is nothing out of the way';
+    }
+};
+
 # ---- notifications are for whom they were meant
 
 # How often that backend has gone to sleep; undef while it is awake.
@@ -169,6 +188,11 @@ subtest 'notifications' => sub {
     my $pid = backend('transaction');
     gossip($pid);
     nobody_elses('transaction', $pid, 'so is what came while it was idle');
+    my $within = hold($httpd, 'acquire=transaction', 'sql=BEGIN', 'gate');
+    gossip($pid);
+    let_go($within);
+    becomes($pid, 'idle', '... and what was kept back');
+    nobody_elses('transaction', $pid, '... until the transaction was ended');
     my $held = hold($httpd, 'acquire=transaction', 'sql=LISTEN gossip', 'gate', 'sql=SELECT 1', 'notifies');
     gossip($pid);
     tells let_go($held), { notifies => 100 }, 'and who listens, hears';

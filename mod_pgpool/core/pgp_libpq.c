@@ -21,6 +21,9 @@
  * up as one that is never quiet. */
 #define QUIET_PATIENCE 100
 
+static const char closed_while_idle[] = "the connection was closed while idle";
+static const char role_changed[] = "the server has changed its role";
+
 /* --- connecting ------------------------------------------------------------- */
 
 /* While a lookup has them they are its task's. */
@@ -298,6 +301,7 @@ static pgp_step step_looking_up(pgp_link *link, struct pollfd *await, pgp_error 
 static pgp_step rolled_back(pgp_link *link, pgp_error *error)
 {
     link->phase = READY;
+    pgp_link_drop_notifies(link); /* the transaction's end has brought them */
     if (PQtransactionStatus(link->conn) == PQTRANS_IDLE &&
         undo_send(link, PGP_DID_SOMETHING | PGP_DID_CHANGE | link->deeds))
         return PGP_STEP_DONE;
@@ -384,8 +388,15 @@ static int link_alive(pgp_link *link)
            !(socket_events(link) & SOCKET_DEAD);
 }
 
+static pgp_probe dead(pgp_error *error, const char *why)
+{
+    *error = (pgp_error){.sqlstate = ""};
+    pgp_error_text(error, why);
+    return PGP_PROBE_DEAD;
+}
+
 /* Take in what came unasked, until it is quiet. */
-static pgp_probe hear(pgp_link *link)
+static pgp_probe hear(pgp_link *link, pgp_error *error)
 {
     int i;
 
@@ -393,36 +404,33 @@ static pgp_probe hear(pgp_link *link)
         const int events = socket_events(link);
 
         if (!events)
-            return role_kept(link) ? PGP_PROBE_HEARD : PGP_PROBE_DEAD;
+            return role_kept(link) ? PGP_PROBE_HEARD : dead(error, role_changed);
         if (events & SOCKET_DEAD || !PQconsumeInput(link->conn))
-            break;
+            return dead(error, closed_while_idle);
         pgp_link_drop_notifies(link);
     }
-    return PGP_PROBE_DEAD;
+    return dead(error, "the connection does not become quiet");
 }
 
-static pgp_probe look(pgp_link *link)
+static pgp_probe look(pgp_link *link, pgp_error *error)
 {
     const int events = socket_events(link);
 
     if (events & SOCKET_DEAD)
-        return PGP_PROBE_DEAD;
+        return dead(error, closed_while_idle);
     if (link->owes)
         return PGP_PROBE_OWING;
-    return events ? hear(link) : PGP_PROBE_QUIET;
+    return events ? hear(link, error) : PGP_PROBE_QUIET;
 }
 
 static pgp_probe link_probe(pgp_link *link, pgp_error *error)
 {
-    const pgp_probe probe = look(link);
+    const pgp_probe probe = look(link, error);
 
-    if (link->ended) {
-        *error = link->error;
-        return PGP_PROBE_DEAD;
-    }
-    if (probe == PGP_PROBE_DEAD)
-        *error = (pgp_error){.message = "the connection was closed while idle"};
-    return probe;
+    if (!link->ended)
+        return probe;
+    *error = link->error;
+    return PGP_PROBE_DEAD;
 }
 
 /* --- greeting --------------------------------------------------------------- */
@@ -573,18 +581,11 @@ static pgp_greeting link_greet(pgp_link *link, const pgp_vars *vars, int ping, a
         return greeting;
     if (rest(link) && PQsetnonblocking(link->conn, nonblocking) == 0 && role_kept(link))
         return greeting;
-    pgp_error_text(error, "the server has changed its role");
+    pgp_error_text(error, role_changed);
     return PGP_GREET_BAD;
 }
 
 /* --- coming back ------------------------------------------------------------ */
-
-/* To leave pipeline mode libpq sends what it holds back, and waits until it can. */
-static int pipeline_left(pgp_link *link)
-{
-    return PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF ||
-           (!pgp_link_blocked(link) && PQexitPipelineMode(link->conn));
-}
 
 static pgp_return link_settle(pgp_link *link)
 {
@@ -594,8 +595,11 @@ static pgp_return link_settle(pgp_link *link)
         return PGP_RETURN_BROKEN;
     if (link->role_matters && link->met_read_only && !link->role_set)
         return PGP_RETURN_BROKEN;
-    if (PQtransactionStatus(link->conn) != PQTRANS_IDLE || !pipeline_left(link))
+    if (PQtransactionStatus(link->conn) != PQTRANS_IDLE ||
+        PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF)
         return PGP_RETURN_DIRTY;
+    if (link->unsynced)
+        return PGP_RETURN_UNKNOWN;
     return undo_send(link, link->deeds) ? PGP_RETURN_CLEAN : PGP_RETURN_UNKNOWN;
 }
 

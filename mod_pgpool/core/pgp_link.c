@@ -76,6 +76,8 @@ static const char *severity_of(const PGresult *result)
 {
     const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
 
+    if (!severity)
+        severity = PQresultErrorField(result, PG_DIAG_SEVERITY); /* PgBouncer's own */
     return severity ? severity : "";
 }
 
@@ -122,8 +124,11 @@ static int link_event(PGEventId event, void *info, void *baton)
         pgp_link *link = PQinstanceData(created->conn, link_event);
 
         (void)baton;
-        if (link)
+        if (link) {
             link->deeds |= deeds_of(link, created->result);
+            link->unsynced = PQpipelineStatus(created->conn) != PQ_PIPELINE_OFF &&
+                             PQresultStatus(created->result) != PGRES_PIPELINE_SYNC;
+        }
     }
     return 1;
 }
@@ -146,13 +151,16 @@ void pgp_link_forget_deeds(pgp_link *link)
 /* --- the client's side ------------------------------------------------------ */
 
 /* A PGconn's results carry its receiver, its processor and their batons along, and may outlive
- * the link.  But when they call, it is with a NOTICE of libpq's own. */
+ * the link.  But when they call, it is with a NOTICE of libpq's own.  A borrower who puts them
+ * back after his own knows no baton: then it is NULL. */
 
 static void notice(void *baton, const char *text)
 {
     const pgp_context *context = baton;
     pgp_error line;
 
+    if (!context)
+        return;
     pgp_error_text(&line, text);
     pgp_log(context->env, PGP_LOG_DEBUG, PGP_MSG_NOTICE, context->pool, 0,
             "the server says: %s", line.message);
@@ -170,16 +178,19 @@ static void process(const PGresult *result)
     PQfinish(none);
 }
 
+static int is_error(const char *severity)
+{
+    return !strcmp(severity, "ERROR") || !strcmp(severity, "FATAL") ||
+           !strcmp(severity, "PANIC");
+}
+
 /* An error that comes while nothing runs says why the server ends the connection; to libpq it
  * is a notice.  The end itself may take its time. */
 static void receive(void *baton, const PGresult *result)
 {
-    const char *severity = severity_of(result);
+    pgp_link *link = baton;
 
-    if (!strcmp(severity, "ERROR") || !strcmp(severity, "FATAL") ||
-        !strcmp(severity, "PANIC")) {
-        pgp_link *link = baton;
-
+    if (link && is_error(severity_of(result))) {
         link->failed = 0;
         fail(link, result);
         link->refused = 0;

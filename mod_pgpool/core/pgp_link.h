@@ -49,6 +49,8 @@ struct pgp_link {
     int owes;       /* the answer to a reset has not been collected */
     char *undo;     /* the statement that takes back greet()'s variables, or NULL */
     int met_read_only;
+    int unsynced; /* the last result was a pipeline's, and not its sync: what is done by then is
+                   * not committed, though libpq may call that idle */
 
     /* connecting */
     pgp_hosts *hosts; /* the lookup's while it runs */

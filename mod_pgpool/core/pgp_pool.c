@@ -1,6 +1,5 @@
 #include "pgp_pool_private.h"
 
-#include <errno.h>
 #include <time.h>
 #include <unistd.h>
 #include <apr_strings.h>
@@ -284,7 +283,8 @@ static void count_wait_locked(pgp_pool *pool, apr_interval_time_t waited)
         pool->stats.longest_wait = waited;
 }
 
-/* Whether the keeper could connect or would come too late. */
+/* The keeper has to come at once if it could connect or would come too late.  Returns whether
+ * it is to be woken for that. */
 static int keeper_due_locked(pgp_pool *pool, const waiter *w)
 {
     /* Of several that lack permits the first tells the other children. */

@@ -19,7 +19,7 @@
  *             Anything else: to the keeper.
  *
  * Whoever waits is ended by exactly one other thread, under the lock
- * (waiter_end_locked), so there is no race between a time-out and a hand-off:
+ * (pgp_waiter_end_locked), so there is no race between a time-out and a hand-off:
  * what is handed over is taken, and what timed out was given nothing.  It also
  * means that a wait needs no clock: the keeper looks at the queue, which is in
  * order of the deadlines, on the core's monotonic clock.  (Only if the keeper is held up

@@ -37,6 +37,8 @@
  *   pipeline[=SQL]   enters pipeline mode, sends SQL without a sync: pipeline
  *   queue=SQL        PQsendQueryParams: queued
  *   sync             PQpipelineSync: synced
+ *   leave            PQexitPipelineMode: left
+ *   request          PQsendFlushRequest, which has the server answer without a sync: requested
  *   flushes          in pipeline mode: PQsendFlushRequest, until the server takes in no more and
  *                    some of them are left in libpq: flushes
  *   result           PQgetResult: result, ...; none if there was none
@@ -46,6 +48,7 @@
  *   verbose          PQsetErrorVerbosity: verbosity, the one before
  *   nonblocking      PQsetnonblocking: nonblocking
  *   notice           sets a notice processor whose argument dies with the request
+ *   swap             sets a notice receiver and a processor, and puts the old ones back: swapped
  *   noticed          how often that was called: noticed
  *   keep=SQL         PQexec, and keeps the result until the request's end: result, ...
  *   trace            PQtrace into a file that is closed with the request
@@ -374,16 +377,29 @@ static int run_flood(probe_t *probe, const char *arg)
     return status;
 }
 
+static int run_leave(probe_t *probe, const char *arg)
+{
+    tell(probe, "left=%d", PQexitPipelineMode(probe->conn));
+    return NEXT;
+}
+
+static int run_request(probe_t *probe, const char *arg)
+{
+    tell(probe, "requested=%d",
+         PQsendFlushRequest(probe->conn) && PQflush(probe->conn) == 0);
+    return NEXT;
+}
+
 /* 8200 bytes at a time: libpq sends them by the 8192, so that a few are left each time.
  * Nothing is answered, so the transaction status stays idle. */
 static int run_flushes(probe_t *probe, const char *arg)
 {
-    static const int smallest = 1;
     int n = 0;
 
+    buffer(probe->conn, 65536);
     while (PQsendFlushRequest(probe->conn) && (++n % 1640 || writable(probe->conn)))
         ;
-    setsockopt(PQsocket(probe->conn), SOL_SOCKET, SO_SNDBUF, &smallest, sizeof(smallest));
+    buffer(probe->conn, 1);
     tell(probe, "flushes=%d", n);
     return NEXT;
 }
@@ -427,11 +443,27 @@ static void count_notice(void *count, const char *message)
 }
 
 /* A notice after the request would write to memory that is gone. */
+static void ignore_notice(void *none, const PGresult *result)
+{
+}
+
 static int run_notice(probe_t *probe, const char *arg)
 {
     probe->noticed = apr_pcalloc(probe->r->pool, sizeof(int));
     PQsetNoticeProcessor(probe->conn, count_notice, probe->noticed);
     tell(probe, "notice=1");
+    return NEXT;
+}
+
+/* libpq tells what was set before, but not its argument. */
+static int run_swap(probe_t *probe, const char *arg)
+{
+    PQnoticeReceiver receiver = PQsetNoticeReceiver(probe->conn, ignore_notice, NULL);
+    PQnoticeProcessor processor = PQsetNoticeProcessor(probe->conn, count_notice, NULL);
+
+    PQsetNoticeReceiver(probe->conn, receiver, NULL);
+    PQsetNoticeProcessor(probe->conn, processor, NULL);
+    tell(probe, "swapped=1");
     return NEXT;
 }
 
@@ -777,6 +809,8 @@ static const command_t commands[] = {
     {"pipeline", run_pipeline, 1},
     {"queue", run_queue, 1},
     {"sync", run_sync, 1},
+    {"leave", run_leave, 1},
+    {"request", run_request, 1},
     {"flushes", run_flushes, 1},
     {"result", run_result, 1},
     {"prepare", run_prepare, 1},
@@ -785,6 +819,7 @@ static const command_t commands[] = {
     {"verbose", run_verbose, 1},
     {"nonblocking", run_nonblocking, 1},
     {"notice", run_notice, 1},
+    {"swap", run_swap, 1},
     {"noticed", run_noticed, 1},
     {"keep", run_keep, 1},
     {"misuse", run_misuse, 0},
