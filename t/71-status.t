@@ -27,10 +27,10 @@ sub figures {
     return json($httpd)->{pools}{ $pool // 'default' };
 }
 
-sub figures_when(&$) {
-    my ($wanted, $httpd) = @_;
+sub figures_when(&$;$) {
+    my ($wanted, $httpd, $pool) = @_;
     my $seen;
-    poll_until { local $_ = $seen = figures($httpd); $wanted->() };
+    poll_until { local $_ = $seen = figures($httpd, $pool); $wanted->() };
     return $seen;
 }
 
@@ -105,7 +105,9 @@ subtest 'the numbers are those of the server and of the access log' => sub {
     is $seen->{connects} - sum0(values %{ $seen->{closes} }), backends($pg, 'main'), '... connects less closes';
     is_deeply [@$seen{qw(min max total_max waiting exhausted unavailable health)}],
         [1, 3, 5, 0, 0, 0, 'ok'], 'the settings, and nothing amiss';
-    is figures($httpd, 'reports')->{acquires}, 3, 'the other pool';
+    my $other = figures_when { $_->{acquires} == 3 && $_->{hold}{count} == 3 && !$_->{connections}{connecting} }
+        $httpd, 'reports';
+    is $other->{acquires}, 3, 'the other pool';
     ok poll_until { figures($httpd, 'reports')->{connections}{idle} == backends($pg, 'reports') }, '... has its own';
 };
 
@@ -264,6 +266,7 @@ subtest 'health' => sub {
     $seen = figures_when { $_->{waiting} == 3 } $one;
     is $seen->{health}, 'exhausted', 'all in use, and three wait';
     like $seen->{why}, qr/5 of at most 5 .* 3 requests wait.* 1min /, '... in words';
+    figures_when { $_->{health} eq 'down' } $one, 'broken';
     my $page = status($one)->{content};
     like $page, qr{<title>down }, 'the title is that of the worst pool';
     like $page, qr{<h2>default</h2> <span class="word exhausted">exhausted</span>}, 'each has its own';
