@@ -95,8 +95,8 @@ void pgp_link_forget_deeds(pgp_link *link);
 
 /* --- one question, one answer, in nonblocking mode -------------------------- */
 
-/* Whether the link is in blocking mode, has something to send, perhaps, and its server takes in
- * nothing more. */
+/* Whether libpq would wait for the server to take in what may be left to send: the link is in
+ * blocking mode, and there is no room. */
 int pgp_link_blocked(const pgp_link *link);
 /* PQsetnonblocking() sends what is unsent, and waits until it can; what cannot be sent
  * at once is cut off here instead.  0: the connection is no good. */
