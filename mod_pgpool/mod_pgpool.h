@@ -134,7 +134,7 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_strerror, (apr_status_t rv));
 APR_DECLARE_EXTERNAL_HOOK(pgpool, PGPOOL, int, connect, (const char *pool, PGconn *conn))
 /** Each time that a connection is pinned to a request (the initial one). */
 APR_DECLARE_EXTERNAL_HOOK(pgpool, PGPOOL, int, attach,
-                          (request_rec *r, const char *pool, PGconn *conn))
+                          (request_rec * r, const char *pool, PGconn *conn))
 /** @} */
 
 #endif

@@ -308,9 +308,8 @@ static const command_rec directives[] = {
     AP_INIT_TAKE1("BenchConninfo", set_conninfo, NULL, RSRC_CONF, "for bench-thread"),
     AP_INIT_TAKE1("BenchSQL", ap_set_string_slot, (void *)APR_OFFSETOF(bench_dir_conf, sql),
                   ACCESS_CONF, "what the handlers run; default SELECT 1"),
-    AP_INIT_TAKE1("BenchAfter", ap_set_string_slot,
-                  (void *)APR_OFFSETOF(bench_dir_conf, after), ACCESS_CONF,
-                  "what is sent after it, without a wait; default nothing"),
+    AP_INIT_TAKE1("BenchAfter", ap_set_string_slot, (void *)APR_OFFSETOF(bench_dir_conf, after),
+                  ACCESS_CONF, "what is sent after it, without a wait; default nothing"),
     {.name = NULL},
 };
 

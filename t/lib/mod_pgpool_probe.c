@@ -39,8 +39,8 @@
  *   sync             PQpipelineSync: synced
  *   leave            PQexitPipelineMode: left
  *   request          PQsendFlushRequest, which has the server answer without a sync: requested
- *   flushes          in pipeline mode: PQsendFlushRequest, until the server takes in no more and
- *                    some of them are left in libpq: flushes
+ *   flushes          in pipeline mode: PQsendFlushRequest, until the server takes in no more
+ *                    and some of them are left in libpq: flushes
  *   result           PQgetResult: result, ...; none if there was none
  *   prepare=SQL      PQprepare as "protocol": result, ...
  *   notifies         takes in what has come: notifies
@@ -48,7 +48,8 @@
  *   verbose          PQsetErrorVerbosity: verbosity, the one before
  *   nonblocking      PQsetnonblocking: nonblocking
  *   notice           sets a notice processor whose argument dies with the request
- *   swap             sets a notice receiver and a processor, and puts the old ones back: swapped
+ *   swap             sets a notice receiver and a processor, and puts the old ones back:
+ *                    swapped
  *   noticed          how often that was called: noticed
  *   keep=SQL         PQexec, and keeps the result until the request's end: result, ...
  *   trace            PQtrace into a file that is closed with the request
@@ -385,8 +386,7 @@ static int run_leave(probe_t *probe, const char *arg)
 
 static int run_request(probe_t *probe, const char *arg)
 {
-    tell(probe, "requested=%d",
-         PQsendFlushRequest(probe->conn) && PQflush(probe->conn) == 0);
+    tell(probe, "requested=%d", PQsendFlushRequest(probe->conn) && PQflush(probe->conn) == 0);
     return NEXT;
 }
 
