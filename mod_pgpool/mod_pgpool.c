@@ -283,6 +283,7 @@ static apr_status_t child_make(server_rec *s)
     c->p = p;
     c->env = (pgp_env){.baton = s,
                        .now = env_now,
+                       .wait = pgp_wait_monotonic,
                        .random = env_random,
                        .log_wanted = env_log_wanted,
                        .log_write = env_log_write,

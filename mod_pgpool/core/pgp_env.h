@@ -9,6 +9,7 @@
 #ifndef PGP_ENV_H
 #define PGP_ENV_H
 
+#include <semaphore.h>
 #include <apr.h>
 #include <apr_time.h>
 
@@ -20,6 +21,9 @@ typedef struct pgp_env {
     void *baton;
     /* Microseconds of a clock that only goes forward; the start is arbitrary. */
     apr_time_t (*now)(void *baton);
+    /* Sleep until the semaphore is posted (returns 1) or now() reaches `until` (returns 0).
+     * Never under a pool's lock. */
+    int (*wait)(void *baton, sem_t *sem, apr_time_t until);
     /* 32 random bits, for jitter. */
     apr_uint32_t (*random)(void *baton);
     /* Whether lines of this level are written at all: asked before formatting. */
@@ -56,6 +60,9 @@ typedef enum {
  * backend 0: none. */
 void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char *pool,
              int backend, const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+/* What httpd's env has for wait(), if its clock is CLOCK_MONOTONIC. */
+int pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until);
 
 static inline apr_time_t pgp_now(const pgp_env *env)
 {

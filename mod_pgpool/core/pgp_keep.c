@@ -24,15 +24,6 @@
 
 /* --- the keeper: time ------------------------------------------------------- */
 
-static void end_overdue_locked(pgp_pool *pool, apr_time_t now)
-{
-    const pgp_outcome outcome = pgp_shortage_locked(pool);
-    waiter *w;
-
-    while ((w = pgp_queue_first_locked(pool)) != NULL && w->until <= now)
-        pgp_waiter_end_locked(pool, w, outcome, NULL);
-}
-
 /* While no other can be made, an old one is better than none. */
 static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
 {
@@ -89,16 +80,14 @@ static void reserve_locked(pgp_pool *pool, apr_time_t now)
 static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
 {
     apr_time_t next = now + LONGEST_NAP;
-    waiter *w = pgp_queue_first_locked(pool);
+    const int waiting = pool->waiting > 0;
 
-    if (w && w->until < next)
-        next = w->until;
-    if (w && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
+    if (waiting && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
         next = now + PGP_GROWTH_STEP;
     if (now < pool->down.retry_at && pool->down.retry_at < next)
         next = pool->down.retry_at;
     if ((pool->share.defers ||
-         (pool->share.tight && (w || pool->missed || live_locked(pool) > 0))) &&
+         (pool->share.tight && (waiting || pool->missed || live_locked(pool) > 0))) &&
         now + PGP_GROWTH_STEP < next)
         next = now + PGP_GROWTH_STEP;
     return next;
@@ -145,12 +134,11 @@ apr_time_t pgp_keep_tend(pgp_pool *pool)
     apr_time_t next;
 
     lock(pool);
-    end_overdue_locked(pool, now);
     retire_idle_locked(pool, now);
     pgp_share_look_locked(pool, now);
     reserve_locked(pool, now);
     pgp_stats_take_locked(pool, &stats);
-    next = pool->tend_at = next_locked(pool, now);
+    next = next_locked(pool, now);
     unlock(pool);
     pgp_share_publish(pool, &stats);
     warn_of_holders(pool, now);

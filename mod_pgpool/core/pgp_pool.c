@@ -1,11 +1,7 @@
 #include "pgp_pool_private.h"
 
-#include <time.h>
 #include <unistd.h>
 #include <apr_strings.h>
-
-/* A waiter gives the keeper so long to end its wait. */
-#define KEEPER_LATE PGP_MS(250)
 
 /* In an outage each request is refused: that many of them tell it all. */
 #define LINES_A_SECOND 10
@@ -283,48 +279,21 @@ static void count_wait_locked(pgp_pool *pool, apr_interval_time_t waited)
         pool->stats.longest_wait = waited;
 }
 
-/* The keeper has to come at once if it could connect or would come too late.  Returns whether
- * it is to be woken for that. */
-static int keeper_due_locked(pgp_pool *pool, const waiter *w)
+/* Whether to wake the keeper for a new waiter: it can open a connection.  If several lack
+ * permits, the first of them tells the other children. */
+static int keeper_needed_locked(const pgp_pool *pool)
 {
-    /* Of several that lack permits the first tells the other children. */
-    const int due = (count(pool, PGP_FREE) > 0 &&
-                     (!pool->share.lacking || pool->waiting == 1)) ||
-                    w->until < pool->tend_at;
-
-    if (due)
-        pool->tend_at = 0;
-    return due;
+    return count(pool, PGP_FREE) > 0 && (!pool->share.lacking || pool->waiting == 1);
 }
 
-/* Sleep until somebody has ended the wait, or it is too late; on a clock that may be set, but
- * ours is looked at again.  0: it is too late. */
-static int sleep_long(const pgp_pool *pool, waiter *w)
+/* Sleep until another thread ends the wait or its deadline passes.  A waiter that was handed
+ * a connection at the last moment takes it, and so awaits the wake-up that is on its way. */
+static void waiter_sleep(pgp_pool *pool, waiter *w)
 {
-    const apr_time_t latest = w->until + KEEPER_LATE;
-    apr_time_t left;
-
-    while ((left = latest - now_of(pool)) > 0) {
-        struct timespec time;
-
-        clock_gettime(CLOCK_REALTIME, &time);
-        left += time.tv_nsec / 1000;
-        time.tv_sec += left / APR_USEC_PER_SEC;
-        time.tv_nsec = left % APR_USEC_PER_SEC * 1000;
-        if (sem_timedwait(&w->woken, &time) == 0)
-            return 1;
-    }
-    return 0;
-}
-
-/* The keeper ends a wait in time.  Should it be held up itself (libpq may look up a name
- * or a ticket where we cannot keep it from that), the waiter does; if the wait has been ended
- * in this very moment, to be woken is all that is left to wait for. */
-static void sleep_out(pgp_pool *pool, waiter *w)
-{
+    const pgp_env *env = pool->env;
     int ended;
 
-    if (sleep_long(pool, w))
+    if (env->wait(env->baton, &w->woken, w->until))
         return;
     lock(pool);
     ended = w->ended;
@@ -351,11 +320,11 @@ static pgp_outcome wait_locked(ask *a)
     }
     sem_init(&w.woken, 0, 0);
     queue_insert_locked(pool, &w, now);
-    call = keeper_due_locked(pool, &w);
+    call = keeper_needed_locked(pool);
     unlock(pool);
     if (call)
         pool->waker.wake(pool->waker.baton);
-    sleep_out(pool, &w);
+    waiter_sleep(pool, &w);
     sem_destroy(&w.woken);
     lock(pool);
     a->ticket->waited = now_of(pool) - a->start;

@@ -1,44 +1,41 @@
 /*
- * The pool: who has which connection, and who waits for one.
+ * A pool lends PostgreSQL connections to the request threads of one process.
  *
- * Model.  A pool is a monitor: one mutex, a fixed number of slots in the states
- * of pgp_conn.h, and one queue of waiters.  Borrowers (any thread) take and give
- * back; the keeper (one thread a process, pgp_keeper.h) does everything slow:
- * it connects, cleans, closes, and keeps the time.
+ * Model.  A pool has one mutex, a fixed number of slots (pgp_conn.h gives their states), and
+ * one queue of waiters.  Request threads borrow and return.  The keeper, one thread a process
+ * (pgp_keeper.h), does everything slow: it connects, cleans up and closes.
  *
- *   acquire   Nobody waits and one is idle: take the newest.  Else queue up and
- *             sleep until somebody ends the wait: a borrower or the keeper hands
- *             a connection over, or the keeper says that the time is up.  What
- *             was taken is tested outside the lock; an unfit one goes to the
- *             keeper and the ask goes on, in its old place in the queue.
- *   outage    While connects fail, who asks waits.  Once that has been in vain for longer
- *             than anybody may wait, all are refused at once; but where the server says
- *             nothing, one at a time waits for an attempt, which is made for him if none
- *             is under way.
- *   release   Clean: to the oldest waiter, else to the front of the idle ones.
- *             Anything else: to the keeper.
+ *   acquire   If nobody waits and a connection is idle, the caller takes the one that was
+ *             returned last.  Otherwise the caller joins the queue and sleeps until another
+ *             thread hands it a connection or its deadline passes.  The caller checks the
+ *             connection without holding the mutex; if the check fails, it gives the
+ *             connection to the keeper and tries again, keeping its place in the queue.
+ *   release   A clean connection goes to the first waiter, or becomes idle.  The keeper cleans
+ *             up any other connection, or closes it.
+ *   outage    While the server cannot be reached, callers wait.  Once the outage has lasted
+ *             longer than PgPoolAcquireTimeout, callers fail at once; if the server gives no
+ *             answer at all (no SQLSTATE), one caller at a time may trigger an attempt to
+ *             connect and await it.
  *
- * Whoever waits is ended by exactly one other thread, under the lock
- * (pgp_waiter_end_locked), so there is no race between a time-out and a hand-off:
- * what is handed over is taken, and what timed out was given nothing.  It also
- * means that a wait needs no clock: the keeper looks at the queue, which is in
- * order of the deadlines, on the core's monotonic clock.  (Only if the keeper is held up
- * a waiter takes itself out of the queue, a moment after its deadline.)  Who is
- * ended is woken when the lock is free again.
+ * End of a wait.  Each waiter enforces its own deadline.  Another thread ends a wait under the
+ * mutex (pgp_waiter_end_locked), a waiter whose deadline has passed leaves the queue under the
+ * mutex, and `ended` says which came first: a connection that was handed over is always taken.
+ * unlock() wakes the waiters after it has released the mutex.
  *
- * Invariants, whenever the lock is free:
- *   - each slot is in the list of its state, and in no other;
- *   - somebody waits => nothing is idle;
- *   - the queue is in order of the deadlines, equal ones in order of arrival.
+ * Invariants, whenever the mutex is free:
+ *   - each slot is on the list of its state, and on no other;
+ *   - if a request waits, no connection is idle;
+ *   - the queue is sorted by deadline, then by arrival;
+ *   - if the pool is stopped, nobody waits.
  *
- * Lock.  pool->lock guards the lists, the queue, the outage and the phase.  Under
- * it there is no libpq, no log, no allocation, no system call: reserve, unlock,
- * act, commit.  It is never held together with another lock.
+ * Locks.  pool->lock guards the lists, the queue, the outage and the phase.  No thread calls
+ * libpq, the log, the allocator or the system while it holds the lock: it reserves, unlocks,
+ * acts, and commits.  No thread holds this lock together with another one.
  *
- * Phases.  RUNNING; DRAINING (the child lives only for the requests that it
- * has: nothing is kept idle); STOPPED (waiters and callers are answered
- * PGP_STOPPING, what is lent is closed on return).  A stopped pool stays a valid
- * object for as long as the process lives, since a late thread may still come.
+ * Phases.  RUNNING; DRAINING (the child serves only the requests that it has: nothing is kept
+ * idle); STOPPED (waiters and callers get PGP_STOPPING, and a connection in use is closed on
+ * return).  A stopped pool stays a valid object for the rest of the process's life, since a
+ * thread may come late.
  *
  * Ownership.  A pgp_conn from pgp_pool_acquire() is the caller's until release or
  * discard, which set the caller's pointer to NULL.
@@ -139,8 +136,8 @@ void pgp_conn_describe(pgp_conn *conn, const char *client, const char *const *wh
 
 /* --- the keeper's thread only ----------------------------------------------- */
 
-/* What time has brought: ends overdue waits, retires idle connections, reserves
- * slots for new ones.  Returns when to come again at the latest. */
+/* Retire idle connections that are due and reserve slots for new ones.  Returns the time by
+ * which the keeper has to call again. */
 apr_time_t pgp_keep_tend(pgp_pool *pool);
 
 /* Have a look at the idle connections, each second: what the server has closed is on its

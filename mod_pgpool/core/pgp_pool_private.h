@@ -75,7 +75,6 @@ struct pgp_pool {
     waiter *ended;            /* the last of those whose wait whoever has the lock has ended */
     apr_time_t unmet_since;   /* since when the queue has not been empty */
     apr_time_t suspect_since; /* what was idle before this may be dead as well */
-    apr_time_t tend_at;       /* when the keeper comes next, as it last said */
     apr_uint64_t leases;
     outage down;
     apr_time_t gate_since; /* the second in which refusals are counted, */

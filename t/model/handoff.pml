@@ -13,7 +13,7 @@
  * A wait is ended once, under the lock; the waiter is woken at some moment after that.
  * Checked are:
  *   - no slot goes where pgp_conn.h has no edge;
- *   - somebody waits => nothing is idle;
+ *   - somebody waits => nothing is idle, and the pool is not stopped;
  *   - who was granted a connection has it, and nobody else has;
  *   - who is woken still waits for it;
  *   - all borrowers come back;
@@ -21,8 +21,8 @@
  *
  * With -D of one of these the model has a bug, which the checker has to find:
  *   BUG_LOST_WAKEUP    who is handed a connection is not woken
- *   BUG_OWN_TIMEOUT    the waiter's own clock has rung, whatever it was handed meanwhile
- *   BUG_EARLY_LEAVE    the waiter's own clock has rung, and it goes before it is woken
+ *   BUG_OWN_TIMEOUT    a waiter whose deadline passes gives up, whatever it was handed meanwhile
+ *   BUG_EARLY_LEAVE    a waiter whose deadline passes goes before it is woken
  *   BUG_STOP_FORGETS   stopping does not end the waits
  *   BUG_DOUBLE_HANDOFF who was handed a connection stays in the queue
  *   BUG_NO_HANDOFF     what comes back is idle, whoever waits
@@ -51,7 +51,6 @@ waiter_t wait[BORROWERS];
 chan queue = [BORROWERS] of { byte };
 bool stopped, kept = true;
 byte back; /* borrowers that are through */
-bool overslept[BORROWERS]; /* the waiter's own clock has rung */
 
 #if SLOTS == 1
 #define SOME(st) (slot[0].state == st)
@@ -136,21 +135,21 @@ inline take(me, how, s)
     fi
 }
 
-/* Until it is woken, or its own clock rings, should the keeper be held up: then it looks
- * under the lock whether the wait has been ended, and ends it if not.  If it has, it is
- * going to be woken, and that is waited for. */
+/* Until it is woken or its deadline passes, which may be at any moment.  Then it looks under the
+ * lock whether the wait has been ended, and ends it if not.  If it has, the wake-up is on its way,
+ * and the waiter stays for it. */
 inline sleep(me)
 {
     if
 #ifdef BUG_OWN_TIMEOUT
-    :: atomic { overslept[me] && wait[me].ended -> wait[me].outcome = REFUSED }; wait[me].woken
+    :: atomic { wait[me].ended -> wait[me].outcome = REFUSED }; wait[me].woken
 #endif
 #ifdef BUG_EARLY_LEAVE
-    :: overslept[me] && wait[me].ended
+    :: wait[me].ended
 #endif
     :: wait[me].woken
     :: atomic {
-        overslept[me] && !wait[me].ended ->
+        !wait[me].ended ->
         queue ?? eval(me);
         waiter_end(me, REFUSED, NOBODY)
     }
@@ -234,8 +233,7 @@ again:
         wait[me].woken = false;
         wait[me].ended = false;
         wait[me].outcome = 0;
-        wait[me].conn = 0;
-        overslept[me] = false
+        wait[me].conn = 0
     };
 settled:
     atomic {
@@ -291,14 +289,6 @@ proctype waker()
 
 inline tend()
 {
-    if /* held up: the first waiter's own clock rings */
-    :: queue ? [w] -> queue ? <w>; overslept[w] = true; w = 0
-    :: true
-    fi;
-    do /* whose time is up */
-    :: queue ? w -> waiter_end(w, REFUSED, NOBODY); wait[w].owed = true
-    :: break
-    od;
     if /* retire */
     :: SOME(IDLE) -> s = ONE_OF(IDLE); move(s, CLOSING, NOBODY)
     :: true
@@ -307,8 +297,7 @@ inline tend()
     :: SOME(FREE) && !stopped -> s = ONE_OF(FREE); move(s, CONNECTING, NOBODY)
     :: true
     fi;
-    s = 0;
-    w = 0
+    s = 0
 }
 
 inline admit(s)
@@ -391,6 +380,7 @@ end:
     atomic {
         if
         :: nempty(queue) && SOME(IDLE) -> assert(false)
+        :: nempty(queue) && stopped -> assert(false)
         :: back == BORROWERS && !kept ->
             assert(ALL(FREE));
             assert(empty(queue))

@@ -92,6 +92,74 @@ static apr_uint32_t env_random(void *baton)
     return world->random;
 }
 
+/* --- sleepers --------------------------------------------------------------- */
+
+/* One that sleeps in env->wait(); on its stack. */
+struct fake_sleeper {
+    struct fake_sleeper *next;
+    apr_time_t until;
+};
+
+static void sleeper_add(fake *world, struct fake_sleeper *sleeper)
+{
+    pthread_mutex_lock(&world->lock);
+    sleeper->next = world->sleepers;
+    world->sleepers = sleeper;
+    pthread_mutex_unlock(&world->lock);
+}
+
+static void sleeper_remove(fake *world, struct fake_sleeper *sleeper)
+{
+    struct fake_sleeper **at = &world->sleepers;
+
+    pthread_mutex_lock(&world->lock);
+    while (*at != sleeper)
+        at = &(*at)->next;
+    *at = sleeper->next;
+    pthread_mutex_unlock(&world->lock);
+}
+
+/* The test's time passes without a signal, so a sleeper looks at it again and again. */
+static int sleep_in_test_time(fake *world, sem_t *sem, apr_time_t until)
+{
+    for (;;) {
+        if (!world->drowsy && env_now(world) >= until)
+            return 0;
+        if (!world->drowsy && sem_trywait(sem) == 0)
+            return 1;
+        usleep(100);
+    }
+}
+
+static int env_wait(void *baton, sem_t *sem, apr_time_t until)
+{
+    fake *world = baton;
+    struct fake_sleeper sleeper = {.until = until};
+    int woken;
+
+    watch(world);
+    sleeper_add(world, &sleeper);
+    world->on_sleep();
+    woken = world->real_time ? pgp_wait_monotonic(NULL, sem, until)
+                             : sleep_in_test_time(world, sem, until);
+    world->on_wake(woken);
+    sleeper_remove(world, &sleeper);
+    return woken;
+}
+
+apr_time_t fake_alarm(fake *world)
+{
+    const struct fake_sleeper *sleeper;
+    apr_time_t first = INT64_MAX;
+
+    pthread_mutex_lock(&world->lock);
+    for (sleeper = world->sleepers; sleeper; sleeper = sleeper->next)
+        if (sleeper->until < first)
+            first = sleeper->until;
+    pthread_mutex_unlock(&world->lock);
+    return first;
+}
+
 void fake_pass(fake *world, apr_interval_time_t time)
 {
     atomic_fetch_add(&world->now, time);
@@ -389,6 +457,7 @@ fake *fake_make(apr_pool_t *p)
     world->p = p;
     world->env = (pgp_env){.baton = world,
                            .now = env_now,
+                           .wait = env_wait,
                            .random = env_random,
                            .log_wanted = env_log_wanted,
                            .log_write = env_log_write,

@@ -90,7 +90,10 @@ struct fake {
     void (*on_connect)(fake *world); /* may change the plan */
     void (*on_close)(fake *world, pgp_link *link);
     int lingers; /* the server's process outlives its connection, until fake_process_ends() */
-    void *baton; /* the test's own */
+    void (*on_sleep)(void);     /* a thread is about to sleep in env->wait(), */
+    void (*on_wake)(int woken); /* and has slept: it was woken, or its time is up */
+    atomic_int drowsy;          /* nobody wakes, whatever happens, until this is 0 */
+    void *baton;                /* the test's own */
     pgp_log_level log_level;
 
     /* what has been done with it */
@@ -101,6 +104,7 @@ struct fake {
     int real_time;
     int ready_fd;         /* one that poll() always finds ready */
     pthread_mutex_t lock; /* guards what follows */
+    struct fake_sleeper *sleepers;
     apr_pool_t *p;
     struct fake_log *log;
     pgp_link *last;
@@ -120,6 +124,9 @@ void fake_pass(fake *world, apr_interval_time_t time);
 /* This thread's next look at the clock is so much too early: an ask begun then has
  * a deadline that is so much nearer. */
 void fake_hasten(apr_interval_time_t time);
+
+/* The first deadline of those who sleep in env->wait(); INT64_MAX: none. */
+apr_time_t fake_alarm(fake *world);
 
 /* When a link whose work somebody waits for will have taken its time; INT64_MAX: none. */
 apr_time_t fake_due(fake *world);

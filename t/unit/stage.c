@@ -1,12 +1,27 @@
 #include "stage.h"
 
-#include <dlfcn.h>
-#include <semaphore.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <apr_general.h>
 #include <apr_strings.h>
+
+/* The borrower whose thread this is. */
+static _Thread_local borrower *self;
+
+static void nap_begin(void)
+{
+    if (!self)
+        return;
+    atomic_store(&self->overdue, 0);
+    atomic_fetch_add(&self->naps, 1);
+}
+
+static void nap_end(int woken)
+{
+    if (self)
+        atomic_store(&self->overdue, !woken);
+}
 
 /* --- setting ---------------------------------------------------------------- */
 
@@ -85,6 +100,8 @@ static stage *stage_new(const char *setting, va_list more)
     s = apr_pcalloc(p, sizeof(*s));
     s->p = p;
     s->world = fake_make(p);
+    s->world->on_sleep = nap_begin;
+    s->world->on_wake = nap_end;
     s->keeper = s->first = keeper_made(s->world, p);
     s->settings = settings_made(p, setting, more);
     return s;
@@ -175,13 +192,31 @@ void work(stage *s)
 
 static apr_time_t next_turn(stage *s)
 {
-    apr_time_t next = fake_due(s->world);
+    const apr_time_t due = fake_due(s->world), alarm = fake_alarm(s->world);
+    apr_time_t next = due < alarm ? due : alarm;
     stage_keeper *keeper;
 
     for (keeper = s->first; keeper; keeper = keeper->sibling)
         if (keeper->next < next)
             next = keeper->next;
     return next;
+}
+
+static int overdue(const stage *s)
+{
+    const borrower *b;
+    int n = 0;
+
+    for (b = s->first->borrowers; b; b = b->before)
+        n += atomic_load(&b->overdue) && !atomic_load(&b->done);
+    return n;
+}
+
+static void pass(stage *s, apr_interval_time_t time)
+{
+    fake_pass(s->world, time);
+    WAIT_UNTIL(s->world->real_time || fake_alarm(s->world) > s->world->now);
+    WAIT_UNTIL(overdue(s) == 0);
 }
 
 void keep(stage *s, apr_interval_time_t time)
@@ -196,9 +231,9 @@ void keep(stage *s, apr_interval_time_t time)
         next = next_turn(s);
         if (next > end)
             break;
-        fake_pass(world, next - world->now);
+        pass(s, next - world->now);
     }
-    fake_pass(world, end - world->now);
+    pass(s, end - world->now);
 }
 
 void order(stage *s, pgp_order order)
@@ -280,27 +315,6 @@ int number(const pgp_conn *conn)
     return fake_link_of(conn)->number;
 }
 
-static _Thread_local borrower *self;
-
-/* The system's own. */
-static int (*real_timedwait)(sem_t *, const struct timespec *);
-
-static void real_find(void)
-{
-    *(void **)&real_timedwait = dlsym(RTLD_NEXT, "sem_timedwait");
-}
-
-/* The core's calls end up here first: it tells when a borrower, who is in the queue by then, is
- * about to sleep.  While the world's time stands, no wait comes to its end. */
-int sem_timedwait(sem_t *sem, const struct timespec *time)
-{
-    if (self)
-        atomic_fetch_add(&self->naps, 1);
-    if (self && !self->on->world->real_time)
-        return sem_wait(sem);
-    return real_timedwait(sem, time);
-}
-
 /* The wall clock may be set at any time, so the core must not look at it. */
 apr_time_t apr_time_now(void)
 {
@@ -325,6 +339,8 @@ static borrower *ask_early(stage *s, apr_interval_time_t early)
 
     b->on = s;
     b->early = early;
+    b->before = s->first->borrowers;
+    s->first->borrowers = b;
     pthread_create(&b->thread, NULL, borrow, b);
     return b;
 }
@@ -387,7 +403,6 @@ void warm(stage *s, int n)
 static void apr_begin(void)
 {
     apr_initialize();
-    real_find();
 }
 
 TCase *tcase(Suite *suite, const char *name)

@@ -22,6 +22,7 @@ typedef struct stage_keeper {
     atomic_int woken;
     apr_time_t next;              /* when it wants its next turn */
     struct stage_keeper *sibling; /* the next child's */
+    struct borrower *borrowers;   /* the first one's: all, the last begun first */
 } stage_keeper;
 
 typedef struct {
@@ -34,11 +35,13 @@ typedef struct {
     stage_keeper *first;
 } stage;
 
-typedef struct {
+typedef struct borrower {
     stage *on;
+    struct borrower *before; /* the one begun before */
     pthread_t thread;
     apr_interval_time_t early;
-    atomic_int naps; /* how often it went to sleep */
+    atomic_int naps;    /* how often it went to sleep */
+    atomic_int overdue; /* its time was up, and it has neither slept again nor come back */
     atomic_int done;
     pgp_outcome outcome;
     pgp_ticket ticket;
@@ -72,7 +75,7 @@ stage *stage_child(stage *first, const char *setting, ...) __attribute__((sentin
 /* Turns, if there is cause for one, until all keepers want to sleep. */
 void work(stage *s);
 
-/* Let time pass under the keeper's eyes. */
+/* Let time pass under the keeper's eyes; borrowers whose time is up come back. */
 void keep(stage *s, apr_interval_time_t time);
 
 /* An order, obeyed. */

@@ -132,8 +132,7 @@ START_TEST(only_the_overdue_end)
 }
 END_TEST
 
-/* Somebody who comes while the keeper is asleep for longer than the wait. */
-START_TEST(keeper_is_called_for_a_nearer_deadline)
+START_TEST(wait_ends_without_the_keeper)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 300ms", NULL);
     pgp_conn *conn;
@@ -141,15 +140,16 @@ START_TEST(keeper_is_called_for_a_nearer_deadline)
 
     warm(s, 1);
     conn = acquire(s);
-    keep(s, PGP_MS(10));
     b = queue_up(s);
-    keep(s, PGP_MS(300));
+    fake_pass(s->world, PGP_MS(300));
     answered(b, PGP_EXHAUSTED);
     ck_assert_int_eq(b->ticket.waited, PGP_MS(300));
+    ck_assert_int_eq(waiting(s), 0);
     release(conn);
 }
 END_TEST
 
+/* Its deadline has passed, but it has not left the queue yet. */
 START_TEST(served_late_is_served)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
@@ -159,8 +159,11 @@ START_TEST(served_late_is_served)
     warm(s, 1);
     conn = acquire(s);
     b = queue_up(s);
-    fake_pass(s->world, PGP_SEC(3)); /* the keeper has not looked yet */
+    s->world->drowsy = 1;
+    fake_pass(s->world, PGP_SEC(3));
     release(conn);
+    ck_assert_int_eq(waiting(s), 0);
+    s->world->drowsy = 0;
     release(granted(b));
     keep(s, PGP_SEC(1));
     ck_assert_int_eq(idle(s), 1);
@@ -378,7 +381,7 @@ int main(void)
     t = tcase(suite, "deadlines");
     tcase_add_test(t, wait_ends_at_its_deadline);
     tcase_add_test(t, only_the_overdue_end);
-    tcase_add_test(t, keeper_is_called_for_a_nearer_deadline);
+    tcase_add_test(t, wait_ends_without_the_keeper);
     tcase_add_test(t, served_late_is_served);
     tcase_add_test(t, no_wait_with_timeout_0);
     tcase_add_test(t, unavailable_if_there_is_none);
