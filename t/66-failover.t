@@ -8,7 +8,7 @@ use Probe;
 my $slack = 5;
 
 my $one = PostgreSQL::Test::Cluster->new('one');
-$one->init(allows_streaming => 1);
+$one->init(allows_streaming => 1, extra => \@PgPoolTest::UTF8);
 $one->start;
 my $two = standby_of($one, 'two');
 query($one, 'CREATE TABLE note (text text)');

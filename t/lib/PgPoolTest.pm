@@ -34,11 +34,14 @@ sub import {
 # PostgreSQL's rig writes what goes to STDERR into a file; say it where a person reads.
 $SIG{__DIE__} = sub { diag(@_) if defined $^S && !$^S };
 
+# Arguments of initdb: without them encoding and locale would be those of the environment.
+our @UTF8 = qw(--encoding=UTF8 --locale=C.UTF-8);
+
 # A started server; text is for its postgresql.conf.
 sub postgres {
     my ($conf) = @_;
     my $node = PostgreSQL::Test::Cluster->new('pg' . ++$PgPoolTest::nodes);
-    $node->init;
+    $node->init(extra => \@UTF8);
     $node->append_conf('postgresql.conf', $conf) if $conf;
     $node->start;
     return $node;
