@@ -1,9 +1,10 @@
 /*
  * A link on libpq: what the files of the real driver share.
  *
- *   pgp_libpq.c   the driver: connecting, testing, coming back, closing
- *   pgp_link.c    what went wrong; the client's side; one question, one answer
- *   pgp_windup.c  ending what a borrower left running
+ *   pgp_libpq.c       the driver: testing, coming back, closing
+ *   pgp_pq_connect.c  connecting
+ *   pgp_link.c        what went wrong; the client's side; one question, one answer
+ *   pgp_windup.c      ending what a borrower left running
  *
  * Phases.  A new link goes LOOKING_UP (its hosts' names), CONNECTING, INITIALISING
  * (PgPoolInitSQL), SURVEYING (the first of a pool), READY.  One that came back with work open
