@@ -26,7 +26,7 @@ check_libs    := $(call ask,pkg-config --libs check)
 # httpd's idiom has hooks with parameters that go unused and tables whose last fields are left out.
 flags := -std=gnu11 -pthread -fPIC -fvisibility=hidden -Wall -Wextra -Wmissing-prototypes \
          -Wno-unused-parameter -Wno-missing-field-initializers \
-         $(SANITIZE:%=-fsanitize=% -fno-omit-frame-pointer)
+         $(SANITIZE:%=-fsanitize=% -fno-omit-frame-pointer -DPGP_CHECKED)
 
 objects     = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 core       := $(BUILD)/libpgpcore.a

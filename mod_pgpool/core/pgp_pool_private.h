@@ -4,6 +4,7 @@
  *   pgp_pool.c   the borrowers' side: the queue, taking, giving back
  *   pgp_keep.c   the keeper's side: time, connections, phases
  *   pgp_share.c  the pool among those of the other children
+ *   pgp_pool_check.c  the invariants
  *
  * The model, the invariants and the lock rules stand in pgp_pool.h; a function that
  * ends in _locked is called with the pool's lock held.
@@ -11,10 +12,12 @@
 #ifndef PGP_POOL_PRIVATE_H
 #define PGP_POOL_PRIVATE_H
 
+#include <pthread.h>
 #include <semaphore.h>
 #include <apr_thread_mutex.h>
 
 #include "pgp_board.h"
+#include "pgp_check.h"
 #include "pgp_policy.h"
 #include "pgp_pool.h"
 
@@ -69,6 +72,7 @@ struct pgp_pool {
     apr_thread_mutex_t *lock;
 
     /* guarded by lock */
+    pthread_t locked_by; /* 0: nobody */
     pgp_conn_list lists[PGP_STATES];
     APR_RING_HEAD(waiter_ring, waiter) queue;
     int waiting;
@@ -98,15 +102,27 @@ struct pgp_pool {
 static inline void lock(pgp_pool *pool)
 {
     apr_thread_mutex_lock(pool->lock);
+    pool->locked_by = pthread_self();
 }
 
-/* Whose wait was ended is woken when the lock is free: it would only sleep again, for the lock.
- * It is gone as soon as it is woken. */
+/* Whether this thread holds the lock: what each _locked function asserts. */
+static inline int is_locked(const pgp_pool *pool)
+{
+    return pool->locked_by == pthread_self();
+}
+
+/* NULL, or which invariant of pgp_pool.h does not hold. */
+const char *pgp_pool_broken_locked(const pgp_pool *pool);
+
+/* A waiter whose wait was ended is woken only now: before, it would wake up to sleep again, for
+ * the lock.  Its memory is gone as soon as it is woken. */
 static inline void unlock(pgp_pool *pool)
 {
     waiter *w = pool->ended, *next;
 
+    PGP_CHECK(!pgp_pool_broken_locked(pool));
     pool->ended = NULL;
+    pool->locked_by = 0;
     apr_thread_mutex_unlock(pool->lock);
     for (; w; w = next) {
         next = w->ended_after;

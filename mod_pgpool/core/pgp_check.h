@@ -1,0 +1,19 @@
+/*
+ * What the core checks of itself.
+ *
+ *   assert()      cheap, and in every build: a child that goes on with a broken pool would lend
+ *                 one request's session to another.
+ *   PGP_CHECK()   dear; evaluated by builds with SANITIZE= alone (they define PGP_CHECKED).
+ */
+#ifndef PGP_CHECK_H
+#define PGP_CHECK_H
+
+#include <assert.h>
+
+#ifdef PGP_CHECKED
+#define PGP_CHECK(holds) assert(holds)
+#else
+#define PGP_CHECK(holds) ((void)0)
+#endif
+
+#endif

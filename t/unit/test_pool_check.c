@@ -1,0 +1,107 @@
+/* The pool's check of itself: each invariant, broken on purpose, is seen. */
+#include "pgp_pool_private.h"
+#include "stage.h"
+
+/* Break it, see it, mend it: the rest of the test goes on with a sound pool. */
+#define SEEN(s, breaks, mends, as)                                                             \
+    do {                                                                                       \
+        pgp_pool *const pool_ = (s)->pool;                                                     \
+        lock(pool_);                                                                           \
+        ck_assert_ptr_null(pgp_pool_broken_locked(pool_));                                     \
+        breaks;                                                                                \
+        ck_assert_pstr_eq(pgp_pool_broken_locked(pool_), as);                                  \
+        mends;                                                                                 \
+        unlock(pool_);                                                                         \
+    } while (0)
+
+static pgp_conn *first_idle(stage *s)
+{
+    return APR_RING_FIRST(&s->pool->lists[PGP_IDLE].ring);
+}
+
+static void slot_drop(pgp_pool *pool, pgp_conn *conn)
+{
+    APR_RING_REMOVE(conn, entry);
+    pool->lists[PGP_IDLE].count--;
+}
+
+static void slot_put(pgp_pool *pool, pgp_conn *conn)
+{
+    APR_RING_INSERT_HEAD(&pool->lists[PGP_IDLE].ring, conn, pgp_conn, entry);
+    pool->lists[PGP_IDLE].count++;
+}
+
+START_TEST(broken_slots)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
+    pgp_conn *conn;
+    pgp_link *link;
+
+    warm(s, 2);
+    conn = first_idle(s);
+    SEEN(s, conn->state = PGP_LENT, conn->state = PGP_IDLE,
+         "a slot is not on the list of its state");
+    SEEN(s, s->pool->lists[PGP_IDLE].count = 1, s->pool->lists[PGP_IDLE].count = 2,
+         "a slot is not on the list of its state");
+    SEEN(s, slot_drop(s->pool, conn), slot_put(s->pool, conn), "a slot is on no list");
+    link = conn->link;
+    SEEN(s, conn->link = NULL, conn->link = link, "an idle slot has no connection");
+}
+END_TEST
+
+static void queue_swap(pgp_pool *pool)
+{
+    waiter *first = APR_RING_FIRST(&pool->queue);
+
+    APR_RING_REMOVE(first, entry);
+    APR_RING_INSERT_TAIL(&pool->queue, first, waiter, entry);
+}
+
+START_TEST(broken_queue)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
+    pgp_conn *conn;
+    borrower *early, *late;
+    waiter *first;
+
+    warm(s, 1);
+    conn = acquire(s);
+    late = queue_up(s);
+    early = queue_up_early(s, PGP_SEC(1));
+    first = APR_RING_FIRST(&s->pool->queue);
+    SEEN(s, queue_swap(s->pool), queue_swap(s->pool), "the queue is not sorted by deadline");
+    SEEN(s, first->ended = 1, first->ended = 0, "a wait that has ended is in the queue");
+    SEEN(s, s->pool->waiting++, s->pool->waiting--, "the number of waiters is wrong");
+    SEEN(s, s->pool->phase = STOPPED, s->pool->phase = RUNNING,
+         "a request waits for a stopped pool");
+    SEEN(s, pgp_conn_move(s->pool->lists, conn, PGP_IDLE),
+         pgp_conn_move(s->pool->lists, conn, PGP_LENT),
+         "a request waits while a connection is idle");
+    release(conn);
+    release(granted(early));
+    release(granted(late));
+}
+END_TEST
+
+START_TEST(lock_is_this_thread_s)
+{
+    stage *s = stage_set("PgPoolMin 0", NULL);
+
+    ck_assert(!is_locked(s->pool));
+    lock(s->pool);
+    ck_assert(is_locked(s->pool));
+    unlock(s->pool);
+    ck_assert(!is_locked(s->pool));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pool_check");
+    TCase *t = tcase(suite, "invariants");
+
+    tcase_add_test(t, broken_slots);
+    tcase_add_test(t, broken_queue);
+    tcase_add_test(t, lock_is_this_thread_s);
+    return suite_run(suite);
+}
