@@ -2,53 +2,11 @@
 # PgPoolReset transaction.
 
 use PgPoolTest;
+use Bouncer;
 use Probe;
-use IO::Socket::INET;
-use POSIX ();
 
 my $pg = postgres;
 query($pg, 'CREATE TABLE note (text text)');
-
-# A bouncer of our own in front of the server, until it is killed: { port, pid, dir }.
-sub bouncer {
-    my ($mode) = @_;
-    my $dir = File::Temp->newdir('bouncer-XXXXXX', DIR => $ENV{TESTDIR});
-    my $user = getpwuid $>;
-    my $self = { dir => $dir, port => Httpd::free_port() };
-    Httpd::spew("$dir/users", "\"$user\" \"\"\n");
-    Httpd::spew("$dir/conf", <<"CONF");
-[databases]
-postgres = host=@{[$pg->host]} port=@{[$pg->port]} dbname=postgres
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = $self->{port}
-unix_socket_dir =
-auth_type = trust
-auth_file = $dir/users
-pool_mode = $mode
-default_pool_size = 4
-logfile = $dir/log
-CONF
-    return bouncer_start($self);
-}
-
-sub bouncer_start {
-    my ($self) = @_;
-    $self->{pid} = fork // die "fork: $!";
-    if (!$self->{pid}) {
-        exec qw(setpriv --pdeathsig TERM pgbouncer -q), "$self->{dir}/conf" or POSIX::_exit(127);
-    }
-    my $up = poll_until { IO::Socket::INET->new("127.0.0.1:$self->{port}") };
-    die "no bouncer: ", Httpd::slurp("$self->{dir}/log"), "\n" if !$up;
-    return $self;
-}
-
-sub bouncer_kill {
-    my ($self) = @_;
-    kill KILL => $self->{pid};
-    waitpid $self->{pid}, 0;
-    return;
-}
 
 # Backends that run what the tests leave running.
 sub asleep {
@@ -92,10 +50,10 @@ sub losses {
         'served after the backends were killed';
     served($httpd, '... from then on') for 1 .. 5;
 
-    bouncer_kill($bouncer);
+    $bouncer->kill;
     my $waits = start_probe($httpd, 'acquire', 'sql=SELECT 43');
     $httpd->wait_log(qr/PGP1002/);
-    bouncer_start($bouncer);
+    $bouncer->start;
     tells let_go($waits), { status => 0, value => 43 }, 'a restart of the bouncer is waited out';
     served($httpd, '... from then on') for 1 .. 5;
     return;
@@ -104,7 +62,7 @@ sub losses {
 sub through {
     my ($bouncer, $reset) = @_;
     return probed(<<"CONF");
-PgPoolConninfo "host=127.0.0.1 port=$bouncer->{port} dbname=postgres"
+PgPoolConninfo "@{[$bouncer->conninfo]}"
 PgPoolReset $reset
 PgPoolMin 1
 PgPoolMax 1
@@ -113,7 +71,7 @@ CONF
 }
 
 subtest 'session pooling' => sub {
-    my $bouncer = bouncer('session');
+    my $bouncer = Bouncer->new($pg, 'session');
     my $httpd = through($bouncer, 'session');
     basics($httpd);
     my $before = told(probe($httpd, 'acquire', 'sql=SHOW work_mem'), 'value');
@@ -121,16 +79,16 @@ subtest 'session pooling' => sub {
     tells probe($httpd, 'acquire', 'sql=SHOW work_mem'), { value => $before }, 'settings are undone';
     losses($httpd, $bouncer);
     $httpd->stop;
-    bouncer_kill($bouncer);
+    $bouncer->kill;
 };
 
 subtest 'transaction pooling' => sub {
-    my $bouncer = bouncer('transaction');
+    my $bouncer = Bouncer->new($pg, 'transaction');
     my $httpd = through($bouncer, 'transaction');
     basics($httpd);
     losses($httpd, $bouncer);
     $httpd->stop;
-    bouncer_kill($bouncer);
+    $bouncer->kill;
 };
 
 ok poll_until { backends($pg) == 0 }, 'no backend is left';

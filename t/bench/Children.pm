@@ -6,11 +6,13 @@ use strict;
 use warnings;
 
 use Bench;
+use Bouncer;
 use JSON::PP;
 use List::Util qw(first max);
 use PgPoolTest;
 use POSIX ();
 use Time::HiRes qw(sleep);
+use Wrk;
 
 my $seconds = 8;
 my $clients = 64;
@@ -22,7 +24,95 @@ sub children {
     waits('one child', 1, 'PgPoolMax 10', \&stay);
     waits('4 children, PgPoolTotalMax 10', 4, "PgPoolMax 32\nPgPoolTotalMax 10", \&stay);
     waits('... restarted each second, killed each third', 4, "PgPoolMax 32\nPgPoolTotalMax 10", \&come_and_go);
+    many();
     return;
+}
+
+# ---- more children than connections
+
+# Each row: its name, the ideal wait (clients / connections * time of one, less that time), and what
+# wrk is to load.  Of the servers' counts: the most that were open, and the connects a second.
+sub many {
+    my @prefork = (mpm => 'prefork', children => 1);
+    my $ten = 'SELECT 1 FROM pg_sleep(0.01)';
+    my $fifty = 'SELECT 1 FROM pg_sleep(0.05)';
+    title('more busy children than connections', 'ideal ms', 'p50 ms', 'p99 ms', 'max ms', 'requests/s', 'failed', 'most open', 'connects/s');
+    many_of('prefork 150, TotalMax 80, 150 clients, 10 ms', 19, $ten, 150, 80, @prefork, threads => 150);
+    many_of('... through PgBouncer', 19, $ten, 150, 80, @prefork, threads => 150, bouncer => 1);
+    many_of('... SELECT 1', '', 'SELECT 1', 150, 80, @prefork, threads => 150);
+    many_of('... SELECT 1, through PgBouncer', '', 'SELECT 1', 150, 80, @prefork, threads => 150, bouncer => 1);
+    many_of('... SELECT 1, no cap', '', 'SELECT 1', 150, 0, @prefork, threads => 150);
+    many_of('event 16x16, TotalMax 10, 160 clients, 10 ms', 160, $ten, 160, 10, children => 16, threads => 16);
+    many_of('prefork 16, TotalMax 4, one client, SELECT 1', '< 1', 'SELECT 1', 1, 4, @prefork, threads => 16, keep_alive => 0);
+    many_of('prefork 16, TotalMax 4, 16 clients, 50 ms', 200, $fifty, 16, 4, @prefork, threads => 16);
+    many_of('event 8x8, TotalMax 8, 8 clients, 10 ms', 10, $ten, 8, 8, children => 8, threads => 8);
+    many_of('worker 8x8, TotalMax 8, 8 clients, 10 ms', 10, $ten, 8, 8, children => 8, threads => 8, mpm => 'worker');
+    return;
+}
+
+sub many_of {
+    my ($name, $ideal, $sql, $clients, $total, %option) = @_;
+    return if $ENV{BENCH_ROW} && $name !~ /$ENV{BENCH_ROW}/;
+    my $bouncer = delete $option{bouncer};
+    my $keep_alive = delete $option{keep_alive} // 1;
+    my $over = $bouncer && Bouncer->new(server, 'transaction', default_pool_size => $total, max_client_conn => 1000);
+    my $conninfo = $over ? $over->conninfo_local : conninfo(server);
+    $conninfo .= ' application_name=children';
+    my $reset = $over ? "PgPoolReset transaction\nPgPoolTotalMax 0\n" : "PgPoolTotalMax $total\n";
+    my $httpd = httpd(<<"CONF", modules => [qw(pgpool pgpool_bench dbd)], %option);
+LogLevel warn
+KeepAlive @{[$keep_alive ? 'On' : 'Off']}
+MaxKeepAliveRequests 0
+PgPoolConninfo "$conninfo"
+$reset
+@{[location('go', 'bench-pgpool', qq(BenchSQL "$sql"))]}
+CONF
+    my $time = $ENV{BENCH_CHILDREN_SECONDS} // 8;
+    Wrk::run($httpd->url('/go'), clients => $clients, seconds => 2, may_fail => 1);
+    my $counter = most_seen_begin($time);
+    my $made = sessions();
+    my %got = %{ Wrk::run($httpd->url('/go'), clients => $clients, seconds => $time, may_fail => 1) };
+    $made = (sessions() - $made) / $time;
+    my $most = most_seen_end($counter);
+    $httpd->stop;
+    $over->stop if $over;
+    line($name, $ideal, map({ sprintf $_ < 20 ? '%.1f' : '%.0f', $_ } @got{qw(p50 p99 max rate)}),
+        $got{failed}, $most, sprintf '%.0f', $made);
+    return;
+}
+
+# The server counts for itself, each 5 ms: to ask it from outside would cost more than the load.
+sub most_seen_begin {
+    my ($seconds) = @_;
+    query(server, <<'SQL');
+CREATE OR REPLACE FUNCTION most_seen(seconds float) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    most int := 0;
+    until timestamptz := clock_timestamp() + seconds * interval '1 second';
+BEGIN
+    WHILE clock_timestamp() < until LOOP
+        PERFORM pg_stat_clear_snapshot();
+        most := greatest(most, (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'children'));
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+    RETURN most;
+END $$
+SQL
+    open my $counter, '-|', 'psql', '-XAtq', '-d', server->connstr('postgres'), '-c', "SELECT most_seen($seconds)"
+        or die "psql: $!";
+    return $counter;
+}
+
+sub most_seen_end {
+    my ($counter) = @_;
+    chomp(my $most = <$counter>);
+    close $counter or die "psql: exit $?\n";
+    return $most;
+}
+
+# Made since the server's start, those that have not ended included.
+sub sessions {
+    return query(server, q{SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'});
 }
 
 sub stay { return sleep $seconds }
