@@ -213,6 +213,8 @@ my @good_value = (
         'user=joe dbname=app host=db port=5433 sslmode=require'],
     [PgPoolConninfo => q("host='a b' options=-cwork_mem=1MB"),
         q(host='a b' options=-cwork_mem=1MB)],
+    # libpq marks some secrets as debug options only.
+    [PgPoolConninfo => '"host=db replication=false"', 'host=db replication=***'],
     [PgPoolConninfo => '"host=@abstract,@other port=5432,5433"',
         'host=@abstract,@other port=5432,5433'],
     [PgPoolMin => 0], [PgPoolMin => 32], [PgPoolMax => 2], [PgPoolMax => 10000],

@@ -88,6 +88,12 @@ static const char *value_quoted(apr_pool_t *p, const char *value)
     return out;
 }
 
+/* Some secrets of libpq 18 (oauth_client_secret) are marked as debug options only, "D". */
+static int is_secret(const PQconninfoOption *o)
+{
+    return strpbrk(o->dispchar, "*D") != NULL;
+}
+
 const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo)
 {
     PQconninfoOption *options = PQconninfoParse(conninfo, NULL), *o;
@@ -96,11 +102,9 @@ const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo)
     if (!options)
         return "***";
     for (o = options; o->keyword; o++) {
-        int secret = strchr(o->dispchar, '*') != NULL;
-
         if (o->val)
             text = apr_pstrcat(p, text, *text ? " " : "", o->keyword, "=",
-                               secret ? "***" : value_quoted(p, o->val), NULL);
+                               is_secret(o) ? "***" : value_quoted(p, o->val), NULL);
     }
     PQconninfoFree(options);
     return text;

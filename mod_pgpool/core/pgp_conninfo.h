@@ -2,7 +2,7 @@
  * Connection strings: checked and shown without giving away a secret.
  *
  * libpq decides what is a connection string (PQconninfoParse) and which of its
- * parameters are secret (PQconninfoOption.dispchar "*").
+ * parameters are secret (PQconninfoOption.dispchar "*" or "D").
  */
 #ifndef PGP_CONNINFO_H
 #define PGP_CONNINFO_H

@@ -15,6 +15,10 @@
  * place is given to another. */
 #define LINGER PGP_SEC(1)
 
+/* How much of what it still sends is dropped at one look: so many times so many bytes. */
+#define LINGER_READS 8
+#define LINGER_READ 4096
+
 /* How often the idle connections are looked at. */
 #define WATCH_STEP PGP_SEC(1)
 
@@ -436,18 +440,21 @@ static void close_end(pgp_conn *conn)
     unlock(pool);
 }
 
-/* Whether the server's process is gone, or has had its time. */
+/* Whether the server's process is gone, or has had its time.  A server that sends without end
+ * must not keep the keeper from other connections, so a look takes in a bounded amount. */
 static int gone(pgp_conn *conn)
 {
-    char rest[1024];
-    ssize_t got;
+    char rest[LINGER_READ];
+    ssize_t got = 1;
+    int n;
 
     if (conn->linger < 0 || now_of(conn->pool) >= conn->overdue)
         return 1;
-    do
+    for (n = 0; n < LINGER_READS && got > 0; n++)
         got = recv(conn->linger, rest, sizeof rest, MSG_DONTWAIT);
-    while (got > 0);
-    return got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+    if (got > 0)
+        return 0;
+    return got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
 int pgp_keep_close(pgp_conn *conn)

@@ -227,9 +227,7 @@ static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error
 
 static int socket_events(const pgp_link *link)
 {
-    struct pollfd fd = {.fd = PQsocket(link->conn), .events = POLLIN | POLLRDHUP};
-
-    return poll(&fd, 1, 0) > 0 ? fd.revents : 0;
+    return pgp_poll_now(PQsocket(link->conn), POLLIN | POLLRDHUP);
 }
 
 static int link_alive(pgp_link *link)

@@ -199,12 +199,11 @@ static void receive(void *baton, const PGresult *result)
     process(result);
 }
 
-void pgp_link_adopt(pgp_link *link)
+int pgp_link_adopt(pgp_link *link)
 {
-    link->backend = PQbackendPID(link->conn);
     pgp_link_restore(link);
-    PQregisterEventProc(link->conn, link_event, "mod_pgpool", NULL);
-    PQsetInstanceData(link->conn, link_event, link);
+    return PQregisterEventProc(link->conn, link_event, "mod_pgpool", NULL) &&
+           PQsetInstanceData(link->conn, link_event, link);
 }
 
 void pgp_link_restore(pgp_link *link)
@@ -243,13 +242,22 @@ static int all_sent(const pgp_link *link)
            PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF;
 }
 
+short pgp_poll_now(int fd, short events)
+{
+    struct pollfd polled = {.fd = fd, .events = events};
+    int n;
+
+    do
+        n = poll(&polled, 1, 0);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? POLLERR : polled.revents;
+}
+
 int pgp_link_blocked(const pgp_link *link)
 {
-    struct pollfd fd = {.fd = PQsocket(link->conn), .events = POLLOUT};
-
     if (PQisnonblocking(link->conn) || all_sent(link))
         return 0;
-    return poll(&fd, 1, 0) != 1 || !(fd.revents & POLLOUT);
+    return !(pgp_poll_now(PQsocket(link->conn), POLLOUT) & POLLOUT);
 }
 
 int pgp_link_nonblocking(pgp_link *link)
@@ -265,6 +273,16 @@ struct pollfd pgp_link_await(const pgp_link *link, int unsent)
                            .events = unsent ? POLLIN | POLLOUT : POLLIN};
 }
 
+/* A proxy may answer with no row, or a null. */
+static int capacity_told(const PGresult *result)
+{
+    const int is_told = PQntuples(result) == 1 && PQnfields(result) == 1 &&
+                        !PQgetisnull(result, 0, 0);
+    const int capacity = is_told ? atoi(PQgetvalue(result, 0, 0)) : 0;
+
+    return capacity > 0 ? capacity : 0;
+}
+
 /* Returns 1 if the exchange has no end of its own after this result. */
 static int judge(pgp_link *link, const PGresult *result)
 {
@@ -274,7 +292,7 @@ static int judge(pgp_link *link, const PGresult *result)
         return 0;
     case PGRES_TUPLES_OK:
         if (link->phase == SURVEYING)
-            link->capacity = atoi(PQgetvalue(result, 0, 0));
+            link->capacity = capacity_told(result);
         return 0;
     case PGRES_COPY_IN:
     case PGRES_COPY_OUT:

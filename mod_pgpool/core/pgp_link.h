@@ -86,8 +86,9 @@ void pgp_error_result(pgp_error *error, const pgp_link *link, const PGresult *re
 
 /* --- the client's side ------------------------------------------------------ */
 
-/* Register the link with its new PGconn. */
-void pgp_link_adopt(pgp_link *link);
+/* Register the link with its new PGconn, connected or not: from now on its results and notices
+ * come to us.  0: libpq has no memory for that, and the link is no good. */
+int pgp_link_adopt(pgp_link *link);
 /* Take back what a borrower may have set in the client's library. */
 void pgp_link_restore(pgp_link *link);
 void pgp_link_drop_notifies(pgp_link *link);
@@ -96,6 +97,8 @@ void pgp_link_forget_deeds(pgp_link *link);
 
 /* --- one question, one answer, in nonblocking mode -------------------------- */
 
+/* What poll() says of a descriptor at this moment; POLLERR if poll() itself fails. */
+short pgp_poll_now(int fd, short events);
 /* Whether libpq would wait for the server to take in what may be left to send: the link is in
  * blocking mode, and there is no room. */
 int pgp_link_blocked(const pgp_link *link);

@@ -7,6 +7,9 @@
 
 #include "pgp_reset.h"
 
+/* A server that sends without end must not keep the keeper from other connections. */
+#define MOVES_A_STEP 100
+
 /* --- names ------------------------------------------------------------------ */
 
 /* The hosts belong to the look-up's task as long as there is one. */
@@ -56,6 +59,10 @@ static int connect_start(pgp_link *link, pgp_error *error)
         memcpy(values + 7, host, sizeof host);
     link->conn = PQconnectStartParams(keywords, values, 1);
     hosts_drop(link);
+    if (!link->conn || !pgp_link_adopt(link)) {
+        pgp_error_text(error, "libpq cannot register the connection: out of memory");
+        return 0;
+    }
     PQsetErrorVerbosity(link->conn, PQERRORS_VERBOSE);
     link->wants = PGRES_POLLING_WRITING;
     link->phase = CONNECTING;
@@ -144,26 +151,22 @@ static pgp_step step_initialising(pgp_link *link, struct pollfd *await, pgp_erro
 
 static pgp_step connection_made(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    pgp_link_adopt(link);
+    link->backend = PQbackendPID(link->conn);
+    PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
     PQsetnonblocking(link->conn, 1);
     link->phase = INITIALISING;
     return step_initialising(link, await, error);
 }
 
-static int ready_for(const struct pollfd *await)
-{
-    struct pollfd fd = *await;
-
-    return poll(&fd, 1, 0) != 0;
-}
-
 static pgp_step step_connecting(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    for (;;) {
+    int n;
+
+    for (n = 0; n < MOVES_A_STEP; n++) {
         const short events = link->wants == PGRES_POLLING_READING ? POLLIN : POLLOUT;
 
         *await = (struct pollfd){.fd = PQsocket(link->conn), .events = events};
-        if (!ready_for(await))
+        if (!pgp_poll_now(await->fd, events))
             return PGP_STEP_AGAIN;
         link->wants = PQconnectPoll(link->conn);
         if (link->wants == PGRES_POLLING_OK)
@@ -173,6 +176,7 @@ static pgp_step step_connecting(pgp_link *link, struct pollfd *await, pgp_error 
             return PGP_STEP_FAILED;
         }
     }
+    return PGP_STEP_AGAIN;
 }
 
 static pgp_step step_looking_up(pgp_link *link, struct pollfd *await, pgp_error *error)

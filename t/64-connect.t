@@ -1,0 +1,74 @@
+#!/usr/bin/perl
+
+# Making a connection: what the server says meanwhile, what goes wrong on our side of it, and what
+# answers that is no PostgreSQL.
+
+use PgPoolTest;
+use FakeServer qw(conninfo_of log_in message say_message complete);
+use Probe;
+
+my $pg = postgres;
+my $conninfo = conninfo($pg);
+
+subtest 'what the server says while we connect' => sub {
+    query($pg, q{CREATE ROLE noisy LOGIN; ALTER ROLE noisy SET default_text_search_config = 'nowhere'});
+    my $httpd = probed(qq(PgPoolConninfo "$conninfo user=noisy"));
+    tells probe($httpd, 'acquire', 'sql=SELECT 1'), { value => 1 }, 'connected';
+    my @said = grep { /nowhere/ } split /\n/, $httpd->error_log;
+    cmp_ok scalar @said, '>', 0, 'a warning at log-in is in the log';
+    is_deeply [grep { !/PGP1010: pool default/ } @said], [], '... as a message of ours';
+    $httpd->stop;
+};
+
+subtest 'libpq has no memory for our procedures' => sub {
+    my $short = "$ENV{TESTDIR}/short-of-memory";
+    Httpd::spew($short, '');
+    my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 1\nPgPoolRetry 10ms 50ms",
+        preload => ['preload_hostile'], env => { HOSTILE_REGISTER => $short });
+    $httpd->wait_log(qr/PGP1002: pool default: cannot connect: libpq cannot register the connection/);
+    unlike $httpd->error_log, qr/PGP1001/, 'no connection without our procedures';
+    unlink $short;
+    ok poll_until { probe($httpd, 'acquire', 'sql=SELECT 1')->{content} =~ /^value=1$/m }, 'served later';
+    $httpd->stop;
+};
+
+subtest 'signals while a socket is looked at' => sub {
+    my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 1\nPgPoolMax 1\nPgPoolReset transaction",
+        preload => ['preload_hostile'], env => { HOSTILE_POLL => 1 });
+    tells probe($httpd, 'acquire', 'sql=SELECT 1'), { value => 1 }, 'served';
+    for my $n (1 .. 4) {
+        my $before = told(probe($httpd, 'acquire'), 'pid');
+        kill_backends($pg);
+        my $answer = probe($httpd, 'acquire', 'sql=SELECT 1');
+        tells $answer, { status => 0, value => 1 }, "no dead connection is given out, loss $n";
+        isnt told($answer, 'pid'), $before, '... but another';
+    }
+    $httpd->stop;
+};
+
+# Answers each statement with so many rows of one column, null.
+sub answers_nothing {
+    my ($rows) = @_;
+    return FakeServer->new(sub {
+        my ($session) = @_;
+        log_in($session);
+        while (my ($type, $body) = message($session)) {
+            next if $type ne 'Q';
+            say_message($session, T => pack 'n Z* N n N n N n', 1, 'c', 0, 0, 23, 4, -1, 0);
+            say_message($session, D => pack 'n N', 1, -1) for 1 .. $rows;
+            complete($session, "SELECT $rows");
+        }
+    });
+}
+
+subtest 'a server that does not say how much it takes' => sub {
+    for my $rows (0, 1) {
+        my $server = answers_nothing($rows);
+        my $httpd = probed(qq(PgPoolConninfo "@{[conninfo_of($server)]}"\nPgPoolReset transaction));
+        tells probe($httpd, 'acquire'), { status => 0 }, "is taken as it is: $rows rows";
+        unlike $httpd->error_log, qr/PGP1018/, '... without a warning';
+        $httpd->stop;
+    }
+};
+
+done_testing;
