@@ -396,6 +396,7 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_strerror);
     pgpool_release_register();
     pgpool_status_register();
+    pgpool_home_register();
     ap_hook_check_config(pgpool_config_check, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_test_config(test_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);

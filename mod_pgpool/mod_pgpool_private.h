@@ -121,6 +121,9 @@ apr_status_t pgpool_outcome_status(pgp_outcome outcome);
 /* mod_pgpool_status.c */
 void pgpool_status_register(void);
 
+/* mod_pgpool_home.c */
+void pgpool_home_register(void);
+
 /* mod_pgpool.c: the board of all children; NULL before it is made. */
 pgp_board *pgpool_board(void);
 /* When it was made, and a pool's number on it: -1 if it has no room. */

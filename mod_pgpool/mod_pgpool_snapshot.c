@@ -20,6 +20,16 @@ static apr_int64_t state_of(const pgpool_view *view, int state)
     return view->stats.state[state];
 }
 
+enum { ENCRYPTION_TLS, ENCRYPTION_NONE, ENCRYPTIONS };
+
+static apr_int64_t open_of(const pgpool_view *view, int encryption)
+{
+    const int *state = view->stats.state;
+    const int open = state[PGP_IDLE] + state[PGP_LENT] + state[PGP_CLEANING];
+
+    return encryption == ENCRYPTION_TLS ? view->stats.tls : open - view->stats.tls;
+}
+
 static apr_int64_t waiting_of(const pgpool_view *view, int member)
 {
     return view->stats.waiting;
@@ -45,9 +55,14 @@ static apr_int64_t closes_of(const pgpool_view *view, int reason)
     return view->stats.n[PGP_N_CLOSES + reason];
 }
 
-static const char *state_name(int state)
+const char *pgpool_state_member(int state)
 {
     return pgp_state_name(state);
+}
+
+static const char *encryption_name(int encryption)
+{
+    return encryption == ENCRYPTION_TLS ? "tls" : "plain";
 }
 
 static const char *reason_name(int reason)
@@ -70,7 +85,9 @@ const pgpool_figure pgpool_figures[] = {
     LIMIT(total_max, "total max",
           "PgPoolTotalMax, connections at most over all children, 0 for no such cap"),
     {"connections", "connections", "connections by state", PGPOOL_GAUGE, state_of, "state",
-     PGP_FREE + 1, PGP_STATES, state_name},
+     PGP_FREE + 1, PGP_STATES, pgpool_state_member},
+    {"open", "open", "established connections by encryption; plain over a Unix socket, too",
+     PGPOOL_GAUGE, open_of, "encryption", ENCRYPTION_TLS, ENCRYPTIONS, encryption_name},
     {"waiting", "waiting", "requests that wait for a connection", PGPOOL_GAUGE, waiting_of},
     {"connect_failures", "failing",
      "attempts to connect that failed in a row, where they are most", PGPOOL_GAUGE,

@@ -82,6 +82,9 @@ typedef struct {
     double share;
 } pgpool_quantile;
 
+/* The member() of the family of connections by state. */
+const char *pgpool_state_member(int state);
+
 /* Each ends with an entry whose key is NULL. */
 extern const pgpool_figure pgpool_figures[];
 extern const pgpool_timing pgpool_timings[];

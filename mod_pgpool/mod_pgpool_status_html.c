@@ -406,6 +406,12 @@ static void print_timings(request_rec *r, const pgpool_view *view)
     ap_rputs("</tbody>\n</table>\n", r);
 }
 
+/* The bars show the connections by state. */
+static int is_state(const pgpool_figure *figure)
+{
+    return figure->member == pgpool_state_member;
+}
+
 /* The members of a family that are not zero, in one line. */
 static void print_family(request_rec *r, const pgpool_figure *figure, const pgpool_view *view)
 {
@@ -467,7 +473,7 @@ static void print_pool(request_rec *r, const pgpool_snapshot *all, int n,
     ap_rputs("</div>\n<div>\n<h3>Times</h3>\n", r);
     print_timings(r, view);
     for (figure = pgpool_figures; figure->key; figure++)
-        if (figure->kind == PGPOOL_COUNTER && figure->dimension)
+        if (figure->dimension && !is_state(figure))
             print_family(r, figure, view);
     ap_rputs("</div>\n</div>\n", r);
     print_holders(r, &view->stats, all->now);
@@ -491,7 +497,8 @@ static void print_part_labels(request_rec *r)
             ap_rprintf(r, "<th title=\"%s\">%s</th>", figure->help, figure->label);
         else if (is_of_a_part(figure))
             for (i = figure->first; i < figure->end; i++)
-                ap_rprintf(r, "<th>%s</th>", state_label(i));
+                ap_rprintf(r, "<th>%s</th>",
+                           is_state(figure) ? state_label(i) : figure->member(i));
 }
 
 static void print_part_figures(request_rec *r, const pgpool_view *view)

@@ -5,6 +5,7 @@
 
 use PgPoolTest;
 use FakeServer qw(conninfo_of log_in message say_message complete);
+use JSON::PP ();
 use Probe;
 
 my $pg = postgres;
@@ -69,6 +70,57 @@ subtest 'a server that does not say how much it takes' => sub {
         unlike $httpd->error_log, qr/PGP1018/, '... without a warning';
         $httpd->stop;
     }
+};
+
+# ---- encryption
+
+# A server that takes TLS on TCP, with a certificate of its own.
+sub encrypted_server {
+    my $node = postgres;
+    my $dir = $node->data_dir;
+    system(qw(openssl req -new -x509 -days 2 -nodes -subj /CN=127.0.0.1 -out), "$dir/server.crt", '-keyout',
+        "$dir/server.key") == 0 or die 'no certificate';
+    chmod 0600, "$dir/server.key";
+    $node->append_conf('postgresql.conf', "ssl = on\nlisten_addresses = '127.0.0.1'");
+    $node->restart;
+    return $node;
+}
+
+my $status = "<Location /status>\n  SetHandler pgpool-status\n</Location>";
+
+sub open_connections {
+    my ($httpd) = @_;
+    return JSON::PP::decode_json($httpd->get('/status?json')->{content})->{pools}{default}{open};
+}
+
+# libpq does not say why it goes on without TLS.
+subtest 'HOME is not to be read by the user of the children' => sub {
+    my $tcp = conninfo(encrypted_server(), host => '127.0.0.1');
+    my $home = "$ENV{TESTDIR}/not-to-be-read";
+    mkdir $home, 0;
+    for my $sslmode (qw(prefer require)) {
+        my $httpd = probed("PgPoolConninfo \"$tcp sslmode=$sslmode\"\nPgPoolMin 2\nPgPoolMax 2\n$status",
+            env => { HOME => $home });
+        my ($said) = $httpd->wait_log(qr/PGP1001: pool default, backend \d+: connected, (.*)/);
+        like $said, qr/\ATLSv1\.\d\z/, "sslmode=$sslmode: encrypted, and the log says how";
+        tells probe($httpd, 'acquire', 'sql=SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()'),
+            { value => 't' }, '... as the server sees it';
+        ok poll_until { (open_connections($httpd)->{tls} // 0) == 2 }, '... and counted in JSON';
+        is open_connections($httpd)->{plain}, 0, '... as nothing else';
+        my %content = map { $_ => $httpd->get("/status?$_")->{content} } qw(page auto openmetrics);
+        like $content{page}, qr/open by encryption: tls&nbsp;2</, '... on the page';
+        like $content{auto}, qr/^PgPool\.default\.open\.tls: 2$/m, '... in ?auto';
+        like $content{openmetrics}, qr/^pgpool_open\{pool="default",encryption="tls"\} 2$/m, '... in OpenMetrics';
+        $httpd->stop;
+    }
+};
+
+subtest 'a Unix socket' => sub {
+    my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 2\nPgPoolMax 2\n$status");
+    $httpd->wait_log(qr/PGP1001: pool default, backend \d+: connected, no TLS$/m);
+    ok poll_until { open_connections($httpd)->{plain} == 2 }, 'counts as without TLS';
+    is open_connections($httpd)->{tls}, 0, '... and not as with it';
+    $httpd->stop;
 };
 
 done_testing;

@@ -79,6 +79,7 @@ struct pgp_conn {
     pgp_holder holder;     /* in LENT */
     int warned;            /* in LENT: PgPoolHoldWarning was given */
     apr_time_t idle_since; /* in IDLE, and for a borrower who tests it */
+    int is_tls;            /* encrypted; written in CONNECTING, before any other state */
 
     /* atomic */
     _Atomic int testing; /* in LENT: its borrower has not got it yet */

@@ -103,6 +103,8 @@ typedef struct pgp_driver {
     int (*close)(pgp_link *link);
     /* How many connections the server takes from users like ours; 0: not known. */
     int (*capacity)(const pgp_link *link);
+    /* The version of TLS ("TLSv1.3") that encrypts the connection, or NULL. */
+    const char *(*tls)(const pgp_link *link);
     /* The pid of the server's process. */
     int (*backend)(const pgp_link *link);
     /* The descriptor of a link that is ready; the same for as long as the link is. */

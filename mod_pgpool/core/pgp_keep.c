@@ -212,6 +212,7 @@ static void connected(pgp_conn *conn)
 {
     pgp_pool *pool = conn->pool;
     const pgp_env *env = pool->env;
+    const char *tls = env->driver->tls(conn->link);
     apr_interval_time_t outage_time = 0;
 
     conn->born = now_of(pool);
@@ -219,6 +220,7 @@ static void connected(pgp_conn *conn)
     conn->greeted = 0;
     conn->socket = env->driver->socket(conn->link);
     conn->holder.backend = env->driver->backend(conn->link);
+    conn->is_tls = tls != NULL;
     lock(pool);
     if (pool->down.failures)
         outage_time = conn->born - pool->down.since;
@@ -229,7 +231,7 @@ static void connected(pgp_conn *conn)
         pgp_log(env, PGP_LOG_WARNING, PGP_MSG_RECOVERED, pool->name, 0,
                 "the server answers again after %" APR_TIME_T_FMT " ms", outage_time / 1000);
     pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_conn_backend(conn),
-            "connected");
+            "connected, %s", tls ? tls : "no TLS");
     pool->surveyed = 1;
     capacity_check(conn);
     admit(conn);

@@ -489,6 +489,11 @@ static int link_capacity(const pgp_link *link)
     return link->capacity;
 }
 
+static const char *link_tls(const pgp_link *link)
+{
+    return PQsslInUse(link->conn) ? PQsslAttribute(link->conn, "protocol") : NULL;
+}
+
 static int link_backend(const pgp_link *link)
 {
     return link->backend;
@@ -514,6 +519,7 @@ const pgp_driver pgp_libpq_driver = {
     .clean = pgp_windup_start,
     .close = link_close,
     .capacity = link_capacity,
+    .tls = link_tls,
     .backend = link_backend,
     .socket = link_socket,
     .handle = link_handle,

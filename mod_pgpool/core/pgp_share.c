@@ -126,10 +126,14 @@ void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
 
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
 {
+    static const pgp_state established[] = {PGP_IDLE, PGP_LENT, PGP_CLEANING};
     const pgp_conn *conn;
     int i;
 
     *stats = pool->stats;
+    for (i = 0; i < 3; i++)
+        APR_RING_FOREACH (conn, &pool->lists[established[i]].ring, pgp_conn, entry)
+            stats->tls += conn->is_tls;
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = count(pool, i);
     stats->waiting = pool->waiting;

@@ -54,6 +54,7 @@ void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
         sum->n[i] += more->n[i];
     for (i = 0; i < PGP_STATES; i++)
         sum->state[i] += more->state[i];
+    sum->tls += more->tls;
     sum->waiting += more->waiting;
     if (more->longest_wait > sum->longest_wait)
         sum->longest_wait = more->longest_wait;

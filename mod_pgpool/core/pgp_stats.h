@@ -38,6 +38,7 @@ typedef struct {
 
     /* gauges */
     int state[PGP_STATES];
+    int tls; /* of those that are idle, lent or cleaning */
     int waiting;
     int down;                        /* attempts to connect failed, in a row */
     apr_time_t error_at;             /* of the last failed one; 0: none yet */

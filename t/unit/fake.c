@@ -414,6 +414,11 @@ static int drv_capacity(const pgp_link *link)
     return link->world->capacity;
 }
 
+static const char *drv_tls(const pgp_link *link)
+{
+    return link->world->tls;
+}
+
 static int drv_backend(const pgp_link *link)
 {
     enter((pgp_link *)link, "backend");
@@ -443,6 +448,7 @@ static const pgp_driver driver = {
     .clean = drv_clean,
     .close = drv_close,
     .capacity = drv_capacity,
+    .tls = drv_tls,
     .backend = drv_backend,
     .socket = drv_socket,
     .handle = drv_handle,

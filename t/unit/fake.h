@@ -81,7 +81,8 @@ struct pgp_link {
 
 struct fake {
     pgp_env env;
-    int capacity; /* what each link tells */
+    int capacity;    /* what each link tells */
+    const char *tls; /* likewise */
 
     /* told by the test */
     apr_uint32_t random;
