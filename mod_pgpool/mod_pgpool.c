@@ -16,7 +16,6 @@
 #include <unistd.h>
 #include <ap_mpm.h>
 #include <apr_general.h>
-#include <apr_shm.h>
 #include <apr_strings.h>
 #include <http_core.h>
 #include <http_protocol.h>
@@ -95,10 +94,16 @@ const apr_array_header_t *pgpool_child_plans(void)
 
 /* --- the parent's board ----------------------------------------------------- */
 
-/* Spare room: for pools that a later configuration may have, and for children that
- * have died but still count. */
-#define SPARE_POOLS 16
-#define SPARE_SLOTS 16
+/* Places for pools that a later configuration may have beside those of the start. */
+#define SPARE_PLACES 16
+
+/* Slots beyond the MPM's limit of children: for children that have ended and still count
+ * (PGP_BOARD_GRACE), and for those of older generations that finish their requests, which MPM
+ * worker does not count.  Three old generations, within bounds; a slot that is not used costs
+ * address space only. */
+#define SPARE_SLOTS_LEAST 256
+#define SPARE_SLOTS_MOST 1024
+#define SPARE_GENERATIONS 3
 
 /* What outlives a graceful restart is kept with the process and found again by its key;
  * an upgrade of the module may come with the restart, so the key has the layout in it. */
@@ -110,7 +115,7 @@ typedef struct {
 static const char *kept_key(char key[64])
 {
     apr_snprintf(key, 64, "mod_pgpool board %" APR_SIZE_T_FMT " %" APR_SIZE_T_FMT,
-                 pgp_board_size(1, 1), sizeof(kept_board));
+                 pgp_board_layout(), sizeof(kept_board));
     return key;
 }
 
@@ -135,43 +140,60 @@ apr_time_t pgpool_board_start(void)
     return kept ? kept->start : 0;
 }
 
-int pgpool_board_number(const pgpool_plan *plan)
+static pgp_board_pool board_pool_of(const pgpool_plan *plan)
 {
-    pgp_board *board = pgpool_board();
-
-    return board ? pgp_board_pool(board, plan->name, plan->settings->conninfo, plan->nth) : -1;
+    return (pgp_board_pool){.name = plan->name, .server = plan->server, .nth = plan->nth};
 }
 
-static apr_status_t board_make(apr_pool_t *p, int pools)
+int pgpool_board_place(const pgpool_plan *plan)
 {
-    int children = 0;
-    kept_board *kept;
-    apr_size_t size;
-    char key[64];
-    apr_shm_t *shm;
-    apr_status_t rv;
+    const pgp_board *board = pgpool_board();
+    const pgp_board_pool pool = board_pool_of(plan);
+
+    return board ? pgp_board_place(board, &pool) : -1;
+}
+
+static int slots_needed(void)
+{
+    int children = 0, spare;
 
     ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &children);
-    size = pgp_board_size(children + SPARE_SLOTS, pools + SPARE_POOLS);
-    rv = apr_shm_create(&shm, size, NULL, p);
-    if (rv != APR_SUCCESS)
-        return rv;
-    memset(apr_shm_baseaddr_get(shm), 0, size);
-    kept = ap_retained_data_create(kept_key(key), sizeof(*kept));
-    kept->start = env_now(NULL);
-    return pgp_board_init(&kept->board, apr_shm_baseaddr_get(shm), children + SPARE_SLOTS,
-                          pools + SPARE_POOLS);
+    spare = children < SPARE_SLOTS_MOST ? SPARE_GENERATIONS * children : SPARE_SLOTS_MOST;
+    if (spare < SPARE_SLOTS_LEAST)
+        spare = SPARE_SLOTS_LEAST;
+    return children + (spare < SPARE_SLOTS_MOST ? spare : SPARE_SLOTS_MOST);
 }
 
-/* The children only look up what is here: the parent posts all pools before them.
- * Returns how many had no room. */
-static int board_post(const apr_array_header_t *plans)
+/* Known only when it is whole: a later start would find half a one. */
+static apr_status_t board_make(apr_pool_t *p, int pools)
 {
-    int i, left = 0;
+    const int slots = slots_needed(), places = 2 * pools + SPARE_PLACES;
+    kept_board *kept;
+    pgp_board *board;
+    pgp_locks locks;
+    char key[64];
+    apr_status_t rv = pgp_locks_create(&locks, p, pgp_board_locks(slots, places));
+
+    if (rv == APR_SUCCESS)
+        rv = pgp_board_create(&board, p, slots, places, &locks);
+    if (rv != APR_SUCCESS)
+        return rv;
+    kept = ap_retained_data_create(kept_key(key), sizeof(*kept));
+    kept->board = board;
+    kept->start = env_now(NULL);
+    return APR_SUCCESS;
+}
+
+/* The children only look up their places: the parent gives them before it makes children.
+ * Returns how many pools have none. */
+static int board_configure(apr_pool_t *p, const apr_array_header_t *plans)
+{
+    pgp_board_pool *pools = apr_palloc(p, (plans->nelts + 1) * sizeof(*pools));
+    int i;
 
     for (i = 0; i < plans->nelts; i++)
-        left += pgpool_board_number(&APR_ARRAY_IDX(plans, i, pgpool_plan)) < 0;
-    return left;
+        pools[i] = board_pool_of(&APR_ARRAY_IDX(plans, i, pgpool_plan));
+    return pgp_board_configure(pgpool_board(), pools, plans->nelts);
 }
 
 static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
@@ -190,12 +212,12 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
                      PGP_MSG_BOARD);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
-    left = board_post(plans);
+    left = board_configure(ptemp, plans);
     if (left)
         ap_log_error(APLOG_MARK, APLOG_WARNING, 0, s,
-                     "PGP%d: %d pools are new since the start and have no room in shared "
-                     "memory: no PgPoolTotalMax holds for them until httpd is stopped and "
-                     "started",
+                     "PGP%d: %d pools are new since the start and have no place in shared "
+                     "memory: no PgPoolTotalMax holds for them, and no figure is shown, until "
+                     "httpd is stopped and started",
                      PGP_MSG_BOARD, left);
     return OK;
 }
@@ -204,15 +226,15 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
 
 static apr_status_t pool_make(pgpool_child *c, const pgpool_plan *plan)
 {
-    const int number = pgpool_board_number(plan);
+    const int place = pgpool_board_place(plan);
     pgp_pool *pool;
     apr_status_t rv = pgp_pool_create(&pool, c->p, plan->name, plan->settings, &c->env,
                                       pgp_keeper_waker(c->keeper));
 
     if (rv != APR_SUCCESS)
         return rv;
-    if (number >= 0)
-        pgp_pool_post(pool, pgpool_board(), number);
+    if (place >= 0)
+        pgp_pool_post(pool, pgpool_board(), place);
     APR_ARRAY_PUSH(c->pools, pgpool_child_pool) = (pgpool_child_pool){
         .core = pool,
         .lease_note = apr_pstrcat(c->p, "pgpool-", plan->name, NULL),

@@ -159,7 +159,9 @@ int pgpool_config_plan(const apr_array_header_t *plans, const char *name,
 
 static void plan_add(apr_array_header_t *plans, const char *name, pgp_settings *settings)
 {
-    pgpool_plan made = {.name = name, .settings = settings};
+    pgpool_plan made = {.name = name,
+                        .settings = settings,
+                        .server = pgp_conninfo_identity(plans->pool, settings->conninfo)};
     int i;
 
     if (pgpool_config_plan(plans, name, settings) < plans->nelts)
@@ -167,7 +169,7 @@ static void plan_add(apr_array_header_t *plans, const char *name, pgp_settings *
     for (i = 0; i < plans->nelts; i++) {
         const pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
 
-        if (!strcmp(plan->name, name) && !strcmp(plan->settings->conninfo, settings->conninfo))
+        if (!strcmp(plan->name, name) && !strcmp(plan->server, made.server))
             made.nth++;
     }
     APR_ARRAY_PUSH(plans, pgpool_plan) = made;

@@ -80,7 +80,8 @@ apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s);
 typedef struct {
     const char *name;
     pgp_settings *settings;
-    int nth; /* among those of the same name and connection string */
+    const char *server; /* its connection string without secrets */
+    int nth;            /* among those of the same name and server */
 } pgpool_plan;
 
 /* All pools of a list of servers, each once, in an order that stays the same as long
@@ -126,9 +127,9 @@ void pgpool_home_register(void);
 
 /* mod_pgpool.c: the board of all children; NULL before it is made. */
 pgp_board *pgpool_board(void);
-/* When it was made, and a pool's number on it: -1 if it has no room. */
+/* When it was made, and a pool's place on it; -1: it has none. */
 apr_time_t pgpool_board_start(void);
-int pgpool_board_number(const pgpool_plan *plan);
+int pgpool_board_place(const pgpool_plan *plan);
 /* This child's environment; NULL in the parent. */
 const pgp_env *pgpool_child_env(void);
 /* Whether this child has ended in a signal handler in the middle of a request, as prefork

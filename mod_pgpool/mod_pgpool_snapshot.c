@@ -205,9 +205,8 @@ static void texts_mend(pgp_stats *stats)
 const char *pgpool_health_word(pgpool_health health)
 {
     static const char *const words[] = {
-        [PGPOOL_OK] = "ok",
-        [PGPOOL_BUSY] = "busy",
-        [PGPOOL_EXHAUSTED] = "exhausted",
+        [PGPOOL_OK] = "ok",           [PGPOOL_BUSY] = "busy",
+        [PGPOOL_UNKNOWN] = "unknown", [PGPOOL_EXHAUSTED] = "exhausted",
         [PGPOOL_DOWN] = "down",
     };
 
@@ -277,6 +276,8 @@ static pgpool_health health_of(const pgpool_snapshot *all, int n, const pgpool_v
 {
     const int down = view->stats.down;
 
+    if (view->place < 0 || !view->children)
+        return PGPOOL_UNKNOWN;
     if (view->cut_off)
         return PGPOOL_DOWN;
     if (view->stats.waiting && (down || is_stuck(all, n, view)))
@@ -297,6 +298,13 @@ static const char *why_of(apr_pool_t *p, const pgpool_view *view)
     const int lent = stats->state[PGP_LENT];
     const char *waiting = waiters(p, stats->waiting);
 
+    if (view->place < 0)
+        return "This pool is new since the start and has no place in shared memory: nothing is "
+               "known of it, and no PgPoolTotalMax holds for it, until httpd is stopped and "
+               "started.";
+    if (!view->children)
+        return "No child tells its figures in shared memory: nothing is known (see PGP1017 in "
+               "the error log).";
     if (view->cut_off)
         return apr_psprintf(p,
                             "No connection to the server: %d of %d children have none and can "
@@ -338,8 +346,7 @@ static int label_compare(const void *a, const void *b)
     return strcmp(((const pgpool_view *)a)->label, ((const pgpool_view *)b)->label);
 }
 
-/* The pools that have room on the board.  Plans have an order of their own in each
- * child. */
+/* Plans have an order of their own in each child. */
 static apr_array_header_t *pools_list(apr_pool_t *p)
 {
     const apr_array_header_t *plans = pgpool_child_plans();
@@ -348,50 +355,72 @@ static apr_array_header_t *pools_list(apr_pool_t *p)
 
     for (i = 0; i < plans->nelts; i++) {
         const pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
-        const pgpool_view view = {.number = pgpool_board_number(plan),
+        const pgpool_view view = {.place = pgpool_board_place(plan),
                                   .label = label_of(p, pools, plan->name),
                                   .settings = plan->settings};
 
-        if (view.number >= 0)
-            APR_ARRAY_PUSH(pools, pgpool_view) = view;
+        APR_ARRAY_PUSH(pools, pgpool_view) = view;
     }
     qsort(pools->elts, pools->nelts, sizeof(pgpool_view), label_compare);
     return pools;
 }
 
-/* What a slot of the board has of each pool (-1: the dead), added to the sums. */
-static pgpool_part part_read(apr_pool_t *p, pgpool_snapshot *all, int slot, int pid)
+/* The figures of no process yet. */
+static pgpool_part part_make(apr_pool_t *p, const pgpool_snapshot *all)
 {
-    pgpool_part part = {.pid = pid};
+    pgpool_part part = {.pools = apr_pcalloc(p, all->pools->nelts * sizeof(*part.pools))};
     int i;
 
-    part.pools = apr_pcalloc(p, all->pools->nelts * sizeof(*part.pools));
     for (i = 0; i < all->pools->nelts; i++) {
-        pgpool_view *sum = &APR_ARRAY_IDX(all->pools, i, pgpool_view);
-        pgpool_view *mine = &part.pools[i];
+        const pgpool_view *sum = &APR_ARRAY_IDX(all->pools, i, pgpool_view);
 
-        *mine = (pgpool_view){.label = sum->label, .settings = sum->settings};
-        pgp_board_read(pgpool_board(), slot, sum->number, &mine->stats);
-        texts_mend(&mine->stats);
-        pgp_stats_add(&sum->stats, &mine->stats);
+        part.pools[i] = (pgpool_view){
+            .place = sum->place, .label = sum->label, .settings = sum->settings};
     }
     return part;
+}
+
+/* Add what a slot of the board has of each pool (-1: the totals of the ended) to a process
+ * and to the sums. */
+static void part_read(pgpool_part *part, pgpool_snapshot *all, int slot, apr_time_t now)
+{
+    pgp_stats stats;
+    int i;
+
+    for (i = 0; i < all->pools->nelts; i++) {
+        pgpool_view *sum = &APR_ARRAY_IDX(all->pools, i, pgpool_view);
+
+        if (sum->place < 0)
+            continue;
+        pgp_board_read(pgpool_board(), slot, sum->place, now, &stats);
+        texts_mend(&stats);
+        pgp_stats_add(&part->pools[i].stats, &stats);
+        pgp_stats_add(&sum->stats, &stats);
+        pgp_stats_confine(&sum->stats, now); /* before the next could overflow it */
+    }
 }
 
 static void board_read(apr_pool_t *p, pgpool_snapshot *all)
 {
     const pgp_board *board = pgpool_board();
     const apr_time_t now = pgp_now(pgpool_child_env());
-    int slot;
+    int slot, pid;
 
     all->pools = pools_list(p);
     all->children = apr_array_make(p, 4, sizeof(pgpool_part));
-    all->ended = part_read(p, all, -1, 0);
+    all->ended = part_make(p, all);
+    part_read(&all->ended, all, -1, now);
     for (slot = 0; slot < pgp_board_slots(board); slot++) {
-        const int pid = pgp_board_pid(board, slot, now);
+        pgpool_part *part = &all->ended;
 
-        if (pid)
-            APR_ARRAY_PUSH(all->children, pgpool_part) = part_read(p, all, slot, pid);
+        if (!pgp_board_counts(board, slot, &pid))
+            continue;
+        if (pid) {
+            part = apr_array_push(all->children);
+            *part = part_make(p, all);
+            part->pid = pid;
+        }
+        part_read(part, all, slot, now);
     }
     all->now = pgp_now(pgpool_child_env()); /* no earlier than what was read */
 }
@@ -413,14 +442,14 @@ static void pool_judge(apr_pool_t *p, const pgpool_snapshot *all, int n)
 pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p)
 {
     pgpool_snapshot *all = apr_pcalloc(p, sizeof(*all));
-    unsigned burials;
+    unsigned flips;
     int tries = 5, i;
 
-    /* Who is buried meanwhile would be counted twice or not at all. */
+    /* Figures that move to the totals meanwhile would count twice or not at all. */
     do {
-        burials = pgp_board_burials_ended(pgpool_board());
+        flips = pgp_board_flips(pgpool_board());
         board_read(p, all);
-    } while (pgp_board_burials_begun(pgpool_board()) != burials && --tries);
+    } while (pgp_board_flips(pgpool_board()) != flips && --tries);
     all->start = pgpool_board_start();
     for (i = 0; i < all->pools->nelts; i++)
         pool_judge(p, all, i);

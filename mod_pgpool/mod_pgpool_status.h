@@ -17,11 +17,17 @@
 #include <apr_tables.h>
 
 /* The word for a pool's health, and why. */
-typedef enum { PGPOOL_OK, PGPOOL_BUSY, PGPOOL_EXHAUSTED, PGPOOL_DOWN } pgpool_health;
+typedef enum {
+    PGPOOL_OK,
+    PGPOOL_BUSY,
+    PGPOOL_UNKNOWN, /* nothing can be seen of it */
+    PGPOOL_EXHAUSTED,
+    PGPOOL_DOWN
+} pgpool_health;
 
 /* A pool: of all children, of one, or of those that have ended. */
 typedef struct {
-    int number;        /* on the board */
+    int place;         /* on the board; -1: it has none */
     const char *label; /* its name; "name#2" is the second of that name */
     const pgp_settings *settings;
     pgp_stats stats;

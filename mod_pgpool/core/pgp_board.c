@@ -1,100 +1,202 @@
+/* The board of the children of one httpd (pgp_board.h). */
 #include "pgp_board.h"
 
 #include <errno.h>
-#include <pthread.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
+#include <sys/mman.h>
 #include <apr_strings.h>
 
 #define CACHE_LINE 64
+
+/* No honest child tells more: permits, and anything else in a standing. */
+#define MOST_PERMITS 10000
+#define MOST_WANTED 100000000
 
 /* A pgp_stats as the words that it is copied by. */
 #define WORDS (sizeof(pgp_stats) / sizeof(apr_uint64_t))
 _Static_assert(sizeof(pgp_stats) % sizeof(apr_uint64_t) == 0, "whole words");
 
-/* One child's view of one pool. */
+/* --- shared memory: written by any child, believed by none ------------------- */
+
+/* A child's part in one pool that the others act on.  Small, since each take() reads those
+ * of all children. */
 typedef struct {
-    _Alignas(CACHE_LINE) _Atomic int permits;
+    _Atomic int permits;
     _Atomic int lacking, demand;
-    _Atomic unsigned version; /* odd: being written */
+    _Atomic unsigned tenure; /* whose figures the cell has; 0: none yet */
+} standing;
+
+/* A child's figures of one pool.  Memory that nobody has published in is never touched. */
+typedef struct {
+    _Alignas(CACHE_LINE) _Atomic unsigned version; /* odd: being written */
     _Atomic apr_uint64_t words[WORDS];
 } cell;
 
 typedef struct {
-    _Alignas(CACHE_LINE) pthread_mutex_t life; /* robust: held while the child lives */
-    _Atomic int pid;
-    _Atomic apr_int64_t died_at; /* 0: it lives */
+    _Atomic unsigned incarnation; /* how often it was claimed */
+    _Atomic int in_use;           /* its figures are not in the totals yet */
+    _Atomic apr_int64_t ended_at; /* 0: it was never used, or is again */
 } slot;
 
+/* A copy of one pool's totals. */
 typedef struct {
-    _Alignas(CACHE_LINE) char name[PGP_BOARD_NAME];
-    apr_uint64_t server; /* of its connection string */
-    _Atomic int told;    /* pgp_board_first() */
-    _Atomic apr_uint64_t dead[PGP_COUNTERS];
-    _Atomic apr_int64_t dead_wait, dead_hold; /* the longest of theirs */
-} board_pool;
+    _Atomic unsigned tenure; /* whose they are; 0: there are none */
+    _Atomic apr_uint64_t n[PGP_COUNTERS];
+    _Atomic apr_int64_t longest_wait, longest_hold;
+} totals;
+
+typedef struct {
+    _Atomic apr_int64_t since, last; /* the first event, and the last line; 0: none */
+    _Atomic apr_uint64_t events;     /* since then */
+} gate;
+
+/* What the children say of a pool in turns. */
+typedef struct {
+    _Atomic unsigned tenure;
+    gate gates[PGP_GATES];
+} notice;
+
+typedef struct {
+    _Alignas(CACHE_LINE) _Atomic unsigned flips; /* copy flips % 2 of the totals is current */
+    _Atomic apr_uint64_t folded[2];              /* whose figures came last into each copy */
+    _Atomic apr_int64_t reaped_at;
+} head;
+
+/* --- private memory --------------------------------------------------------- */
+
+typedef struct {
+    char name[64];
+    apr_uint64_t server; /* hash of the connection string; its text has no place here */
+    int nth;
+    unsigned tenure;     /* 0: no pool ever had this place */
+    int current, before; /* the newest configuration has its pool, the one before it had */
+} place;
 
 struct pgp_board {
-    int nslots, max_pools;
-    _Atomic int npools;
-    _Atomic unsigned burials_begun, burials_ended;
-    slot *slots; /* the addresses are the same in all children: they are forked */
-    board_pool *pools;
-    cell *cells; /* [slot][pool] */
+    int nslots, nplaces;
+    pgp_locks locks;
+    unsigned tenures; /* given so far */
+    place *places;
+
+    /* shared */
+    head *head;
+    slot *slots;
+    totals *copies[2];   /* [place] */
+    notice *notices;     /* [place] */
+    standing *standings; /* [place][slot] */
+    cell *cells;         /* [slot][place] */
 };
 
-static apr_size_t rounded(apr_size_t size)
+static standing *standing_of(const pgp_board *board, int s, int p)
 {
-    return (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    return &board->standings[(apr_size_t)p * board->nslots + s];
 }
 
-static cell *cell_of(const pgp_board *board, int s, int pool)
+static cell *cell_of(const pgp_board *board, int s, int p)
 {
-    return &board->cells[s * board->max_pools + pool];
+    return &board->cells[(apr_size_t)s * board->nplaces + p];
+}
+
+static int undertaker_byte(const pgp_board *board)
+{
+    return board->nslots;
+}
+
+static int place_byte(const pgp_board *board, int p)
+{
+    return board->nslots + 1 + p;
+}
+
+static int confined(int value, int most)
+{
+    return value < 0 ? 0 : value > most ? most : value;
+}
+
+static int permits_of(const standing *st)
+{
+    return confined(atomic_load(&st->permits), MOST_PERMITS);
 }
 
 /* --- the parent ------------------------------------------------------------- */
 
-apr_size_t pgp_board_size(int slots, int pools)
+int pgp_board_locks(int slots, int places)
 {
-    return rounded(sizeof(pgp_board)) + slots * sizeof(slot) + pools * sizeof(board_pool) +
-           (apr_size_t)slots * pools * sizeof(cell) + CACHE_LINE;
+    return slots + 1 + places;
 }
 
-static int life_init(pthread_mutex_t *life)
+apr_size_t pgp_board_layout(void)
 {
-    pthread_mutexattr_t attr;
-    int failed;
-
-    pthread_mutexattr_init(&attr);
-    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-    pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-    failed = pthread_mutex_init(life, &attr);
-    pthread_mutexattr_destroy(&attr);
-    return failed;
+    return sizeof(pgp_board) * 31 + sizeof(place) * 37 + sizeof(slot) * 41 +
+           sizeof(totals) * 43 + sizeof(notice) * 47 + sizeof(standing) * 53 +
+           sizeof(cell) * 59 + sizeof(head) * 61;
 }
 
-apr_status_t pgp_board_init(pgp_board **made, void *mem, int slots, int pools)
+/* A part of the mapping, and the beginning of the next one.  base NULL: only count. */
+static void *part_next(char *base, apr_size_t *used, apr_size_t size)
 {
-    char *at = (char *)rounded((apr_size_t)mem);
-    pgp_board *board = (pgp_board *)at;
-    int i, failed = 0;
+    void *part = base ? base + *used : NULL;
+
+    *used += (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    return part;
+}
+
+static apr_size_t parts_set(pgp_board *board, char *base)
+{
+    const apr_size_t slots = board->nslots, places = board->nplaces;
+    apr_size_t used = 0;
+
+    board->head = part_next(base, &used, sizeof(head));
+    board->slots = part_next(base, &used, slots * sizeof(slot));
+    board->copies[0] = part_next(base, &used, places * sizeof(totals));
+    board->copies[1] = part_next(base, &used, places * sizeof(totals));
+    board->notices = part_next(base, &used, places * sizeof(notice));
+    board->standings = part_next(base, &used, places * slots * sizeof(standing));
+    board->cells = part_next(base, &used, slots * places * sizeof(cell));
+    return used;
+}
+
+/* The memory is a sealed file with a name, so that an operator sees in /proc/PID/maps what
+ * it is, and no child can cut it off under the feet of the parent.  It costs what is used. */
+static apr_status_t memory_map(char **base, apr_size_t size)
+{
+    const int fd = memfd_create("mod_pgpool-board", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    apr_status_t rv = APR_SUCCESS;
+
+    if (fd < 0)
+        return errno;
+    if (ftruncate(fd, (off_t)size) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+        rv = errno;
+    *base = rv ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (!rv && *base == MAP_FAILED)
+        rv = errno;
+    close(fd);
+    return rv;
+}
+
+apr_status_t pgp_board_create(pgp_board **made, apr_pool_t *p, int slots, int places,
+                              const pgp_locks *locks)
+{
+    pgp_board *board = apr_pcalloc(p, sizeof(*board));
+    apr_status_t rv;
+    char *base;
 
     board->nslots = slots;
-    board->max_pools = pools;
-    at += rounded(sizeof(*board));
-    board->slots = (slot *)at;
-    at += slots * sizeof(slot);
-    board->pools = (board_pool *)at;
-    at += pools * sizeof(board_pool);
-    board->cells = (cell *)at;
-    for (i = 0; i < slots && !failed; i++)
-        failed = life_init(&board->slots[i].life);
+    board->nplaces = places;
+    board->locks = *locks;
+    board->places = apr_pcalloc(p, places * sizeof(*board->places));
+    rv = memory_map(&base, parts_set(board, NULL));
+    if (rv != APR_SUCCESS)
+        return rv;
+    parts_set(board, base);
     *made = board;
-    return failed;
+    return APR_SUCCESS;
 }
 
-/* FNV-1a: connection strings have no place in shared memory. */
+/* FNV-1a */
 static apr_uint64_t hash(const char *text)
 {
     apr_uint64_t h = APR_UINT64_C(14695981039346656037);
@@ -104,48 +206,109 @@ static apr_uint64_t hash(const char *text)
     return h;
 }
 
-int pgp_board_pool(pgp_board *board, const char *name, const char *conninfo, int nth)
+static int place_find(const pgp_board *board, const pgp_board_pool *pool)
 {
-    const apr_uint64_t server = hash(conninfo) + nth;
-    const int n = atomic_load(&board->npools);
-    int i;
+    const apr_uint64_t server = hash(pool->server);
+    int p;
 
+    for (p = 0; p < board->nplaces; p++) {
+        const place *at = &board->places[p];
+
+        if (at->tenure && at->server == server && at->nth == pool->nth &&
+            !strcmp(at->name, pool->name))
+            return p;
+    }
+    return -1;
+}
+
+int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool)
+{
+    const int p = place_find(board, pool);
+
+    return p >= 0 && board->places[p].current ? p : -1;
+}
+
+/* A place for a new pool: one that nobody ever had, else the one that was left first.  A child
+ * of the last configuration may not hold its locks yet, so its places are not given away. */
+static place *place_free(pgp_board *board)
+{
+    place *free = NULL;
+    int p;
+
+    for (p = 0; p < board->nplaces; p++) {
+        place *at = &board->places[p];
+
+        if (at->current || at->before || (free && at->tenure >= free->tenure) ||
+            (at->tenure && board->locks.holder(board->locks.baton, place_byte(board, p))))
+            continue;
+        free = at;
+    }
+    return free;
+}
+
+static int place_give(pgp_board *board, const pgp_board_pool *pool)
+{
+    place *at = place_free(board);
+
+    if (!at)
+        return 0;
+    apr_cpystrn(at->name, pool->name, sizeof at->name);
+    at->server = hash(pool->server);
+    at->nth = pool->nth;
+    at->tenure = ++board->tenures;
+    at->current = 1;
+    return 1;
+}
+
+int pgp_board_configure(pgp_board *board, const pgp_board_pool *pools, int n)
+{
+    int i, p, without = 0;
+
+    for (p = 0; p < board->nplaces; p++) {
+        board->places[p].before = board->places[p].current;
+        board->places[p].current = 0;
+    }
     for (i = 0; i < n; i++)
-        if (board->pools[i].server == server && !strcmp(board->pools[i].name, name))
-            return i;
-    if (n == board->max_pools)
-        return -1;
-    apr_cpystrn(board->pools[n].name, name, PGP_BOARD_NAME);
-    board->pools[n].server = server;
-    atomic_store(&board->npools, n + 1);
-    return n;
+        if ((p = place_find(board, &pools[i])) >= 0)
+            board->places[p].current = 1;
+    for (i = 0; i < n; i++)
+        if (pgp_board_place(board, &pools[i]) < 0)
+            without += !place_give(board, &pools[i]);
+    return without;
 }
 
 /* --- cells ------------------------------------------------------------------ */
 
-/* Each step is ordered after the one before it: release on this side, acquire on the
- * other. */
+static int is_zero(const pgp_stats *stats)
+{
+    static const pgp_stats nothing;
+
+    return !memcmp(stats, &nothing, sizeof nothing);
+}
+
+/* Each step is ordered after the one before it: release on this side, acquire on the other.
+ * A cell has one writer, so the version is even afterwards whatever it was before. */
 static void cell_write(cell *c, const pgp_stats *stats)
 {
+    const unsigned version = atomic_load(&c->version) | 1;
     apr_uint64_t words[WORDS];
     unsigned i;
 
     memcpy(words, stats, sizeof words);
-    atomic_fetch_add(&c->version, 1);
+    atomic_store(&c->version, version);
     for (i = 0; i < WORDS; i++)
         atomic_store_explicit(&c->words[i], words[i], memory_order_release);
-    atomic_fetch_add(&c->version, 1);
+    atomic_store(&c->version, version + 1);
 }
 
-/* A writer that died or lost its processor in the middle leaves an odd version.  What
- * is read then is a mixture, but no number in it is torn, no counter less than before,
- * and no text without an end. */
-static void cell_read(const cell *c, pgp_stats *stats)
+/* A writer that died or lost its processor in the middle leaves an odd version.  The copy
+ * is a mixture then, but no number in it is torn and no counter less than before. */
+static void cell_read(const cell *c, apr_time_t now, pgp_stats *stats)
 {
     apr_uint64_t words[WORDS];
     unsigned before, tries, i;
 
-    for (tries = 0; tries < 1000; tries++) {
+    for (tries = 0; tries < 100; tries++) {
         before = atomic_load(&c->version);
         for (i = 0; i < WORDS; i++)
             words[i] = atomic_load_explicit(&c->words[i], memory_order_acquire);
@@ -153,236 +316,370 @@ static void cell_read(const cell *c, pgp_stats *stats)
             break;
     }
     memcpy(stats, words, sizeof words);
+    pgp_stats_confine(stats, now);
 }
 
-/* --- life and death --------------------------------------------------------- */
-
-static int counts(const slot *s, apr_time_t now)
+void pgp_board_publish(pgp_board *board, int s, int p, const pgp_stats *stats)
 {
-    const apr_int64_t died_at = atomic_load(&s->died_at);
+    standing *st = standing_of(board, s, p);
+    const unsigned tenure = board->places[p].tenure;
 
-    return atomic_load(&s->pid) && (!died_at || now < died_at + PGP_BOARD_GRACE);
+    if (atomic_load(&st->tenure) != tenure && is_zero(stats))
+        return;
+    cell_write(cell_of(board, s, p), stats);
+    atomic_store(&st->tenure, tenure);
 }
 
-static void raise_to(_Atomic apr_int64_t *most, apr_int64_t value)
+/* --- totals ----------------------------------------------------------------- */
+
+static void totals_read(const totals *t, pgp_stats *stats)
 {
-    apr_int64_t before = atomic_load(most);
+    int i;
 
-    while (before < value && !atomic_compare_exchange_weak(most, &before, value))
-        ;
+    memset(stats, 0, sizeof *stats);
+    for (i = 0; i < PGP_COUNTERS; i++)
+        stats->n[i] = atomic_load_explicit(&t->n[i], memory_order_acquire);
+    stats->longest_wait = atomic_load(&t->longest_wait);
+    stats->longest_hold = atomic_load(&t->longest_hold);
+    pgp_stats_confine(stats, 0);
 }
 
-static void remember(board_pool *pool, const pgp_stats *stats)
+static void totals_write(totals *t, const pgp_stats *stats, unsigned tenure)
 {
     int i;
 
     for (i = 0; i < PGP_COUNTERS; i++)
-        atomic_fetch_add(&pool->dead[i], stats->n[i]);
-    raise_to(&pool->dead_wait, stats->longest_wait);
-    raise_to(&pool->dead_hold, stats->longest_hold);
+        atomic_store_explicit(&t->n[i], stats->n[i], memory_order_release);
+    atomic_store(&t->longest_wait, stats->longest_wait);
+    atomic_store(&t->longest_hold, stats->longest_hold);
+    atomic_store(&t->tenure, tenure);
 }
 
-/* With the slot's mutex held. */
-static void bury(pgp_board *board, int s, apr_time_t now)
+/* The totals of one place with an ended child's figures: those of the younger tenant, or the
+ * sum if they have the same. */
+static void place_fold(pgp_board *board, int s, int p, const totals *from, totals *to)
 {
-    static const pgp_stats nothing;
-    pgp_stats stats;
-    int pool;
+    const unsigned old = atomic_load(&from->tenure);
+    const unsigned more = atomic_load(&standing_of(board, s, p)->tenure);
+    pgp_stats sum, stats;
 
-    atomic_fetch_add(&board->burials_begun, 1);
-    for (pool = 0; pool < atomic_load(&board->npools); pool++) {
-        cell *c = cell_of(board, s, pool);
-
-        cell_read(c, &stats);
-        remember(&board->pools[pool], &stats);
-        cell_write(c, &nothing);
-        atomic_store(&c->version, 0);
-        atomic_store(&c->lacking, 0);
-        atomic_store(&c->demand, 0);
+    if (!old && !more) {
+        atomic_store(&to->tenure, 0);
+        return;
     }
-    atomic_store(&board->slots[s].died_at, now);
-    atomic_fetch_add(&board->burials_ended, 1);
-}
-
-/* Returns 1 with the mutex of a slot whose child is dead or gone, 0 if it lives. */
-static int enter(pgp_board *board, int s, apr_time_t now)
-{
-    slot *at = &board->slots[s];
-    const int got = pthread_mutex_trylock(&at->life);
-
-    if (got == EOWNERDEAD) {
-        pthread_mutex_consistent(&at->life);
-        bury(board, s, now);
+    memset(&sum, 0, sizeof sum);
+    if (old >= more)
+        totals_read(from, &sum);
+    if (more >= old) {
+        cell_read(cell_of(board, s, p), 0, &stats);
+        pgp_stats_add(&sum, &stats);
+        pgp_stats_confine(&sum, 0);
     }
-    return got == 0 || got == EOWNERDEAD;
+    totals_write(to, &sum, old > more ? old : more);
 }
 
-int pgp_board_claim(pgp_board *board, int pid, apr_time_t now)
+/* --- life and death --------------------------------------------------------- */
+
+/* Of two processes that read the clock at about the same time either may be ahead. */
+static int is_graced(const slot *at, apr_time_t now)
 {
-    int s, pool;
+    const apr_int64_t ended_at = atomic_load(&at->ended_at);
+
+    return ended_at > 0 && ended_at < now + PGP_BOARD_GRACE && now - ended_at < PGP_BOARD_GRACE;
+}
+
+/* Whether a slot's permits count. */
+static int holds_permits(const slot *at, apr_time_t now)
+{
+    return atomic_load(&at->in_use) || is_graced(at, now);
+}
+
+/* Slot and incarnation in one word, never 0. */
+static apr_uint64_t tenant_of(const pgp_board *board, int s)
+{
+    return (apr_uint64_t)(s + 1) << 32 | atomic_load(&board->slots[s].incarnation);
+}
+
+static int is_folded(const pgp_board *board, int s)
+{
+    const unsigned current = atomic_load(&board->head->flips) & 1;
+
+    return atomic_load(&board->head->folded[current]) == tenant_of(board, s);
+}
+
+static void slot_fold(pgp_board *board, int s)
+{
+    head *head = board->head;
+    const unsigned flips = atomic_load(&head->flips);
+    const unsigned current = flips & 1, idle = !current;
+    int p;
+
+    for (p = 0; p < board->nplaces; p++)
+        place_fold(board, s, p, &board->copies[current][p], &board->copies[idle][p]);
+    atomic_store(&head->folded[idle], tenant_of(board, s));
+    atomic_store(&head->flips, flips + 1);
+}
+
+/* With the undertaker's lock, and that of the slot. */
+static void slot_end(pgp_board *board, int s, apr_time_t now)
+{
+    if (!is_folded(board, s))
+        slot_fold(board, s);
+    atomic_store(&board->slots[s].ended_at, now);
+    atomic_store(&board->slots[s].in_use, 0);
+}
+
+static int undertaker_begin(pgp_board *board)
+{
+    return board->locks.take(board->locks.baton, undertaker_byte(board));
+}
+
+static void undertaker_end(pgp_board *board)
+{
+    board->locks.drop(board->locks.baton, undertaker_byte(board));
+}
+
+static void slot_reap(pgp_board *board, int s, apr_time_t now)
+{
+    if (!atomic_load(&board->slots[s].in_use) || !board->locks.take(board->locks.baton, s))
+        return;
+    if (atomic_load(&board->slots[s].in_use))
+        slot_end(board, s, now);
+    board->locks.drop(board->locks.baton, s);
+}
+
+/* The last undertaker may have died between its flip and the slot's end: that slot comes
+ * first, since only the current copy says that it is folded. */
+static void reap_interrupted(pgp_board *board, apr_time_t now)
+{
+    int s;
+
+    for (s = 0; s < board->nslots; s++)
+        if (is_folded(board, s))
+            slot_reap(board, s, now);
+}
+
+void pgp_board_reap(pgp_board *board, apr_time_t now)
+{
+    const apr_int64_t last = atomic_load(&board->head->reaped_at);
+    int s;
+
+    if ((last <= now && now - last < PGP_BOARD_REAP_STEP) || !undertaker_begin(board))
+        return;
+    atomic_store(&board->head->reaped_at, now);
+    reap_interrupted(board, now);
+    for (s = 0; s < board->nslots; s++)
+        slot_reap(board, s, now);
+    undertaker_end(board);
+}
+
+/* With the slot's lock: nobody else writes here. */
+static void slot_begin(pgp_board *board, int s)
+{
+    int p;
+
+    for (p = 0; p < board->nplaces; p++) {
+        standing *st = standing_of(board, s, p);
+
+        atomic_store(&st->permits, 0);
+        atomic_store(&st->lacking, 0);
+        atomic_store(&st->demand, 0);
+        atomic_store(&st->tenure, 0);
+        if (board->places[p].current)
+            board->locks.share(board->locks.baton, place_byte(board, p));
+    }
+    atomic_store(&board->slots[s].ended_at, 0);
+    atomic_fetch_add(&board->slots[s].incarnation, 1);
+    atomic_store(&board->slots[s].in_use, 1);
+}
+
+int pgp_board_claim(pgp_board *board, apr_time_t now)
+{
+    int s;
 
     for (s = 0; s < board->nslots; s++) {
-        if (!enter(board, s, now))
+        if (holds_permits(&board->slots[s], now) || !board->locks.take(board->locks.baton, s))
             continue;
-        if (counts(&board->slots[s], now)) {
-            pthread_mutex_unlock(&board->slots[s].life);
-            continue;
+        if (!holds_permits(&board->slots[s], now)) {
+            slot_begin(board, s);
+            return s;
         }
-        for (pool = 0; pool < board->max_pools; pool++)
-            atomic_store(&cell_of(board, s, pool)->permits, 0);
-        atomic_store(&board->slots[s].died_at, 0);
-        atomic_store(&board->slots[s].pid, pid);
-        return s;
+        board->locks.drop(board->locks.baton, s); /* another child was faster, and died */
     }
     return -1;
 }
 
 void pgp_board_leave(pgp_board *board, int s, apr_time_t now)
 {
-    bury(board, s, now);
-    pthread_mutex_unlock(&board->slots[s].life);
-}
-
-void pgp_board_reap(pgp_board *board, apr_time_t now)
-{
-    int s;
-
-    for (s = 0; s < board->nslots; s++)
-        if (atomic_load(&board->slots[s].pid) && !atomic_load(&board->slots[s].died_at) &&
-            enter(board, s, now))
-            pthread_mutex_unlock(&board->slots[s].life);
+    if (undertaker_begin(board)) {
+        reap_interrupted(board, now);
+        slot_end(board, s, now);
+        undertaker_end(board);
+    } /* else the next undertaker finds a slot that has ended */
+    board->locks.drop(board->locks.baton, s);
 }
 
 /* --- permits ---------------------------------------------------------------- */
 
-static int used(const pgp_board *board, int pool, apr_time_t now)
+static int used(const pgp_board *board, int p, apr_time_t now)
 {
     int s, sum = 0;
 
     for (s = 0; s < board->nslots; s++)
-        if (counts(&board->slots[s], now))
-            sum += atomic_load(&cell_of(board, s, pool)->permits);
+        if (holds_permits(&board->slots[s], now))
+            sum += permits_of(standing_of(board, s, p));
     return sum;
 }
 
-int pgp_board_take(pgp_board *board, int s, int pool, int total, apr_time_t now)
+int pgp_board_take(pgp_board *board, int s, int p, int total, apr_time_t now)
 {
-    atomic_fetch_add(&cell_of(board, s, pool)->permits, 1);
-    if (!total || used(board, pool, now) <= total)
+    atomic_fetch_add(&standing_of(board, s, p)->permits, 1);
+    if (!total || used(board, p, now) <= total)
         return 1;
-    pgp_board_give(board, s, pool);
+    pgp_board_give(board, s, p);
     return 0;
 }
 
-void pgp_board_give(pgp_board *board, int s, int pool)
+void pgp_board_give(pgp_board *board, int s, int p)
 {
-    atomic_fetch_sub(&cell_of(board, s, pool)->permits, 1);
+    atomic_fetch_sub(&standing_of(board, s, p)->permits, 1);
 }
 
-int pgp_board_first(pgp_board *board, int pool)
+void pgp_board_want(pgp_board *board, int s, int p, int lacking, int demand)
 {
-    return atomic_exchange(&board->pools[pool].told, 1) == 0;
+    standing *st = standing_of(board, s, p);
+
+    atomic_store(&st->lacking, lacking);
+    atomic_store(&st->demand, demand);
 }
 
-void pgp_board_want(pgp_board *board, int s, int pool, int lacking, int demand)
+static double demand_of_all(const pgp_board *board, int p, apr_time_t now)
 {
-    cell *c = cell_of(board, s, pool);
-
-    atomic_store(&c->lacking, lacking);
-    atomic_store(&c->demand, demand);
-}
-
-static int demand_of_all(const pgp_board *board, int pool, apr_time_t now)
-{
-    int s, sum = 0;
+    double sum = 0;
+    int s;
 
     for (s = 0; s < board->nslots; s++)
-        if (counts(&board->slots[s], now))
-            sum += atomic_load(&cell_of(board, s, pool)->demand);
+        if (atomic_load(&board->slots[s].in_use))
+            sum += confined(atomic_load(&standing_of(board, s, p)->demand), MOST_WANTED);
     return sum;
 }
 
 /* How many permits a child has beyond its part of those that there are. */
-static double surplus(const cell *c, int total, int demand)
+static double surplus(const standing *st, int total, double demand)
 {
-    const double fair = demand ? (double)total * atomic_load(&c->demand) / demand : 0;
+    const int mine = confined(atomic_load(&st->demand), MOST_WANTED);
 
-    return atomic_load(&c->permits) - fair;
+    return permits_of(st) - (demand > 0 ? total * (mine / demand) : 0);
 }
 
-void pgp_board_standing(const pgp_board *board, int mine, int pool, int total, apr_time_t now,
-                        pgp_standing *standing)
+void pgp_board_standing(const pgp_board *board, int mine, int p, int total, apr_time_t now,
+                        pgp_standing *result)
 {
-    const int demand = demand_of_all(board, pool, now);
-    const cell *own = cell_of(board, mine, pool);
+    const double demand = demand_of_all(board, p, now);
+    const standing *own = standing_of(board, mine, p);
     int s;
 
-    *standing = (pgp_standing){.mine = atomic_load(&own->permits),
-                               .used = used(board, pool, now),
-                               .surplus = surplus(own, total, demand)};
+    *result = (pgp_standing){.mine = permits_of(own),
+                             .used = used(board, p, now),
+                             .surplus = surplus(own, total, demand)};
     for (s = 0; s < board->nslots; s++) {
-        const cell *c = cell_of(board, s, pool);
-        const int lacking = atomic_load(&c->lacking);
+        const standing *st = standing_of(board, s, p);
+        const int lacking = confined(atomic_load(&st->lacking), MOST_PERMITS);
 
-        if (s == mine || !lacking || !counts(&board->slots[s], now))
+        if (s == mine || !lacking || !atomic_load(&board->slots[s].in_use))
             continue;
-        if (!standing->lacking || -surplus(c, total, demand) > standing->shortfall)
-            standing->shortfall = -surplus(c, total, demand);
-        standing->lacking += lacking;
-        standing->without += !atomic_load(&c->permits);
+        if (!result->lacking || -surplus(st, total, demand) > result->shortfall)
+            result->shortfall = -surplus(st, total, demand);
+        result->lacking += lacking;
+        result->without += !permits_of(st);
     }
 }
 
-/* --- figures ---------------------------------------------------------------- */
+/* --- what one child says for all -------------------------------------------- */
 
-void pgp_board_publish(pgp_board *board, int s, int pool, const pgp_stats *stats)
+/* The gate of a place's present tenant. */
+static gate *gate_of(pgp_board *board, int p, pgp_gate id)
 {
-    cell_write(cell_of(board, s, pool), stats);
-}
-
-void pgp_board_read(const pgp_board *board, int s, int pool, pgp_stats *stats)
-{
+    notice *n = &board->notices[p];
+    const unsigned tenure = board->places[p].tenure;
     int i;
 
-    if (s >= 0) {
-        cell_read(cell_of(board, s, pool), stats);
-        return;
+    if (atomic_load(&n->tenure) != tenure) {
+        for (i = 0; i < PGP_GATES; i++)
+            atomic_store(&n->gates[i].since, 0);
+        atomic_store(&n->tenure, tenure);
     }
-    memset(stats, 0, sizeof *stats);
-    for (i = 0; i < PGP_COUNTERS; i++)
-        stats->n[i] = atomic_load(&board->pools[pool].dead[i]);
-    stats->longest_wait = atomic_load(&board->pools[pool].dead_wait);
-    stats->longest_hold = atomic_load(&board->pools[pool].dead_hold);
+    return &n->gates[id];
 }
+
+static int is_past(apr_int64_t time, apr_time_t now)
+{
+    return time > 0 && time <= now + PGP_BOARD_GRACE;
+}
+
+int pgp_board_gate(pgp_board *board, int p, pgp_gate id, apr_time_t now,
+                   apr_interval_time_t period, pgp_gate_count *count)
+{
+    gate *g = gate_of(board, p, id);
+    apr_int64_t since = atomic_load(&g->since), last = atomic_load(&g->last);
+
+    atomic_fetch_add(&g->events, 1);
+    if (!is_past(since, now)) {
+        atomic_store(&g->last, now);
+        if (!atomic_compare_exchange_strong(&g->since, &since, now))
+            return 0;
+        atomic_store(&g->events, 0);
+        *count = (pgp_gate_count){.events = 1};
+        return 1;
+    }
+    if (is_past(last, now) && (period == PGP_NEVER || now - last < period))
+        return 0;
+    if (!atomic_compare_exchange_strong(&g->last, &last, now))
+        return 0;
+    *count = (pgp_gate_count){.events = atomic_exchange(&g->events, 0),
+                              .lasted = now > since ? now - since : 1};
+    return 1;
+}
+
+int pgp_board_gate_close(pgp_board *board, int p, pgp_gate id, apr_time_t now,
+                         pgp_gate_count *count)
+{
+    gate *g = gate_of(board, p, id);
+    const apr_int64_t since = atomic_exchange(&g->since, 0);
+
+    if (!is_past(since, now))
+        return 0;
+    *count = (pgp_gate_count){.events = atomic_exchange(&g->events, 0),
+                              .lasted = now > since ? now - since : 1};
+    return 1;
+}
+
+/* --- readers ---------------------------------------------------------------- */
 
 int pgp_board_slots(const pgp_board *board)
 {
     return board->nslots;
 }
 
-int pgp_board_pools(const pgp_board *board)
+unsigned pgp_board_flips(const pgp_board *board)
 {
-    return atomic_load(&board->npools);
+    return atomic_load(&board->head->flips);
 }
 
-unsigned pgp_board_burials_begun(const pgp_board *board)
+int pgp_board_counts(const pgp_board *board, int s, int *pid)
 {
-    return atomic_load(&board->burials_begun);
+    *pid = board->locks.holder(board->locks.baton, s);
+    return atomic_load(&board->slots[s].in_use) && !is_folded(board, s);
 }
 
-unsigned pgp_board_burials_ended(const pgp_board *board)
+void pgp_board_read(const pgp_board *board, int s, int p, apr_time_t now, pgp_stats *stats)
 {
-    return atomic_load(&board->burials_ended);
-}
+    const totals *current = &board->copies[pgp_board_flips(board) & 1][p];
+    const unsigned tenure = board->places[p].tenure;
 
-const char *pgp_board_pool_name(const pgp_board *board, int pool)
-{
-    return board->pools[pool].name;
-}
-
-int pgp_board_pid(const pgp_board *board, int s, apr_time_t now)
-{
-    return atomic_load(&board->slots[s].died_at) || !counts(&board->slots[s], now)
-               ? 0
-               : atomic_load(&board->slots[s].pid);
+    memset(stats, 0, sizeof *stats);
+    if (s >= 0 && atomic_load(&standing_of(board, s, p)->tenure) == tenure)
+        cell_read(cell_of(board, s, p), now, stats);
+    else if (s < 0 && atomic_load(&current->tenure) == tenure)
+        totals_read(current, stats);
 }

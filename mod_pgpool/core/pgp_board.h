@@ -1,72 +1,115 @@
 /*
- * The board: what the children of one httpd know of each other, in shared memory.
+ * The board: what the children of one httpd tell each other, in shared memory.
  *
- * Model.  The parent makes a board once and hands it to all its children, those of
- * later generations included.  It has a slot a child, and in each slot a cell a pool.
- * A cell has one writer, the keeper of its child; all may read.
+ * Model.  The parent makes one board, and all its children inherit it, those of later
+ * generations included.  A child that has connections holds a slot.  A pool has a place,
+ * the same number in all children.  At each slot and place stand a standing (permits and
+ * wants, a few words) and a cell (figures, two kilobytes).
  *
- * A child claims a slot by locking its robust mutex on its keeper's thread and keeps it
- * locked for life.  The kernel tells the next one who tries it that the holder is dead,
- * however it died; who hears it buries the dead: adds its counters to those of the dead
- * (totals never go backwards), keeps the longest times, and notes when.  What it held at
- * the server counts for PGP_BOARD_GRACE more, since the server takes a moment to notice.
+ * Trust.  Any child may be hostile, and it can write every word of the shared memory.  So
+ * a pgp_board is private memory: numbers of slots and places, addresses, names and
+ * identities of pools stand there, written by the parent alone and copied by fork().  Only
+ * plain figures are shared.  No figure decides where a process writes or how often a loop
+ * runs; each one is brought into its range when it is read.  After it has made the memory,
+ * the parent neither reads nor writes it.  A hostile child can falsify figures, take all
+ * permits, and keep locks while it lives: it can deny the service, and no more.
+ *
+ * Life.  Whether a child lives is not told by memory but by locks of the kernel
+ * (pgp_locks.h): one a slot, held by its child; one a place, shared by all children whose
+ * configuration has that pool; and one for the undertaker.  A slot is in one of these states:
+ *
+ *     state    lock   in_use  goes to
+ *     FREE     free   0       LIVE by claim()
+ *     LIVE     held   1       ENDED when its child dies; COUNTED by leave()
+ *     ENDED    free   1       COUNTED by reap() of any other child
+ *     COUNTED  free   0       FREE after PGP_BOARD_GRACE: until then its permits count,
+ *                             since the server takes a moment to notice a death
+ *
+ * Totals.  The undertaker, one process at a time, folds the counters of an ended child
+ * into the totals, which therefore never go backwards.  There are two copies of the totals.  It
+ * writes the idle copy completely (the other copy's figures, the child's, and whose they
+ * are: slot and incarnation) and then flips one word, which makes that copy the current
+ * one.  Wherever it is killed, the current copy is whole.  The next undertaker finds in it
+ * whose figures it holds already, and does not add them twice.  A reader reads the flip
+ * word before and after, and leaves out the slot that the current copy names.
+ *
+ * Places.  The parent gives places to the pools of each new configuration.  A pool is known by
+ * its name, its connection string without secrets, and its number among equal ones.  A place
+ * is given to another pool if neither the last configuration nor the new one has its pool
+ * and no living child shares its lock.  Each new tenant has a greater tenure; figures carry
+ * the tenure that they belong to, so those of an earlier tenant count for nothing.
  *
  * Permits.  A connection needs a permit of its pool while it exists.  To take one a child
- * adds it to its own cell and then counts all: if that is too many it takes it back.  Of
- * two who do so at once the later counts both, so the cap is never exceeded, without a
- * lock.
+ * adds it to its own standing and then counts all: if that is too many it takes it back.  Of
+ * two children who do so at once the later one counts both, so the cap is never exceeded,
+ * without a lock.
  *
- * Threads.  claim, leave and reap: the keeper's thread only (a robust mutex has a thread
- * as its owner).  The rest: any thread.
+ * Threads.  The parent's functions: its one thread.  claim(), leave(), reap(): the keeper's
+ * thread.  The rest: any thread.
  */
 #ifndef PGP_BOARD_H
 #define PGP_BOARD_H
 
+#include "pgp_locks.h"
 #include "pgp_stats.h"
 
+/* How long the permits of an ended child count. */
 #define PGP_BOARD_GRACE PGP_MS(500)
-#define PGP_BOARD_NAME 64
+
+/* How often the ended are looked for, by all children together. */
+#define PGP_BOARD_REAP_STEP PGP_MS(50)
 
 typedef struct pgp_board pgp_board;
 
+/* A pool as the parent knows it.  server: the connection string without its secrets. */
+typedef struct {
+    const char *name, *server;
+    int nth;
+} pgp_board_pool;
+
 /* --- the parent ------------------------------------------------------------- */
 
-apr_size_t pgp_board_size(int slots, int pools);
+/* How many locks a board needs. */
+int pgp_board_locks(int slots, int places);
 
-/* mem: zeroed, shared by all processes, of the size above.  Returns APR_SUCCESS or the
- * system's error (no robust mutex). */
-apr_status_t pgp_board_init(pgp_board **board, void *mem, int slots, int pools);
+/* Make a board; private memory is of p, which must live as long as the process.  Returns
+ * APR_SUCCESS or the system's error (no memory). */
+apr_status_t pgp_board_create(pgp_board **board, apr_pool_t *p, int slots, int places,
+                              const pgp_locks *locks);
 
-/* The number of the nth pool of that name and connection string, made if it is new; -1
- * if there is no room. */
-int pgp_board_pool(pgp_board *board, const char *name, const char *conninfo, int nth);
+/* A number that differs where the layout of a board does. */
+apr_size_t pgp_board_layout(void);
 
-/* --- a child's keeper ------------------------------------------------------- */
+/* Give places to the pools of a new configuration.  Returns how many have none. */
+int pgp_board_configure(pgp_board *board, const pgp_board_pool *pools, int n);
+
+/* --- a child ---------------------------------------------------------------- */
+
+/* A pool's place in the current configuration; -1: it has none. */
+int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool);
 
 /* A slot for this process, or -1 if none is free at the moment. */
-int pgp_board_claim(pgp_board *board, int pid, apr_time_t now);
+int pgp_board_claim(pgp_board *board, apr_time_t now);
 
-/* Give it back; what is still lent counts for the grace. */
+/* Give it back, after the last publish(); its permits count for the grace. */
 void pgp_board_leave(pgp_board *board, int slot, apr_time_t now);
 
-/* Bury who has died. */
+/* Fold the figures of the children that have ended; does nothing if any child did so less
+ * than PGP_BOARD_REAP_STEP ago. */
 void pgp_board_reap(pgp_board *board, apr_time_t now);
 
-/* Publish the figures of a child's pool. */
-void pgp_board_publish(pgp_board *board, int slot, int pool, const pgp_stats *stats);
+/* Tell the figures of a child's pool. */
+void pgp_board_publish(pgp_board *board, int slot, int place, const pgp_stats *stats);
 
 /* --- permits ---------------------------------------------------------------- */
 
 /* 1: taken; 0: there are `total` already.  total 0: no cap. */
-int pgp_board_take(pgp_board *board, int slot, int pool, int total, apr_time_t now);
-void pgp_board_give(pgp_board *board, int slot, int pool);
-
-/* 1 for the first of all children who asks, 0 for all others. */
-int pgp_board_first(pgp_board *board, int pool);
+int pgp_board_take(pgp_board *board, int slot, int place, int total, apr_time_t now);
+void pgp_board_give(pgp_board *board, int slot, int place);
 
 /* Say how many permits this child lacks, and how much it could use (in any unit that is
  * the same for all). */
-void pgp_board_want(pgp_board *board, int slot, int pool, int lacking, int demand);
+void pgp_board_want(pgp_board *board, int slot, int place, int lacking, int demand);
 
 /* How it stands between this child and the others. */
 typedef struct {
@@ -79,24 +122,48 @@ typedef struct {
                        * more than their parts, since quiet children have parts, too */
 } pgp_standing;
 
-void pgp_board_standing(const pgp_board *board, int slot, int pool, int total, apr_time_t now,
+void pgp_board_standing(const pgp_board *board, int slot, int place, int total, apr_time_t now,
                         pgp_standing *standing);
+
+/* --- what one child says for all -------------------------------------------- */
+
+/* What is worth a line of one child, but not of each. */
+typedef enum {
+    PGP_GATE_CAPACITY, /* the server takes fewer connections than may be asked for */
+    PGP_GATE_CONNECT,  /* attempts to connect fail */
+    PGP_GATES
+} pgp_gate;
+
+typedef struct {
+    apr_uint64_t events;        /* since the last line, the caller's event included */
+    apr_interval_time_t lasted; /* since the first event; 0: this is the first */
+} pgp_gate_count;
+
+/* Count an event.  Returns 1 if the caller shall log it: it is the first, or the last line
+ * is `period` ago (PGP_NEVER: the first only); *count then says how many it stands for. */
+int pgp_board_gate(pgp_board *board, int place, pgp_gate gate, apr_time_t now,
+                   apr_interval_time_t period, pgp_gate_count *count);
+
+/* The events are over.  Returns 1 to the one caller that shall log it, with *count; 0 if
+ * there were none. */
+int pgp_board_gate_close(pgp_board *board, int place, pgp_gate gate, apr_time_t now,
+                         pgp_gate_count *count);
 
 /* --- readers ---------------------------------------------------------------- */
 
 int pgp_board_slots(const pgp_board *board);
-int pgp_board_pools(const pgp_board *board);
-const char *pgp_board_pool_name(const pgp_board *board, int pool);
 
-/* The pid in a slot, or 0. */
-int pgp_board_pid(const pgp_board *board, int slot, apr_time_t now);
+/* Changes whenever figures move from a slot to the totals.  What a reader has read belongs
+ * together if this is the same before and after. */
+unsigned pgp_board_flips(const pgp_board *board);
 
-/* Burials move counters from a child's cells to those of the dead.  Who reads both reads
- * again unless as many had ended before as have begun since. */
-unsigned pgp_board_burials_begun(const pgp_board *board);
-unsigned pgp_board_burials_ended(const pgp_board *board);
+/* Whether the figures of a slot count beside the totals.  *pid is its child's, 0 if that has
+ * ended and nobody has folded them yet. */
+int pgp_board_counts(const pgp_board *board, int slot, int *pid);
 
-/* A consistent copy of what a child published, or of the sum of the dead (slot -1). */
-void pgp_board_read(const pgp_board *board, int slot, int pool, pgp_stats *stats);
+/* A copy of what a slot's child has published, or of the totals of the ended (slot -1), each
+ * figure in its range. */
+void pgp_board_read(const pgp_board *board, int slot, int place, apr_time_t now,
+                    pgp_stats *stats);
 
 #endif

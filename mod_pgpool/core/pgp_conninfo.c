@@ -94,18 +94,28 @@ static int is_secret(const PQconninfoOption *o)
     return strpbrk(o->dispchar, "*D") != NULL;
 }
 
-const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo)
+/* Each parameter that is set, a secret one with `secret` as its value; NULL leaves it out. */
+static const char *pairs_text(apr_pool_t *p, const char *conninfo, const char *secret)
 {
     PQconninfoOption *options = PQconninfoParse(conninfo, NULL), *o;
     const char *text = "";
 
     if (!options)
         return "***";
-    for (o = options; o->keyword; o++) {
-        if (o->val)
+    for (o = options; o->keyword; o++)
+        if (o->val && (secret || !is_secret(o)))
             text = apr_pstrcat(p, text, *text ? " " : "", o->keyword, "=",
-                               is_secret(o) ? "***" : value_quoted(p, o->val), NULL);
-    }
+                               is_secret(o) ? secret : value_quoted(p, o->val), NULL);
     PQconninfoFree(options);
     return text;
+}
+
+const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo)
+{
+    return pairs_text(p, conninfo, "***");
+}
+
+const char *pgp_conninfo_identity(apr_pool_t *p, const char *conninfo)
+{
+    return pairs_text(p, conninfo, NULL);
 }

@@ -140,7 +140,7 @@ static void visit_board(pgp_keeper *keeper)
     pgp_board_reap(keeper->board, now);
     if (keeper->post >= 0)
         return;
-    keeper->post = pgp_board_claim(keeper->board, getpid(), now);
+    keeper->post = pgp_board_claim(keeper->board, now);
     for (i = 0; i < keeper->pools->nelts; i++)
         pgp_keep_slot(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), keeper->post);
 }

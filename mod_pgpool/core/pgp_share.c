@@ -59,7 +59,10 @@ void pgp_share_give_locked(pgp_pool *pool)
 
 int pgp_share_first(const pgp_pool *pool)
 {
-    return !pool->board || pgp_board_first(pool->board, pool->board_pool);
+    pgp_gate_count count;
+
+    return !pool->board || pgp_board_gate(pool->board, pool->board_pool, PGP_GATE_CAPACITY,
+                                          pgp_now(pool->env), PGP_NEVER, &count);
 }
 
 /* Smoothed over a few looks: connections that go to and fro with every fluctuation of

@@ -69,3 +69,40 @@ void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
     for (i = 0; i < PGP_HOLDERS && more->holders[i].since; i++)
         pgp_stats_add_holder(sum, &more->holders[i]);
 }
+
+/* JSON's greatest whole number; as microseconds 285 years. */
+#define MOST_COUNTED (APR_INT64_C(1) << 53)
+#define MOST_AT_ONCE 100000
+
+static apr_int64_t confined(apr_int64_t value, apr_int64_t most)
+{
+    return value < 0 ? 0 : value > most ? most : value;
+}
+
+static void holder_confine(pgp_holder *holder, apr_time_t now)
+{
+    holder->since = confined(holder->since, now);
+    holder->backend = confined(holder->backend, APR_INT32_MAX);
+    holder->client[sizeof holder->client - 1] = '\0';
+    holder->what[sizeof holder->what - 1] = '\0';
+}
+
+void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
+{
+    int i;
+
+    for (i = 0; i < PGP_COUNTERS; i++)
+        if (stats->n[i] > MOST_COUNTED)
+            stats->n[i] = MOST_COUNTED;
+    stats->longest_wait = confined(stats->longest_wait, MOST_COUNTED);
+    stats->longest_hold = confined(stats->longest_hold, MOST_COUNTED);
+    for (i = 0; i < PGP_STATES; i++)
+        stats->state[i] = confined(stats->state[i], MOST_AT_ONCE);
+    stats->waiting = confined(stats->waiting, MOST_AT_ONCE);
+    stats->down = confined(stats->down, APR_INT32_MAX);
+    stats->error_at = confined(stats->error_at, now);
+    stats->error.sqlstate[sizeof stats->error.sqlstate - 1] = '\0';
+    stats->error.message[sizeof stats->error.message - 1] = '\0';
+    for (i = 0; i < PGP_HOLDERS; i++)
+        holder_confine(&stats->holders[i], now);
+}

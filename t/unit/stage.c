@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <apr_general.h>
 #include <apr_strings.h>
 
@@ -82,8 +83,9 @@ static stage *stage_begun(stage *s, const char *name)
     pgp_pool_create(&s->pool, s->p, name, s->settings, &s->world->env,
                     (pgp_waker){.wake = wake, .baton = s->keeper});
     if (s->board) {
-        pgp_pool_post(s->pool, s->board,
-                      pgp_board_pool(s->board, name, s->settings->conninfo, 0));
+        const pgp_board_pool pool = {.name = name, .server = s->settings->conninfo};
+
+        pgp_pool_post(s->pool, s->board, pgp_board_place(s->board, &pool));
         pgp_keeper_post(s->keeper->keeper, s->board);
     }
     pgp_keeper_add(s->keeper->keeper, s->pool);
@@ -132,6 +134,20 @@ stage *stage_beside(stage *first, const char *setting, ...)
 #define BOARD_SLOTS 4
 #define BOARD_POOLS 2
 
+static pgp_board *board_made(apr_pool_t *p)
+{
+    const pgp_board_pool pools[BOARD_POOLS] = {{.name = "main", .server = "dbname=fake"},
+                                               {.name = "other", .server = "dbname=fake"}};
+    const pgp_locks locks = fake_locks_of(
+        fake_locks_make(p, pgp_board_locks(BOARD_SLOTS, BOARD_POOLS)));
+    pgp_board *board;
+
+    REQUIRE(pgp_board_create(&board, p, BOARD_SLOTS, BOARD_POOLS, &locks) == APR_SUCCESS,
+            "no board");
+    pgp_board_configure(board, pools, BOARD_POOLS);
+    return board;
+}
+
 stage *stage_posted(const char *setting, ...)
 {
     va_list more;
@@ -140,8 +156,7 @@ stage *stage_posted(const char *setting, ...)
     va_start(more, setting);
     s = stage_new(setting, more);
     va_end(more);
-    pgp_board_init(&s->board, apr_pcalloc(s->p, pgp_board_size(BOARD_SLOTS, BOARD_POOLS)),
-                   BOARD_SLOTS, BOARD_POOLS);
+    s->board = board_made(s->p);
     return stage_begun(s, "main");
 }
 
@@ -157,6 +172,77 @@ stage *stage_child(stage *first, const char *setting, ...)
     s->keeper->sibling = s->first->sibling;
     s->first->sibling = s->keeper;
     return stage_begun(s, "main");
+}
+
+/* --- locks ------------------------------------------------------------------ */
+
+static int fake_take(void *baton, int byte)
+{
+    fake_locks *locks = baton;
+
+    REQUIRE(byte >= 0 && byte < locks->bytes, "no such lock: %d", byte);
+    if (locks->taken[byte] || locks->shared[byte])
+        return 0;
+    locks->taken[byte] = locks->pid;
+    return 1;
+}
+
+static int fake_share(void *baton, int byte)
+{
+    fake_locks *locks = baton;
+
+    REQUIRE(byte >= 0 && byte < locks->bytes, "no such lock: %d", byte);
+    if (locks->taken[byte])
+        return 0;
+    locks->shared[byte] = locks->pid;
+    return 1;
+}
+
+static void fake_drop(void *baton, int byte)
+{
+    fake_locks *locks = baton;
+
+    REQUIRE(locks->taken[byte], "lock %d is not taken", byte);
+    locks->taken[byte] = 0;
+}
+
+static int fake_holder(void *baton, int byte)
+{
+    const fake_locks *locks = baton;
+
+    return locks->taken[byte] ? locks->taken[byte] : locks->shared[byte];
+}
+
+fake_locks *fake_locks_make(apr_pool_t *p, int bytes)
+{
+    fake_locks *locks = apr_pcalloc(p, sizeof(*locks));
+
+    locks->pid = getpid();
+    locks->taken = apr_pcalloc(p, bytes * sizeof(atomic_int));
+    locks->shared = apr_pcalloc(p, bytes * sizeof(atomic_int));
+    locks->bytes = bytes;
+    return locks;
+}
+
+pgp_locks fake_locks_of(fake_locks *locks)
+{
+    return (pgp_locks){.baton = locks,
+                       .take = fake_take,
+                       .share = fake_share,
+                       .drop = fake_drop,
+                       .holder = fake_holder};
+}
+
+void fake_locks_die(fake_locks *locks, int pid)
+{
+    int i;
+
+    for (i = 0; i < locks->bytes; i++) {
+        if (locks->taken[i] == pid)
+            locks->taken[i] = 0;
+        if (locks->shared[i] == pid)
+            locks->shared[i] = 0;
+    }
 }
 
 /* --- the keeper ------------------------------------------------------------- */

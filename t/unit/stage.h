@@ -70,6 +70,21 @@ stage *stage_beside(stage *first, const char *setting, ...) __attribute__((senti
 stage *stage_posted(const char *setting, ...) __attribute__((sentinel));
 stage *stage_child(stage *first, const char *setting, ...) __attribute__((sentinel));
 
+/* --- locks ------------------------------------------------------------------ */
+
+/* Locks without a kernel, for several children in one process. */
+typedef struct {
+    int pid;                    /* of the process that takes and shares now */
+    atomic_int *taken, *shared; /* by byte: the pid of the holder, 0: none */
+    int bytes;
+} fake_locks;
+
+fake_locks *fake_locks_make(apr_pool_t *p, int bytes);
+pgp_locks fake_locks_of(fake_locks *locks);
+
+/* All that a process holds is free. */
+void fake_locks_die(fake_locks *locks, int pid);
+
 /* --- the keeper ------------------------------------------------------------- */
 
 /* Turns, if there is cause for one, until all keepers want to sleep. */

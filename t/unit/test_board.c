@@ -1,23 +1,46 @@
-/* The board: slots and their dead, permits, figures. */
+/* The board: places, slots and their ended children, permits, figures, hostile memory. */
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 
 #include "stage.h"
 
 #define SLOTS 4
-#define POOLS 2
+#define PLACES 2
 #define NOW PGP_SEC(100)
+#define STEP PGP_BOARD_REAP_STEP
 
+static apr_pool_t *memory;
+static fake_locks *locks;
 static pgp_board *board;
+
+static const pgp_board_pool a = {.name = "main", .server = "dbname=a"},
+                            b = {.name = "main", .server = "dbname=b"},
+                            c = {.name = "main", .server = "dbname=c"},
+                            d = {.name = "main", .server = "dbname=d"};
+
+static void board_make(const pgp_locks *with)
+{
+    const apr_status_t rv = pgp_board_create(&board, memory, SLOTS, PLACES, with);
+
+    REQUIRE(rv == APR_SUCCESS, "no board");
+    pgp_board_configure(board, &a, 1);
+}
 
 static void board_begin(void)
 {
-    /* Never freed: the board stays for as long as the test does. */
-    static void *mem;
+    pgp_locks fake;
 
-    mem = calloc(1, pgp_board_size(SLOTS, POOLS));
-    REQUIRE(pgp_board_init(&board, mem, SLOTS, POOLS) == APR_SUCCESS, "no board");
-    pgp_board_pool(board, "main", "dbname=a", 0);
+    apr_pool_create(&memory, NULL);
+    locks = fake_locks_make(memory, pgp_board_locks(SLOTS, PLACES));
+    fake = fake_locks_of(locks);
+    board_make(&fake);
 }
 
 static int used(apr_time_t now)
@@ -28,31 +51,118 @@ static int used(apr_time_t now)
     return standing.used;
 }
 
-/* --- pools ------------------------------------------------------------------ */
+static pgp_stats totals_of(int place)
+{
+    pgp_stats stats;
+
+    pgp_board_read(board, -1, place, NOW, &stats);
+    return stats;
+}
+
+/* --- places ----------------------------------------------------------------- */
+
+static int configure(const pgp_board_pool *first, const pgp_board_pool *second)
+{
+    pgp_board_pool pools[2];
+
+    pools[0] = *first;
+    if (second)
+        pools[1] = *second;
+    return pgp_board_configure(board, pools, second ? 2 : 1);
+}
 
 START_TEST(pools_are_told_apart)
 {
-    ck_assert_int_eq(pgp_board_pool(board, "main", "dbname=a", 0), 0);
-    ck_assert_int_eq(pgp_board_pool(board, "main", "dbname=b", 0), 1);
-    ck_assert_int_eq(pgp_board_pool(board, "main", "dbname=b", 0), 1);
-    ck_assert_int_eq(pgp_board_pool(board, "more", "dbname=a", 0), -1); /* no room */
-    ck_assert_int_eq(pgp_board_pools(board), 2);
-    ck_assert_str_eq(pgp_board_pool_name(board, 1), "main");
+    const pgp_board_pool named = {.name = "more", .server = "dbname=a"};
+    const pgp_board_pool second = {.name = "main", .server = "dbname=a", .nth = 1};
+
+    ck_assert_int_eq(configure(&a, &b), 0);
+    ck_assert_int_eq(pgp_board_place(board, &a), 0);
+    ck_assert_int_eq(pgp_board_place(board, &b), 1);
+    ck_assert_int_eq(pgp_board_place(board, &named), -1);
+    ck_assert_int_eq(pgp_board_place(board, &second), -1);
 }
 END_TEST
 
-START_TEST(equal_ones_are_numbered)
+START_TEST(place_is_given_to_another_pool)
 {
-    ck_assert_int_eq(pgp_board_pool(board, "main", "dbname=a", 1), 1);
-    ck_assert_int_eq(pgp_board_pool(board, "main", "dbname=a", 0), 0);
+    configure(&a, &b);
+    ck_assert_int_eq(configure(&a, &c), 1); /* children that know b may yet come */
+    ck_assert_int_eq(pgp_board_place(board, &c), -1);
+    ck_assert_int_eq(pgp_board_place(board, &b), -1);
+    ck_assert_int_eq(configure(&a, &c), 0);
+    ck_assert_int_eq(pgp_board_place(board, &c), 1);
+    ck_assert_int_eq(pgp_board_place(board, &a), 0);
 }
 END_TEST
 
-START_TEST(one_is_the_first)
+START_TEST(place_that_a_child_uses_is_kept)
 {
-    ck_assert_int_eq(pgp_board_first(board, 0), 1);
-    ck_assert_int_eq(pgp_board_first(board, 0), 0);
-    ck_assert_int_eq(pgp_board_first(board, 1), 1);
+    int slot;
+
+    configure(&a, &b);
+    slot = pgp_board_claim(board, NOW);
+    configure(&a, NULL);
+    ck_assert_int_eq(configure(&a, &c), 1);
+    pgp_board_leave(board, slot, NOW); /* it has no connection now, but may have again */
+    ck_assert_int_eq(configure(&a, &c), 1);
+    fake_locks_die(locks, locks->pid);
+    ck_assert_int_eq(configure(&a, &c), 0);
+}
+END_TEST
+
+START_TEST(pool_that_comes_back_has_its_place)
+{
+    configure(&a, &b);
+    configure(&a, NULL);
+    configure(&a, NULL);
+    ck_assert_int_eq(configure(&b, &a), 0);
+    ck_assert_int_eq(pgp_board_place(board, &a), 0);
+    ck_assert_int_eq(pgp_board_place(board, &b), 1);
+}
+END_TEST
+
+/* 20 configurations, each with another pool, and never a lack of places. */
+START_TEST(places_do_not_run_out)
+{
+    char server[32];
+    const pgp_board_pool pool = {.name = "main", .server = server};
+    int i;
+
+    for (i = 0; i < 20; i++) {
+        snprintf(server, sizeof server, "user=u%d", i);
+        ck_assert_int_eq(pgp_board_configure(board, &pool, 1), 0);
+        ck_assert_int_ge(pgp_board_place(board, &pool), 0);
+    }
+}
+END_TEST
+
+/* What a tenant has left, in a slot and in the totals, is not the next one's. */
+START_TEST(new_pool_counts_from_zero)
+{
+    pgp_stats stats = {.n[PGP_N_LENT] = 7}, more = {.n[PGP_N_LENT] = 1};
+    pgp_gate_count count;
+    int slot = pgp_board_claim(board, NOW);
+
+    pgp_board_publish(board, slot, 0, &stats);
+    pgp_board_leave(board, slot, NOW);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    ck_assert(pgp_board_gate(board, 0, PGP_GATE_CONNECT, NOW, PGP_NEVER, &count));
+    fake_locks_die(locks, locks->pid);
+    configure(&b, NULL);
+    configure(&b, &c);
+    ck_assert_int_eq(configure(&b, &d), 1);
+    ck_assert_int_eq(configure(&b, &d), 0);
+    ck_assert_int_eq(pgp_board_place(board, &d), 0);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 0);
+    ck_assert(pgp_board_gate(board, 0, PGP_GATE_CONNECT, NOW, PGP_NEVER, &count));
+
+    slot = pgp_board_claim(board, NOW);
+    pgp_board_read(board, slot, 0, NOW, &stats);
+    ck_assert_int_eq(stats.n[PGP_N_LENT], 0);
+    pgp_board_publish(board, slot, 0, &more);
+    pgp_board_leave(board, slot, NOW);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 1);
 }
 END_TEST
 
@@ -60,108 +170,143 @@ END_TEST
 
 START_TEST(each_child_has_a_slot)
 {
-    int i;
+    int i, pid;
 
-    for (i = 0; i < SLOTS; i++)
-        ck_assert_int_eq(pgp_board_claim(board, 100 + i, NOW), i);
-    ck_assert_int_eq(pgp_board_claim(board, 999, NOW), -1);
-    ck_assert_int_eq(pgp_board_pid(board, 2, NOW), 102);
+    for (i = 0; i < SLOTS; i++) {
+        locks->pid = 100 + i;
+        ck_assert_int_eq(pgp_board_claim(board, NOW), i);
+    }
+    ck_assert_int_eq(pgp_board_claim(board, NOW), -1);
+    ck_assert(pgp_board_counts(board, 2, &pid));
+    ck_assert_int_eq(pid, 102);
     pgp_board_leave(board, 2, NOW);
-    ck_assert_int_eq(pgp_board_pid(board, 2, NOW), 0);
-    /* What it had counts for a while, so its slot is not given away yet. */
-    ck_assert_int_eq(pgp_board_claim(board, 999, NOW), -1);
-    ck_assert_int_eq(pgp_board_claim(board, 999, NOW + PGP_BOARD_GRACE), 2);
-    ck_assert_int_eq(pgp_board_pid(board, 2, NOW + PGP_BOARD_GRACE), 999);
+    ck_assert(!pgp_board_counts(board, 2, &pid));
+    /* Its permits count for a while, so the slot is not given away yet. */
+    ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_BOARD_GRACE - 1), -1);
+    locks->pid = 999;
+    ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_BOARD_GRACE), 2);
+    ck_assert(pgp_board_counts(board, 2, &pid));
+    ck_assert_int_eq(pid, 999);
 }
 END_TEST
 
-/* A child that dies without a word: its keeper's thread ends with the slot's mutex. */
-static void *die(void *unused)
-{
-    static pgp_stats stats;
-    const int slot = pgp_board_claim(board, 555, NOW);
+#define DOOMED 555
 
-    stats.n[PGP_N_LENT] = 7;
-    stats.longest_wait = 30;
-    stats.longest_hold = 40;
+/* A child that dies without a word. */
+static int child_that_died(void)
+{
+    const pgp_stats stats = {.n[PGP_N_LENT] = 7, .longest_wait = 30, .longest_hold = 40};
+    const int pid = locks->pid;
+    int slot;
+
+    locks->pid = DOOMED;
+    slot = pgp_board_claim(board, NOW);
     REQUIRE(slot >= 0, "no slot");
     REQUIRE(pgp_board_take(board, slot, 0, 10, NOW), "no permit");
     REQUIRE(pgp_board_take(board, slot, 0, 10, NOW), "no permit");
     pgp_board_want(board, slot, 0, 3, 30);
     pgp_board_publish(board, slot, 0, &stats);
-    return NULL;
+    fake_locks_die(locks, DOOMED);
+    locks->pid = pid;
+    return slot;
 }
 
-static void child_that_died(void)
+START_TEST(ended_one_is_folded)
 {
-    pthread_t thread;
-
-    pthread_create(&thread, NULL, die, NULL);
-    pthread_join(thread, NULL);
-}
-
-START_TEST(dead_one_is_buried)
-{
-    pgp_stats dead;
-    const unsigned burials = pgp_board_burials_ended(board);
+    const unsigned flips = pgp_board_flips(board);
+    pgp_stats stats;
+    int pid;
 
     child_that_died();
-    ck_assert_int_eq(pgp_board_pid(board, 0, NOW), 555); /* nobody knows yet */
+    ck_assert(pgp_board_counts(board, 0, &pid)); /* nobody has folded it yet */
+    ck_assert_int_eq(pid, 0);
+    pgp_board_read(board, 0, 0, NOW, &stats);
+    ck_assert_int_eq(stats.n[PGP_N_LENT], 7);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 0);
     ck_assert_int_eq(used(NOW), 2);
     pgp_board_reap(board, NOW + 1);
-    ck_assert_int_eq(pgp_board_pid(board, 0, NOW + 1), 0);
+    ck_assert(!pgp_board_counts(board, 0, &pid));
     ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE), 2); /* perhaps the server knows not */
     ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE + 1), 0);
-    pgp_board_read(board, -1, 0, &dead);
-    ck_assert_int_eq(dead.n[PGP_N_LENT], 7);
-    ck_assert_uint_eq(pgp_board_burials_begun(board), burials + 1);
-    ck_assert_uint_eq(pgp_board_burials_ended(board), burials + 1);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    ck_assert_uint_ne(pgp_board_flips(board), flips);
 }
 END_TEST
 
-START_TEST(dead_are_added_up)
+START_TEST(ended_are_added_up)
 {
-    pgp_stats dead;
+    pgp_stats totals;
 
     child_that_died();
     child_that_died();
     pgp_board_reap(board, NOW);
-    pgp_board_read(board, -1, 0, &dead);
-    ck_assert_int_eq(dead.n[PGP_N_LENT], 14);
-    ck_assert_int_eq(dead.longest_wait, 30);
-    ck_assert_int_eq(dead.longest_hold, 40);
+    totals = totals_of(0);
+    ck_assert_int_eq(totals.n[PGP_N_LENT], 14);
+    ck_assert_int_eq(totals.longest_wait, 30);
+    ck_assert_int_eq(totals.longest_hold, 40);
 }
 END_TEST
 
-START_TEST(dead_one_is_buried_once)
+START_TEST(ended_one_is_folded_once)
 {
     pgp_stats stats;
 
     child_that_died();
     pgp_board_reap(board, NOW);
-    pgp_board_reap(board, NOW);
-    ck_assert_int_eq(pgp_board_claim(board, 556, NOW + PGP_BOARD_GRACE), 0);
-    pgp_board_read(board, -1, 0, &stats);
-    ck_assert_int_eq(stats.n[PGP_N_LENT], 7);
-    pgp_board_read(board, 0, 0, &stats);
+    pgp_board_reap(board, NOW + STEP);
+    ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_BOARD_GRACE), 0);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    pgp_board_read(board, 0, 0, NOW, &stats);
     ck_assert_int_eq(stats.n[PGP_N_LENT], 0);
     ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE), 0);
 }
 END_TEST
 
-START_TEST(next_child_buries_who_had_its_slot)
+/* Whatever its memory says, a slot is its child's until the child ends. */
+START_TEST(slot_of_a_living_child_is_not_taken)
 {
-    pgp_stats dead;
+    int i;
 
+    for (i = 0; i < SLOTS; i++)
+        pgp_board_claim(board, NOW);
+    pgp_board_reap(board, NOW);
+    ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_SEC(10)), -1);
+}
+END_TEST
+
+START_TEST(one_looks_for_the_ended_at_a_time)
+{
     child_that_died();
-    ck_assert_int_eq(pgp_board_claim(board, 556, NOW), 1); /* the grace */
-    pgp_board_read(board, -1, 0, &dead);
-    ck_assert_int_eq(dead.n[PGP_N_LENT], 7);
+    pgp_board_reap(board, NOW);
+    child_that_died();
+    pgp_board_reap(board, NOW + STEP - 1); /* another child has just looked */
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    locks->taken[SLOTS] = 1; /* another child looks */
+    pgp_board_reap(board, NOW + STEP);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    locks->taken[SLOTS] = 0;
+    pgp_board_reap(board, NOW + STEP);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 14);
+}
+END_TEST
+
+START_TEST(who_leaves_meanwhile_is_folded_later)
+{
+    const pgp_stats stats = {.n[PGP_N_LENT] = 3};
+    const int slot = pgp_board_claim(board, NOW);
+
+    pgp_board_publish(board, slot, 0, &stats);
+    locks->taken[SLOTS] = 1; /* another child looks for the ended */
+    pgp_board_leave(board, slot, NOW);
+    locks->taken[SLOTS] = 0;
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 0);
+    pgp_board_reap(board, NOW);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 3);
 }
 END_TEST
 
 /* What it lacked is nobody's to give up; its permits count for a while. */
-START_TEST(dead_one_lacks_nothing)
+START_TEST(ended_one_lacks_nothing)
 {
     pgp_standing standing;
 
@@ -177,12 +322,317 @@ START_TEST(dead_one_lacks_nothing)
 }
 END_TEST
 
+/* --- processes: real locks -------------------------------------------------- */
+
+static void real_begin(void)
+{
+    pgp_locks real;
+
+    apr_pool_create(&memory, NULL);
+    REQUIRE(pgp_locks_create(&real, memory, pgp_board_locks(SLOTS, PLACES)) == APR_SUCCESS,
+            "no locks");
+    board_make(&real);
+}
+
+/* A process of its own that has a slot and has published; it dies when it is killed. */
+static pid_t child_begun(int lent, apr_time_t now)
+{
+    pgp_stats stats = {.n[PGP_N_LENT] = lent};
+    int ready[2], slot;
+    pid_t pid;
+    char byte;
+
+    REQUIRE(pipe(ready) == 0, "no pipe");
+    pid = fork();
+    if (pid == 0) {
+        slot = pgp_board_claim(board, now);
+        pgp_board_publish(board, slot, 0, &stats);
+        if (write(ready[1], &byte, slot >= 0) == 1)
+            for (;;)
+                pause();
+        _exit(1);
+    }
+    close(ready[1]);
+    REQUIRE(read(ready[0], &byte, 1) == 1, "a child without a slot");
+    close(ready[0]);
+    return pid;
+}
+
+static void child_kill(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    REQUIRE(waitpid(pid, NULL, 0) == pid, "it does not end");
+}
+
+START_TEST(kernel_tells_who_lives)
+{
+    const pid_t first = child_begun(1, NOW), second = child_begun(2, NOW);
+    int pid, mine;
+
+    mine = pgp_board_claim(board, NOW);
+    ck_assert_int_eq(mine, 2);
+    ck_assert(pgp_board_counts(board, 0, &pid));
+    ck_assert_int_eq(pid, first);
+    ck_assert(pgp_board_counts(board, 1, &pid));
+    ck_assert_int_eq(pid, second);
+    ck_assert(pgp_board_counts(board, mine, &pid));
+    ck_assert_int_eq(pid, getpid());
+    child_kill(first);
+    pgp_board_reap(board, NOW);
+    ck_assert(!pgp_board_counts(board, 0, &pid));
+    ck_assert(pgp_board_counts(board, 1, &pid));
+    ck_assert(pgp_board_counts(board, mine, &pid)); /* it has not folded itself */
+    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 1);
+    child_kill(second);
+}
+END_TEST
+
+/* What a child starts (a CGI program) does not live in its stead. */
+START_TEST(fork_of_a_child_holds_nothing)
+{
+    const pid_t child = fork();
+    int pid, status;
+
+    if (child == 0) {
+        pgp_board_claim(board, NOW);
+        if (fork() == 0) {
+            alarm(30);
+            for (;;)
+                pause();
+        }
+        _exit(0);
+    }
+    REQUIRE(waitpid(child, &status, 0) == child, "it does not end");
+    pgp_board_counts(board, 0, &pid);
+    ck_assert_int_eq(pid, 0);
+    pgp_board_reap(board, NOW);
+    ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_BOARD_GRACE), 0);
+}
+END_TEST
+
+START_TEST(living_child_keeps_its_place)
+{
+    const pid_t child = child_begun(1, NOW);
+
+    configure(&b, NULL);
+    configure(&b, NULL);
+    ck_assert_int_eq(configure(&b, &c), 1);
+    child_kill(child);
+    ck_assert_int_eq(configure(&b, &c), 0);
+}
+END_TEST
+
+/* Runs an undertaker for so many machine instructions at most, and kills it.  Returns how
+ * many it ran; -1 if this system allows no tracing. */
+static long undertaker_killed_after(long most, apr_time_t now)
+{
+    const pid_t pid = fork();
+    long ran = 0;
+    int status;
+
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+            _exit(1);
+        raise(SIGSTOP);
+        pgp_board_reap(board, now);
+        _exit(0);
+    }
+    REQUIRE(waitpid(pid, &status, 0) == pid, "it does not stop");
+    if (!WIFSTOPPED(status))
+        return -1;
+    for (; ran < most; ran++) {
+        ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL);
+        waitpid(pid, &status, 0);
+        if (WIFEXITED(status))
+            return ran;
+    }
+    child_kill(pid);
+    return ran;
+}
+
+/* What a reader of the page would add up. */
+static apr_uint64_t lent_in_all(void)
+{
+    apr_uint64_t sum = totals_of(0).n[PGP_N_LENT];
+    pgp_stats stats;
+    int slot, pid;
+
+    for (slot = 0; slot < SLOTS; slot++)
+        if (pgp_board_counts(board, slot, &pid)) {
+            pgp_board_read(board, slot, 0, NOW, &stats);
+            sum += stats.n[PGP_N_LENT];
+        }
+    return sum;
+}
+
+#define KILLS 50
+
+/* Two children die, then one undertaker after the other dies, each at a later instruction:
+ * the sums stay what they are. */
+START_TEST(fold_survives_a_kill_at_any_instruction)
+{
+    apr_time_t now = NOW;
+    apr_uint64_t sum = 0;
+    long all, i;
+
+    child_kill(child_begun(1, now));
+    child_kill(child_begun(10, now));
+    all = undertaker_killed_after(LONG_MAX, now);
+    ck_assert_msg(all > 0, "this system allows no tracing");
+    sum += 11;
+    for (i = 0; i < KILLS; i++) {
+        if (totals_of(0).n[PGP_N_LENT] == sum) { /* both are folded */
+            now += PGP_SEC(1);
+            child_kill(child_begun(1, now));
+            child_kill(child_begun(10, now));
+            sum += 11;
+        }
+        undertaker_killed_after((all * i + rand() % all) / KILLS, now += STEP);
+        ck_assert_uint_eq(lent_in_all(), sum);
+    }
+    pgp_board_reap(board, now + STEP);
+    ck_assert_uint_eq(totals_of(0).n[PGP_N_LENT], sum);
+}
+END_TEST
+
+/* --- hostile memory --------------------------------------------------------- */
+
+static apr_uint64_t *shared;
+static apr_size_t shared_words;
+
+static void shared_find(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    unsigned long begin, end;
+    char line[512];
+
+    while (fgets(line, sizeof line, maps))
+        if (strstr(line, "mod_pgpool-board") && sscanf(line, "%lx-%lx", &begin, &end) == 2) {
+            shared = (apr_uint64_t *)begin;
+            shared_words = (end - begin) / sizeof(*shared);
+        }
+    fclose(maps);
+    REQUIRE(shared, "no shared memory");
+}
+
+/* The parent makes the memory, and leaves it alone. */
+START_TEST(parent_touches_no_shared_memory)
+{
+    const pid_t child = child_begun(1, NOW);
+
+    shared_find();
+    REQUIRE(!mprotect(shared, shared_words * sizeof(*shared), PROT_NONE), "no protection");
+    configure(&a, &b);
+    configure(&b, NULL);
+    configure(&b, NULL);
+    configure(&b, &c);
+    ck_assert_int_eq(pgp_board_place(board, &b), 1);
+    child_kill(child);
+}
+END_TEST
+
+static void fill(int how)
+{
+    apr_size_t i;
+
+    for (i = 0; i < shared_words; i++) {
+        const apr_uint64_t random = (apr_uint64_t)rand() << 42 ^ (apr_uint64_t)rand() << 21 ^
+                                    (apr_uint64_t)rand();
+
+        shared[i] = how == 0   ? 0
+                    : how == 1 ? APR_UINT64_C(0x100000001)
+                    : how == 2 ? ~APR_UINT64_C(0)
+                    : how == 3 ? APR_UINT64_C(0x7fffffff7fffffff)
+                    : how == 4 ? APR_UINT64_C(0x8000000080000000)
+                               : random;
+    }
+}
+
+static void figures_are_sane(const pgp_stats *stats, apr_time_t now)
+{
+    int i;
+
+    for (i = 0; i < PGP_COUNTERS; i++)
+        ck_assert(stats->n[i] <= APR_UINT64_C(1) << 53);
+    for (i = 0; i < PGP_STATES; i++)
+        ck_assert(stats->state[i] >= 0 && stats->state[i] <= 100000);
+    ck_assert(stats->waiting >= 0 && stats->down >= 0);
+    ck_assert(stats->longest_wait >= 0 && stats->longest_hold >= 0);
+    ck_assert(stats->error_at >= 0 && stats->error_at <= now);
+    ck_assert(memchr(stats->error.message, 0, sizeof stats->error.message));
+    ck_assert(memchr(stats->error.sqlstate, 0, sizeof stats->error.sqlstate));
+    for (i = 0; i < PGP_HOLDERS; i++) {
+        ck_assert(stats->holders[i].since >= 0 && stats->holders[i].since <= now);
+        ck_assert(memchr(stats->holders[i].client, 0, sizeof stats->holders[i].client));
+        ck_assert(memchr(stats->holders[i].what, 0, sizeof stats->holders[i].what));
+    }
+}
+
+/* All that an honest child does, in memory of which nothing is true. */
+static void use_all(apr_time_t now, int how)
+{
+    const pgp_stats published = {.n[PGP_N_LENT] = 5};
+    pgp_standing standing;
+    pgp_gate_count count;
+    pgp_stats stats;
+    int slot, s, p, pid;
+
+    fill(how);
+    slot = pgp_board_claim(board, now);
+    fill(how);
+    pgp_board_reap(board, now);
+    for (p = 0; p < PLACES; p++) {
+        pgp_board_gate(board, p, PGP_GATE_CONNECT, now, PGP_SEC(60), &count);
+        pgp_board_gate_close(board, p, PGP_GATE_CONNECT, now, &count);
+        for (s = -1; s < SLOTS; s++) {
+            pgp_board_read(board, s, p, now, &stats);
+            figures_are_sane(&stats, now);
+        }
+    }
+    for (s = 0; s < SLOTS; s++)
+        pgp_board_counts(board, s, &pid);
+    if (slot < 0)
+        return;
+    for (p = 0; p < PLACES; p++) {
+        pgp_board_standing(board, slot, p, 10, now, &standing);
+        ck_assert(standing.used >= 0 && standing.mine >= 0 && standing.lacking >= 0);
+        if (pgp_board_take(board, slot, p, 10, now))
+            pgp_board_give(board, slot, p);
+        pgp_board_want(board, slot, p, 1, 1);
+        pgp_board_publish(board, slot, p, &published);
+    }
+    fill(how);
+    pgp_board_leave(board, slot, now);
+}
+
+/* Hostile words do no harm, and when they are gone slots and totals work again. */
+START_TEST(hostile_memory)
+{
+    apr_time_t now = NOW;
+    int how, slot;
+
+    shared_find();
+    configure(&a, &b);
+    for (how = 0; how < 20; how++) {
+        now += PGP_SEC(10);
+        use_all(now, how);
+        ck_assert_int_eq(configure(&a, &b), 0);
+    }
+    pgp_board_reap(board, now += PGP_SEC(10)); /* all slots that look used are ended */
+    slot = pgp_board_claim(board, now += PGP_SEC(10));
+    ck_assert_int_ge(slot, 0);
+    ck_assert(pgp_board_take(board, slot, 0, 1, now));
+    pgp_board_give(board, slot, 0);
+}
+END_TEST
+
 /* --- permits ---------------------------------------------------------------- */
 
 START_TEST(no_more_permits_than_the_total)
 {
-    pgp_board_claim(board, 1, NOW);
-    pgp_board_claim(board, 2, NOW);
+    configure(&a, &b);
+    pgp_board_claim(board, NOW);
+    pgp_board_claim(board, NOW);
     ck_assert(pgp_board_take(board, 0, 0, 3, NOW));
     ck_assert(pgp_board_take(board, 1, 0, 3, NOW));
     ck_assert(pgp_board_take(board, 0, 0, 3, NOW));
@@ -200,9 +650,10 @@ START_TEST(standing_of_a_child)
 {
     pgp_standing standing;
 
-    pgp_board_claim(board, 1, NOW);
-    pgp_board_claim(board, 2, NOW);
-    pgp_board_claim(board, 3, NOW);
+    configure(&a, &b);
+    pgp_board_claim(board, NOW);
+    pgp_board_claim(board, NOW);
+    pgp_board_claim(board, NOW);
     pgp_board_take(board, 0, 0, 8, NOW);
     pgp_board_take(board, 0, 0, 8, NOW);
     pgp_board_take(board, 1, 0, 8, NOW);
@@ -261,7 +712,7 @@ START_TEST(total_holds_in_a_race)
     int slots[SLOTS], i;
 
     for (i = 0; i < SLOTS; i++)
-        slots[i] = pgp_board_claim(board, 100 + i, NOW);
+        slots[i] = pgp_board_claim(board, NOW);
     for (i = 0; i < SLOTS; i++)
         pthread_create(&threads[i], NULL, take_and_give, &slots[i]);
     for (i = 0; i < SLOTS; i++)
@@ -299,7 +750,7 @@ static void figures_read(pgp_stats *last)
     const pgp_stats before = *last;
     int k;
 
-    pgp_board_read(board, 0, 0, last);
+    pgp_board_read(board, 0, 0, NOW, last);
     for (k = 0; k < PGP_COUNTERS; k++)
         REQUIRE(last->n[k] >= before.n[k], "it goes backwards");
 }
@@ -311,7 +762,7 @@ START_TEST(figures_are_read_while_they_are_published)
     int k;
 
     memset(&last, 0, sizeof last);
-    pgp_board_claim(board, 1, NOW);
+    pgp_board_claim(board, NOW);
     pthread_create(&writer, NULL, publish, NULL);
     while (!atomic_load(&published_all))
         figures_read(&last);
@@ -322,6 +773,35 @@ START_TEST(figures_are_read_while_they_are_published)
 }
 END_TEST
 
+/* --- what one child says for all -------------------------------------------- */
+
+START_TEST(one_says_it_for_all)
+{
+    pgp_gate_count count;
+
+#define GATE(when, period)                                                                     \
+    pgp_board_gate(board, 0, PGP_GATE_CONNECT, NOW + (when), period, &count)
+    ck_assert(GATE(0, PGP_SEC(60)));
+    ck_assert_int_eq(count.events, 1);
+    ck_assert_int_eq(count.lasted, 0);
+    ck_assert(!GATE(0, PGP_SEC(60)));
+    ck_assert(!GATE(PGP_SEC(59), PGP_SEC(60)));
+    ck_assert(!GATE(PGP_SEC(99), PGP_NEVER));
+    ck_assert(GATE(PGP_SEC(99), PGP_SEC(60)));
+    ck_assert_int_eq(count.events, 4);
+    ck_assert_int_eq(count.lasted, PGP_SEC(99));
+    ck_assert(!GATE(PGP_SEC(100), PGP_SEC(60)));
+    ck_assert(pgp_board_gate_close(board, 0, PGP_GATE_CONNECT, NOW + PGP_SEC(101), &count));
+    ck_assert_int_eq(count.events, 1);
+    ck_assert_int_eq(count.lasted, PGP_SEC(101));
+    ck_assert(!pgp_board_gate_close(board, 0, PGP_GATE_CONNECT, NOW + PGP_SEC(101), &count));
+    ck_assert(GATE(PGP_SEC(102), PGP_SEC(60)));
+    ck_assert_int_eq(count.lasted, 0);
+#undef GATE
+    ck_assert(pgp_board_gate(board, 0, PGP_GATE_CAPACITY, NOW, PGP_NEVER, &count));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("board");
@@ -329,17 +809,31 @@ int main(void)
 
     tcase_add_checked_fixture(t, board_begin, NULL);
     tcase_add_test(t, pools_are_told_apart);
-    tcase_add_test(t, equal_ones_are_numbered);
-    tcase_add_test(t, one_is_the_first);
+    tcase_add_test(t, place_is_given_to_another_pool);
+    tcase_add_test(t, place_that_a_child_uses_is_kept);
+    tcase_add_test(t, pool_that_comes_back_has_its_place);
+    tcase_add_test(t, places_do_not_run_out);
+    tcase_add_test(t, new_pool_counts_from_zero);
     tcase_add_test(t, each_child_has_a_slot);
-    tcase_add_test(t, dead_one_is_buried);
-    tcase_add_test(t, dead_are_added_up);
-    tcase_add_test(t, dead_one_is_buried_once);
-    tcase_add_test(t, next_child_buries_who_had_its_slot);
-    tcase_add_test(t, dead_one_lacks_nothing);
+    tcase_add_test(t, ended_one_is_folded);
+    tcase_add_test(t, ended_are_added_up);
+    tcase_add_test(t, ended_one_is_folded_once);
+    tcase_add_test(t, slot_of_a_living_child_is_not_taken);
+    tcase_add_test(t, one_looks_for_the_ended_at_a_time);
+    tcase_add_test(t, who_leaves_meanwhile_is_folded_later);
+    tcase_add_test(t, ended_one_lacks_nothing);
     tcase_add_test(t, no_more_permits_than_the_total);
     tcase_add_test(t, standing_of_a_child);
     tcase_add_test(t, total_holds_in_a_race);
+    tcase_add_test(t, one_says_it_for_all);
     tcase_add_test(t, figures_are_read_while_they_are_published);
+    tcase_add_test(t, hostile_memory);
+    t = tcase(suite, "processes");
+    tcase_add_checked_fixture(t, real_begin, NULL);
+    tcase_add_test(t, kernel_tells_who_lives);
+    tcase_add_test(t, fork_of_a_child_holds_nothing);
+    tcase_add_test(t, living_child_keeps_its_place);
+    tcase_add_test(t, fold_survives_a_kill_at_any_instruction);
+    tcase_add_test(t, parent_touches_no_shared_memory);
     return suite_run(suite);
 }

@@ -120,15 +120,16 @@ END_TEST
 START_TEST(thread_leaves_the_board)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 1", NULL);
-    apr_time_t now;
+    int pid;
 
     s->world->real_time = 1;
-    now = pgp_now(&s->world->env);
     ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
     WAIT_UNTIL(idle(s) == 1);
-    ck_assert_int_eq(pgp_board_pid(s->board, 0, now), getpid());
+    ck_assert_int_eq(pgp_board_counts(s->board, 0, &pid), 1);
+    ck_assert_int_eq(pid, getpid());
     ck_assert_int_eq(join(s), APR_SUCCESS);
-    ck_assert_int_eq(pgp_board_pid(s->board, 0, now), 0);
+    ck_assert_int_eq(pgp_board_counts(s->board, 0, &pid), 0);
+    ck_assert_int_eq(pid, 0);
 }
 END_TEST
 

@@ -74,7 +74,7 @@ END_TEST
 START_TEST(idle_one_is_given_up_within_a_second)
 {
     stage *s = stage_posted("PgPoolMin 2", "PgPoolMax 3", "PgPoolTotalMax 3", NULL);
-    const int other = pgp_board_claim(s->board, 999, s->world->now);
+    const int other = pgp_board_claim(s->board, s->world->now);
 
     keep(s, PGP_MS(10));
     ck_assert(pgp_board_take(s->board, other, 0, 3, s->world->now));
@@ -147,7 +147,7 @@ END_TEST
 START_TEST(what_nobody_fetches_anybody_may_have)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 3", "PgPoolTotalMax 3", NULL);
-    const int frozen = pgp_board_claim(s->board, 999, s->world->now);
+    const int frozen = pgp_board_claim(s->board, s->world->now);
     borrower *b;
 
     work(s);
@@ -347,7 +347,7 @@ static pgp_stats figures(stage *s)
 
     s->keeper->next = 0;
     work(s);
-    pgp_board_read(s->board, 0, 0, &stats);
+    pgp_board_read(s->board, 0, 0, s->world->now, &stats);
     return stats;
 }
 
@@ -418,7 +418,7 @@ START_TEST(last_figures_are_published)
     pgp_keeper_order(s->keeper->keeper, PGP_ORDER_STOP);
     while (!pgp_keep_leave(s->pool))
         pgp_keeper_turn(s->keeper->keeper);
-    pgp_board_read(s->board, 0, 0, &stats);
+    pgp_board_read(s->board, 0, 0, s->world->now, &stats);
     ck_assert_int_eq(stats.n[PGP_N_CLOSES + PGP_REASON_STOP], 2);
     ck_assert_int_eq(stats.state[PGP_IDLE], 0);
 }
