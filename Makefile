@@ -86,9 +86,9 @@ $(core): $(call objects,mod_pgpool/core/*.c)
 nodelete-address := -Wl,-z,nodelete
 link_module = $(CC) -shared $(flags) $(CFLAGS) $(LDFLAGS) $(nodelete-$(SANITIZE)) -o $@ $^ $(pq_libs) $(libs)
 
-query_object := $(BUILD)/mod_pgpool/mod_pgpool_query.o
-glue_objects := $(filter-out $(query_object),$(call objects,mod_pgpool/mod_pgpool*.c))
-$(BUILD)/mod_pgpool_query.so: $(query_object)
+query_objects := $(call objects,mod_pgpool/mod_pgpool_query*.c)
+glue_objects  := $(filter-out $(query_objects),$(call objects,mod_pgpool/mod_pgpool*.c))
+$(BUILD)/mod_pgpool_query.so: $(query_objects)
 	$(link_module)
 $(BUILD)/mod_pgpool.so: libs = -ljansson
 $(BUILD)/mod_pgpool.so: $(glue_objects) $(core)
@@ -103,5 +103,7 @@ $(BUILD)/t/mod_%.so: $(BUILD)/t/bench/mod_%.o
 
 $(units): $(BUILD)/t/%: $(BUILD)/t/unit/%.o $(unit_share) $(core)
 	$(CC) $(flags) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(check_libs) $(apr_libs) $(pq_libs)
+
+$(BUILD)/t/test_query_sql: $(BUILD)/mod_pgpool/mod_pgpool_query_sql.o
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -10,6 +10,7 @@
  * outlives pchild (mod_http2 has such) still finds its locks.
  */
 #include "mod_pgpool_private.h"
+#include "mod_pgpool_companion.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -416,6 +417,7 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_close);
     APR_REGISTER_OPTIONAL_FN(pgpool_http_status);
     APR_REGISTER_OPTIONAL_FN(pgpool_strerror);
+    APR_REGISTER_OPTIONAL_FN(pgpool_config_needs_pool);
     pgpool_release_register();
     pgpool_status_register();
     pgpool_home_register();

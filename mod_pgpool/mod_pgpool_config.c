@@ -37,6 +37,7 @@ void *pgpool_server_conf_make(apr_pool_t *p, server_rec *s)
     conf->named = apr_hash_make(p);
     conf->origins = apr_hash_make(p);
     conf->uses = apr_array_make(p, 4, sizeof(pgpool_use));
+    conf->needs = apr_array_make(p, 4, sizeof(const char *));
     return conf;
 }
 
@@ -66,6 +67,7 @@ void *pgpool_server_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
     conf->named = apr_hash_merge(p, over->named, base->named, named_overlaid, NULL);
     conf->origins = over->origins;
     conf->uses = over->uses; /* the base's are checked with the base */
+    conf->needs = over->needs;
     return conf;
 }
 
@@ -191,6 +193,14 @@ apr_array_header_t *pgpool_config_plans(apr_pool_t *p, server_rec *s)
 
 /* --- directives ------------------------------------------------------------- */
 
+/* Each directive that may stand in a directory asks this first: AllowOverrideList would let it
+ * into .htaccess, and inside <Limit> it would count for every method.  Returns NULL, or why it
+ * is refused. */
+static const char *misplaced(cmd_parms *cmd)
+{
+    return ap_check_cmd_context(cmd, NOT_IN_HTACCESS | NOT_IN_LIMIT);
+}
+
 /* Others show the configuration as it was written (mod_info): let them show the
  * connection string without its secrets. */
 static void secret_hide(cmd_parms *cmd, const char *conninfo)
@@ -267,7 +277,10 @@ static const char *set_use(cmd_parms *cmd, void *dir, const char *name)
 {
     pgpool_server_conf *conf = server_conf(cmd->server);
     pgpool_dir_conf *here = dir;
+    const char *wrong = misplaced(cmd);
 
+    if (wrong)
+        return wrong;
     here->use = name;
     APR_ARRAY_PUSH(conf->uses, pgpool_use) = (pgpool_use){.pool = name,
                                                           .origin = origin_of(cmd)};
@@ -277,7 +290,10 @@ static const char *set_use(cmd_parms *cmd, void *dir, const char *name)
 static const char *set_release(cmd_parms *cmd, void *dir, const char *when)
 {
     pgpool_dir_conf *here = dir;
+    const char *wrong = misplaced(cmd);
 
+    if (wrong)
+        return wrong;
     if (!strcasecmp(when, "request"))
         here->when = PGPOOL_RELEASE_REQUEST;
     else if (!strcasecmp(when, "response"))
@@ -300,8 +316,10 @@ static const char *set_set(cmd_parms *cmd, void *dir, const char *name, const ch
 {
     pgpool_dir_conf *here = dir;
     pgpool_set set = {.name = name};
-    const char *wrong = NULL;
+    const char *wrong = misplaced(cmd);
 
+    if (wrong)
+        return wrong;
     if (!setting_is_good(name))
         return apr_psprintf(
             cmd->pool, "PgPoolSet takes the name of a setting such as app.user, not \"%s\"",
@@ -380,14 +398,57 @@ static int uses_check(apr_pool_t *p, server_rec *s, apr_hash_t *pools)
     return OK;
 }
 
-int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+/* In a virtual host without a directive of ours httpd has made no configuration. */
+void pgpool_config_needs_pool(cmd_parms *cmd)
 {
-    for (; s; s = s->next) {
+    pgpool_server_conf *conf = server_conf(cmd->server);
+
+    if (!conf) {
+        conf = pgpool_server_conf_make(cmd->pool, cmd->server);
+        ap_set_module_config(cmd->server->module_config, &pgpool_module, conf);
+    }
+    APR_ARRAY_PUSH(conf->needs, const char *) = origin_of(cmd);
+}
+
+/* Whether pool NULL can mean a pool somewhere in this server: the default one, or that of a
+ * PgPoolUse.  Those of the main server hold in every virtual host. */
+static int has_pool_to_give(apr_pool_t *p, server_rec *s, const server_rec *main_server)
+{
+    return apr_hash_get(pgpool_config_complete(p, s), PGPOOL_DEFAULT_NAME,
+                        APR_HASH_KEY_STRING) ||
+           server_conf(s)->uses->nelts || server_conf(main_server)->uses->nelts;
+}
+
+/* What stands in the main server also serves the virtual hosts, so a pool of one of them is
+ * enough there.  A virtual host that says nothing has the main server's configuration. */
+static int needs_check(apr_pool_t *p, server_rec *s, server_rec *main_server)
+{
+    const apr_array_header_t *needs = server_conf(s)->needs;
+    server_rec *giver = s;
+
+    if (!needs->nelts || (s != main_server && server_conf(s) == server_conf(main_server)))
+        return OK;
+    while (giver && !has_pool_to_give(p, giver, main_server))
+        giver = s == main_server ? giver->next : NULL;
+    return giver ? OK
+                 : refuse(s, APR_ARRAY_IDX(needs, 0, const char *),
+                          "there is no pool for this handler: write PgPoolConninfo, or "
+                          "PgPoolUse with the name of a pool");
+}
+
+int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
+                        server_rec *main_server)
+{
+    server_rec *s;
+
+    for (s = main_server; s; s = s->next) {
         apr_hash_t *pools = pgpool_config_complete(ptemp, s);
         int rv = pools_check(ptemp, s, pools);
 
         if (rv == OK)
             rv = uses_check(ptemp, s, pools);
+        if (rv == OK)
+            rv = needs_check(ptemp, s, main_server);
         if (rv != OK)
             return rv;
     }

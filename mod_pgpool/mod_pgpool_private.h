@@ -29,12 +29,13 @@ extern module __attribute__((visibility("default"))) pgpool_module;
 
 /* One server's pools. */
 typedef struct {
-    pgp_settings *bare;       /* sparse: what stands outside of any <PgPool> */
-    apr_hash_t *named;        /* name -> pgp_settings *, sparse: what stands inside */
-    apr_hash_t *origins;      /* name -> "file:line" of its <PgPool> in this server */
-    pgp_settings *section;    /* while its <PgPool> is read, else NULL */
-    apr_array_header_t *uses; /* of pgpool_use: each PgPoolUse, to be checked */
-    apr_hash_t *pools;        /* in a child: name -> pgpool_child_pool * */
+    pgp_settings *bare;        /* sparse: what stands outside of any <PgPool> */
+    apr_hash_t *named;         /* name -> pgp_settings *, sparse: what stands inside */
+    apr_hash_t *origins;       /* name -> "file:line" of its <PgPool> in this server */
+    pgp_settings *section;     /* while its <PgPool> is read, else NULL */
+    apr_array_header_t *uses;  /* of pgpool_use: each PgPoolUse, to be checked */
+    apr_array_header_t *needs; /* of const char *, "file:line": see mod_pgpool_companion.h */
+    apr_hash_t *pools;         /* in a child: name -> pgpool_child_pool * */
 } pgpool_server_conf;
 
 typedef struct {
@@ -73,6 +74,8 @@ void *pgpool_dir_conf_make(apr_pool_t *p, char *dir);
 void *pgpool_dir_conf_merge(apr_pool_t *p, void *base, void *over);
 int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s);
 void pgpool_config_dump(apr_pool_t *p, server_rec *s);
+/* The optional function of mod_pgpool_companion.h. */
+void pgpool_config_needs_pool(cmd_parms *cmd);
 /* A server's pools with complete settings: name -> pgp_settings *. */
 apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s);
 

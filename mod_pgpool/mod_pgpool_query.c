@@ -14,9 +14,10 @@
  * value, never a piece of SQL.  An unset variable is an empty string; say
  * nullif($1, '') for a null.
  *
- * GET, HEAD and POST run the statement alike: keep one that writes to POST with
- * <LimitExcept POST>.  When it fails, the client gets a bare 500 and the error
- * log SQLSTATE and message.
+ * GET and POST run the statement alike: keep one that writes to POST with
+ * <LimitExcept POST>.  HEAD runs it in a read-only transaction and answers 405
+ * if it would write.  When the statement fails, the client gets a bare 500 and
+ * the error log SQLSTATE and message.
  *
  * Limits.  One statement: SELECT, VALUES, TABLE, or INSERT, UPDATE, DELETE with
  * RETURNING; without it the server refuses ("does not have a RETURNING
@@ -24,7 +25,8 @@
  * in memory, 1 GB at most.
  *
  * It is the worked example for authors of handlers as well.  What a handler
- * does with mod_pgpool is all in answer() and connection_lost().
+ * does with mod_pgpool is all in answer() and connection_lost(), and in
+ * count_pin(), which tells the handler whether a connection is its own.
  */
 #include <httpd.h>
 #include <http_config.h>
@@ -33,10 +35,11 @@
 #include <http_protocol.h>
 #include <http_request.h>
 #include <ap_expr.h>
-#include <apr_lib.h>
 #include <apr_strings.h>
 
 #include "mod_pgpool.h"
+#include "mod_pgpool_companion.h"
+#include "mod_pgpool_query_sql.h"
 
 module AP_MODULE_DECLARE_DATA pgpool_query_module;
 
@@ -60,6 +63,9 @@ typedef struct {
 /* The body is a bytea, which only the binary format hands over as it is. */
 enum { BINARY_FORMAT = 1 };
 
+/* The SQLSTATE of a statement that would write where nothing may be written. */
+#define READ_ONLY_SQL_TRANSACTION "25006"
+
 /*
  * Configuration
  */
@@ -76,27 +82,35 @@ static void *merge_dir_conf(apr_pool_t *p, void *parent, void *child)
     return section->query ? child : parent;
 }
 
-static const char *without_terminator(apr_pool_t *p, const char *sql)
+/* The SQL stands at the top level of WITH, where PostgreSQL allows it to write.  `.*` makes
+ * the name the row even if there is a column named pgpool_query.  Every other name says that it
+ * is PostgreSQL's own: search_path may put a schema first in which anybody may create. */
+static const char *as_json(apr_pool_t *p, const char *sql, apr_size_t length)
 {
-    apr_size_t len = strlen(sql);
-
-    while (len > 0 && (apr_isspace(sql[len - 1]) || sql[len - 1] == ';'))
-        len--;
-    return apr_pstrmemdup(p, sql, len);
-}
-
-/* The SQL stands on lines of its own, so that it may end in a comment, and at
- * the top level of WITH, where PostgreSQL allows it to write.  `.*` makes it the
- * row even if there is a column named pgpool_query. */
-static const char *as_json(apr_pool_t *p, const char *sql)
-{
-    return apr_pstrcat(p, "WITH pgpool_query AS (\n", sql,
-                       "\n) SELECT convert_to(coalesce(json_agg(pgpool_query.*)::text, '[]'), "
-                       "'UTF8') FROM pgpool_query",
+    return apr_pstrcat(p, "WITH pgpool_query AS (\n", apr_pstrmemdup(p, sql, length),
+                       "\n) SELECT pg_catalog.convert_to(coalesce("
+                       "pg_catalog.json_agg(pgpool_query.*)::pg_catalog.text, '[]'), 'UTF8') "
+                       "FROM pgpool_query",
                        NULL);
 }
 
-static const char *parse_params(cmd_parms *cmd, query_t *query, char *const exprs[])
+/* Returns NULL, or what a look at the SQL finds wrong. */
+static const char *check_sql(apr_pool_t *p, const pgpool_sql *sql, int nparams)
+{
+    if (sql->wrong)
+        return apr_psprintf(p, "PgPoolQuery takes one SQL statement; %s: %.40s", sql->wrong,
+                            sql->at);
+    if (!sql->length)
+        return "PgPoolQuery: the SQL is empty";
+    if (sql->params != nparams)
+        return apr_psprintf(p,
+                            "PgPoolQuery: the SQL has parameters up to $%d, but expressions up "
+                            "to $%d follow it",
+                            sql->params, nparams);
+    return NULL;
+}
+
+static const char *parse_params(cmd_parms *cmd, query_t *query, const char *const exprs[])
 {
     query->params = apr_palloc(cmd->pool, query->nparams * sizeof(*query->params));
     for (int i = 0; i < query->nparams; i++) {
@@ -111,25 +125,43 @@ static const char *parse_params(cmd_parms *cmd, query_t *query, char *const expr
     return NULL;
 }
 
-/* Whether the SQL is right and its $n match the expressions only the server can
- * tell: it does at the first request. */
-static const char *set_query(cmd_parms *cmd, void *dir_conf, int argc, char *const argv[])
+/* httpd would stop at 64 words without saying so. */
+static const apr_array_header_t *words_of(apr_pool_t *p, const char *args)
+{
+    apr_array_header_t *words = apr_array_make(p, 4, sizeof(const char *));
+
+    while (*args)
+        APR_ARRAY_PUSH(words, const char *) = ap_getword_conf(p, &args);
+    return words;
+}
+
+/* Whether the SQL is right only the server can tell: it does at the first request. */
+static const char *set_query(cmd_parms *cmd, void *dir_conf, const char *args)
 {
     query_dir_conf *conf = dir_conf;
-    const char *sql = argc > 0 ? without_terminator(cmd->pool, argv[0]) : "";
+    const apr_array_header_t *words = words_of(cmd->pool, args);
+    const char *const *word = (const char *const *)words->elts;
+    APR_OPTIONAL_FN_TYPE(pgpool_config_needs_pool) *needs_pool;
     query_t *query = apr_pcalloc(cmd->pool, sizeof(*query));
+    const char *wrong = ap_check_cmd_context(cmd, NOT_IN_HTACCESS | NOT_IN_LIMIT);
+    pgpool_sql sql;
 
-    if (!APR_RETRIEVE_OPTIONAL_FN(pgpool_acquire))
+    if (wrong)
+        return wrong;
+    needs_pool = APR_RETRIEVE_OPTIONAL_FN(pgpool_config_needs_pool);
+    if (!needs_pool)
         return "PgPoolQuery needs mod_pgpool: LoadModule pgpool_module is missing";
-    if (!*sql)
-        return "PgPoolQuery: the SQL is empty";
+    needs_pool(cmd);
 
-    query->statement = as_json(cmd->pool, sql);
-    query->nparams = argc - 1;
+    sql = pgpool_sql_scan(words->nelts ? word[0] : "");
+    query->nparams = words->nelts ? words->nelts - 1 : 0;
+    if ((wrong = check_sql(cmd->pool, &sql, query->nparams)))
+        return wrong;
+    query->statement = as_json(cmd->pool, word[0], sql.length);
     query->where = apr_psprintf(cmd->pool, "%s:%d", cmd->directive->filename,
                                 cmd->directive->line_num);
     conf->query = query;
-    return parse_params(cmd, query, argv + 1);
+    return parse_params(cmd, query, word + 1);
 }
 
 /*
@@ -151,6 +183,50 @@ static const char **evaluate_params(request_rec *r, const query_t *query)
     return values;
 }
 
+/* How many connections the request with its subrequests and redirects has been given. */
+static int *pins_of(request_rec *r)
+{
+    int *pins;
+
+    while (r->prev || r->main)
+        r = r->prev ? r->prev : r->main;
+    pins = ap_get_module_config(r->request_config, &pgpool_query_module);
+    if (!pins) {
+        pins = apr_pcalloc(r->pool, sizeof(*pins));
+        ap_set_module_config(r->request_config, &pgpool_query_module, pins);
+    }
+    return pins;
+}
+
+/* mod_pgpool's hook "attach". */
+static int count_pin(request_rec *r, const char *pool, PGconn *conn)
+{
+    ++*pins_of(r);
+    return OK;
+}
+
+/* A safe method must not write, and a HEAD may come from whoever only looks whether the
+ * location is there.  If a transaction is open already, it is for its owner to say what may be
+ * done in it. */
+static PGresult *run_statement(const request_rec *r, const query_t *query,
+                               const char *const *values, PGconn *conn)
+{
+    const int guarded = r->header_only && PQtransactionStatus(conn) == PQTRANS_IDLE;
+    PGresult *result;
+
+    if (guarded) {
+        result = PQexec(conn, "BEGIN READ ONLY");
+        if (PQresultStatus(result) != PGRES_COMMAND_OK)
+            return result;
+        PQclear(result);
+    }
+    result = PQexecParams(conn, query->statement, query->nparams, NULL, values, NULL, NULL,
+                          BINARY_FORMAT);
+    if (guarded)
+        PQclear(PQexec(conn, "ROLLBACK"));
+    return result;
+}
+
 /* The cause is for the log alone: it may quote SQL or data. */
 static int statement_failed(request_rec *r, const query_t *query, const PGconn *conn,
                             const PGresult *result)
@@ -158,6 +234,10 @@ static int statement_failed(request_rec *r, const query_t *query, const PGconn *
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
 
+    if (r->header_only && sqlstate && !strcmp(sqlstate, READ_ONLY_SQL_TRANSACTION)) {
+        ap_allow_standard_methods(r, REPLACE_ALLOW, M_POST, -1);
+        return HTTP_METHOD_NOT_ALLOWED;
+    }
     ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
                   "PGP2002: PgPoolQuery at %s: SQLSTATE %s: %s (backend %d)", query->where,
                   sqlstate ? sqlstate : "none", message ? message : PQerrorMessage(conn),
@@ -204,6 +284,8 @@ static int send_json(request_rec *r, const PGresult *result)
 /* Borrow a connection, run the statement, give the connection back, write. */
 static int answer(request_rec *r, const query_t *query, const char *const *values)
 {
+    const int *pins = pins_of(r), before = *pins;
+    int status = OK;
     PGresult *result;
     PGconn *conn;
     apr_status_t rv = acquire(r, NULL, &conn);
@@ -211,19 +293,21 @@ static int answer(request_rec *r, const query_t *query, const char *const *value
     if (rv != APR_SUCCESS)
         return http_status(r, rv);
 
-    result = PQexecParams(conn, query->statement, query->nparams, NULL, values, NULL, NULL,
-                          BINARY_FORMAT);
+    result = run_statement(r, query, values, conn);
     apr_pool_cleanup_register(r->pool, result, clear_result, apr_pool_cleanup_null);
-    if (PQresultStatus(result) != PGRES_TUPLES_OK)
-        return PQstatus(conn) == CONNECTION_OK ? statement_failed(r, query, conn, result)
-                                               : connection_lost(r, query, conn);
+    if (PQresultStatus(result) != PGRES_TUPLES_OK) {
+        if (PQstatus(conn) != CONNECTION_OK)
+            return connection_lost(r, query, conn);
+        status = statement_failed(r, query, conn, result);
+    }
 
-    /* A client that reads slowly must not hold a connection while it does.  In a
-     * subrequest the connection is also the parent's, who may be in the middle
-     * of a transaction, so there it is not ours to give back. */
-    if (!r->main)
+    /* A client that reads slowly must not hold a connection while it does.  But a connection
+     * that the request had already belongs to another handler or phase of it, perhaps in the
+     * middle of a transaction: only what this handler has pinned is this handler's to release.
+     */
+    if (*pins != before)
         release(r, NULL);
-    return send_json(r, result);
+    return status == OK ? send_json(r, result) : status;
 }
 
 static int query_handler(request_rec *r)
@@ -268,11 +352,12 @@ static void register_hooks(apr_pool_t *p)
 {
     ap_hook_optional_fn_retrieve(retrieve_optional_fns, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(query_handler, NULL, NULL, APR_HOOK_MIDDLE);
+    APR_OPTIONAL_HOOK(pgpool, attach, count_pin, NULL, NULL, APR_HOOK_MIDDLE);
 }
 
 static const command_rec directives[] = {
-    AP_INIT_TAKE_ARGV("PgPoolQuery", set_query, NULL, ACCESS_CONF,
-                      "an SQL statement, and an expression for each of its parameters"),
+    AP_INIT_RAW_ARGS("PgPoolQuery", set_query, NULL, ACCESS_CONF,
+                     "an SQL statement, and an expression for each of its parameters"),
     {.name = NULL},
 };
 

@@ -105,4 +105,39 @@ subtest 'its examples' => sub {
     is config_test(join "\n", @example), "Syntax OK\n", '... and they are right';
 };
 
+# ---- where none may stand
+
+# One line, or section, that the reference has of a directive.
+sub example {
+    my ($directive) = @_;
+    return "$directive x>\n</PgPool>" if $directive =~ /^</;
+    return $text =~ /^#? *(\Q$directive\E .*)$/m ? $1 : die "no example of $directive\n";
+}
+
+subtest 'none inside <Limit>, where it would count for every method' => sub {
+    my @of_directory = grep { $context_of{ $listed{$_} } =~ /directory/ } sort keys %listed;
+    cmp_ok scalar @of_directory, '>', 3, 'httpd lists some that may stand in a directory';
+    like config_test("$conninfo\n<Location /x>\n<Limit POST>\n" . example($_) . "\n</Limit>\n</Location>"),
+        qr/\Q$_\E cannot occur within <Limit>/, $_
+        for @of_directory;
+};
+
+subtest 'none in .htaccess, whatever is allowed there' => sub {
+    my @name = map { s/^<//r } sort keys %listed;
+    $httpd->conf(<<"CONF")->start;
+<Directory "\${DIR}/htdocs">
+  AllowOverride All
+  AllowOverrideList @name
+</Directory>
+CONF
+    for my $directive (sort keys %listed) {
+        $httpd->put_file('.htaccess', example($directive) . "\n");
+        my $from = $httpd->log_end;
+        is $httpd->get('/')->{status}, 500, "$directive: 500";
+        like $httpd->error_log($from), qr/\.htaccess: \Q$directive\E (?:not allowed here|cannot occur within htaccess files)/,
+            '... and the log says why';
+    }
+    $httpd->stop;
+};
+
 done_testing;

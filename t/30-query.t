@@ -7,6 +7,7 @@ use PgPoolTest;
 use IO::Select;
 use Encode qw(encode_utf8);
 use JSON::PP;
+use Probe;
 
 my $pg = postgres;
 query($pg, 'CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL)');
@@ -67,6 +68,7 @@ my @form = (
         . 'SELECT max(a) FROM t',                                  '[{"max":9}]'],
     [semicolon    => " SELECT 1 AS a ;\t; ",                       '[{"a":1}]'],
     [comment      => 'SELECT 1 AS a -- the last (',                '[{"a":1}]'],
+    [note         => 'SELECT 1 AS a; -- note; the last (',         '[{"a":1}]'],
     [quotes       => q{SELECT $$it's; "x"$$ AS "a ""b"""},          q([{"a \"b\"":"it's; \"x\""}])],
 );
 
@@ -79,19 +81,24 @@ my @endpoint = (
     endpoint('/constant',  $echo, q{it's 100% "text"}),
     endpoint('/several',   'SELECT $2::int + $1::int AS sum, $1 AS one, $3 AS uri',
         '%{HTTP:X-Value}', '40', '%{REQUEST_METHOD} %{REQUEST_URI}'),
+    endpoint('/many',      'SELECT ' . join(' || ', map { "\$$_" } 1 .. 100) . ' AS v', map { "<$_>" } 1 .. 100),
     endpoint('/nullable',  q{SELECT nullif($1, '')::int AS v}, '%{HTTP:X-Value}'),
     endpoint('/item/add',  'INSERT INTO item SELECT i, $1 || i FROM generate_series(1, 3) i RETURNING *',
         '%{HTTP:X-Value}'),
     endpoint('/item/edit', q{UPDATE item SET name = upper(name) WHERE id = 2 RETURNING name}),
     endpoint('/item/drop', 'DELETE FROM item WHERE id = 3 RETURNING id'),
     endpoint('/item/gone', 'DELETE FROM item WHERE id = 3 RETURNING id'),
+    endpoint('/item/clear', 'DELETE FROM item RETURNING id'),
     endpoint('/big',       q{SELECT i, repeat(chr(97 + i % 26), 4096) AS s FROM generate_series(1, $1::int) i},
         '%{HTTP:X-Rows}'),
 
+    '<Location /early/big>', 'PgPoolProbeEarly "BEGIN"', '</Location>',
+    endpoint('/early/big', q{SELECT i, repeat(chr(97 + i % 26), 4096) AS s FROM generate_series(1, $1::int) i},
+        '%{HTTP:X-Rows}'),
+    '<Directory "${DIR}/htdocs/shtml">', 'Options +Includes', 'SetOutputFilter INCLUDES', '</Directory>',
+
     endpoint('/bad/column',    'SELECT secret_column FROM item'),
-    endpoint('/bad/two',       'SELECT 1; SELECT 2'),
     endpoint('/bad/silent',    'DELETE FROM item'),
-    endpoint('/bad/count',     'SELECT $1::text, $2::text', 'only one'),
     endpoint('/bad/data',      'SELECT 1 / $1::int', '%{HTTP:X-Value}'),
     endpoint('/bad/die',       'SELECT pg_terminate_backend(pg_backend_pid())'),
     endpoint('/bad/unset'),
@@ -110,7 +117,9 @@ my @endpoint = (
 
 my $conf = join "\n", 'PgPoolConninfo "' . conninfo($pg, options => q('-cTimeZone=UTC')) . '"',
     'PgPoolMin 1', 'PgPoolMax 1', 'TraceEnable off', @endpoint;
-my $httpd = httpd($conf, modules => [@modules, 'setenvif']);
+my $httpd = httpd($conf, modules => [@modules, 'setenvif', 'include']);
+mkdir $httpd->dir . '/htdocs/shtml';
+$httpd->put_file('shtml/big.shtml', '<!--#include virtual="/big" -->');
 
 # Unlike HTTP::Tiny it sends any bytes in a header.
 sub ask {
@@ -157,6 +166,7 @@ subtest 'parameters are values' => sub {
     is ask('/constant')->{content}, q([{"v":"it's 100% \"text\""}]), 'a constant';
     is ask('/several', 'X-Value' => 2)->{content},
         '[{"sum":42,"one":2,"uri":"GET /several"}]', 'several, in any order';
+    is ask('/many')->{content}, '[{"v":"' . join('', map { "<$_>" } 1 .. 100) . '"}]', '... more than 64 words';
     is ask('/named/0012')->{content}, '[{"id":12}]', 'a part of the path';
     is ask('/nullable')->{content}, '[{"v":null}]', 'what is not set can be made null';
     is ask('/echo')->{content}, '[{"v":""}]', '... and is empty otherwise';
@@ -179,6 +189,12 @@ subtest 'methods' => sub {
     is $head->{status}, 200, 'HEAD';
     is $head->{content}, '', '... has no body';
     is $head->{headers}{"content-$_"}, $get->{headers}{"content-$_"}, "... but GET's $_" for qw(length type);
+    my $many = query($pg, 'SELECT count(*) FROM item');
+    my $got = $httpd->begin('/item/clear', method => 'HEAD')->finish;
+    is $got->{status}, 405, 'HEAD of a statement that writes';
+    is $got->{headers}{allow}, 'POST', '... has to be a POST';
+    is query($pg, 'SELECT count(*) FROM item'), $many, '... and writes nothing';
+    is $httpd->begin('/value/text', method => 'HEAD')->finish->{status}, 200, '... nor leaves anything behind';
     for my $method (qw(PUT DELETE PATCH)) {
         my $got = $httpd->request($method => '/item/drop');
         is $got->{status}, 405, "$method: 405";
@@ -189,9 +205,7 @@ subtest 'methods' => sub {
 subtest 'what goes wrong' => sub {
     my $at = qr/PGP2002: PgPoolQuery at \S+httpd\.conf:\d+:/;
     fails('/bad/column', qr/$at SQLSTATE 42703: column "secret_column" does not exist \(backend \d+\)/);
-    fails('/bad/two',    qr/$at SQLSTATE 42601: syntax error at or near ";"/);
     fails('/bad/silent', qr/$at SQLSTATE 0A000: .*does not have a RETURNING clause/);
-    fails('/bad/count',  qr/$at SQLSTATE 08P01: .*supplies 1 parameters.*requires 2/);
     fails('/bad/data',   qr/$at SQLSTATE 22012: division by zero/, 'X-Value' => 0);
     fails('/bad/data',   qr/$at SQLSTATE 22P02: /, 'X-Value' => '1; DROP TABLE item');
     fails('/bad/data',   qr/$at SQLSTATE 22021: /, 'X-Value' => "\xFF");
@@ -243,6 +257,22 @@ subtest 'inside other requests' => sub {
     like $text, qr/again=0\nsame=1\n.*tx=INTRANS\n/s, '... it leaves the connection to the parent';
 };
 
+subtest 'only what it has pinned itself is given back' => sub {
+    query($pg, 'CREATE TABLE kept (t text)');
+    ask(probe_at('acquire', 'sql=BEGIN', q(sql=INSERT INTO kept VALUES ('kept')), 'through=/value/int', 'sql=COMMIT'));
+    is query($pg, 'TABLE kept'), 'kept', 'a handler that has redirected goes on with its transaction';
+
+    my $slow = $httpd->begin('/early/big', rcvbuf => 4096, headers => { 'X-Rows' => 4_096 });
+    ok(IO::Select->new($slow->{socket})->can_read(60), 'an earlier phase of the request has pinned one');
+    is ask('/value/int')->{status}, 503, '... and keeps it while the client reads';
+    $slow->finish;
+
+    $slow = $httpd->begin('/shtml/big.shtml', rcvbuf => 4096, headers => { 'X-Rows' => 4_096 });
+    ok(IO::Select->new($slow->{socket})->can_read(60), 'a subrequest has pinned one');
+    is ask('/value/int')->{status}, 200, '... and gives it back while the client reads';
+    cmp_ok length $slow->finish->{content}, '>', 16 << 20, '... all of it';
+};
+
 subtest 'not in .htaccess' => sub {
     mkdir $httpd->dir . '/htdocs/sub';
     $httpd->put_file('sub/.htaccess', pgpool_query('SELECT 1'));
@@ -272,7 +302,19 @@ subtest 'what the configuration refuses' => sub {
     my @refused = (
         ['no SQL',           endpoint('/q', ''),               qr/PgPoolQuery: the SQL is empty/],
         ['only terminators', endpoint('/q', ' ; ;'),           qr/PgPoolQuery: the SQL is empty/],
-        ['a bad expression', endpoint('/q', $echo, 'a', '%{'), qr/PgPoolQuery: cannot parse "%\{" \(\$2\): /],
+        ['another statement', endpoint('/q', 'SELECT 1; SELECT 2'),
+            qr/PgPoolQuery takes one SQL statement; there is something behind its semicolon: SELECT 2$/m],
+        ['an open quote',    endpoint('/q', q{SELECT 'it's'}),
+            qr/PgPoolQuery takes one SQL statement; a quote or comment is not closed: '$/m],
+        ['an open bracket',  endpoint('/q', 'SELECT (1'),
+            qr/PgPoolQuery takes one SQL statement; a parenthesis is not closed: \(1$/m],
+        ['a closed bracket', endpoint('/q', 'SELECT 1) SELECT 2 --'),
+            qr/PgPoolQuery takes one SQL statement; a parenthesis is closed but not opened: \) SELECT 2 --$/m],
+        ['no expression',    endpoint('/q', 'SELECT $1, $2', 'only one'),
+            qr/PgPoolQuery: the SQL has parameters up to \$2, but expressions up to \$1 follow it$/m],
+        ['an idle one',      endpoint('/q', 'SELECT $1', 'one', 'two'),
+            qr/PgPoolQuery: the SQL has parameters up to \$1, but expressions up to \$2 follow it$/m],
+        ['a bad expression', endpoint('/q', 'SELECT $1, $2', 'a', '%{'), qr/PgPoolQuery: cannot parse "%\{" \(\$2\): /],
         ['no section',       pgpool_query('SELECT 1'),         qr/PgPoolQuery not allowed (?:here|in)/],
     );
     for (@refused) {
@@ -281,6 +323,28 @@ subtest 'what the configuration refuses' => sub {
         is $code, 1, $name;
         like $output, qr/Syntax error on line \d+ of .*\n$message/, '... with file, line and reason';
     }
+    my $text = endpoint('/q', 'SELECT 1');
+    my $own = sub { return "<VirtualHost *>\n$_[0]\n</VirtualHost>\n" };
+    my @without = (
+        ['no pool at all',               $text],
+        ['... but one without use',      "<PgPool a>\nPgPoolConninfo host=db\n</PgPool>\n$text"],
+        ['... but one of another host',  $own->('PgPoolConninfo host=db') . $own->($text)],
+    );
+    for (@without) {
+        my ($name, $text) = @$_;
+        my ($code, $output) = Httpd->new(modules => \@modules, conf => $text)->config_test;
+        is $code, 1, $name;
+        like $output, qr/\S+httpd\.conf:\d+: there is no pool for this handler: write PgPoolConninfo, or PgPoolUse/,
+            '... with file, line and reason';
+    }
+    my @with = (
+        ['a pool of a virtual host',     $own->('PgPoolConninfo host=db') . $own->('') . $text],
+        ['... for its own',              $own->("PgPoolConninfo host=db\n$text")],
+        ['a pool that a section names',  "<PgPool a>\nPgPoolConninfo host=db\n</PgPool>\n"
+            . "<Location />\nPgPoolUse a\n</Location>\n" . $own->($text)],
+    );
+    is_deeply [Httpd->new(modules => \@modules, conf => $_->[1])->config_test], [0, "Syntax OK\n"], $_->[0] for @with;
+
     my ($code, $output) = Httpd->new(modules => ['pgpool_query'], conf => endpoint('/q', 'SELECT 1'))->config_test;
     is $code, 1, 'no mod_pgpool';
     like $output, qr/PgPoolQuery needs mod_pgpool/, '... and says so';

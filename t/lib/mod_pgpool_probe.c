@@ -67,6 +67,7 @@
  *   early            what PgPoolProbeEarly saw: early (status), early.pid, early.value
  *   subreq=URI       runs it as a subrequest, its output stands in this response
  *   redirect=URI     internal redirect, ends the list
+ *   through=URI      internal redirect, and goes on; what is told after it goes nowhere
  *   fail=STATUS      returns this HTTP status, ends the list
  *   abort            as if the client had gone, ends the list
  *
@@ -658,6 +659,13 @@ static int run_redirect(probe_t *probe, const char *arg)
     return OK;
 }
 
+static int run_through(probe_t *probe, const char *arg)
+{
+    ap_internal_redirect(arg ? arg : "", probe->r);
+    probe->ended = 1;
+    return NEXT;
+}
+
 static int run_fail(probe_t *probe, const char *arg)
 {
     return arg ? atoi(arg) : HTTP_INTERNAL_SERVER_ERROR;
@@ -834,6 +842,7 @@ static const command_t commands[] = {
     {"early", run_early, 0},
     {"subreq", run_subreq, 0},
     {"redirect", run_redirect, 0},
+    {"through", run_through, 0},
     {"fail", run_fail, 0},
     {"abort", run_abort, 0},
     {NULL, NULL, 0},

@@ -1,0 +1,15 @@
+/*
+ * What mod_pgpool offers to the modules that are built with it, beside mod_pgpool.h.  It is not
+ * installed, and it may change with any version.
+ */
+#ifndef MOD_PGPOOL_COMPANION_H
+#define MOD_PGPOOL_COMPANION_H
+
+#include <apr_optional.h>
+#include <http_config.h>
+
+/* A directive says that its handler will acquire with pool NULL.  The configuration is then
+ * refused, with the directive's file and line, if its server has no pool to give. */
+APR_DECLARE_OPTIONAL_FN(void, pgpool_config_needs_pool, (cmd_parms *cmd));
+
+#endif
