@@ -99,9 +99,12 @@ static pgp_step step_surveying(pgp_link *link, struct pollfd *await, pgp_error *
 static pgp_step survey(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     static const char sql[] =
-        "SELECT pg_catalog.current_setting('max_connections')::int"
-        " - pg_catalog.current_setting('superuser_reserved_connections')::int"
-        " - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::int";
+        "SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int4"
+        " OPERATOR(pg_catalog.-) "
+        "pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int4"
+        " OPERATOR(pg_catalog.-) "
+        "coalesce(pg_catalog.current_setting('reserved_connections', true), '0')"
+        "::pg_catalog.int4";
 
     link->phase = SURVEYING;
     return pgp_link_ask(link, sql, error) ? step_surveying(link, await, error)
