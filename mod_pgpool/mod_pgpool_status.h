@@ -107,9 +107,11 @@ apr_interval_time_t pgpool_timing_quantile(const pgpool_view *view, const pgpool
 /* --- the printers ----------------------------------------------------------- */
 
 /* What a viewer saw before, carried in the page's own links: the page's rates are over
- * the time since.  NULL: over all the time. */
+ * the time since.  NULL: over all the time; likewise for the pools for which the link had no
+ * room. */
 typedef struct {
     apr_time_t at;
+    int pools;                   /* the first ones */
     const apr_int64_t *counters; /* a pool after the other, each in the order of the table */
 } pgpool_sample;
 

@@ -7,6 +7,7 @@
  */
 #include "mod_pgpool_status.h"
 
+#include <apr_lib.h>
 #include <apr_strings.h>
 #include <http_core.h>
 #include <http_protocol.h>
@@ -92,36 +93,78 @@ static apr_int64_t *counters_of(apr_pool_t *p, const pgpool_snapshot *all)
     return counters;
 }
 
+/* A sample is carried in a request line, which httpd takes up to LimitRequestLine (8190). */
+#define SAMPLE_LENGTH_MOST 4000
+
+/* "_1,2,0,3", without the zeros at its end. */
+static const char *pool_sample_text(apr_pool_t *p, const apr_int64_t *counters)
+{
+    const char *text = "_";
+    int n = counters_per_pool(), i;
+
+    while (n > 0 && !counters[n - 1])
+        n--;
+    for (i = 0; i < n; i++)
+        text = apr_pstrcat(p, text, i ? "," : "", apr_off_t_toa(p, counters[i]), NULL);
+    return text;
+}
+
 const char *pgpool_sample_text(apr_pool_t *p, const pgpool_snapshot *all)
 {
     const apr_int64_t *counters = counters_of(p, all);
-    const int n = all->pools->nelts * counters_per_pool();
-    const char *text = apr_psprintf(p, "%" APR_TIME_T_FMT, all->now);
+    const int pools = all->pools->nelts;
+    apr_array_header_t *parts = apr_array_make(p, pools + 1, sizeof(const char *));
+    const char *part = apr_psprintf(p, "%" APR_TIME_T_FMT ",%d", all->now, pools);
+    apr_size_t length = strlen(part);
     int i;
 
-    for (i = 0; i < n; i++)
-        text = apr_psprintf(p, "%s,%" APR_INT64_T_FMT, text, counters[i]);
-    return text;
+    APR_ARRAY_PUSH(parts, const char *) = part;
+    for (i = 0; i < pools; i++) {
+        part = pool_sample_text(p, counters + i * counters_per_pool());
+        length += strlen(part);
+        if (length > SAMPLE_LENGTH_MOST)
+            break;
+        APR_ARRAY_PUSH(parts, const char *) = part;
+    }
+    return apr_array_pstrcat(p, parts, 0);
+}
+
+/* Read one pool's part, from behind its "_".  Returns where it ends. */
+static const char *pool_sample_read(const char *text, apr_int64_t *counters)
+{
+    const int n = counters_per_pool();
+    char *end = (char *)text;
+    int i;
+
+    for (i = 0; i < n && apr_isdigit(*end); i++) {
+        counters[i] = apr_strtoi64(end, &end, 10);
+        if (*end == ',')
+            end++;
+    }
+    return end;
 }
 
 const pgpool_sample *pgpool_sample_read(apr_pool_t *p, const pgpool_snapshot *all,
                                         const char *text)
 {
     const apr_int64_t *now = counters_of(p, all);
-    const int n = all->pools->nelts * counters_per_pool();
-    apr_int64_t *then = apr_palloc(p, (n + 1) * sizeof(*then));
+    const int n = counters_per_pool(), pools = all->pools->nelts;
+    apr_int64_t *then = apr_pcalloc(p, (pools * n + 1) * sizeof(*then));
     pgpool_sample *sample = apr_palloc(p, sizeof(*sample));
+    const char *at;
     char *end;
     int i;
 
-    sample->at = apr_strtoi64(text, &end, 10);
-    sample->counters = then;
-    for (i = 0; i < n && *end == ','; i++)
-        then[i] = apr_strtoi64(end + 1, &end, 10);
-    if (i < n || *end || sample->at < all->start || sample->at >= all->now)
+    *sample = (pgpool_sample){.at = apr_strtoi64(text, &end, 10), .counters = then};
+    if (sample->at < all->start || sample->at >= all->now || *end != ',' ||
+        apr_strtoi64(end + 1, &end, 10) != pools)
         return NULL;
-    for (i = 0; i < n; i++)
-        if (then[i] < 0 || then[i] > now[i])
+    for (at = end; sample->pools < pools && *at == '_'; sample->pools++)
+        at = pool_sample_read(at + 1, then + sample->pools * n);
+    if (*at)
+        return NULL;
+    for (i = 0; i < sample->pools * n; i++)
+        if (then[i] > now[i])
             return NULL;
     return sample;
 }
@@ -362,14 +405,15 @@ static void print_counter(request_rec *r, const pgpool_figure *figure, apr_int64
 static void print_counters(request_rec *r, const pgpool_snapshot *all, int n,
                            const pgpool_sample *before)
 {
-    const apr_int64_t *then = before ? before->counters + n * counters_per_pool() : NULL;
-    const apr_interval_time_t time = all->now - (before ? before->at : all->start);
+    const int is_sampled = before && n < before->pools;
+    const apr_int64_t *then = is_sampled ? before->counters + n * counters_per_pool() : NULL;
+    const apr_interval_time_t time = all->now - (is_sampled ? before->at : all->start);
     const pgpool_figure *figure;
 
     ap_rprintf(r,
                "<table>\n<thead><tr><th></th><th>total</th><th>per&nbsp;second<br>%s&nbsp;%s"
                "</th></tr></thead>\n<tbody>\n",
-               before ? "in the last" : "mean of", duration(r->pool, time));
+               is_sampled ? "in the last" : "mean of", duration(r->pool, time));
     for (figure = pgpool_figures; figure->key; figure++)
         if (is_plain_counter(figure)) {
             const apr_int64_t total = figure->get(view_of(all, n), figure->first);

@@ -191,8 +191,9 @@ subtest 'rates are over the time since the last look' => sub {
     my $seconds = $unit eq 's' ? $time : $time / 1000;
     cmp_ok abs($rate * $seconds - 5), '<', 0.1 * $seconds + 0.5, '... then between two looks';
 
-    for my $forged ('1', '1,2,3', 'x', '%3Cscript%3E', '-5,' . '1,' x 12, $next =~ s/.*since=\d+/9/r,
-        $next =~ s/.*since=(\d+).*/"$1," . join ',', (999999) x 12/er) {
+    my ($when) = $next =~ /since=(\d+)/;
+    for my $forged ('1', '1,2,3', 'x', '%3Cscript%3E', '-5,1_1', $next =~ s/.*since=\d+/9/r, "$when,2_1", "$when,-1_1",
+        map({ "$when,1_$_" } 'x', '-1', '1_1', '1,2x', '999999', join(',', (0) x 100), '9' x 30)) {
         my $page = status($httpd, "since=$forged");
         is $page->{status}, 200, 'a false look before';
         like $page->{content}, qr/mean of/, '... is none';
@@ -334,6 +335,27 @@ CONF
     my ($sample) = openmetrics(status($two, 'openmetrics')->{content});
     is $sample->{'pgpool_max{pool=default#2}'}, 2, '... in OpenMetrics as well';
     $two->stop;
+};
+
+# Each pool has counters that are not zero.
+subtest 'many pools' => sub {
+    my $all = 600;
+    my $many = probed(join "\n", 'PgPoolConninfo "host=/nowhere"', 'PgPoolMin 0', 'PgPoolAcquireTimeout 0', $handler,
+        map { "<PgPool p$_>\n</PgPool>" } 1 .. $all);
+    for my $tens (0 .. $all / 10 - 1) {
+        probe($many, map { 'acquire=p' . (10 * $tens + $_) } 1 .. 10);
+    }
+    poll_until { (grep { $_->{unavailable} } values %{ json($many)->{pools} }) == $all };
+    my ($next) = status($many, 'refresh=2')->{headers}{refresh} =~ /url=\?(\S+)\z/;
+    my $page = status($many, $next);
+    is $page->{status}, 200, 'the next look is taken';
+    my @over = $page->{content} =~ /(in the last|mean of)/g;
+    is scalar @over, $all + 1, '... and has all pools';
+    is $over[0], 'in the last', '... with rates over the time since';
+    is $over[-1], 'mean of', '... or since the start, where the link had no room';
+    my @link = $page->{content} =~ /href="\?([^"]*since=[^"]*)"/g;
+    is_deeply [grep { status($many, s/&amp;/&/gr)->{status} != 200 } @link], [], '... and all its links are taken';
+    $many->stop;
 };
 
 subtest 'no pool at all' => sub {
