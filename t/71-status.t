@@ -337,10 +337,11 @@ CONF
     $two->stop;
 };
 
-# Each pool has counters that are not zero.
+# Each pool has counters that are not zero.  Small ones, hence a smaller limit than httpd's default.
 subtest 'many pools' => sub {
     my $all = 600;
-    my $many = probed(join "\n", 'PgPoolConninfo "host=/nowhere"', 'PgPoolMin 0', 'PgPoolAcquireTimeout 0', $handler,
+    my $many = probed(join "\n", 'LimitRequestLine 4200', 'PgPoolConninfo "host=/nowhere"', 'PgPoolMin 0',
+        'PgPoolAcquireTimeout 0', $handler,
         map { "<PgPool p$_>\n</PgPool>" } 1 .. $all);
     for my $tens (0 .. $all / 10 - 1) {
         probe($many, map { 'acquire=p' . (10 * $tens + $_) } 1 .. 10);
