@@ -418,6 +418,7 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_http_status);
     APR_REGISTER_OPTIONAL_FN(pgpool_strerror);
     APR_REGISTER_OPTIONAL_FN(pgpool_config_needs_pool);
+    APR_REGISTER_OPTIONAL_FN(pgpool_note_error);
     pgpool_release_register();
     pgpool_status_register();
     pgpool_home_register();

@@ -7,9 +7,14 @@
 
 #include <apr_optional.h>
 #include <http_config.h>
+#include <httpd.h>
 
 /* A directive says that its handler will acquire with pool NULL.  The configuration is then
  * refused, with the directive's file and line, if its server has no pool to give. */
 APR_DECLARE_OPTIONAL_FN(void, pgpool_config_needs_pool, (cmd_parms *cmd));
+
+/* Set the note pgpool-error, on r and on the initial request of its chain.  The text is copied
+ * and made clean: valid UTF-8 without control characters. */
+APR_DECLARE_OPTIONAL_FN(void, pgpool_note_error, (request_rec *r, const char *text));
 
 #endif

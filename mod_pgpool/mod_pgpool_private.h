@@ -104,6 +104,9 @@ void pgpool_pins_release(request_rec *initial);
 /* Only what is to go back at the response's end. */
 void pgpool_response_pins_release(request_rec *initial);
 
+/* mod_pgpool_companion.h says what it does. */
+void pgpool_note_error(request_rec *r, const char *text);
+
 /* mod_pgpool_release.c */
 void pgpool_release_register(void);
 /* Look out for the end of a request that has its first pin, or of its response. */

@@ -46,6 +46,7 @@ module AP_MODULE_DECLARE_DATA pgpool_query_module;
 static APR_OPTIONAL_FN_TYPE(pgpool_acquire) *acquire;
 static APR_OPTIONAL_FN_TYPE(pgpool_release) *release;
 static APR_OPTIONAL_FN_TYPE(pgpool_http_status) *http_status;
+static APR_OPTIONAL_FN_TYPE(pgpool_note_error) *note_error;
 
 /* One PgPoolQuery, immutable once the configuration has been read. */
 typedef struct {
@@ -227,21 +228,22 @@ static PGresult *run_statement(const request_rec *r, const query_t *query,
     return result;
 }
 
-/* The cause is for the log alone: it may quote SQL or data. */
+/* The cause is for the log and the note, not for the client: it may quote SQL or data. */
 static int statement_failed(request_rec *r, const query_t *query, const PGconn *conn,
                             const PGresult *result)
 {
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    const char *cause = apr_pstrcat(r->pool, "SQLSTATE ", sqlstate ? sqlstate : "none", ": ",
+                                    message ? message : PQerrorMessage(conn), NULL);
 
     if (r->header_only && sqlstate && !strcmp(sqlstate, READ_ONLY_SQL_TRANSACTION)) {
         ap_allow_standard_methods(r, REPLACE_ALLOW, M_POST, -1);
         return HTTP_METHOD_NOT_ALLOWED;
     }
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
-                  "PGP2002: PgPoolQuery at %s: SQLSTATE %s: %s (backend %d)", query->where,
-                  sqlstate ? sqlstate : "none", message ? message : PQerrorMessage(conn),
-                  PQbackendPID(conn));
+    note_error(r, apr_pstrcat(r->pool, "PgPoolQuery: ", cause, NULL));
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP2002: PgPoolQuery at %s: %s (backend %u)",
+                  query->where, cause, (unsigned)PQbackendPID(conn));
     return HTTP_INTERNAL_SERVER_ERROR;
 }
 
@@ -346,6 +348,7 @@ static void retrieve_optional_fns(void)
     acquire = APR_RETRIEVE_OPTIONAL_FN(pgpool_acquire);
     release = APR_RETRIEVE_OPTIONAL_FN(pgpool_release);
     http_status = APR_RETRIEVE_OPTIONAL_FN(pgpool_http_status);
+    note_error = APR_RETRIEVE_OPTIONAL_FN(pgpool_note_error);
 }
 
 static void register_hooks(apr_pool_t *p)

@@ -13,6 +13,7 @@
 #include <apr_strings.h>
 
 #include "core/pgp_libpq.h"
+#include "core/pgp_text.h"
 
 APLOG_USE_MODULE(pgpool);
 
@@ -153,16 +154,20 @@ static void note(request_rec *r, const char *key, const char *text)
         apr_table_setn(initial->notes, key, text);
 }
 
-static void note_error(request_rec *r, const char *text)
+void pgpool_note_error(request_rec *r, const char *text)
 {
-    note(r, "pgpool-error", apr_pstrdup(initial_of(r)->pool, text));
+    char *clean = apr_pstrdup(initial_of(r)->pool, text);
+
+    pgp_text_clean(clean);
+    note(r, "pgpool-error", clean);
 }
 
 /* What each request is told is put together without a format: that is half the work. */
 static const char *lease_text(apr_pool_t *p, const pgp_conn *conn)
 {
-    return apr_pstrcat(p, pgp_pool_name(conn->pool), "/", apr_itoa(p, pgp_conn_backend(conn)),
-                       "/", apr_off_t_toa(p, (apr_off_t)conn->lease), NULL);
+    return apr_pstrcat(p, pgp_pool_name(conn->pool), "/",
+                       apr_off_t_toa(p, pgp_conn_backend(conn)), "/",
+                       apr_off_t_toa(p, (apr_off_t)conn->lease), NULL);
 }
 
 /* For the page and PgPoolHoldWarning. */
@@ -188,7 +193,7 @@ static const char *cause_text(apr_pool_t *p, const char *name, apr_status_t rv,
 
 static apr_status_t fail(request_rec *r, pgp_message id, apr_status_t rv, const char *text)
 {
-    note_error(r, text);
+    pgpool_note_error(r, text);
     ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s", id, text);
     return rv;
 }
@@ -198,7 +203,7 @@ static apr_status_t refused(request_rec *r, pgp_pool *pool, apr_status_t rv, con
 {
     int unlogged;
 
-    note_error(r, text);
+    pgpool_note_error(r, text);
     if (pgp_pool_may_log(pool, &unlogged))
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s%s", PGP_MSG_REFUSED, text,
                       unlogged
@@ -249,7 +254,7 @@ static apr_status_t hooks_run(request_rec *initial, pgp_conn **conn, pgp_ticket 
         return APR_SUCCESS;
     ticket->error.sqlstate[0] = '\0';
     apr_snprintf(ticket->error.message, sizeof ticket->error.message,
-                 "the %s hook of a module refused backend %d", refused,
+                 "the %s hook of a module refused backend %u", refused,
                  pgp_conn_backend(*conn));
     pgp_pool_discard(conn, PGP_REASON_HOOK);
     return PGPOOL_EUNAVAIL;
@@ -282,7 +287,7 @@ static apr_status_t pin_lost(request_rec *r, request_rec *initial, pin *lost)
 {
     remains *left = apr_palloc(initial->pool, sizeof(*left));
     const char *text = apr_psprintf(r->pool,
-                                    "pool %s: backend %d, pinned to this request, is gone; "
+                                    "pool %s: backend %u, pinned to this request, is gone; "
                                     "what it had not committed is lost",
                                     pgp_pool_name(lost->pool->core),
                                     pgp_conn_backend(lost->conn));
@@ -372,7 +377,7 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
     if (to->conn && !pgp_conn_alive(to->conn))
         return pin_lost(r, initial, to);
     if (!to->conn && to->failed && pgp_now(pgpool_child_env()) < to->failed_until) {
-        note(r, "pgpool-error", to->failed_text);
+        pgpool_note_error(r, to->failed_text);
         return to->failed;
     }
     wrong = pgpool_identity_changed(r, to->applied, &vars);

@@ -5,8 +5,9 @@
 
 #include <stddef.h>
 #include <stdlib.h>
-#include <apr_lib.h>
 #include <apr_strings.h>
+
+#include "core/pgp_text.h"
 
 /* --- the tables ------------------------------------------------------------- */
 
@@ -147,56 +148,15 @@ apr_interval_time_t pgpool_timing_quantile(const pgpool_view *view, const pgpool
 
 /* --- texts ------------------------------------------------------------------ */
 
-/* How many bytes of well-formed UTF-8 make the first character of a text, control
- * characters excepted; 0 if they do not. */
-static int character_length(const unsigned char *text)
-{
-    static const struct {
-        unsigned char low, high, second_low, second_high, length;
-    } forms[] = {
-        {0x20, 0x7e, 0, 0, 1},       {0xc2, 0xc2, 0xa0, 0xbf, 2}, {0xc3, 0xdf, 0x80, 0xbf, 2},
-        {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
-        {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
-        {0xf4, 0xf4, 0x80, 0x8f, 4},
-    };
-    unsigned i, k;
-
-    for (i = 0; i < sizeof forms / sizeof *forms; i++)
-        if (*text >= forms[i].low && *text <= forms[i].high)
-            break;
-    if (i == sizeof forms / sizeof *forms)
-        return 0;
-    if (forms[i].length > 1 &&
-        (text[1] < forms[i].second_low || text[1] > forms[i].second_high))
-        return 0;
-    for (k = 2; k < forms[i].length; k++)
-        if (text[k] < 0x80 || text[k] > 0xbf)
-            return 0;
-    return forms[i].length;
-}
-
-/* They are cut at a fixed size, have libpq's tabs and lines in them, come in the server's
- * encoding, or from a client who means ill. */
-static void text_mend(char *text)
-{
-    while (*text) {
-        const int length = character_length((unsigned char *)text);
-
-        if (!length)
-            *text = apr_iscntrl(*text) ? ' ' : '?';
-        text += length ? length : 1;
-    }
-}
-
 static void texts_mend(pgp_stats *stats)
 {
     int i;
 
-    text_mend(stats->error.message);
-    text_mend(stats->error.sqlstate);
+    pgp_text_clean(stats->error.message);
+    pgp_text_clean(stats->error.sqlstate);
     for (i = 0; i < PGP_HOLDERS; i++) {
-        text_mend(stats->holders[i].client);
-        text_mend(stats->holders[i].what);
+        pgp_text_clean(stats->holders[i].client);
+        pgp_text_clean(stats->holders[i].what);
     }
 }
 

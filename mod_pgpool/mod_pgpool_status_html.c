@@ -476,7 +476,7 @@ static void print_holder(request_rec *r, const pgp_holder *holder, apr_time_t no
 {
     ap_rprintf(r,
                "<tr><td>%s</td><td class=\"left text\">%s</td><td class=\"left\">%s</td>"
-               "<td>%d</td></tr>\n",
+               "<td>%u</td></tr>\n",
                duration(r->pool, now - holder->since),
                *holder->what ? escaped(r, holder->what) : "<em>not a request</em>",
                *holder->client ? escaped(r, holder->client) : "–", holder->backend);

@@ -72,6 +72,21 @@ subtest 'a server that does not say how much it takes' => sub {
     }
 };
 
+subtest "a number of PgBouncer's own where PostgreSQL has a pid" => sub {
+    my $server = FakeServer->new(sub {
+        my ($session) = @_;
+        log_in($session, pid => 0xfffffff0);
+        while (my ($type) = message($session)) {
+            complete($session, 'SET') if $type eq 'Q';
+        }
+    });
+    my $httpd = probed(qq(PgPoolConninfo "@{[conninfo_of($server)]}"\nPgPoolReset transaction));
+    my $answer = probe($httpd, qw(acquire notes));
+    like told($answer, 'note.pgpool-default'), qr{\Adefault/4294967280/\d+\z}, 'the lease has it, without a sign';
+    like $httpd->error_log, qr/PGP1004: pool default, backend 4294967280: /, '... so has the log';
+    $httpd->stop;
+};
+
 # ---- encryption
 
 # A server that takes TLS on TCP, with a certificate of its own.

@@ -4,6 +4,7 @@
 # thousand times.
 
 use PgPoolTest;
+use FakeServer qw(conninfo_of say_message);
 
 my $pg = postgres;
 my $conninfo = conninfo($pg);
@@ -83,6 +84,42 @@ CONF
     $httpd->stop;
     unlike Httpd::slurp($httpd->dir . '/waited'), qr{/first|/holds}, 'who has not waited is not in the log of those who have';
     like Httpd::slurp($httpd->dir . '/waited'), qr{/fails}, '... who has is';
+};
+
+# A header with a line break in it would make httpd answer an empty 500.
+subtest "a cause in the server's words is clean text" => sub {
+    query($pg, q{CREATE FUNCTION fails() RETURNS int LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION E'one\r\ntwo\001 caf\u00e9'; END $$});
+    my $server = FakeServer->new(sub {
+        my ($session) = @_;
+        sysread $session, my $startup, 1000;
+        say_message($session, E => "SFATAL\0VFATAL\0C53300\0Mno\r\nroom\001 \xff here\0\0");
+    });
+    my $httpd = httpd(<<"CONF", modules => [qw(authz_core headers pgpool pgpool_query pgpool_probe)]);
+PgPoolConninfo "$conninfo"
+<PgPool full>
+  PgPoolConninfo "@{[conninfo_of($server)]}"
+  PgPoolAcquireTimeout 100ms
+</PgPool>
+Header always set X-Cause "expr=%{note:pgpool-error}" "expr=%{note:pgpool-error} != ''"
+<Location /fails>
+  SetHandler pgpool-query
+  PgPoolQuery "SELECT fails()"
+</Location>
+<Location /probe>
+  SetHandler pgpool-probe
+</Location>
+CONF
+    my $fails = $httpd->get('/fails');
+    is $fails->{headers}{'x-cause'}, "PgPoolQuery: SQLSTATE P0001: one  two  caf\xc3\xa9",
+        "a statement's error (PGP2002)";
+    like $fails->{content}, qr/500 Internal Server Error/, '... is no empty answer';
+    for my $n (1, 2) {
+        my $full = $httpd->get('/probe?acquire=full&again=full&httpstatus');
+        is $full->{status}, 503, "a refused connection, ask $n";
+        like $full->{headers}{'x-cause'}, qr/\Apool full: .*no; room  \? here.* \(SQLSTATE 53300, /, '... and why';
+    }
+    $httpd->stop;
 };
 
 done_testing;

@@ -61,7 +61,7 @@ typedef enum {
 /* Who has a lent connection, and since when. */
 typedef struct {
     apr_time_t since; /* the env's clock; 0: nobody */
-    int backend;
+    unsigned backend;
     char client[46], what[100]; /* "" where it is not a request */
 } pgp_holder;
 

@@ -30,7 +30,7 @@ typedef struct {
     const pgp_settings *settings;
 } pgp_context;
 
-/* What went wrong: the server's words or libpq's; never a password. */
+/* What went wrong: the server's words or libpq's; clean (pgp_text.h); never a password. */
 typedef struct {
     char sqlstate[6]; /* "" where there is none, e.g. connection refused */
     char message[250];
@@ -105,8 +105,9 @@ typedef struct pgp_driver {
     int (*capacity)(const pgp_link *link);
     /* The version of TLS ("TLSv1.3") that encrypts the connection, or NULL. */
     const char *(*tls)(const pgp_link *link);
-    /* The pid of the server's process. */
-    int (*backend)(const pgp_link *link);
+    /* The server's process as the server calls it: PostgreSQL's pid.  A proxy gives a number of
+     * its own, PgBouncer any of 32 bits. */
+    unsigned (*backend)(const pgp_link *link);
     /* The descriptor of a link that is ready; the same for as long as the link is. */
     int (*socket)(const pgp_link *link);
     /* What the borrower gets: a PGconn. */

@@ -9,7 +9,7 @@
 #define LINE_MAX_LENGTH 1024
 
 void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char *pool,
-             int backend, const char *format, ...)
+             unsigned backend, const char *format, ...)
 {
     char line[LINE_MAX_LENGTH];
     int length;
@@ -18,7 +18,7 @@ void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char
     if (!env->log_wanted(env->baton, level))
         return;
     if (backend)
-        length = apr_snprintf(line, sizeof line, "PGP%d: pool %s, backend %d: ", id, pool,
+        length = apr_snprintf(line, sizeof line, "PGP%d: pool %s, backend %u: ", id, pool,
                               backend);
     else
         length = apr_snprintf(line, sizeof line, "PGP%d: pool %s: ", id, pool);

@@ -59,7 +59,7 @@ typedef enum {
 /* Write "PGP<id>: pool <pool>[, backend <pid>]: ..." if the level is wanted;
  * backend 0: none. */
 void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char *pool,
-             int backend, const char *format, ...) __attribute__((format(printf, 6, 7)));
+             unsigned backend, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
 /* What httpd's env has for wait(), if its clock is CLOCK_MONOTONIC. */
 int pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until);

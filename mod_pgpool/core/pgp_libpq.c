@@ -494,7 +494,7 @@ static const char *link_tls(const pgp_link *link)
     return PQsslInUse(link->conn) ? PQsslAttribute(link->conn, "protocol") : NULL;
 }
 
-static int link_backend(const pgp_link *link)
+static unsigned link_backend(const pgp_link *link)
 {
     return link->backend;
 }

@@ -10,6 +10,7 @@
 
 #include "pgp_libpq.h"
 #include "pgp_reset.h"
+#include "pgp_text.h"
 
 /* --- what went wrong -------------------------------------------------------- */
 
@@ -24,7 +25,7 @@ void pgp_error_text(pgp_error *error, const char *text)
         size_t line;
 
         text += strspn(text, "\t");
-        line = strcspn(text, "\n");
+        line = strcspn(text, "\r\n");
         if (line && strncmp(text, "LOCATION:", 9)) {
             size_t room;
 
@@ -33,9 +34,11 @@ void pgp_error_text(pgp_error *error, const char *text)
             room = end > out ? (size_t)(end - out) : 0;
             out = apr_cpystrn(out, text, (line < room ? line : room) + 1);
         }
-        text += line + (text[line] == '\n');
+        text += line;
+        text += strspn(text, "\r\n");
     }
     *out = '\0';
+    pgp_text_clean(error->message);
 }
 
 static int is_sqlstate(const char *text)

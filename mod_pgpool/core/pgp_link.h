@@ -41,9 +41,9 @@ struct pgp_link {
     void *owner;
 
     /* owner */
-    PGconn *conn; /* NULL in LOOKING_UP */
-    int backend;  /* libpq forgets it when the connection is lost */
-    int ended;    /* its server has said unasked why it ends it: error */
+    PGconn *conn;     /* NULL in LOOKING_UP */
+    unsigned backend; /* libpq forgets it when the connection is lost */
+    int ended;        /* its server has said unasked why it ends it: error */
     link_phase phase;
     unsigned deeds; /* pgp_deed, of this lease */
     int prepared;   /* there has been a prepared statement */
@@ -78,7 +78,7 @@ struct pgp_link {
 
 /* --- what went wrong -------------------------------------------------------- */
 
-/* libpq's text without its line breaks. */
+/* libpq's text in one line, clean (pgp_text.h). */
 void pgp_error_text(pgp_error *error, const char *text);
 /* Of a connection; with the SQLSTATE if it is still being made. */
 void pgp_error_connection(pgp_error *error, const pgp_link *link);

@@ -500,7 +500,7 @@ void *pgp_conn_handle(const pgp_conn *conn)
     return conn->pool->env->driver->handle(conn->link);
 }
 
-int pgp_conn_backend(const pgp_conn *conn)
+unsigned pgp_conn_backend(const pgp_conn *conn)
 {
     return conn->holder.backend;
 }

@@ -117,7 +117,7 @@ pgp_greeting pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error
 
 /* What the borrower works with (a PGconn), and the server's process. */
 void *pgp_conn_handle(const pgp_conn *conn);
-int pgp_conn_backend(const pgp_conn *conn);
+unsigned pgp_conn_backend(const pgp_conn *conn);
 
 /* How many slots are in each state, and how many borrowers wait. */
 typedef struct {

@@ -154,7 +154,7 @@ static pgp_step step_initialising(pgp_link *link, struct pollfd *await, pgp_erro
 
 static pgp_step connection_made(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    link->backend = PQbackendPID(link->conn);
+    link->backend = (unsigned)PQbackendPID(link->conn);
     PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
     PQsetnonblocking(link->conn, 1);
     link->phase = INITIALISING;

@@ -419,7 +419,7 @@ static const char *drv_tls(const pgp_link *link)
     return link->world->tls;
 }
 
-static int drv_backend(const pgp_link *link)
+static unsigned drv_backend(const pgp_link *link)
 {
     enter((pgp_link *)link, "backend");
     leave((pgp_link *)link);

@@ -1,0 +1,44 @@
+/* Text from outside, made fit for logs, headers and pages. */
+
+#include "pgp_text.h"
+
+#include <apr_lib.h>
+
+/* How many bytes of well-formed UTF-8 make the first character of a text, control
+ * characters excepted; 0 if they do not. */
+static int character_length(const unsigned char *text)
+{
+    static const struct {
+        unsigned char low, high, second_low, second_high, length;
+    } forms[] = {
+        {0x20, 0x7e, 0, 0, 1},       {0xc2, 0xc2, 0xa0, 0xbf, 2}, {0xc3, 0xdf, 0x80, 0xbf, 2},
+        {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
+        {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
+        {0xf4, 0xf4, 0x80, 0x8f, 4},
+    };
+    unsigned i, k;
+
+    for (i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (*text >= forms[i].low && *text <= forms[i].high)
+            break;
+    if (i == sizeof forms / sizeof *forms)
+        return 0;
+    if (forms[i].length > 1 &&
+        (text[1] < forms[i].second_low || text[1] > forms[i].second_high))
+        return 0;
+    for (k = 2; k < forms[i].length; k++)
+        if (text[k] < 0x80 || text[k] > 0xbf)
+            return 0;
+    return forms[i].length;
+}
+
+void pgp_text_clean(char *text)
+{
+    while (*text) {
+        const int length = character_length((unsigned char *)text);
+
+        if (!length)
+            *text = apr_iscntrl(*text) ? ' ' : '?';
+        text += length ? length : 1;
+    }
+}
