@@ -1,12 +1,17 @@
 # mod_pgpool.  make | run | test | bench | soak | install [DESTDIR=] | clean
 #
 #   APXS=/path/apxs    builds for that httpd
+#   PG_CONFIG=/path/pg_config
+#                      builds and tests with that PostgreSQL; the modules then find its libpq by
+#                      themselves (rpath)
 #   PORT=8080          is where `make run` listens
-#   SANITIZE=thread    (or address) builds and tests an instrumented variant beside the plain one
+#   SANITIZE=thread    (or address) builds and tests an instrumented variant beside the plain one;
+#                      CC has to be a gcc, whose runtime can be loaded before httpd
 #
 # Plain make fed by the httpd's own apxs, without libtool: that gives -j, header dependencies
 # and sanitizer builds.
 
+comma     := ,
 ask        = $(shell $(1) 2>/dev/null)
 APXS      := $(or $(APXS),$(call ask,command -v apxs),$(call ask,command -v apxs2))
 PG_CONFIG ?= pg_config
@@ -19,7 +24,8 @@ apr_include   := $(call ask,$(APXS) -q APR_INCLUDEDIR)
 apr_cppflags  := $(call ask,$(APXS) -q EXTRA_CPPFLAGS)
 apr_libs      := $(call ask,$(call ask,$(APXS) -q APR_CONFIG) --link-ld)
 pq_include    := $(call ask,$(PG_CONFIG) --includedir)
-pq_libs       := -L$(call ask,$(PG_CONFIG) --libdir) -lpq
+pq_libdir     := $(call ask,$(PG_CONFIG) --libdir)
+pq_libs       := -L$(pq_libdir) $(if $(filter-out pg_config,$(PG_CONFIG)),-Wl$(comma)-rpath=$(pq_libdir)) -lpq
 check_cflags  := $(call ask,pkg-config --cflags check)
 check_libs    := $(call ask,pkg-config --libs check)
 
@@ -35,9 +41,16 @@ units      := $(patsubst t/unit/%.c,$(BUILD)/t/%,$(wildcard t/unit/test_*.c))
 unit_share := $(filter-out $(BUILD)/t/unit/test_%,$(call objects,t/unit/*.c))
 helpers    := $(patsubst %.c,$(BUILD)/t/%.so,$(notdir $(wildcard t/lib/*.c t/bench/mod_*.c)))
 
+ifneq ($(SANITIZE),)
+ifneq ($(findstring clang,$(call ask,$(CC) --version)),)
+$(error SANITIZE= needs a gcc)
+endif
+endif
+
 export APXS PG_CONFIG
 export PGPOOL_BUILD = $(BUILD)
 export PGPOOL_SANITIZE = $(SANITIZE)
+export PGPOOL_CC = $(CC)
 
 .PHONY: all tests run test bench soak in-run in-test in-bench in-soak install clean
 .DELETE_ON_ERROR:

@@ -96,6 +96,8 @@ sub restarted {
 
 sub killed {
     my ($httpd) = @_;
+    my ($child) = $httpd->children;
+    poll_until { backends_of($httpd, $child) };
     my @backend = backends_of($httpd, $httpd->kill_child);
     ok @backend && gone(@backend), 'a child is killed: its backends end';
     is $httpd->get($served)->{status}, 200, '... and it serves';
@@ -277,8 +279,7 @@ for my $mpm (mpms()) {
         $httpd->stop;
         no_backend_left();
         short_lived($mpm);
-        forked($mpm, 'cgi');
-        forked($mpm, 'cgid') if $mpm ne 'prefork';
+        forked($mpm, $_) for grep { Httpd::has_module($_) } 'cgi', $mpm eq 'prefork' ? () : 'cgid';
     };
     subtest "$mpm, busy" => sub {
         if ($mpm eq 'prefork') {

@@ -33,7 +33,7 @@ my @BASE_MODULES = qw(unixd log_config authn_core authz_core);
 
 my @started;
 
-# mpm       event, worker or prefork; else $ENV{PGPOOL_MPM}, else event
+# mpm       event, worker or prefork; else the first of mpms()
 # modules   names without "mod_": ours, a test's helper's or httpd's own; default pgpool
 # conf      directives
 # preload   of .build/t, what is to stand between httpd and its libraries
@@ -42,7 +42,7 @@ my @started;
 sub new {
     my ($class, %option) = @_;
     my $self = bless {
-        mpm      => $ENV{PGPOOL_MPM} || 'event',
+        mpm      => (mpms())[0],
         modules  => ['pgpool'],
         conf     => '',
         children => 1,
@@ -94,8 +94,7 @@ sub config_test {
 sub write_conf {
     my ($self) = @_;
     my $dir = $self->dir;
-    my $load = join '', map({ load_module($_) || '' } "mpm_$self->{mpm}", @BASE_MODULES),
-        map { load_module($_) || die "there is no mod_$_.so\n" } @{ $self->{modules} };
+    my $load = join '', map { load_module($_) } "mpm_$self->{mpm}", @BASE_MODULES, @{ $self->{modules} };
     my $limits = $self->limits;
     spew("$dir/httpd.conf", <<"CONF");
 Define DIR $dir
@@ -118,12 +117,36 @@ CONF
     return $self;
 }
 
-# Undefined if there is no such file: some httpds have built in what others load.
+# What loads it; nothing if it is built in.
 sub load_module {
     my ($name) = @_;
+    return '' if is_built_in($name);
+    my $file = module_file($name) || die "there is no mod_$name.so\n";
+    return "LoadModule ${name}_module $file\n";
+}
+
+sub module_file {
+    my ($name) = @_;
     my $build = rel2abs($ENV{PGPOOL_BUILD} || '.build');
-    my ($file) = grep { -e } map { "$_/mod_$name.so" } $build, "$build/t", apxs('LIBEXECDIR');
-    return $file && "<IfModule !${name}_module>\n  LoadModule ${name}_module $file\n</IfModule>\n";
+    return (grep { -e } map { "$_/mod_$name.so" } $build, "$build/t", apxs('LIBEXECDIR'))[0];
+}
+
+# MPMs are event.c and so on in httpd's list.
+sub is_built_in {
+    my ($name) = @_;
+    my %is_file = map { $_ => 1 } httpd_says('-l') =~ /(\S+)\.c$/mg;
+    return $is_file{"mod_$name"} || $is_file{ $name =~ s/^mpm_//r };
+}
+
+sub has_module { my ($name) = @_; return module_file($name) || is_built_in($name) }
+
+# The MPMs to test on: those of $ENV{PGPOOL_MPM}, or those that this httpd has.  One that is built in
+# is the only one.
+sub mpms {
+    return split ' ', $ENV{PGPOOL_MPM} if $ENV{PGPOOL_MPM};
+    my @all = qw(event worker prefork);
+    my @built_in = grep { is_built_in("mpm_$_") } @all;
+    return @built_in ? @built_in : grep { module_file("mpm_$_") } @all;
 }
 
 # All children are there from the start and stay, so that a test can count them.
@@ -185,8 +208,7 @@ sub spawn {
 sub exec_httpd {
     my ($self, @argument) = @_;
     delete @ENV{ grep { /\APG(?!POOL)/ } keys %ENV };
-    my $httpd = apxs('SBINDIR') . '/' . apxs('PROGNAME');
-    exec qw(setpriv --pdeathsig TERM env), $self->environment, $httpd,
+    exec qw(setpriv --pdeathsig TERM env), $self->environment, program(),
         '-f', $self->dir . '/httpd.conf', @argument
         or POSIX::_exit(127);
 }
@@ -431,7 +453,8 @@ sub environment {
     my @preload = map { "$build/t/$_.so" } @{ $self->{preload} };
     if (my $sanitizer = $SANITIZER{ $ENV{PGPOOL_SANITIZE} || 'none' }) {
         my ($library, $variable, $options) = @$sanitizer;
-        chomp(my $file = qx{gcc -print-file-name=$library});
+        my $cc = $ENV{PGPOOL_CC} || 'gcc';
+        chomp(my $file = qx{$cc -print-file-name=$library});
         unshift @preload, $file;
         $env{$variable} = "$options:log_path=" . $self->dir . '/sanitizer';
     }
@@ -441,7 +464,15 @@ sub environment {
 
 # ---- helpers
 
-my %apxs;
+my (%apxs, %httpd_says);
+
+sub httpd_says {
+    my ($option) = @_;
+    my $httpd = program();
+    return $httpd_says{$option} //= qx{$httpd $option 2>&1};
+}
+
+sub program { return apxs('SBINDIR') . '/' . apxs('PROGNAME') }
 
 sub apxs {
     my ($name) = @_;

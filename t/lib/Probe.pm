@@ -37,7 +37,7 @@ sub probed {
 }
 
 # The MPMs to run a test on.
-sub mpms { return $ENV{PGPOOL_MPM} || qw(event worker prefork) }
+sub mpms { return Httpd::mpms() }
 
 # ---- commands and what they told
 
