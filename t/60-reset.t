@@ -8,7 +8,7 @@ use Crowd;
 use Probe;
 
 my $pg = postgres;
-query($pg, $_) for 'CREATE ROLE app', 'CREATE SCHEMA hidden', 'CREATE SEQUENCE seq',
+query($pg, $_) for 'CREATE ROLE app', 'CREATE ROLE limited LOGIN', 'CREATE SCHEMA hidden', 'CREATE SEQUENCE seq',
     'CREATE TABLE written (i int)', 'CREATE TABLE lost (i int)', 'CREATE TABLE serial (i serial)',
     'CREATE TABLE born (pid int PRIMARY KEY)',
     q(CREATE PROCEDURE change() LANGUAGE plpgsql AS
@@ -35,6 +35,8 @@ my @seen = (
     ['CREATE TEMP TABLE' => $temp, 'CREATE TEMP TABLE dirt ()'],
     ['CREATE TEMP TABLE AS' => $temp, 'CREATE TEMP TABLE dirt AS SELECT 1'],
     ['SELECT INTO TEMP' => $temp, 'SELECT 1 INTO TEMP dirt'],
+    ['EXPLAIN ANALYZE of CREATE TEMP TABLE AS' => $temp,
+        'EXPLAIN ANALYZE CREATE TEMP TABLE dirt AS SELECT 1'],
     ['a function in pg_temp' => 'SELECT count(*) FROM pg_proc WHERE pronamespace = pg_my_temp_schema()',
         q(CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1')],
     ['LISTEN' => 'SELECT count(*) FROM pg_listening_channels()', 'LISTEN gossip'],
@@ -66,6 +68,8 @@ my @everything = map { my $kind = $_; map { @$_[2 .. $#$_] } grep { $_->[0] eq $
 
 # Where init SQL has prepared something, it has to again.
 my @forget = (
+    ['DEALLOCATE' => 'SELECT count(*) FROM pg_prepared_statements', 'DEALLOCATE kept'],
+    ['... and another of that name' => 'EXECUTE kept', 'DEALLOCATE kept', 'PREPARE kept AS SELECT 7'],
     ['DEALLOCATE ALL' => 'SELECT count(*) FROM pg_prepared_statements', 'DEALLOCATE ALL'],
     ['DISCARD ALL' => 'SELECT count(*) FROM pg_prepared_statements', 'DISCARD ALL'],
     ['... and more' => 'SELECT count(*) FROM pg_prepared_statements', 'DISCARD ALL',
@@ -111,6 +115,9 @@ my $httpd = probed(join("\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMax 1', 'Pg
     'PgPoolAcquireTimeout 3s', 'PgPoolCheckTimeout 60s', 'ErrorDocument 409 /probe?notes',
     'MaxKeepAliveRequests 0', map({ pool_conf($_) } @pool),
     in_pool('transaction', 'PgPoolReset transaction'),
+    in_pool('close', 'PgPoolReset close'),
+    in_pool('limited', "PgPoolConninfo \"$conninfo user=limited\""),
+    in_pool('limited-all', "PgPoolConninfo \"$conninfo user=limited\"", 'PgPoolReset all'),
     in_pool('once', $born),
     in_pool('late', 'PgPoolCheckTimeout 200ms',
         'PgPoolInitSQL "SELECT pg_sleep(600) FROM born WHERE pid = pg_backend_pid()"', $born),
@@ -148,6 +155,14 @@ sub first_look {
     is_deeply [map { $clean{ $_->[0] } } @{ $pool->{stays} }], [map { $_->[1] } @{ $pool->{stays} }],
         'the connection is as it is to stay';
     return ($pid, \%clean);
+}
+
+sub wait_ended {
+    my (@pid) = @_;
+    my $pids = join ', ', @pid;
+    ok poll_until { query($pg, "SELECT count(*) FROM pg_stat_activity WHERE pid IN ($pids)") == 0 },
+        '... no backend goes on for nobody';
+    return;
 }
 
 # ---- kinds of dirt x ways to end
@@ -248,6 +263,18 @@ subtest 'the library at the client, too' => sub {
 
 sub pool_named { my ($name) = @_; return (grep { $_->{name} eq $name } @pool)[0] }
 
+# The server logs every statement, with the backend's pid.
+subtest 'plans of functions' => sub {
+    for my $name (qw(session auto session-init auto-init)) {
+        my $from = -s $pg->logfile;
+        my $pid = told(probe($httpd, "acquire=$name", 'sql=SET work_mem = 777'), 'pid');
+        is told(probe($httpd, "acquire=$name"), 'pid'), $pid, "$name: it was reset";
+        my @line = grep { /\[$pid\]/ } split /^/m, substr Httpd::slurp($pg->logfile), $from;
+        ok scalar(grep { /RESET ALL/ } @line), '... by its statements';
+        is_deeply [grep { /DISCARD (?:ALL|PLANS)|DEALLOCATE/ } @line], [], '... and the plans stay';
+    }
+};
+
 subtest 'prepared statements' => sub {
     my @prepare = ('sql=PREPARE mine AS SELECT 7', 'prepare=SELECT 8');
     my @ask = statements('EXECUTE mine', 'EXECUTE protocol');
@@ -264,6 +291,41 @@ subtest 'prepared statements' => sub {
         is_deeply said($answer), ['26000', '26000'], "$name: they go";
         is told($answer, 'pid'), $pid, '... the connection stays';
     }
+};
+
+# What no session reset undoes, as the reference says.
+my @process = (
+    ['LOAD' => q(SELECT count(*) FROM pg_settings WHERE name LIKE 'auto_explain.%'), q(LOAD 'auto_explain')],
+    ['a connection of dblink' => 'SELECT dblink_get_connections()',
+        qq(SELECT dblink_connect('mine', '@{[conninfo($pg) =~ s/'/''/gr]}'))],
+);
+
+subtest 'what belongs to the process' => sub {
+    query($pg, 'CREATE EXTENSION dblink');
+    for (@process) {
+        my ($name, $question, @dirt) = @$_;
+        for my $pool (qw(all close)) {
+            my $answer = probe($httpd, "acquire=$pool", statements($question, @dirt, $question));
+            my @said = @{ said($answer) };
+            isnt $said[-1], $said[0], "$name is seen in its own request";
+            my $after = look({ name => $pool }, $question)->[1];
+            $pool eq 'all' ? is($after, $said[-1], '... and in the next: PgPoolReset all leaves it')
+                           : is($after, $said[0], '... and not in the next: PgPoolReset close');
+        }
+    }
+};
+
+subtest 'close' => sub {
+    my %pid;
+    for my $end ([], ['release'], ['sql=BEGIN', q(sql=INSERT INTO lost VALUES (1))], ['send=SELECT pg_sleep(600)'],
+        ['pipeline=SELECT pg_sleep(600)'], ['sql=SET client_encoding = LATIN1']) {
+        my $from = $httpd->log_end;
+        my $pid = told(probe($httpd, 'acquire=close', 'sql=SELECT 1', @$end), 'pid');
+        ok !$pid{$pid}++, join ' ', 'another connection', @$end;
+        $httpd->wait_log(qr/pool close, backend $pid: closed \(reset\)/, from => $from);
+        $httpd->wait_log(qr/pool close, backend (?!$pid:)\d+: connected/, from => $from);
+    }
+    wait_ended(keys %pid);
 };
 
 subtest 'auto sees command tags alone' => sub {
@@ -300,14 +362,6 @@ is query($pg, 'SELECT count(*) FROM lost'), 0, 'nothing of an open transaction w
 
 # ---- a reset that fails, or does not come to its end
 
-sub wait_ended {
-    my (@pid) = @_;
-    my $pids = join ', ', @pid;
-    ok poll_until { query($pg, "SELECT count(*) FROM pg_stat_activity WHERE pid IN ($pids)") == 0 },
-        '... no backend goes on for nobody';
-    return;
-}
-
 # Run again in a reset this init SQL violates a constraint.
 subtest 'a failed reset' => sub {
     my $from = $httpd->log_end;
@@ -317,6 +371,21 @@ subtest 'a failed reset' => sub {
     $httpd->wait_log(qr/pool once, backend $pid[0]: found unfit .*\(unclean\): duplicate key value/, from => $from);
     $httpd->wait_log(qr/pool once, backend $_: closed \(unclean\)/, from => $from) for @pid[0, 1];
     wait_ended(@pid[0, 1]);
+};
+
+# Without the privilege to release what a session has locked, no statement but DISCARD ALL does.
+subtest 'a reset that the server refuses' => sub {
+    query($pg, 'REVOKE EXECUTE ON FUNCTION pg_advisory_unlock_all() FROM PUBLIC');
+    my $from = $httpd->log_end;
+    my @answer = map { probe($httpd, 'acquire=limited', "sql=$locks", 'sql=SELECT pg_advisory_lock(pg_backend_pid())') } 1 .. 4;
+    is_deeply [map { said($_)->[0] } @answer], [(0) x 4], 'no request sees the lock of the one before';
+    my $log = $httpd->error_log($from);
+    is scalar(() = $log =~ /PGP1019/g), 1, '... one warning for all';
+    like $log, qr/pgpool:warn\] .*PGP1019: pool limited, backend \d+: the server refuses .*pg_advisory_unlock_all \(SQLSTATE 42501\)/,
+        '... says why';
+    my %pid = map { told(probe($httpd, 'acquire=limited-all', "sql=$locks", 'sql=SELECT pg_advisory_lock(pg_backend_pid())'), 'pid') => 1 } 1 .. 3;
+    is keys %pid, 1, 'PgPoolReset all needs no privilege';
+    query($pg, 'GRANT EXECUTE ON FUNCTION pg_advisory_unlock_all() TO PUBLIC');
 };
 
 subtest 'a late reset' => sub {

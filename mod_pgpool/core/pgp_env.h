@@ -53,7 +53,8 @@ typedef enum {
     PGP_MSG_IDENTITY = 1015,
     PGP_MSG_HELD = 1016,
     PGP_MSG_BOARD = 1017,
-    PGP_MSG_CAPACITY = 1018
+    PGP_MSG_CAPACITY = 1018,
+    PGP_MSG_RESET = 1019
 } pgp_message;
 
 /* Write "PGP<id>: pool <pool>[, backend <pid>]: ..." if the level is wanted;

@@ -120,7 +120,7 @@ static int undo_send(pgp_link *link, unsigned deeds)
 
     pgp_link_forget_deeds(link);
     if (pgp_reset_due(settings->reset, deeds))
-        sent = undo_ask(link, pgp_reset_sql(settings, link->prepared, deeds));
+        sent = undo_ask(link, pgp_reset_sql(settings, deeds));
     else if (link->undo)
         sent = undo_variables(link);
     else
@@ -472,8 +472,11 @@ static int link_close(pgp_link *link)
 {
     int linger = -1;
 
-    if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE)
+    if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE) {
         pgp_windup_abandon(link);
+        /* PQfinish() would still send what its borrower has queued, for the server to run. */
+        shutdown(PQsocket(link->conn), SHUT_WR);
+    }
     if (link->conn)
         linger = finish(link);
     pgp_pq_connect_drop(link);

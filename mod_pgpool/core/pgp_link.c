@@ -145,8 +145,6 @@ void *pgp_libpq_owner(const PGconn *conn)
 
 void pgp_link_forget_deeds(pgp_link *link)
 {
-    if (link->deeds & PGP_DID_PREPARE)
-        link->prepared = 1;
     link->deeds = 0;
     link->met_read_only = 0;
 }

@@ -46,7 +46,6 @@ struct pgp_link {
     int ended;        /* its server has said unasked why it ends it: error */
     link_phase phase;
     unsigned deeds; /* pgp_deed, of this lease */
-    int prepared;   /* there has been a prepared statement */
     int owes;       /* the answer to a reset has not been collected */
     char *undo;     /* the statement that takes back greet()'s variables, or NULL */
     int met_read_only;
@@ -92,7 +91,7 @@ int pgp_link_adopt(pgp_link *link);
 /* Take back what a borrower may have set in the client's library. */
 void pgp_link_restore(pgp_link *link);
 void pgp_link_drop_notifies(pgp_link *link);
-/* Forget what was done on the link so far, but that it has prepared statements. */
+/* Forget what was done on the link so far. */
 void pgp_link_forget_deeds(pgp_link *link);
 
 /* --- one question, one answer, in nonblocking mode -------------------------- */

@@ -6,6 +6,9 @@
 /* In an outage each request is refused: that many of them tell it all. */
 #define LINES_A_SECOND 10
 
+/* A fault that repeats is warned of so often. */
+#define WARN_AGAIN PGP_SEC(60)
+
 /* An ask may be late by this much if its connection has still to be tested. */
 #define LAST_MOMENT PGP_MS(50)
 
@@ -387,6 +390,30 @@ static pgp_reason unfit_reason(ask *a, pgp_greeting *greeting)
     return probe == PGP_PROBE_OWING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
 }
 
+void pgp_reset_failed(pgp_conn *conn, const pgp_error *error)
+{
+    pgp_pool *pool = conn->pool;
+    const apr_time_t now = now_of(pool);
+    int refused, warn;
+
+    if (!*error->sqlstate)
+        return; /* no word of the server's: it was too late */
+    lock(pool);
+    refused = ++pool->resets_refused;
+    warn = !pool->reset_warned_at || now - pool->reset_warned_at >= WARN_AGAIN;
+    if (warn) {
+        pool->reset_warned_at = now;
+        pool->resets_refused = 0;
+    }
+    unlock(pool);
+    if (warn)
+        pgp_log(
+            pool->env, PGP_LOG_WARNING, PGP_MSG_RESET, pool->name, pgp_conn_backend(conn),
+            "the server refuses the reset of the session, which costs a new connection each "
+            "time (%d since the last warning): %s (SQLSTATE %s)",
+            refused, error->message, error->sqlstate);
+}
+
 typedef enum { FIT, UNFIT, REFUSED } fitness;
 
 /* An unfit one is on its way to the keeper afterwards, one that the server refused
@@ -401,6 +428,8 @@ static fitness examine(ask *a)
         pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(a->conn),
                 "found unfit before it was given out (%s): %s", pgp_reason_name(reason),
                 a->ticket->error.message);
+        if (reason == PGP_REASON_UNCLEAN)
+            pgp_reset_failed(a->conn, &a->ticket->error);
         lock(a->pool);
         a->pool->stats.n[PGP_N_UNFIT]++;
         atomic_store(&a->conn->testing, 0);
@@ -561,6 +590,8 @@ static void give_back(pgp_conn *conn)
     lock(pool);
     if (pool->phase == STOPPED || (pool->phase == DRAINING && !pool->waiting))
         reason = PGP_REASON_STOP;
+    else if (pool->settings->reset == PGP_RESET_CLOSE)
+        reason = PGP_REASON_RESET;
     else if (!pool->down.failures && conn->expires != PGP_NEVER && now >= conn->expires)
         reason = PGP_REASON_LIFETIME;
     else if (pool->share.shed) {

@@ -81,11 +81,13 @@ struct pgp_pool {
     apr_time_t suspect_since; /* what was idle before this may be dead as well */
     apr_uint64_t leases;
     outage down;
-    apr_time_t gate_since; /* the second in which refusals are counted, */
-    int gate_lines;        /* how many of them were logged in it, */
-    int unlogged;          /* and how many were not since the last that was */
-    int missed;            /* somebody was refused who would not wait: grow for the next */
-    int slot;              /* this child's on the board; -1: none yet */
+    apr_time_t gate_since;      /* the second in which refusals are counted, */
+    int gate_lines;             /* how many of them were logged in it, */
+    int unlogged;               /* and how many were not since the last that was */
+    apr_time_t reset_warned_at; /* when the last refused reset was warned of; 0: never, */
+    int resets_refused;         /* and how many the server has refused since */
+    int missed;                 /* somebody was refused who would not wait: grow for the next */
+    int slot;                   /* this child's on the board; -1: none yet */
     pool_share share;
     pgp_stats stats; /* without its gauges */
     int kept;        /* the keeper still looks after this pool */
@@ -164,6 +166,9 @@ int pgp_hopeless_locked(const pgp_pool *pool, apr_time_t now);
 void pgp_doom_locked(pgp_conn *conn, pgp_reason reason);
 /* The same with the lock not held; without a keeper it is closed here and now. */
 void pgp_doom(pgp_conn *conn, pgp_reason reason);
+
+/* If error is the server's word against a reset, warn of it, once a minute. */
+void pgp_reset_failed(pgp_conn *conn, const pgp_error *error);
 
 /* --- pgp_share.c ------------------------------------------------------------ */
 

@@ -118,7 +118,7 @@ static int init_hides_prepare(const pgp_link *link)
     const apr_array_header_t *sql = link->settings->init_sql;
 
     return link->init_done > 0 && link->deeds & PGP_DID_PREPARE &&
-           link->settings->reset != PGP_RESET_ALL &&
+           link->settings->reset != PGP_RESET_ALL && link->settings->reset != PGP_RESET_CLOSE &&
            !pgp_reset_prepares(APR_ARRAY_IDX(sql, link->init_done - 1, const char *));
 }
 

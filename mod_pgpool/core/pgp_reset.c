@@ -1,3 +1,4 @@
+/* The messages of PgPoolReset, and when they are due. */
 #include "pgp_reset.h"
 
 #include <string.h>
@@ -12,11 +13,26 @@
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
 
 /* Tags of commands that leave nothing behind in the session once their transaction
- * is over.  Everything else counts as a change. */
+ * is over.  Everything else counts as a change; EXPLAIN does, since EXPLAIN ANALYZE runs
+ * what it explains, a CREATE TEMP TABLE ... AS for one. */
 static const char *const harmless[] = {
-    "INSERT", "UPDATE",   "DELETE",  "MERGE",      "COPY",    "BEGIN",
-    "COMMIT", "SHOW",     "FETCH",   "SAVEPOINT",  "EXPLAIN", "START TRANSACTION",
-    "MOVE",   "ROLLBACK", "RELEASE", "LOCK TABLE", "NOTIFY",  "PREPARE TRANSACTION",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "MERGE",
+    "COPY",
+    "BEGIN",
+    "COMMIT",
+    "SHOW",
+    "FETCH",
+    "SAVEPOINT",
+    "NOTIFY",
+    "START TRANSACTION",
+    "MOVE",
+    "ROLLBACK",
+    "RELEASE",
+    "LOCK TABLE",
+    "PREPARE TRANSACTION",
 };
 
 static int tag_is(const char *tag, const char *word)
@@ -34,7 +50,7 @@ unsigned pgp_reset_tag(const char *tag, int rows)
         return PGP_DID_SOMETHING;
     if (!*tag || !strcmp(tag, "PREPARE"))
         return PGP_DID_SOMETHING | PGP_DID_CHANGE | PGP_DID_PREPARE;
-    if (!strcmp(tag, "DEALLOCATE ALL") || !strcmp(tag, DISCARD_ALL))
+    if (tag_is(tag, "DEALLOCATE") || !strcmp(tag, DISCARD_ALL))
         return PGP_DID_SOMETHING | PGP_DID_CHANGE | PGP_DID_FORGET;
     for (i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
         if (tag_is(tag, harmless[i]))
@@ -51,6 +67,7 @@ int pgp_reset_due(pgp_reset reset, unsigned deeds)
     case PGP_RESET_AUTO:
         return (deeds & PGP_DID_CHANGE) != 0;
     case PGP_RESET_TRANSACTION:
+    case PGP_RESET_CLOSE:
         break;
     }
     return 0;
@@ -64,6 +81,8 @@ int pgp_reset_prepares(const char *sql)
     return !strncasecmp(sql, "PREPARE", 7) && sql[7] && strchr(blank, sql[7]);
 }
 
+/* The text with the init SQL behind it; prepare: with its PREPAREs, too.  In each line of its
+ * own, since a line's end ends a comment. */
 static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings *settings,
                              int prepare)
 {
@@ -72,39 +91,47 @@ static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings
     for (i = 0; settings->init_sql && i < settings->init_sql->nelts; i++) {
         const char *sql = APR_ARRAY_IDX(settings->init_sql, i, const char *);
 
-        /* The line's end ends a comment, too. */
         if (prepare || !pgp_reset_prepares(sql))
             text = apr_pstrcat(p, text, ";\n", sql, NULL);
     }
     return text;
 }
 
+static int init_prepares(const pgp_settings *settings)
+{
+    int i;
+
+    for (i = 0; settings->init_sql && i < settings->init_sql->nelts; i++)
+        if (pgp_reset_prepares(APR_ARRAY_IDX(settings->init_sql, i, const char *)))
+            return 1;
+    return 0;
+}
+
 /* The init SQL has a transaction of its own: one that has begun before the RESET ALL is
  * what the borrower has made the default, perhaps read-only. */
 void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p)
 {
-    if (settings->init_sql) {
-        settings->reset_all = with_init(
-            p, "BEGIN; " DISCARD_SESSION "; DEALLOCATE ALL; DISCARD PLANS; COMMIT", settings,
-            1);
-        settings->reset_session = with_init(p, "BEGIN; " DISCARD_SESSION "; COMMIT", settings,
-                                            0);
-        settings->undo_begin = "BEGIN; ";
-        settings->undo_end = with_init(p, "; COMMIT", settings, 0);
-    }
-    else {
+    if (!settings->init_sql) {
         settings->reset_all = DISCARD_ALL;
-        settings->reset_session = DISCARD_SESSION;
+        settings->reset_session = settings->reset_prepared = DISCARD_SESSION;
         settings->undo_begin = settings->undo_end = "";
+        return;
     }
+    settings->reset_all = with_init(
+        p, "BEGIN; " DISCARD_SESSION "; DEALLOCATE ALL; DISCARD PLANS; COMMIT", settings, 1);
+    settings->reset_session = with_init(p, "BEGIN; " DISCARD_SESSION "; COMMIT", settings, 0);
+    settings->reset_prepared = init_prepares(settings) ? with_init(p,
+                                                                   "BEGIN; " DISCARD_SESSION
+                                                                   "; DEALLOCATE ALL; COMMIT",
+                                                                   settings, 1)
+                                                       : settings->reset_session;
+    settings->undo_begin = "BEGIN; ";
+    settings->undo_end = with_init(p, "; COMMIT", settings, 0);
 }
 
-/* Where nothing is prepared, nothing is lost with it. */
-const char *pgp_reset_sql(const pgp_settings *settings, int prepared, unsigned deeds)
+const char *pgp_reset_sql(const pgp_settings *settings, unsigned deeds)
 {
-    const int nothing_prepared = !prepared && !settings->init_sql;
-
-    return settings->reset == PGP_RESET_ALL || deeds & PGP_DID_FORGET || nothing_prepared
-               ? settings->reset_all
-               : settings->reset_session;
+    if (settings->reset == PGP_RESET_ALL)
+        return settings->reset_all;
+    return deeds & PGP_DID_FORGET ? settings->reset_prepared : settings->reset_session;
 }

@@ -1,21 +1,20 @@
 /*
  * What a return undoes, and when: the judgement behind PgPoolReset.
  *
- * A reset is one message, sent at return without waiting; its answer is collected
- * at the next acquire and proves the connection alive.  The cheapest message that
- * keeps the promise of the mode:
+ * A reset is one message.  The return sends it and does not wait; the next acquire, or the
+ * keeper's look at an idle connection, collects the answer, which proves the connection alive.
+ * There are three messages; each runs the init SQL again, since it has undone that as well:
  *
- *   DISCARD ALL   one statement.  It drops prepared statements and undoes the init
- *                 SQL, and cannot share a message with others.  So it serves "all"
- *                 without init SQL, and "session" as long as nothing was ever
- *                 prepared on the connection either.
- *   statements    all that DISCARD ALL does but DEALLOCATE, one by one, and the
- *                 init SQL again.  Its PREPAREs as well, after a DEALLOCATE: one of
- *                 "all", or a borrower's own.
+ *   session    the statements of DISCARD ALL one by one, without those that drop prepared
+ *              statements and plans: a PL/pgSQL function keeps its plans.
+ *   prepared   the same, and DEALLOCATE ALL, for a lease that has deallocated something where
+ *              the init SQL prepares: its PREPAREs run again as well.
+ *   all        DISCARD ALL.  That cannot share a message with other statements, so with init
+ * SQL it is their list again, with nothing left out.
  *
- * What a lease did is seen from the command tags of its results (libpq's event
- * procedure), so what cannot be seen there, pgp_reset_tag() cannot know:
- * set_config() or an advisory lock inside a SELECT.
+ * The command tags of a lease's results (libpq's event procedure) tell what it did.  So
+ * pgp_reset_tag() cannot know what no tag tells: set_config() or an advisory lock inside a
+ * SELECT, a DEALLOCATE inside a function, and PQclosePrepared().
  */
 #ifndef PGP_RESET_H
 #define PGP_RESET_H
@@ -27,7 +26,7 @@ typedef enum {
     PGP_DID_SOMETHING = 1, /* any result at all */
     PGP_DID_CHANGE = 2,    /* what may have changed the session */
     PGP_DID_PREPARE = 4,   /* there are prepared statements now */
-    PGP_DID_FORGET = 8     /* all prepared statements have gone */
+    PGP_DID_FORGET = 8     /* a prepared statement has gone: another may have taken its name */
 } pgp_deed;
 
 /* The deeds that one result tells of.  tag: its command tag; rows: whether it was
@@ -42,8 +41,8 @@ int pgp_reset_prepares(const char *sql);
 /* Whether a lease with these deeds owes a reset. */
 int pgp_reset_due(pgp_reset reset, unsigned deeds);
 
-/* The message.  prepared: the connection has ever had a prepared statement. */
-const char *pgp_reset_sql(const pgp_settings *settings, int prepared, unsigned deeds);
+/* The message for a lease with these deeds. */
+const char *pgp_reset_sql(const pgp_settings *settings, unsigned deeds);
 
 /* Make the messages when the settings are complete. */
 void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p);

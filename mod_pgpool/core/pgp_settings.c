@@ -151,10 +151,9 @@ static const char *sql_add(const pgp_option *o, apr_pool_t *p, const char *text,
 }
 
 static const char *const reset_words[] = {
-    [PGP_RESET_SESSION] = "session",
-    [PGP_RESET_ALL] = "all",
-    [PGP_RESET_AUTO] = "auto",
-    [PGP_RESET_TRANSACTION] = "transaction",
+    [PGP_RESET_SESSION] = "session", [PGP_RESET_ALL] = "all",
+    [PGP_RESET_AUTO] = "auto",       [PGP_RESET_TRANSACTION] = "transaction",
+    [PGP_RESET_CLOSE] = "close",
 };
 
 static const char *reset_set(const pgp_option *o, apr_pool_t *p, const char *text,
@@ -167,8 +166,8 @@ static const char *reset_set(const pgp_option *o, apr_pool_t *p, const char *tex
             *field = i;
             return NULL;
         }
-    return apr_psprintf(p, "%s takes session, all, auto or transaction, not \"%s\"", o->name,
-                        text);
+    return apr_psprintf(p, "%s takes session, all, auto, transaction or close, not \"%s\"",
+                        o->name, text);
 }
 
 static const char *option_read(pgp_settings *settings, apr_pool_t *p, const pgp_option *o,

@@ -42,10 +42,11 @@ typedef struct {
 
 /* What a return undoes, beyond ending an open transaction. */
 typedef enum {
-    PGP_RESET_SESSION,    /* everything but prepared statements */
-    PGP_RESET_ALL,        /* everything */
-    PGP_RESET_AUTO,       /* as SESSION, if the lease is seen to have changed something */
-    PGP_RESET_TRANSACTION /* nothing more */
+    PGP_RESET_SESSION,     /* everything but prepared statements and plans */
+    PGP_RESET_ALL,         /* everything */
+    PGP_RESET_AUTO,        /* as SESSION, if the lease is seen to have changed something */
+    PGP_RESET_TRANSACTION, /* nothing more */
+    PGP_RESET_CLOSE        /* the connection is closed */
 } pgp_reset;
 
 #define PGP_MS(n) (APR_INT64_C(1000) * (n))
@@ -80,7 +81,7 @@ typedef enum {
     X(MAX_LIFETIME, max_lifetime, "PgPoolMaxLifetime", PGP_KIND_TIME_NEVER, "30min", 0,        \
       PGP_DAY * 365, "close what is older, less 0-20 % at random; 0 = never")                  \
     X(RESET, reset, "PgPoolReset", PGP_KIND_RESET, "session", 0, 0,                            \
-      "what a return undoes: session, all, auto or transaction")                               \
+      "what a return undoes: session, all, auto, transaction or close")                        \
     X(HOLD_WARNING, hold_warning, "PgPoolHoldWarning", PGP_KIND_TIME_NEVER, "30s", 0, PGP_DAY, \
       "log who holds a connection longer; 0 = never")                                          \
     X(INIT_SQL, init_sql, "PgPoolInitSQL", PGP_KIND_SQL_LIST, NULL, 0, 0,                      \
@@ -112,7 +113,7 @@ typedef struct {
     apr_array_header_t *init_sql; /* of const char *; NULL: none */
 
     /* made from the others by pgp_settings_finish() */
-    const char *reset_all, *reset_session;
+    const char *reset_all, *reset_session, *reset_prepared; /* see pgp_reset.h */
     const char *undo_begin, *undo_end; /* around what takes back a borrower's variables */
 
     unsigned set;                         /* 1u << pgp_option_id */

@@ -338,6 +338,11 @@ static pgp_greeting greeting_of(pgp_link *link, const pgp_vars *vars, pgp_error 
         apr_cpystrn(error->message, "the fake does not answer", sizeof error->message);
         return PGP_GREET_BAD;
     }
+    if (link->probe == PGP_PROBE_OWING && link->unclean) {
+        link->phase = FAKE_BAD;
+        *error = (pgp_error){.sqlstate = "42501", .message = "the fake may not be reset"};
+        return PGP_GREET_BAD;
+    }
     if (link->probe == PGP_PROBE_OWING)
         link->probe = PGP_PROBE_QUIET;
     if (vars && link->refuses) {

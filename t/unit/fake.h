@@ -54,6 +54,7 @@ struct pgp_link {
     int gone;    /* what alive() denies */
     int mute;    /* does not answer greet() */
     int refuses; /* will not have variables set */
+    int unclean; /* its server refuses the reset whose answer it owes */
     pgp_return settle;
     fake_plan cleaning;
     atomic_int stops; /* whoever probes it stays there until this is 0 */

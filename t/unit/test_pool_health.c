@@ -153,6 +153,35 @@ START_TEST(one_whose_reset_failed_is_replaced)
 }
 END_TEST
 
+/* The newest idle link owes the answer to a reset that its server has refused. */
+static void acquire_after_refusal(stage *s)
+{
+    pgp_link *newest = fake_link(s->world, s->world->opened);
+
+    newest->probe = PGP_PROBE_OWING;
+    newest->unclean = 1;
+    borrowed_after(s, 0);
+    work(s); /* another takes its place */
+}
+
+START_TEST(refused_resets_are_warned_of_once_a_minute)
+{
+    static const char text[] = "PGP1019: pool ";
+    stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", NULL);
+    int i;
+
+    s->world->log_level = PGP_LOG_WARNING;
+    work(s);
+    for (i = 0; i < 3; i++)
+        acquire_after_refusal(s);
+    ck_assert_int_eq(fake_logged(s->world, text), 1);
+    fake_pass(s->world, PGP_SEC(60));
+    acquire_after_refusal(s);
+    ck_assert_int_eq(fake_logged(s->world, text), 2);
+    ck_assert_int_eq(fake_logged(s->world, "(3 since the last warning): the fake may not"), 1);
+}
+END_TEST
+
 START_TEST(one_that_is_lost_in_its_reset_is_replaced)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolPing off", NULL);
@@ -542,6 +571,7 @@ int main(void)
     t = tcase(suite, "greeting");
     tcase_add_test(t, answer_to_a_reset_is_collected);
     tcase_add_test(t, one_whose_reset_failed_is_replaced);
+    tcase_add_test(t, refused_resets_are_warned_of_once_a_minute);
     tcase_add_test(t, one_that_is_lost_in_its_reset_is_replaced);
     tcase_add_test(t, variables_are_set_before_it_is_given_out);
     tcase_add_test(t, refused_variables_end_the_ask);

@@ -32,6 +32,7 @@ static const struct {
     {"ROLLBACK", 0, ONLY},
     {"SAVEPOINT", 0, ONLY},
     {"SHOW", 1, ONLY},
+    {"EXPLAIN", 1, CHANGE}, /* ANALYZE runs it, a CREATE TABLE AS for one */
     {"NOTIFY", 0, ONLY},
     {"PREPARE TRANSACTION", 0, ONLY},
     {"PREPARE", 0, PREPARED},
@@ -43,7 +44,7 @@ static const struct {
     {"DO", 0, CHANGE},
     {"CALL", 0, CHANGE},
     {"DISCARD TEMP", 0, CHANGE},
-    {"DEALLOCATE", 0, CHANGE},
+    {"DEALLOCATE", 0, FORGOTTEN},
     {"DEALLOCATE ALL", 0, FORGOTTEN},
     {"CREATE TABLE", 0, CHANGE},
     {"LOAD", 0, CHANGE},
@@ -63,13 +64,14 @@ START_TEST(due_by_mode)
 {
     int mode;
 
-    for (mode = PGP_RESET_SESSION; mode <= PGP_RESET_TRANSACTION; mode++)
+    for (mode = PGP_RESET_SESSION; mode <= PGP_RESET_CLOSE; mode++)
         ck_assert(!pgp_reset_due(mode, 0));
     ck_assert(pgp_reset_due(PGP_RESET_SESSION, ONLY));
     ck_assert(pgp_reset_due(PGP_RESET_ALL, ONLY));
     ck_assert(!pgp_reset_due(PGP_RESET_AUTO, ONLY));
     ck_assert(pgp_reset_due(PGP_RESET_AUTO, CHANGE));
     ck_assert(!pgp_reset_due(PGP_RESET_TRANSACTION, PREPARED));
+    ck_assert(!pgp_reset_due(PGP_RESET_CLOSE, CHANGE));
 }
 END_TEST
 
@@ -94,8 +96,7 @@ START_TEST(statements_that_prepare)
 END_TEST
 
 /* In the mode, with this init SQL or NULL, after these deeds. */
-static const char *message_after(unsigned deeds, const char *mode, const char *init,
-                                 int prepared)
+static const char *message_after(unsigned deeds, const char *mode, const char *init)
 {
     apr_pool_t *p;
     pgp_settings *settings;
@@ -110,18 +111,24 @@ static const char *message_after(unsigned deeds, const char *mode, const char *i
         wrong = pgp_settings_set(settings, p, PGP_OPTION_INIT_SQL, 1, argv, "t:1");
     ck_assert_msg(!wrong, "%s", wrong);
     pgp_settings_finish(settings, p);
-    return pgp_reset_sql(settings, prepared, deeds);
+    return pgp_reset_sql(settings, deeds);
 }
 
-static const char *message(const char *mode, const char *init, int prepared)
+static const char *message(const char *mode, const char *init)
 {
-    return message_after(CHANGE, mode, init, prepared);
+    return message_after(CHANGE, mode, init);
+}
+
+/* Whether the plans of functions live through it. */
+static int keeps_plans(const char *sql)
+{
+    return !strstr(sql, "DISCARD ALL") && !strstr(sql, "DISCARD PLANS");
 }
 
 /* Whether prepared statements live through it. */
 static int keeps_prepared(const char *sql)
 {
-    return !strstr(sql, "DISCARD ALL") && !strstr(sql, "DEALLOCATE");
+    return keeps_plans(sql) && !strstr(sql, "DEALLOCATE");
 }
 
 /* All that PostgreSQL's manual lists for DISCARD ALL, but DEALLOCATE ALL and DISCARD
@@ -131,31 +138,38 @@ static const char *const session[] = {
     "DISCARD TEMP", "pg_advisory_unlock_all()",          "DISCARD SEQUENCES",
 };
 
-START_TEST(session_is_undone)
+static void undoes_session(const char *sql)
 {
-    const char *sql = message("session", NULL, 1), *with_init;
     int i;
 
-    ck_assert_str_eq(message("session", NULL, 0), "DISCARD ALL");
-    ck_assert(keeps_prepared(sql));
     for (i = 0; i < LENGTH(session); i++)
         ck_assert_msg(strstr(sql, session[i]) != NULL, "%s is missing", session[i]);
-    with_init = message("session", "SET a.b = 1", 0);
-    ck_assert(keeps_prepared(with_init));
-    for (i = 0; i < LENGTH(session); i++)
-        ck_assert_msg(strstr(with_init, session[i]) != NULL, "%s is missing", session[i]);
+}
+
+static const char *const modes[] = {"session", "auto"};
+
+START_TEST(session_is_undone_and_no_more)
+{
+    static const char *const init[] = {NULL, "SET a.b = 1", "PREPARE q AS SELECT 1"};
+    static const unsigned deeds[] = {CHANGE, PREPARED};
+    int i, k;
+
+    for (i = 0; i < LENGTH(init); i++)
+        for (k = 0; k < LENGTH(deeds); k++) {
+            const char *sql = message_after(deeds[k], modes[_i], init[i]);
+
+            undoes_session(sql);
+            ck_assert(keeps_prepared(sql));
+        }
 }
 END_TEST
 
 START_TEST(all_is_undone)
 {
-    const char *sql = message("all", "SET a.b = 1", 1);
-    int i;
+    const char *sql = message("all", "SET a.b = 1");
 
-    ck_assert_str_eq(message("all", NULL, 0), "DISCARD ALL");
-    ck_assert_str_eq(message("all", NULL, 1), "DISCARD ALL");
-    for (i = 0; i < LENGTH(session); i++)
-        ck_assert_msg(strstr(sql, session[i]) != NULL, "%s is missing", session[i]);
+    ck_assert_str_eq(message("all", NULL), "DISCARD ALL");
+    undoes_session(sql);
     ck_assert_ptr_nonnull(strstr(sql, "DEALLOCATE ALL"));
     ck_assert_ptr_nonnull(strstr(sql, "DISCARD PLANS"));
 }
@@ -163,18 +177,30 @@ END_TEST
 
 START_TEST(init_sql_is_run_again)
 {
-    const char *sql = message("session", "SET a.b = 1 -- mine", 0);
+    const char *sql = message("session", "SET a.b = 1 -- mine");
     const char *init = strstr(sql, "SET a.b = 1 -- mine");
 
     ck_assert_ptr_nonnull(init);
     ck_assert_ptr_nonnull(strstr(sql, "RESET ALL"));
     ck_assert(strstr(sql, "RESET ALL") < init);
     /* Where prepared statements stay, preparing again would fail. */
-    ck_assert_ptr_null(strstr(message("session", "PREPARE q AS SELECT 1", 1), "PREPARE q"));
-    ck_assert_ptr_nonnull(strstr(message("all", "PREPARE q AS SELECT 1", 1), "PREPARE q"));
-    sql = message_after(FORGOTTEN, "session", "PREPARE q AS SELECT 1", 1);
+    ck_assert_ptr_null(strstr(message("session", "PREPARE q AS SELECT 1"), "PREPARE q"));
+    ck_assert_ptr_nonnull(strstr(message("all", "PREPARE q AS SELECT 1"), "PREPARE q"));
+}
+END_TEST
+
+START_TEST(what_init_sql_prepared_is_prepared_again)
+{
+    const char *sql = message_after(FORGOTTEN, modes[_i], "PREPARE q AS SELECT 1");
+
+    undoes_session(sql);
     ck_assert_ptr_nonnull(strstr(sql, "DEALLOCATE ALL"));
     ck_assert_ptr_nonnull(strstr(sql, "PREPARE q"));
+    ck_assert(strstr(sql, "DEALLOCATE ALL") < strstr(sql, "PREPARE q"));
+    ck_assert(keeps_plans(sql));
+    /* Nothing of that kind, nothing to prepare. */
+    ck_assert(keeps_prepared(message_after(FORGOTTEN, modes[_i], "SET a.b = 1")));
+    ck_assert(keeps_prepared(message_after(FORGOTTEN, modes[_i], NULL)));
 }
 END_TEST
 
@@ -186,8 +212,9 @@ int main(void)
     tcase_add_loop_test(t, deeds_by_tag, 0, LENGTH(tags));
     tcase_add_test(t, due_by_mode);
     tcase_add_loop_test(t, statements_that_prepare, 0, LENGTH(statements));
-    tcase_add_test(t, session_is_undone);
+    tcase_add_loop_test(t, session_is_undone_and_no_more, 0, LENGTH(modes));
     tcase_add_test(t, all_is_undone);
     tcase_add_test(t, init_sql_is_run_again);
+    tcase_add_loop_test(t, what_init_sql_prepared_is_prepared_again, 0, LENGTH(modes));
     return suite_run(suite);
 }

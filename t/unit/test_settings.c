@@ -230,7 +230,7 @@ static const struct {
     {PGP_OPTION_MAX_LIFETIME, "-1s",
      "PgPoolMaxLifetime takes a time from 0 to 8760h" TIME_TEXT ", not \"-1s\""},
     {PGP_OPTION_RESET, "everything",
-     "PgPoolReset takes session, all, auto or transaction, not \"everything\""},
+     "PgPoolReset takes session, all, auto, transaction or close, not \"everything\""},
     {PGP_OPTION_INIT_SQL, "' ; '", "PgPoolInitSQL takes an SQL statement, not an empty string"},
 };
 
