@@ -1,0 +1,121 @@
+#!/usr/bin/perl
+
+# A child that has been taken over writes into all that the children share.  The parent lives and
+# does what it is told, other children live, the page answers, and when the hostile child has gone
+# the pools work again.
+
+use PgPoolTest;
+use JSON::PP;
+use List::Util qw(sum0);
+use Probe;
+
+my $pg = postgres("max_connections = 60\n");
+
+my @format = ('', '?json', '?openmetrics', '?auto');
+
+# PgPoolMin 0: nothing is connected at the end, so that the server's count tells of leaks.
+sub attacked {
+    my ($mpm, @pool) = @_;
+    my $more = join '', map { "<PgPool $_>\n  PgPoolMax 3\n</PgPool>\n" } @pool;
+    return <<"CONF";
+PgPoolConninfo "@{[conninfo($pg)]}"
+PgPoolMin 0
+PgPoolMax 4
+PgPoolTotalMax 8
+PgPoolAcquireTimeout 5s
+TraceEnable off
+$more
+<Location /hostile>
+  SetHandler pgpool-hostile
+</Location>
+<Location /pools>
+  SetHandler pgpool-status
+</Location>
+<Location /probe>
+  SetHandler pgpool-probe
+</Location>
+CONF
+}
+
+sub pages_are_sane {
+    my ($httpd, $name) = @_;
+    my @wrong;
+    for my $format (@format) {
+        my $page = $httpd->get("/pools$format");
+        push @wrong, "$format: $page->{status}" if $page->{status} != 200;
+        push @wrong, "$format: $_" for $page->{content} =~ /((?:-\d{5,}|\d{17,}|\bnan\b|\binf\b)\S*)/g;
+        push @wrong, "$format: no end" if $format eq '?openmetrics' && $page->{content} !~ /\n# EOF\n\z/;
+        push @wrong, "$format: $@" if $format eq '?json' && !eval { decode_json($page->{content}) };
+    }
+    return is_deeply \@wrong, [], $name;
+}
+
+sub json { my ($httpd) = @_; return decode_json($httpd->get('/pools?json')->{content}) }
+
+sub waiting {
+    my ($httpd) = @_;
+    return sum0(map { $_->{waiting} } values %{ json($httpd)->{pools} });
+}
+
+sub is_served { my ($httpd) = @_; return (told($httpd->get(probe_at('acquire')), 'status') // 1) eq '0' }
+
+for my $mpm (mpms) {
+    subtest $mpm => sub {
+        my $httpd = Httpd->new(mpm => $mpm, threads => $mpm eq 'prefork' ? 1 : 4, children => 3,
+            modules => [qw(pgpool pgpool_probe pgpool_hostile)], conf => attacked($mpm))->start;
+        my $parent = $httpd->pid;
+        my $generation = 0;
+        for my $word ($mpm eq 'event' ? (0, 1, -1, 'most') : (), 'random') {
+            ok poll_until { is_served($httpd) }, "before $word: served";
+            my $load = $httpd->load(probe_at('acquire'), clients => 2);
+            my @child = $httpd->children;
+            for (1 .. 10) {
+                my $filled = $httpd->get("/hostile?fill=$word");
+                $filled->{status} == 200 or die "the shared memory was not found\n";
+            }
+            pages_are_sane($httpd, "$word: all formats answer with numbers that can be");
+            is_deeply [$httpd->children], \@child, '... and all children live';
+            $httpd->get("/hostile?fill=$word");
+
+            # A new pool each time: the parent gives it a place.
+            $httpd->conf(attacked($mpm, 'p' . ++$generation));
+            $httpd->graceful;
+            $httpd->get("/hostile?fill=$word");
+            $httpd->graceful;
+            $load->stop;
+            is $httpd->pid, $parent, 'after a graceful restart the parent is the same';
+            ok kill(0, $parent), '... and lives';
+            $httpd->wait_complete;
+            ok poll_until { is_served($httpd) }, '... requests are served again';
+            pages_are_sane($httpd, '... and all formats answer');
+        }
+        ok poll_until { waiting($httpd) == 0 }, 'nobody waits';
+        $httpd->stop;
+        $httpd->start;
+        ok is_served($httpd), 'after stop and start all is well';
+        my $seen = json($httpd)->{pools}{default};
+        cmp_ok $seen->{acquires}, '<', 10, '... and counted anew';
+        $httpd->stop;
+        ok poll_until { backends($pg) == 0 }, 'no connection is left';
+    };
+}
+
+subtest 'what the kernel does not let it do' => sub {
+    my $httpd = httpd(attacked('event'), modules => [qw(pgpool pgpool_probe pgpool_hostile)], children => 2);
+    my $answer = $httpd->get('/hostile?cut');
+    tells $answer, { map { $_ => 'Operation not permitted' } qw(grow write unseal) },
+        'it can neither fill nor unseal the file of the locks';
+    my ($hostile) = told($httpd->get('/hostile?locks'), 'pid');
+    my ($other) = grep { $_ != $hostile } $httpd->children;
+    pages_are_sane($httpd, 'it holds all locks that were free: all formats answer');
+    my %pid = map { $_->{pid} => 1 } @{ json($httpd)->{children} };
+    ok $pid{$other}, '... and it has not the place of another child';
+    kill KILL => $hostile;
+    $httpd->{killed}{$hostile} = 1;
+    $httpd->wait_gone($hostile);
+    $httpd->wait_complete;
+    ok poll_until { is_served($httpd) }, 'when it is gone all is well';
+    $httpd->stop;
+};
+
+done_testing;
