@@ -9,7 +9,7 @@
  *     state       who owns the link       goes to
  *     FREE        nobody, there is none   CONNECTING
  *     CONNECTING  the keeper              IDLE, LENT, CLOSING
- *     IDLE        the pool; untouched (+) LENT, CLOSING
+ *     IDLE        the pool; untouched (+) LENT, CLEANING, CLOSING
  *     LENT        the borrower            IDLE, LENT, CLEANING, CLOSING
  *     CLEANING    the keeper              IDLE, LENT, CLOSING
  *     CLOSING     the keeper (*)          FREE
@@ -17,7 +17,8 @@
  *     (*) or, when the keeper has ended, whoever moved it there.
  *     (+) but that the keeper polls its socket.
  *
- * LENT to LENT is the hand-off to a waiter.  A link that is being tested before
+ * IDLE to CLEANING is the keeper's, for the moment in which it reads what an idle connection
+ * has received.  LENT to LENT is the hand-off to a waiter.  A link that is being tested before
  * it is given out is LENT already: the borrower does the testing.
  *
  * Ownership.  The fields are in three groups.  "Guarded": only under the pool's

@@ -88,6 +88,10 @@ typedef struct pgp_driver {
      * parameters) and drops notifications meant for earlier borrowers.  If DEAD, *error
      * says why. */
     pgp_probe (*probe)(pgp_link *link, pgp_error *error);
+    /* Read what an idle link has received, up to a bound, and drop it, as probe() does; what
+     * has come of the answer to its reset, too.  0: it is of no use any more, *error says why.
+     */
+    int (*take_in)(pgp_link *link, pgp_error *error);
     /* All that a link owes before a borrower gets it, until `until` (the env's
      * clock): collect the answer to its reset; set vars, if not NULL; a round trip,
      * if ping is not 0.  If not GOOD, *error says why. */

@@ -391,8 +391,68 @@ static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
                 "was closed by the server while idle");
 }
 
+/* Make an idle connection the keeper's.  Not one that has just come back: it may be wanted
+ * at any moment, and its next borrower reads from it. */
+static int idle_take(pgp_conn *conn, apr_time_t seen)
+{
+    pgp_pool *pool = conn->pool;
+
+    lock(pool);
+    pool->reading = conn->state == PGP_IDLE && conn->idle_since <= seen - WATCH_STEP;
+    if (pool->reading)
+        pgp_conn_move(pool->lists, conn, PGP_CLEANING);
+    unlock(pool);
+    return pool->reading;
+}
+
+/* That it was read from makes it no younger. */
+static void idle_give_back(pgp_conn *conn, apr_time_t now)
+{
+    pgp_pool *pool = conn->pool;
+    const apr_time_t since = conn->idle_since;
+
+    lock(pool);
+    pool->reading = 0;
+    pgp_place_locked(pool, conn, now);
+    if (conn->state == PGP_IDLE)
+        conn->idle_since = since;
+    unlock(pool);
+}
+
+static void idle_retire(pgp_conn *conn, const pgp_error *error)
+{
+    pgp_pool *pool = conn->pool;
+    const pgp_reason reason = pgp_conn_alive(conn) ? PGP_REASON_UNCLEAN : PGP_REASON_LOST;
+
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+            "found unfit while idle (%s): %s", pgp_reason_name(reason), error->message);
+    if (reason == PGP_REASON_UNCLEAN)
+        pgp_reset_failed(conn, error);
+    pgp_doom(conn, reason);
+    lock(pool);
+    pool->reading = 0;
+    if (!pool->settings->acquire_timeout) /* nobody waits but for what was read from */
+        pgp_queue_end_all_locked(pool, pgp_shortage_locked(pool));
+    unlock(pool);
+}
+
+/* A server's process that has more to say than its socket takes stands still in the middle of
+ * what it does, with a transaction open. */
+static void read_while_idle(pgp_conn *conn, apr_time_t seen)
+{
+    pgp_error error = {.sqlstate = ""};
+
+    if (!idle_take(conn, seen))
+        return;
+    if (conn->pool->env->driver->take_in(conn->link, &error))
+        idle_give_back(conn, seen);
+    else
+        idle_retire(conn, &error);
+}
+
 /* What has been lent meanwhile may be closed, and its descriptor be another's: but then it
- * is not idle, or not since so long. */
+ * is not idle, or not since so long.  The oldest is read first, and the newest is in front
+ * again afterwards. */
 void pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
 {
     const apr_time_t now = now_of(pool);
@@ -405,12 +465,14 @@ void pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
     n = list_state_locked(pool, PGP_IDLE, conns);
     unlock(pool);
     for (i = 0; i < n; i++)
-        fds[i] = (struct pollfd){.fd = conns[i]->socket, .events = POLLRDHUP};
+        fds[i] = (struct pollfd){.fd = conns[i]->socket, .events = POLLIN | POLLRDHUP};
     if (poll(fds, n, 0) <= 0)
         return;
-    for (i = 0; i < n; i++)
-        if (fds[i].revents)
+    for (i = n - 1; i >= 0; i--)
+        if (fds[i].revents & ~POLLIN)
             ended_while_idle(conns[i], now);
+        else if (fds[i].revents)
+            read_while_idle(conns[i], now);
 }
 
 /* --- the keeper: closing ---------------------------------------------------- */

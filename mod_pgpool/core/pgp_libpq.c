@@ -433,6 +433,35 @@ static pgp_greeting link_greet(pgp_link *link, const pgp_vars *vars, int ping, a
     return PGP_GREET_BAD;
 }
 
+/* --- idle ------------------------------------------------------------------- */
+
+/* The answer to a reset, as far as it has come; the rest is left to greet().  0: it failed. */
+static int answer_take_in(pgp_link *link, pgp_error *error)
+{
+    const unsigned deeds = link->deeds;
+    struct pollfd await;
+    pgp_step step = PGP_STEP_AGAIN;
+    int i;
+
+    for (i = 0; i < QUIET_PATIENCE && step == PGP_STEP_AGAIN && socket_events(link); i++)
+        step = pgp_link_answer(link, &await, error);
+    link->deeds = deeds; /* ours do not count */
+    if (step == PGP_STEP_AGAIN)
+        return 1;
+    pgp_link_drop_notifies(link);
+    if (step == PGP_STEP_DONE && rest(link) && role_kept(link))
+        return 1;
+    if (step == PGP_STEP_DONE)
+        pgp_error_text(error, role_changed);
+    return 0;
+}
+
+static int link_take_in(pgp_link *link, pgp_error *error)
+{
+    return (!link->owes || answer_take_in(link, error)) &&
+           link_probe(link, error) != PGP_PROBE_DEAD;
+}
+
 /* --- coming back ------------------------------------------------------------ */
 
 static pgp_return link_settle(pgp_link *link)
@@ -517,6 +546,7 @@ const pgp_driver pgp_libpq_driver = {
     .step = link_step,
     .alive = link_alive,
     .probe = link_probe,
+    .take_in = link_take_in,
     .greet = link_greet,
     .settle = link_settle,
     .clean = pgp_windup_start,

@@ -265,11 +265,12 @@ static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
     return 0;
 }
 
+/* Also where nobody is to wait: what the keeper reads from is as good as idle. */
 static int may_wait_locked(const ask *a, apr_time_t now)
 {
     const pgp_settings *settings = a->pool->settings;
 
-    return settings->acquire_timeout && now < a->until &&
+    return (settings->acquire_timeout || a->pool->reading) && now < a->until &&
            (!settings->max_waiters || a->again || a->pool->waiting < settings->max_waiters);
 }
 

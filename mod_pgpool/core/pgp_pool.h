@@ -141,7 +141,8 @@ void pgp_conn_describe(pgp_conn *conn, const char *client, const char *const *wh
 apr_time_t pgp_keep_tend(pgp_pool *pool);
 
 /* Have a look at the idle connections, each second: what the server has closed is on its
- * way out afterwards, before somebody asks for it.  conns and fds: room for PgPoolMax. */
+ * way out afterwards, before somebody asks for it, and what it has sent has been read, so that
+ * it need not wait.  conns and fds: room for PgPoolMax. */
 void pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds);
 
 /* The slots in the keeper's hands (CONNECTING, CLEANING, CLOSING); room for

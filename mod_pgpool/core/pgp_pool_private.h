@@ -90,6 +90,7 @@ struct pgp_pool {
     int slot;                   /* this child's on the board; -1: none yet */
     pool_share share;
     pgp_stats stats; /* without its gauges */
+    int reading;     /* the keeper has an idle connection, and gives it back at once */
     int kept;        /* the keeper still looks after this pool */
     pool_phase phase;
 

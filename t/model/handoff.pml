@@ -64,7 +64,7 @@ byte back; /* borrowers that are through */
 
 #define EDGE(from, to) (from == FREE && to == CONNECTING || \
     from == CONNECTING && (to == IDLE || to == LENT || to == CLOSING) || \
-    from == IDLE && (to == LENT || to == CLOSING) || \
+    from == IDLE && (to == LENT || to == CLEANING || to == CLOSING) || \
     from == LENT && (to == IDLE || to == LENT || to == CLEANING || to == CLOSING) || \
     from == CLEANING && (to == IDLE || to == LENT || to == CLOSING) || \
     from == CLOSING && to == FREE)
@@ -291,6 +291,10 @@ inline tend()
 {
     if /* retire */
     :: SOME(IDLE) -> s = ONE_OF(IDLE); move(s, CLOSING, NOBODY)
+    :: true
+    fi;
+    if /* read from an idle one */
+    :: SOME(IDLE) -> s = ONE_OF(IDLE); move(s, CLEANING, NOBODY)
     :: true
     fi;
     if /* reserve: for who waits, or for PgPoolMin */

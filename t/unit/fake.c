@@ -331,6 +331,18 @@ static pgp_probe drv_probe(pgp_link *link, pgp_error *error)
     return probe;
 }
 
+static int drv_take_in(pgp_link *link, pgp_error *error)
+{
+    enter_ready(link, "take_in");
+    link->readings++;
+    if (link->world->on_take_in)
+        link->world->on_take_in(link->world);
+    if (link->noisy)
+        *error = (pgp_error){.message = "the fake is never quiet"};
+    leave(link);
+    return !link->noisy;
+}
+
 static pgp_greeting greeting_of(pgp_link *link, const pgp_vars *vars, pgp_error *error)
 {
     if (link->mute) {
@@ -448,6 +460,7 @@ static const pgp_driver driver = {
     .step = drv_step,
     .alive = drv_alive,
     .probe = drv_probe,
+    .take_in = drv_take_in,
     .greet = drv_greet,
     .settle = drv_settle,
     .clean = drv_clean,

@@ -57,10 +57,11 @@ struct pgp_link {
     int unclean; /* its server refuses the reset whose answer it owes */
     pgp_return settle;
     fake_plan cleaning;
+    int noisy;        /* what it receives has no end */
     atomic_int stops; /* whoever probes it stays there until this is 0 */
 
     /* what has been done with it */
-    int greets, pings, vars, cleanings, closed;
+    int greets, pings, vars, cleanings, readings, closed;
     apr_time_t greet_until; /* the deadline of the last */
 
     /* the fake's own */
@@ -91,6 +92,7 @@ struct fake {
     int socket;                      /* theirs, or -1 */
     void (*on_connect)(fake *world); /* may change the plan */
     void (*on_close)(fake *world, pgp_link *link);
+    void (*on_take_in)(fake *world);
     int lingers; /* the server's process outlives its connection, until fake_process_ends() */
     void (*on_sleep)(void);     /* a thread is about to sleep in env->wait(), */
     void (*on_wake)(int woken); /* and has slept: it was woken, or its time is up */

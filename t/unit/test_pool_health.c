@@ -543,15 +543,123 @@ START_TEST(ended_ones_make_the_others_suspect)
 }
 END_TEST
 
-START_TEST(what_waits_to_be_read_ends_nothing)
+static int readings(stage *s, int number)
 {
-    stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
+    return fake_link(s->world, number)->readings;
+}
+
+/* The server has sent something to the two idle links; returns the third. */
+static pgp_conn *two_that_have_received(stage *s)
+{
     pgp_conn *conn;
     const int server = three_of_one_socket(s, &conn);
 
     REQUIRE(write(server, "notice", 6) == 6, "cannot write");
-    keep(s, PGP_SEC(2));
+    return conn;
+}
+
+START_TEST(what_has_come_is_read)
+{
+    stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
+    pgp_conn *conn = two_that_have_received(s);
+
+    keep(s, PGP_SEC(3));
+    ck_assert_int_gt(readings(s, 1), 0);
+    ck_assert_int_gt(readings(s, 2), 0);
+    ck_assert_int_eq(fake_link_of(conn)->readings, 0); /* its borrower's affair */
+    ck_assert_int_eq(idle(s), 2);
     ck_assert_int_eq(s->world->closed, 0);
+}
+END_TEST
+
+START_TEST(what_has_just_come_back_is_not_read)
+{
+    stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
+    pgp_conn *conn = two_that_have_received(s);
+    pgp_link *link = fake_link_of(conn);
+
+    fake_pass(s->world, PGP_SEC(1) - 1);
+    release(conn);
+    keep(s, PGP_MS(600));
+    ck_assert_int_gt(readings(s, 1), 0);
+    ck_assert_int_eq(link->readings, 0);
+    keep(s, PGP_SEC(2));
+    ck_assert_int_gt(link->readings, 0);
+}
+END_TEST
+
+START_TEST(reading_makes_none_younger)
+{
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", "PgPoolIdleTimeout 5s", NULL);
+    int ends[2];
+
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "no socketpair");
+    s->world->socket = ends[0];
+    warm(s, 2);
+    REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
+    keep(s, PGP_SEC(4));
+    ck_assert_int_gt(readings(s, 1), 0);
+    ck_assert_int_eq(number(acquire(s)), 2); /* the newest still comes first */
+    keep(s, PGP_SEC(2));
+    ck_assert_int_eq(idle(s), 0);
+    ck_assert_int_eq(fake_logged(s->world, "closed (idle)"), 1);
+}
+END_TEST
+
+START_TEST(one_that_does_not_become_quiet_is_replaced)
+{
+    stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
+
+    two_that_have_received(s);
+    fake_link(s->world, 1)->noisy = 1;
+    keep(s, PGP_SEC(2));
+    ck_assert_int_eq(fake_logged(s->world, "backend 1001: found unfit while idle (unclean): "
+                                           "the fake is never quiet"),
+                     1);
+    ck_assert_int_eq(s->world->closed, 1);
+    ck_assert_int_eq(idle(s), 2);
+}
+END_TEST
+
+/* A borrower comes while the keeper reads. */
+static void ask_meanwhile(fake *world)
+{
+    stage *s = world->baton;
+
+    world->on_take_in = NULL;
+    world->baton = queue_up(s);
+}
+
+/* The borrower who came while the keeper read from the only connection. */
+static borrower *came_meanwhile(stage *s, int noisy)
+{
+    int ends[2];
+
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "no socketpair");
+    s->world->socket = ends[0];
+    work(s);
+    REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
+    fake_link(s->world, 1)->noisy = noisy;
+    s->world->baton = s;
+    s->world->on_take_in = ask_meanwhile;
+    keep(s, PGP_SEC(1));
+    return s->world->baton;
+}
+
+START_TEST(who_asks_meanwhile_gets_it)
+{
+    static const char *const timeouts[] = {"PgPoolAcquireTimeout 2s", "PgPoolAcquireTimeout 0"};
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", timeouts[_i], NULL);
+
+    release(granted(came_meanwhile(s, 0)));
+}
+END_TEST
+
+START_TEST(who_does_not_wait_is_answered)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolAcquireTimeout 0", NULL);
+
+    answered(came_meanwhile(s, 1), PGP_UNAVAILABLE);
 }
 END_TEST
 
@@ -593,6 +701,11 @@ int main(void)
     t = tcase(suite, "idle");
     tcase_add_test(t, ended_ones_are_replaced_before_anybody_asks);
     tcase_add_test(t, ended_ones_make_the_others_suspect);
-    tcase_add_test(t, what_waits_to_be_read_ends_nothing);
+    tcase_add_test(t, what_has_come_is_read);
+    tcase_add_test(t, what_has_just_come_back_is_not_read);
+    tcase_add_test(t, reading_makes_none_younger);
+    tcase_add_test(t, one_that_does_not_become_quiet_is_replaced);
+    tcase_add_loop_test(t, who_asks_meanwhile_gets_it, 0, 2);
+    tcase_add_test(t, who_does_not_wait_is_answered);
     return suite_run(suite);
 }
