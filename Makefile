@@ -38,6 +38,8 @@ objects     = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 core       := $(BUILD)/libpgpcore.a
 modules    := $(BUILD)/mod_pgpool.so $(BUILD)/mod_pgpool_query.so
 units      := $(patsubst t/unit/%.c,$(BUILD)/t/%,$(wildcard t/unit/test_*.c))
+fuzzers    := $(patsubst t/fuzz/%.c,$(BUILD)/t/%,$(wildcard t/fuzz/fuzz_*.c))
+fuzz_main  := $(BUILD)/t/fuzz/replay.o
 unit_share := $(filter-out $(BUILD)/t/unit/test_%,$(call objects,t/unit/*.c))
 helpers    := $(patsubst %.c,$(BUILD)/t/%.so,$(notdir $(wildcard t/lib/*.c t/bench/mod_*.c)))
 
@@ -57,7 +59,7 @@ export PGPOOL_CC = $(CC)
 .SECONDARY:
 
 all: $(modules)
-tests: $(modules) $(units) $(helpers)
+tests: $(modules) $(units) $(fuzzers) $(helpers)
 
 # The set-up may install the very tools that are asked above, hence a make of its own after it.
 run test bench soak:
@@ -85,6 +87,7 @@ core_includes := -I$(apr_include) -I$(pq_include)
 includes       = $(core_includes) -Imod_pgpool -I$(httpd_include)
 $(BUILD)/mod_pgpool/core/%.o: includes = $(core_includes)
 $(BUILD)/t/unit/%.o: includes = $(core_includes) -Imod_pgpool/core $(check_cflags)
+$(BUILD)/t/fuzz/%.o: includes = $(core_includes) -Imod_pgpool/core
 
 $(BUILD)/%.o: %.c Makefile
 	$(if $(httpd_include),,$(error apxs is not here: run t/setup, or give APXS=))
@@ -117,6 +120,9 @@ $(BUILD)/t/mod_%.so: $(BUILD)/t/bench/mod_%.o
 $(units): $(BUILD)/t/%: $(BUILD)/t/unit/%.o $(unit_share) $(core)
 	$(CC) $(flags) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(check_libs) $(apr_libs) $(pq_libs)
 
-$(BUILD)/t/test_query_sql: $(BUILD)/mod_pgpool/mod_pgpool_query_sql.o
+$(BUILD)/t/test_query_sql $(BUILD)/t/fuzz_sql: $(BUILD)/mod_pgpool/mod_pgpool_query_sql.o
+
+$(fuzzers): $(BUILD)/t/%: $(BUILD)/t/fuzz/%.o $(fuzz_main) $(core)
+	$(CC) $(flags) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(apr_libs) $(pq_libs)
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

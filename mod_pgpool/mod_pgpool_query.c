@@ -306,8 +306,8 @@ static int answer(request_rec *r, const query_t *query, const char *const *value
     /* A client that reads slowly must not hold a connection while it does.  But a connection
      * that the request had already belongs to another handler or phase of it, perhaps in the
      * middle of a transaction: only what this handler has pinned is this handler's to release.
-     */
-    if (*pins != before)
+     * After a subrequest the main request goes on, and its next part is to have the same. */
+    if (*pins != before && !r->main)
         release(r, NULL);
     return status == OK ? send_json(r, result) : status;
 }

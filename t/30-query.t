@@ -95,7 +95,6 @@ my @endpoint = (
     '<Location /early/big>', 'PgPoolProbeEarly "BEGIN"', '</Location>',
     endpoint('/early/big', q{SELECT i, repeat(chr(97 + i % 26), 4096) AS s FROM generate_series(1, $1::int) i},
         '%{HTTP:X-Rows}'),
-    '<Directory "${DIR}/htdocs/shtml">', 'Options +Includes', 'SetOutputFilter INCLUDES', '</Directory>',
 
     endpoint('/bad/column',    'SELECT secret_column FROM item'),
     endpoint('/bad/silent',    'DELETE FROM item'),
@@ -117,9 +116,7 @@ my @endpoint = (
 
 my $conf = join "\n", 'PgPoolConninfo "' . conninfo($pg, options => q('-cTimeZone=UTC')) . '"',
     'PgPoolMin 1', 'PgPoolMax 1', 'TraceEnable off', @endpoint;
-my $httpd = httpd($conf, modules => [@modules, 'setenvif', 'include']);
-mkdir $httpd->dir . '/htdocs/shtml';
-$httpd->put_file('shtml/big.shtml', '<!--#include virtual="/big" -->');
+my $httpd = httpd($conf, modules => [@modules, 'setenvif']);
 
 # Unlike HTTP::Tiny it sends any bytes in a header.
 sub ask {
@@ -266,11 +263,6 @@ subtest 'only what it has pinned itself is given back' => sub {
     ok(IO::Select->new($slow->{socket})->can_read(60), 'an earlier phase of the request has pinned one');
     is ask('/value/int')->{status}, 503, '... and keeps it while the client reads';
     $slow->finish;
-
-    $slow = $httpd->begin('/shtml/big.shtml', rcvbuf => 4096, headers => { 'X-Rows' => 4_096 });
-    ok(IO::Select->new($slow->{socket})->can_read(60), 'a subrequest has pinned one');
-    is ask('/value/int')->{status}, 200, '... and gives it back while the client reads';
-    cmp_ok length $slow->finish->{content}, '>', 16 << 20, '... all of it';
 };
 
 subtest 'not in .htaccess' => sub {

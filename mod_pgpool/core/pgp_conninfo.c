@@ -74,7 +74,7 @@ static const char *value_quoted(apr_pool_t *p, const char *value)
 {
     char *out, *end;
 
-    if (*value && !strpbrk(value, " '\\\t\n"))
+    if (*value && !strpbrk(value, " '\\\t\n\v\f\r"))
         return value;
     end = out = apr_palloc(p, strlen(value) * 2 + 3);
     *end++ = '\'';
