@@ -52,7 +52,7 @@ sub clang_format {
 
 sub unformatted {
     my $clang_format = clang_format();
-    my @file = map { glob "$_/*.[ch]" } qw(mod_pgpool mod_pgpool/core t/bench t/lib t/race t/unit);
+    my @file = map { glob "$_/*.[ch]" } qw(mod_pgpool mod_pgpool/core t/bench t/fuzz t/lib t/race t/unit);
     return grep { qx{$clang_format $_} ne slurp($_) } @file;
 }
 
