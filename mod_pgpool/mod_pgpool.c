@@ -13,6 +13,7 @@
 #include "mod_pgpool_companion.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 #include <ap_mpm.h>
@@ -36,6 +37,8 @@ typedef struct {
     apr_array_header_t *pools; /* of pgpool_child_pool: theirs */
     int threads;               /* that may ask at once, as the MPM has it */
     int cut_off;               /* see pgpool_child_cut_off() */
+    pid_t pid;
+    const int *here; /* see pgpool_child_is_here(); NULL: the kernel cannot do it */
 } pgpool_child;
 
 /* child_stopping has no baton, and pgpool_child_env() no argument. */
@@ -197,6 +200,20 @@ static int board_configure(apr_pool_t *p, const apr_array_header_t *plans)
     return pgp_board_configure(pgpool_board(), pools, plans->nelts);
 }
 
+/* mpm_itk forks for each connection, and in the fork there is neither the keeper's thread nor a
+ * connection that is not the parent process's as well. */
+static int itk_refuse(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    if (!ap_find_linked_module("mpm_itk.c"))
+        return OK;
+    ap_log_error(
+        APLOG_MARK, APLOG_CRIT, 0, s,
+        "PGP%d: mod_pgpool does not work with mpm_itk, which forks for each connection: "
+        "load mpm_event, mpm_worker or mpm_prefork alone",
+        PGP_MSG_CHILD_FAILED);
+    return HTTP_INTERNAL_SERVER_ERROR;
+}
+
 static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
     const apr_array_header_t *plans = pgpool_config_plans(ptemp, s);
@@ -291,6 +308,24 @@ static int mpm_number(int query)
     return number > 0 ? number : 1;
 }
 
+/* A page that the kernel empties in each process that is forked from this one, by whatever
+ * call. To read it costs nothing, whereas getpid() is a system call, and pthread_atfork() is
+ * not told of all forks and does not go well with a module that is unloaded. */
+static const int *here_make(void)
+{
+    const size_t size = sizeof(int); /* the kernel takes a whole page */
+    int *here = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (here == MAP_FAILED)
+        return NULL;
+    if (madvise(here, size, MADV_WIPEONFORK) == 0) {
+        *here = 1;
+        return here;
+    }
+    munmap(here, size);
+    return NULL;
+}
+
 /* The child is known only when it is whole: in prefork a signal may want to stop it at any
  * moment. */
 static apr_status_t child_make(server_rec *s)
@@ -304,6 +339,8 @@ static apr_status_t child_make(server_rec *s)
     apr_pool_tag(p, "pgpool");
     c = apr_pcalloc(p, sizeof(*c));
     c->p = p;
+    c->pid = getpid();
+    c->here = here_make();
     c->env = (pgp_env){.baton = s,
                        .now = env_now,
                        .wait = pgp_wait_monotonic,
@@ -340,9 +377,14 @@ static int lent_count(void)
     return lent;
 }
 
+int pgpool_child_is_here(void)
+{
+    return child && (child->here ? *child->here : child->pid == getpid());
+}
+
 int pgpool_child_cut_off(void)
 {
-    return child->cut_off;
+    return child->cut_off || !pgpool_child_is_here();
 }
 
 /* The last of pchild's cleanups.  After it httpd frees memory, as do libraries when the process
@@ -367,6 +409,8 @@ static apr_status_t child_end(void *data)
     server_rec *s = data;
     int cut_off = 1;
 
+    if (!pgpool_child_is_here())
+        return APR_SUCCESS;
     if (pgp_keeper_join(child->keeper, KEEPER_PATIENCE) != APR_SUCCESS)
         ap_log_error(
             APLOG_MARK, APLOG_WARNING, 0, s,
@@ -398,7 +442,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
 
 static void child_stopping(apr_pool_t *pchild, int graceful)
 {
-    if (child)
+    if (pgpool_child_is_here())
         pgp_keeper_order(child->keeper, graceful ? PGP_ORDER_DRAIN : PGP_ORDER_STOP);
 }
 
@@ -420,9 +464,11 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_config_needs_pool);
     APR_REGISTER_OPTIONAL_FN(pgpool_note_error);
     pgpool_release_register();
+    pgpool_identity_register();
     pgpool_status_register();
     pgpool_home_register();
     ap_hook_check_config(pgpool_config_check, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_check_config(itk_refuse, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_test_config(test_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
     /* Before the other modules: who comes first ends last. */

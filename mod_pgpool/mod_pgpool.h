@@ -17,9 +17,27 @@
  * and pipeline mode) is taken back as well.  Who puts back the receiver or the processor
  * that was there before his own does it with NULL as its argument, and never calls it.
  *
+ * Too late.  The connection has gone back before the cleanups of r->pool run,
+ * before log_transaction, and before a lazy bucket is read that the handler left in
+ * its output: none of them may use the PGconn.  By then it may be another request's.
+ * What they need, the handler copies first (a PGresult stays yours).  In builds with
+ * a sanitizer mod_pgpool aborts if it sees a statement on a connection that nobody
+ * has borrowed.
+ *
+ * Identity.  A statement runs with the settings (PgPoolSet) of the innermost running
+ * request that acquired the connection, as of its last pgpool_acquire().  When a
+ * subrequest or redirected request ends, those of the outer one are back before its
+ * handler goes on; if that cannot be, because of an open transaction or an
+ * unfinished query, the connection is cut off, and the next acquire says
+ * PGPOOL_ELOST.  Acquire anew in each hook and after authentication: it costs nothing
+ * if nothing has changed.  An acquire also sets again what your own DISCARD ALL, RESET,
+ * SET, DO or CALL may have undone.
+ *
  * Threads.  Every function may be called on any thread of a child, but the
  * functions that take a request_rec only on the thread that works on that
- * request.  None may be called in the parent process.
+ * request.  None may be called in another process than that child, be it the parent
+ * or one that a handler has forked: there they fail with PGPOOL_ESTOPPING or do
+ * nothing.  Such a process must not use the PGconn either.
  *
  * Errors.  A function that can fail returns one of the PGPOOL_E codes below;
  * the cause (SQLSTATE, the server's words, the time waited) is in the error log
@@ -48,14 +66,16 @@
 
 /** All connections stayed lent until PgPoolAcquireTimeout.  HTTP 503. */
 #define PGPOOL_EEXHAUSTED (APR_OS_START_USERERR + 7301)
-/** The server cannot be reached or refuses us, or a hook refused.  HTTP 503. */
+/** The server cannot be reached or refuses us, a hook refused, or PgPoolSet could not be
+ *  applied.  HTTP 503. */
 #define PGPOOL_EUNAVAIL (APR_OS_START_USERERR + 7302)
 /** This request's pinned connection died.  Whatever was not committed is gone, and
  *  the old PGconn is of no use; the next acquire gives another.  HTTP 503. */
 #define PGPOOL_ELOST (APR_OS_START_USERERR + 7303)
 /** No pool of that name is configured for this server.  HTTP 500. */
 #define PGPOOL_ENOPOOL (APR_OS_START_USERERR + 7304)
-/** This child is going away and gives out no more connections.  HTTP 503. */
+/** This child is going away and gives out no more connections, or this process is not the
+ *  child that has them.  HTTP 503. */
 #define PGPOOL_ESTOPPING (APR_OS_START_USERERR + 7305)
 
 /**
@@ -125,7 +145,8 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_strerror, (apr_status_t rv));
  * each returns OK, DECLINED or an error.  After an error the acquire fails with
  * PGPOOL_EUNAVAIL and the connection is closed.  A hook must leave no
  * transaction open.  What it SETs is undone when the connection goes back: for a
- * connection's life use PgPoolInitSQL.
+ * connection's life use PgPoolInitSQL.  The settings of PgPoolSet come after the hooks,
+ * so that a hook works as the pool's own role and cannot undo them.
  * @{
  */
 #define PGPOOL_DECLARE(type) type

@@ -315,7 +315,7 @@ static int setting_is_good(const char *name)
 static const char *set_set(cmd_parms *cmd, void *dir, const char *name, const char *value)
 {
     pgpool_dir_conf *here = dir;
-    pgpool_set set = {.name = name};
+    pgpool_set set = {.name = name, .constant = !strpbrk(value, "%$")};
     const char *wrong = misplaced(cmd);
 
     if (wrong)

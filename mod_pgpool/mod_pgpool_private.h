@@ -52,6 +52,7 @@ typedef struct {
 typedef struct {
     const char *name;
     ap_expr_info_t *value;
+    int constant; /* the value is the same for every request */
 } pgpool_set;
 
 typedef enum {
@@ -99,6 +100,34 @@ apr_status_t pgpool_acquire(request_rec *r, const char *pool, PGconn **conn);
 void pgpool_release(request_rec *r, const char *pool);
 apr_status_t pgpool_open(server_rec *s, const char *pool, apr_pool_t *p, PGconn **conn);
 void pgpool_close(PGconn *conn);
+
+/* Where the authentication of a request stands. */
+typedef enum {
+    PGPOOL_AUTHN_NONE,  /* it has none of its own, or it has not begun */
+    PGPOOL_AUTHN_BEGUN, /* under way, or it has failed: the user's name is only a claim */
+    PGPOOL_AUTHN_DONE
+} pgpool_authn;
+
+typedef struct pgpool_pin pgpool_pin;
+
+/* What we keep of a request, in its request_config. */
+typedef struct {
+    pgpool_authn authn;
+    int bracketed;    /* its end is seen; see mod_pgpool_identity.c */
+    pgpool_pin *pins; /* an initial request's: those of its family */
+    int at_response;  /* an initial request's: its response's end is looked out for */
+} pgpool_request;
+
+/* Made if it is not there. */
+pgpool_request *pgpool_request_of(request_rec *r);
+/* The request inside of which this one runs, or that it was redirected from; NULL: none. */
+request_rec *pgpool_request_outer(const request_rec *r);
+
+/* Whether the family of r holds a connection. */
+int pgpool_pins_are_held(request_rec *r);
+/* A request inside of others has ended: their session variables are set again, or the
+ * connection is cut. */
+void pgpool_pins_restore(request_rec *ended);
 /* Give back whatever the family of an initial request holds. */
 void pgpool_pins_release(request_rec *initial);
 /* Only what is to go back at the response's end. */
@@ -114,10 +143,12 @@ void pgpool_release_at_request_end(request_rec *initial);
 void pgpool_release_at_response_end(request_rec *r, request_rec *initial);
 
 /* mod_pgpool_identity.c */
-/* The settings that r wants otherwise than applied says; memory of r->pool.  Returns
- * NULL, or why a value cannot be had. */
-const char *pgpool_identity_changed(request_rec *r, apr_table_t *applied, pgp_vars *changed);
-void pgpool_identity_applied(apr_table_t *applied, const pgp_vars *changed);
+void pgpool_identity_register(void);
+/* The session variables that r wants; memory of r->pool.  Returns NULL, or why a value cannot
+ * be had. */
+const char *pgpool_identity_evaluate(request_rec *r, pgp_vars *vars);
+/* Why they must not be set on a connection of this login role, or NULL. */
+const char *pgpool_identity_forbidden(request_rec *r, const pgp_vars *vars, const char *login);
 
 /* mod_pgpool_outcome.c: the same */
 int pgpool_http_status(request_rec *r, apr_status_t rv);
@@ -138,9 +169,12 @@ apr_time_t pgpool_board_start(void);
 int pgpool_board_place(const pgpool_plan *plan);
 /* This child's environment; NULL in the parent. */
 const pgp_env *pgpool_child_env(void);
-/* Whether this child has ended in a signal handler in the middle of a request, as prefork
- * does.  The request may have locked malloc's heap, so nothing may be closed when its pool
- * is destroyed now; the end of the process does it. */
+/* Whether this process is the child that made the pools, and not a fork of it. */
+int pgpool_child_is_here(void);
+/* Whether nothing may be closed when a pool is destroyed now: this is another process than the
+ * one that made the connections, or a child that has ended in a signal handler in the middle of
+ * a request, as prefork does.  That request may have locked malloc's heap; the end of the
+ * process closes all. */
 int pgpool_child_cut_off(void);
 /* The pools that this child has: array of pgpool_plan. */
 const apr_array_header_t *pgpool_child_plans(void);

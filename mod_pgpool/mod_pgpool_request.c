@@ -6,6 +6,10 @@
  * uses.  It sits in the initial request's request_config; its cleanup on that
  * request's pool is what gives the connection back if nothing else did.  Only
  * strings go into r->notes: httpd and mod_http2 copy them.
+ *
+ * The holders of a pin are the requests that have acquired it, the innermost first, each with
+ * the session variables that it wants: a request inside of another is a holder before it.  The
+ * innermost holder that runs is the one whose variables are set (mod_pgpool_identity.c).
  */
 #include "mod_pgpool_private.h"
 
@@ -20,24 +24,27 @@ APLOG_USE_MODULE(pgpool);
 /* A failure is answered again without a wait for so long. */
 #define FAILURE_REMEMBERED PGP_SEC(1)
 
-typedef struct pin pin;
-struct pin {
+typedef struct pgpool_pin pin;
+
+typedef struct holder holder;
+struct holder {
+    holder *outer;
+    pin *of;
+    request_rec *r;
+    pgp_vars vars; /* in r's memory */
+};
+
+struct pgpool_pin {
     pin *next;
     const pgpool_child_pool *pool;
-    pgp_conn *conn;       /* NULL: not pinned now */
-    const char *lease;    /* its identifier */
-    int at_response;      /* PgPoolRelease response */
-    apr_table_t *applied; /* PgPoolSet: what this lease has set */
-    apr_status_t failed;  /* how the last ask failed, and in words, until then: */
+    pgp_conn *conn;      /* NULL: not pinned now */
+    const char *lease;   /* its identifier */
+    int at_response;     /* PgPoolRelease response */
+    holder *holders;     /* also while it is not pinned */
+    apr_status_t failed; /* how the last ask failed, and in words, until then: */
     const char *failed_text;
     apr_time_t failed_until;
 };
-
-/* The initial request's request_config. */
-typedef struct {
-    pin *pins;
-    int at_response; /* the response's end is looked out for */
-} request_pins;
 
 /* What is left of a lost connection. */
 typedef struct {
@@ -51,11 +58,23 @@ typedef struct {
     apr_pool_t *p;
 } lease;
 
+request_rec *pgpool_request_outer(const request_rec *r)
+{
+    return r->prev ? r->prev : r->main;
+}
+
 static request_rec *initial_of(request_rec *r)
 {
-    while (r->prev || r->main)
-        r = r->prev ? r->prev : r->main;
+    while (pgpool_request_outer(r))
+        r = pgpool_request_outer(r);
     return r;
+}
+
+static int is_within(const request_rec *r, const request_rec *outer)
+{
+    while (r && r != outer)
+        r = pgpool_request_outer(r);
+    return r != NULL;
 }
 
 /* --- finding things --------------------------------------------------------- */
@@ -76,20 +95,20 @@ static const pgpool_child_pool *pool_of(server_rec *s, const char *name)
     return conf->pools ? apr_hash_get(conf->pools, name, APR_HASH_KEY_STRING) : NULL;
 }
 
-static request_pins *pins_of(request_rec *initial)
+pgpool_request *pgpool_request_of(request_rec *r)
 {
-    request_pins *pins = ap_get_module_config(initial->request_config, &pgpool_module);
+    pgpool_request *of = ap_get_module_config(r->request_config, &pgpool_module);
 
-    if (!pins) {
-        pins = apr_pcalloc(initial->pool, sizeof(*pins));
-        ap_set_module_config(initial->request_config, &pgpool_module, pins);
+    if (!of) {
+        of = apr_pcalloc(r->pool, sizeof(*of));
+        ap_set_module_config(r->request_config, &pgpool_module, of);
     }
-    return pins;
+    return of;
 }
 
 static pin *pin_find(request_rec *initial, const pgpool_child_pool *pool)
 {
-    pin *at = pins_of(initial)->pins;
+    pin *at = pgpool_request_of(initial)->pins;
 
     while (at && at->pool != pool)
         at = at->next;
@@ -102,7 +121,6 @@ static apr_status_t pin_end(void *data)
 
     if (ended->conn && !pgpool_child_cut_off())
         pgp_pool_release(&ended->conn);
-    apr_table_clear(ended->applied);
     return APR_SUCCESS;
 }
 
@@ -110,13 +128,13 @@ void pgpool_pins_release(request_rec *initial)
 {
     pin *held;
 
-    for (held = pins_of(initial)->pins; held; held = held->next)
+    for (held = pgpool_request_of(initial)->pins; held; held = held->next)
         pin_end(held);
 }
 
 void pgpool_response_pins_release(request_rec *initial)
 {
-    request_pins *pins = pins_of(initial);
+    pgpool_request *pins = pgpool_request_of(initial);
     pin *held;
 
     for (held = pins->pins; held; held = held->next)
@@ -127,17 +145,117 @@ void pgpool_response_pins_release(request_rec *initial)
 
 static pin *pin_make(request_rec *initial, const pgpool_child_pool *pool)
 {
-    request_pins *pins = pins_of(initial);
+    pgpool_request *pins = pgpool_request_of(initial);
     pin *made = apr_pcalloc(initial->pool, sizeof(*made));
 
     if (!pins->pins)
         pgpool_release_at_request_end(initial);
     made->pool = pool;
-    made->applied = apr_table_make(initial->pool, 2);
     made->next = pins->pins;
     pins->pins = made;
     apr_pool_cleanup_register(initial->pool, made, pin_end, apr_pool_cleanup_null);
     return made;
+}
+
+/* --- holders ---------------------------------------------------------------- */
+
+/* All those that a request has become or has begun are at the front. */
+static int holders_drop(pin *held, const request_rec *ended)
+{
+    int dropped = 0;
+
+    for (; held->holders && is_within(held->holders->r, ended); dropped++)
+        held->holders = held->holders->outer;
+    return dropped;
+}
+
+/* Those that r does not run inside of have ended. */
+static void holders_prune(pin *held, const request_rec *r)
+{
+    while (held->holders && !is_within(r, held->holders->r))
+        held->holders = held->holders->outer;
+}
+
+/* A subrequest's memory goes before the pin's does. */
+static apr_status_t holder_end(void *data)
+{
+    holder *ended = data, **at = &ended->of->holders;
+
+    while (*at && *at != ended)
+        at = &(*at)->outer;
+    if (*at)
+        *at = ended->outer;
+    return APR_SUCCESS;
+}
+
+/* r is the innermost from now on. */
+static void holder_put(pin *held, request_rec *r, const pgp_vars *vars)
+{
+    holder *put = held->holders;
+
+    if (!put || put->r != r) {
+        put = apr_palloc(r->pool, sizeof(*put));
+        *put = (holder){.outer = held->holders, .of = held, .r = r};
+        held->holders = put;
+        if (r->pool != initial_of(r)->pool)
+            apr_pool_cleanup_register(r->pool, put, holder_end, apr_pool_cleanup_null);
+    }
+    put->vars = *vars;
+}
+
+/* The request that r runs inside of, and that has acquired the pin. */
+static const holder *holder_outer(const pin *held, const request_rec *r)
+{
+    const holder *at = held->holders;
+
+    return at && at->r == r ? at->outer : at;
+}
+
+/* Whether the end of r, or of what r runs inside of, is seen before the outer request goes on.
+ */
+static int is_bracketed(const request_rec *r, const request_rec *outer)
+{
+    for (; r != outer; r = pgpool_request_outer(r)) {
+        const pgpool_request *of = ap_get_module_config(r->request_config, &pgpool_module);
+
+        if (of && of->bracketed)
+            return 1;
+    }
+    return 0;
+}
+
+int pgpool_pins_are_held(request_rec *r)
+{
+    const pin *held = pgpool_request_of(initial_of(r))->pins;
+
+    while (held && !(held->conn && held->holders))
+        held = held->next;
+    return held != NULL;
+}
+
+/* What the outer handler does next has to fail. */
+static void pin_cut(request_rec *r, pin *held, const char *why)
+{
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
+                  "PGP%d: pool %s: backend %u is cut off: the settings of the outer request "
+                  "cannot be set again: %s",
+                  PGP_MSG_IDENTITY, pgp_pool_name(held->pool->core),
+                  pgp_conn_backend(held->conn), why);
+    shutdown(PQsocket(pgp_conn_handle(held->conn)), SHUT_RDWR);
+}
+
+void pgpool_pins_restore(request_rec *ended)
+{
+    pin *held = pgpool_request_of(initial_of(ended))->pins;
+    pgp_error error;
+
+    if (pgpool_child_cut_off())
+        return;
+    for (; held; held = held->next)
+        if (holders_drop(held, ended) && held->holders && held->conn &&
+            pgp_conn_alive(held->conn) &&
+            pgp_conn_set(held->conn, &held->holders->vars, PGP_NEVER, &error) != PGP_SET_DONE)
+            pin_cut(ended, held, error.message);
 }
 
 /* --- telling ---------------------------------------------------------------- */
@@ -245,29 +363,63 @@ static const char *hook_refused(request_rec *r, pgp_conn *conn)
     return NULL;
 }
 
-/* Run them; after a refusal the connection is gone and *ticket says why. */
-static apr_status_t hooks_run(request_rec *initial, pgp_conn **conn, pgp_ticket *ticket)
+/* Run them; after a refusal the connection is gone and *error says why. */
+static apr_status_t hooks_run(request_rec *initial, pgp_conn **conn, pgp_error *error)
 {
     const char *refused = hook_refused(initial, *conn);
 
     if (!refused)
         return APR_SUCCESS;
-    ticket->error.sqlstate[0] = '\0';
-    apr_snprintf(ticket->error.message, sizeof ticket->error.message,
+    error->sqlstate[0] = '\0';
+    apr_snprintf(error->message, sizeof error->message,
                  "the %s hook of a module refused backend %u", refused,
                  pgp_conn_backend(*conn));
     pgp_pool_discard(conn, PGP_REASON_HOOK);
     return PGPOOL_EUNAVAIL;
 }
 
-static apr_status_t borrow(request_rec *initial, pgp_pool *pool, const pgp_vars *vars,
-                           pgp_conn **conn, pgp_ticket *ticket)
+/* r is NULL for one without a request. */
+static pgp_set_outcome vars_set(request_rec *r, pgp_conn *conn, const pgp_vars *vars,
+                                apr_time_t until, pgp_error *error)
 {
-    const pgp_outcome outcome = pgp_pool_acquire(pool, vars, conn, ticket);
+    const char *login = PQuser(pgp_conn_handle(conn));
+    const char *forbidden = r ? pgpool_identity_forbidden(r, vars, login) : NULL;
 
-    if (outcome != PGP_GRANTED)
-        return pgpool_outcome_status(outcome);
-    return hooks_run(initial, conn, ticket);
+    if (!forbidden)
+        return pgp_conn_set(conn, vars, until, error);
+    *error = (pgp_error){.sqlstate = ""};
+    apr_cpystrn(error->message, forbidden, sizeof error->message);
+    return PGP_SET_DENIED;
+}
+
+/* Variables are set after the hooks, which may undo them.  A connection that fails in that is
+ * replaced within the same deadline; one that the server denies them is given back, with
+ * *outcome. */
+static apr_status_t borrow(request_rec *r, pgp_pool *pool, const pgp_vars *vars,
+                           pgp_conn **conn, pgp_ticket *ticket, pgp_set_outcome *outcome)
+{
+    request_rec *initial = r ? initial_of(r) : NULL;
+
+    *ticket = (pgp_ticket){.until = 0};
+    *outcome = PGP_SET_DONE;
+    for (;;) {
+        const pgp_outcome taken = pgp_pool_acquire(pool, conn, ticket);
+        apr_status_t rv = pgpool_outcome_status(taken);
+
+        if (taken == PGP_GRANTED)
+            rv = hooks_run(initial, conn, &ticket->error);
+        if (rv != APR_SUCCESS)
+            return rv;
+        *outcome = vars_set(r, *conn, vars, ticket->until, &ticket->error);
+        if (*outcome == PGP_SET_DONE)
+            return APR_SUCCESS;
+        if (*outcome == PGP_SET_FAILED)
+            pgp_pool_unfit(conn, &ticket->error);
+        else {
+            pgp_pool_release(conn);
+            return PGPOOL_EUNAVAIL;
+        }
+    }
 }
 
 /* --- with a request --------------------------------------------------------- */
@@ -294,7 +446,6 @@ static apr_status_t pin_lost(request_rec *r, request_rec *initial, pin *lost)
 
     *left = (remains){.pool = lost->pool->core, .link = pgp_pool_part(&lost->conn)};
     apr_pool_cleanup_register(initial->pool, left, remains_end, apr_pool_cleanup_null);
-    apr_table_clear(lost->applied);
     return fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
 }
 
@@ -307,7 +458,7 @@ static int says_response(const request_rec *r)
 
 static void release_at_response(request_rec *r, request_rec *initial, pin *held)
 {
-    request_pins *pins = pins_of(initial);
+    pgpool_request *pins = pgpool_request_of(initial);
 
     held->at_response = 1;
     if (!pins->at_response)
@@ -315,7 +466,7 @@ static void release_at_response(request_rec *r, request_rec *initial, pin *held)
     pins->at_response = 1;
 }
 
-static apr_status_t identity_refused(request_rec *r, const pin *to, const pgp_error *error)
+static apr_status_t identity_denied(request_rec *r, const pin *to, const pgp_error *error)
 {
     return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
                 apr_psprintf(r->pool, "pool %s: PgPoolSet: %s%s%s%s",
@@ -328,13 +479,14 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
                                const pgp_vars *vars)
 {
     pgp_ticket ticket;
+    pgp_set_outcome outcome;
     pgp_conn *conn;
-    apr_status_t rv = borrow(initial, to->pool->core, vars->n ? vars : NULL, &conn, &ticket);
+    apr_status_t rv = borrow(r, to->pool->core, vars, &conn, &ticket, &outcome);
 
     note(r, to->pool->wait_note, apr_off_t_toa(initial->pool, ticket.waited));
-    to->failed = ticket.refused ? APR_SUCCESS : rv; /* with other settings it may be had */
-    if (ticket.refused)
-        return identity_refused(r, to, &ticket.error);
+    to->failed = outcome == PGP_SET_DENIED ? APR_SUCCESS : rv; /* with others it may be had */
+    if (outcome == PGP_SET_DENIED)
+        return identity_denied(r, to, &ticket.error);
     if (rv != APR_SUCCESS) {
         to->failed_until = pgp_now(pgpool_child_env()) + FAILURE_REMEMBERED;
         to->failed_text = cause_text(initial->pool, pgp_pool_name(to->pool->core), rv, &ticket);
@@ -353,14 +505,22 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
  * then whatever is tried on it has to fail. */
 static apr_status_t pin_set(request_rec *r, request_rec *initial, pin *to, const pgp_vars *vars)
 {
+    const holder *outer = holder_outer(to, r);
     pgp_error error;
 
-    switch (pgp_conn_set(to->conn, vars, &error)) {
-    case PGP_GREET_GOOD:
+    if (outer && !pgp_vars_equal(&outer->vars, vars) && !is_bracketed(r, outer->r))
+        return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
+                    apr_psprintf(r->pool,
+                                 "pool %s: PgPoolSet: the request is only looked up, so that "
+                                 "the settings of %s, which has the connection, cannot be "
+                                 "changed for it",
+                                 pgp_pool_name(to->pool->core), outer->r->uri));
+    switch (vars_set(r, to->conn, vars, PGP_NEVER, &error)) {
+    case PGP_SET_DONE:
         return APR_SUCCESS;
-    case PGP_GREET_REFUSED:
-        return identity_refused(r, to, &error);
-    case PGP_GREET_BAD:
+    case PGP_SET_DENIED:
+        return identity_denied(r, to, &error);
+    case PGP_SET_FAILED:
         break;
     }
     shutdown(PQsocket(pgp_conn_handle(to->conn)), SHUT_RDWR);
@@ -372,7 +532,7 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
 {
     pgp_vars vars;
     const char *wrong;
-    apr_status_t rv = APR_SUCCESS;
+    apr_status_t rv;
 
     if (to->conn && !pgp_conn_alive(to->conn))
         return pin_lost(r, initial, to);
@@ -380,16 +540,14 @@ static apr_status_t pin_fasten(request_rec *r, request_rec *initial, pin *to)
         pgpool_note_error(r, to->failed_text);
         return to->failed;
     }
-    wrong = pgpool_identity_changed(r, to->applied, &vars);
+    wrong = pgpool_identity_evaluate(r, &vars);
     if (wrong)
         return fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL, wrong);
-    if (!to->conn)
-        rv = pin_borrow(r, initial, to, &vars);
-    else if (vars.n)
-        rv = pin_set(r, initial, to, &vars);
+    holders_prune(to, r);
+    rv = to->conn ? pin_set(r, initial, to, &vars) : pin_borrow(r, initial, to, &vars);
     if (rv != APR_SUCCESS)
         return rv;
-    pgpool_identity_applied(to->applied, &vars);
+    holder_put(to, r, &vars);
     /* Whoever pinned it: this handler may touch it after the response's end. */
     if (!says_response(r))
         to->at_response = 0;
@@ -403,6 +561,8 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     pin *mine;
     apr_status_t rv;
 
+    if (!pgpool_child_is_here())
+        return PGPOOL_ESTOPPING;
     name = name_in(name, r->per_dir_config);
     pool = pool_of(r->server, name);
     if (!pool)
@@ -423,8 +583,10 @@ void pgpool_release(request_rec *r, const char *name)
     const pgpool_child_pool *pool = pool_of(r->server, name_in(name, r->per_dir_config));
     pin *mine = pool ? pin_find(initial_of(r), pool) : NULL;
 
-    if (mine)
-        pin_end(mine);
+    if (!mine || !pgpool_child_is_here())
+        return;
+    holders_drop(mine, r);
+    pin_end(mine);
 }
 
 /* --- without a request ------------------------------------------------------ */
@@ -443,11 +605,15 @@ static apr_status_t lease_end(void *data)
 apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn **conn)
 {
     const pgpool_child_pool *pool;
+    static const pgp_vars none = {.n = 0};
     pgp_conn *borrowed;
     pgp_ticket ticket;
+    pgp_set_outcome outcome;
     lease *made;
     apr_status_t rv;
 
+    if (!pgpool_child_is_here())
+        return PGPOOL_ESTOPPING;
     name = name_in(name, s->lookup_defaults);
     pool = pool_of(s, name);
     if (!pool) {
@@ -455,7 +621,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
                      pgpool_strerror(PGPOOL_ENOPOOL));
         return PGPOOL_ENOPOOL;
     }
-    rv = borrow(NULL, pool->core, NULL, &borrowed, &ticket);
+    rv = borrow(NULL, pool->core, &none, &borrowed, &ticket, &outcome);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_REFUSED,
                      cause_text(p, name, rv, &ticket));
@@ -471,7 +637,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
 
 void pgpool_close(PGconn *conn)
 {
-    const pgp_conn *borrowed = conn ? pgp_libpq_owner(conn) : NULL;
+    const pgp_conn *borrowed = conn && pgpool_child_is_here() ? pgp_libpq_owner(conn) : NULL;
     lease *ended = borrowed ? borrowed->borrower : NULL;
 
     if (ended)

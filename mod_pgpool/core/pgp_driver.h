@@ -3,7 +3,7 @@
  *
  * Model.  A pgp_link is one physical connection.  It has one owner at a time,
  * who alone calls these functions on it (pgp_conn.h says who that is), so a
- * link needs no lock.  Nothing here blocks, but greet(), which has a deadline.
+ * link needs no lock.  Nothing here blocks, but greet() and set(), which have a deadline.
  *
  * Slow work (connecting, cleaning) is started, then driven by step() until it
  * is done.  step() may be called at any moment: it does what can be done now
@@ -19,6 +19,7 @@
 
 #include "pgp_env.h"
 #include "pgp_settings.h"
+#include "pgp_vars.h"
 
 typedef struct pgp_link pgp_link;
 
@@ -51,19 +52,12 @@ typedef enum {
     PGP_PROBE_OWING  /* the answer to its reset is to be collected: by greet() */
 } pgp_probe;
 
-/* What came of greet(). */
+/* What came of set(). */
 typedef enum {
-    PGP_GREET_GOOD,
-    PGP_GREET_BAD,    /* lost, too late, or the reset failed: close it */
-    PGP_GREET_REFUSED /* the server would not set a variable; the link is good */
-} pgp_greeting;
-
-/* Settings of the session for one borrower (PgPoolSet). */
-typedef struct {
-    int n;
-    const char *const *names; /* of letters, digits, "_" and "." */
-    const char *const *values;
-} pgp_vars;
+    PGP_SET_DONE,
+    PGP_SET_DENIED, /* the server would not set a variable, or cannot now; all is as before */
+    PGP_SET_FAILED  /* lost or too late: they may be set or not, so close it */
+} pgp_set_outcome;
 
 /* What a link looks like when its borrower is done with it. */
 typedef enum {
@@ -93,10 +87,14 @@ typedef struct pgp_driver {
      */
     int (*take_in)(pgp_link *link, pgp_error *error);
     /* All that a link owes before a borrower gets it, until `until` (the env's
-     * clock): collect the answer to its reset; set vars, if not NULL; a round trip,
-     * if ping is not 0.  If not GOOD, *error says why. */
-    pgp_greeting (*greet)(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
-                          pgp_error *error);
+     * clock): collect the answer to its reset; a round trip, if ping is not 0.  0: it is of no
+     * use, *error says why. */
+    int (*greet)(pgp_link *link, int ping, apr_time_t until, pgp_error *error);
+    /* Make the session of a borrower's link have these variables and no others of ours, until
+     * `until`, also where the borrower has undone some of them.  Costs nothing if they are set
+     * already.  If not DONE, *error says why. */
+    pgp_set_outcome (*set)(pgp_link *link, const pgp_vars *vars, apr_time_t until,
+                           pgp_error *error);
     /* Undo what a borrower may have changed in the client's library, send the reset
      * if one is due, and say in what state the link is.  Waits for nothing. */
     pgp_return (*settle)(pgp_link *link);

@@ -10,6 +10,7 @@
 
 #include "pgp_link.h"
 #include "pgp_pq_connect.h"
+#include "pgp_pq_vars.h"
 #include "pgp_reset.h"
 
 #ifndef POLLRDHUP
@@ -84,6 +85,7 @@ static int role_kept(const pgp_link *link)
 static int rest(pgp_link *link)
 {
     link->owes = 0;
+    link->disturbed = 0;
     return PQsetnonblocking(link->conn, 0) == 0;
 }
 
@@ -96,38 +98,22 @@ static int undo_ask(pgp_link *link, const char *sql)
            PQflush(link->conn) == 0;
 }
 
-/* The variables' defaults are the server's: what the init SQL set comes after them. */
-static int undo_variables(pgp_link *link)
-{
-    const char *begin = link->settings->undo_begin, *end = link->settings->undo_end;
-    const size_t size = strlen(begin) + strlen(link->undo) + strlen(end) + 1;
-    char *sql = malloc(size);
-    int sent;
-
-    if (!sql)
-        abort();
-    apr_snprintf(sql, size, "%s%s%s", begin, link->undo, end);
-    sent = undo_ask(link, sql);
-    free(sql);
-    return sent;
-}
-
 /* Send what undoes the lease's deeds, without waiting.  0: could not. */
 static int undo_send(pgp_link *link, unsigned deeds)
 {
     const pgp_settings *settings = link->settings;
+    char *undo = pgp_pq_vars_undo_sql(link);
     int sent;
 
     pgp_link_forget_deeds(link);
+    pgp_pq_vars_forget(link);
     if (pgp_reset_due(settings->reset, deeds))
         sent = undo_ask(link, pgp_reset_sql(settings, deeds));
-    else if (link->undo)
-        sent = undo_variables(link);
+    else if (undo)
+        sent = undo_ask(link, undo);
     else
-        return rest(link);
-    free(link->undo);
-    link->undo = NULL;
-    link->role_set = 0;
+        sent = rest(link);
+    free(undo);
     return sent;
 }
 
@@ -137,6 +123,7 @@ static pgp_step made_ready(pgp_link *link, pgp_error *error)
 {
     link->phase = READY;
     pgp_link_forget_deeds(link);
+    pgp_pq_vars_forget(link);
     role_note(link);
     if (PQtransactionStatus(link->conn) == PQTRANS_IDLE && rest(link))
         return PGP_STEP_DONE;
@@ -283,154 +270,32 @@ static pgp_probe link_probe(pgp_link *link, pgp_error *error)
 
 /* --- greeting --------------------------------------------------------------- */
 
-/* Sleep until the link may go on or the time is up; 0: it is up. */
-static int await_until(const pgp_link *link, struct pollfd *await, apr_time_t until)
-{
-    const apr_time_t left = until - pgp_now(link->context->env);
-
-    return left > 0 && (poll(await, 1, (int)((left + 999) / 1000)) >= 0 || errno == EINTR);
-}
-
-static int answer_until(pgp_link *link, apr_time_t until, pgp_error *error)
-{
-    struct pollfd await;
-    pgp_step step;
-
-    do
-        step = pgp_link_answer(link, &await, error);
-    while (step == PGP_STEP_AGAIN && await_until(link, &await, until));
-    if (step == PGP_STEP_AGAIN)
-        pgp_error_text(error, "no answer from the server within PgPoolCheckTimeout");
-    return step == PGP_STEP_DONE;
-}
-
-/* "SELECT set_config($1,$2,false),set_config($3,..." */
-static char *vars_sql(const pgp_vars *vars)
-{
-    static const char one[] = "pg_catalog.set_config($%d,$%d,false)%s";
-    const size_t size = sizeof "SELECT " + vars->n * (sizeof one + 20);
-    char *sql = malloc(size), *end;
-    int i;
-
-    if (!sql)
-        abort();
-    end = apr_cpystrn(sql, "SELECT ", size);
-    for (i = 0; i < vars->n; i++)
-        end += apr_snprintf(end, size - (end - sql), one, 2 * i + 1, 2 * i + 2,
-                            i + 1 < vars->n ? "," : "");
-    return sql;
-}
-
-/* The same with NULL for the values, which gives each setting its default back.
- * Adds to what is to be undone already: a borrower may set others later. */
-static void undo_add(pgp_link *link, const pgp_vars *vars)
-{
-    const size_t before = link->undo ? strlen(link->undo) : 0;
-    size_t size = before + sizeof "SELECT ";
-    char *end;
-    int i;
-
-    for (i = 0; i < vars->n; i++)
-        size += strlen(vars->names[i]) + sizeof ",pg_catalog.set_config('',NULL,false)";
-    link->undo = realloc(link->undo, size);
-    if (!link->undo)
-        abort();
-    end = link->undo + before;
-    for (i = 0; i < vars->n; i++)
-        end += apr_snprintf(end, size - (end - link->undo),
-                            "%spg_catalog.set_config('%s',NULL,false)",
-                            end == link->undo ? "SELECT " : ",", vars->names[i]);
-}
-
-static int vars_send(pgp_link *link, const pgp_vars *vars)
-{
-    const char **params = calloc(2 * vars->n, sizeof(*params));
-    char *sql = vars_sql(vars);
-    int i, sent;
-
-    if (!params)
-        abort();
-    for (i = 0; i < vars->n; i++) {
-        params[2 * i] = vars->names[i];
-        params[2 * i + 1] = vars->values[i];
-    }
-    link->failed = 0;
-    sent = PQsendQueryParams(link->conn, sql, 2 * vars->n, NULL, params, NULL, NULL, 0);
-    free(params);
-    free(sql);
-    return sent;
-}
-
-static void role_note_set(pgp_link *link, const pgp_vars *vars)
-{
-    int i;
-
-    for (i = 0; i < vars->n; i++)
-        if (!strcasecmp(vars->names[i], "default_transaction_read_only"))
-            link->role_set = 1;
-}
-
-/* What the server refused it did not set, so there is nothing more to undo. */
-static pgp_greeting vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
-                             pgp_error *error)
-{
-    if (!vars_send(link, vars)) {
-        pgp_error_text(error, PQerrorMessage(link->conn));
-        return PGP_GREET_BAD;
-    }
-    if (!answer_until(link, until, error))
-        return link->failed && link->refused ? PGP_GREET_REFUSED : PGP_GREET_BAD;
-    undo_add(link, vars);
-    role_note_set(link, vars);
-    return PGP_GREET_GOOD;
-}
-
-static pgp_greeting greet(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
-                          pgp_error *error)
+static int greet(pgp_link *link, int ping, apr_time_t until, pgp_error *error)
 {
     if (link->owes) {
-        if (!answer_until(link, until, error))
-            return PGP_GREET_BAD;
+        if (!pgp_link_answer_until(link, until, error))
+            return 0;
         pgp_link_drop_notifies(link);
     }
-    if (vars)
-        return vars_set(link, vars, until, error);
-    if (ping && (!pgp_link_ask(link, "", error) || !answer_until(link, until, error)))
-        return PGP_GREET_BAD;
-    return PGP_GREET_GOOD;
+    return !ping ||
+           (pgp_link_ask(link, "", error) && pgp_link_answer_until(link, until, error));
 }
 
-/* What is set within a transaction is lost with it, and its borrower may be in the
- * middle of a query. */
-static int in_use(const pgp_link *link)
-{
-    return !link->owes && (PQtransactionStatus(link->conn) != PQTRANS_IDLE ||
-                           PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF);
-}
-
-static pgp_greeting link_greet(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
-                               pgp_error *error)
+static int link_greet(pgp_link *link, int ping, apr_time_t until, pgp_error *error)
 {
     const unsigned deeds = link->deeds;
-    const int nonblocking = !link->owes && PQisnonblocking(link->conn);
-    pgp_greeting greeting;
 
-    if (in_use(link)) {
-        pgp_error_text(error, "a setting cannot be changed within a transaction or a query");
-        return PQstatus(link->conn) == CONNECTION_OK ? PGP_GREET_REFUSED : PGP_GREET_BAD;
-    }
     if (!pgp_link_nonblocking(link)) {
         pgp_error_text(error, PQerrorMessage(link->conn));
-        return PGP_GREET_BAD;
+        return 0;
     }
-    greeting = greet(link, vars, ping, until, error);
+    if (!greet(link, ping, until, error))
+        return 0;
     link->deeds = deeds; /* ours do not count */
-    if (greeting == PGP_GREET_BAD)
-        return greeting;
-    if (rest(link) && PQsetnonblocking(link->conn, nonblocking) == 0 && role_kept(link))
-        return greeting;
+    if (rest(link) && role_kept(link))
+        return 1;
     pgp_error_text(error, role_changed);
-    return PGP_GREET_BAD;
+    return 0;
 }
 
 /* --- idle ------------------------------------------------------------------- */
@@ -511,7 +376,7 @@ static int link_close(pgp_link *link)
     pgp_pq_connect_drop(link);
     if (link->task)
         pgp_task_leave(&link->task);
-    free(link->undo);
+    free(link->applied);
     free(link);
     return linger;
 }
@@ -548,6 +413,7 @@ const pgp_driver pgp_libpq_driver = {
     .probe = link_probe,
     .take_in = link_take_in,
     .greet = link_greet,
+    .set = pgp_pq_vars_set,
     .settle = link_settle,
     .clean = pgp_windup_start,
     .close = link_close,

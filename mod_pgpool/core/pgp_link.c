@@ -9,6 +9,7 @@
 #include <libpq-events.h>
 
 #include "pgp_libpq.h"
+#include "pgp_pq_vars.h"
 #include "pgp_reset.h"
 #include "pgp_text.h"
 
@@ -128,7 +129,11 @@ static int link_event(PGEventId event, void *info, void *baton)
 
         (void)baton;
         if (link) {
-            link->deeds |= deeds_of(link, created->result);
+            const unsigned deeds = deeds_of(link, created->result);
+
+            link->deeds |= deeds;
+            if (deeds & PGP_DID_CHANGE)
+                pgp_pq_vars_disturb(link, created->result);
             link->unsynced = PQpipelineStatus(created->conn) != PQ_PIPELINE_OFF &&
                              PQresultStatus(created->result) != PGRES_PIPELINE_SYNC;
         }
@@ -328,4 +333,25 @@ pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error)
     }
     *await = pgp_link_await(link, unsent);
     return PGP_STEP_AGAIN;
+}
+
+/* Sleep until the link may go on or the time is up; 0: it is up. */
+static int await_until(const pgp_link *link, struct pollfd *await, apr_time_t until)
+{
+    const apr_time_t left = until - pgp_now(link->context->env);
+
+    return left > 0 && (poll(await, 1, (int)((left + 999) / 1000)) >= 0 || errno == EINTR);
+}
+
+int pgp_link_answer_until(pgp_link *link, apr_time_t until, pgp_error *error)
+{
+    struct pollfd await;
+    pgp_step step;
+
+    do
+        step = pgp_link_answer(link, &await, error);
+    while (step == PGP_STEP_AGAIN && await_until(link, &await, until));
+    if (step == PGP_STEP_AGAIN)
+        pgp_error_text(error, "no answer from the server within PgPoolCheckTimeout");
+    return step == PGP_STEP_DONE;
 }

@@ -3,6 +3,7 @@
  *
  *   pgp_libpq.c       the driver: testing, coming back, closing
  *   pgp_pq_connect.c  connecting
+ *   pgp_pq_vars.c     session variables
  *   pgp_link.c        what went wrong; the client's side; one question, one answer
  *   pgp_windup.c      ending what a borrower left running
  *
@@ -45,9 +46,10 @@ struct pgp_link {
     unsigned backend; /* libpq forgets it when the connection is lost */
     int ended;        /* its server has said unasked why it ends it: error */
     link_phase phase;
-    unsigned deeds; /* pgp_deed, of this lease */
-    int owes;       /* the answer to a reset has not been collected */
-    char *undo;     /* the statement that takes back greet()'s variables, or NULL */
+    unsigned deeds;     /* pgp_deed, of this lease */
+    int owes;           /* the answer to a reset has not been collected */
+    pgp_vars *applied;  /* what set() has set, or NULL; see pgp_pq_vars.h */
+    unsigned disturbed; /* what has happened since that may have changed it */
     int met_read_only;
     int unsynced; /* the last result was a pipeline's, and not its sync: what is done by then is
                    * not committed, though libpq may call that idle */
@@ -71,7 +73,7 @@ struct pgp_link {
 
     /* the server's role when the link was made, if target_session_attrs wants one */
     int role_matters;
-    int role_set; /* greet() has set default_transaction_read_only */
+    int role_set; /* set() has set default_transaction_read_only */
     char hot_standby, read_only;
 };
 
@@ -107,6 +109,8 @@ int pgp_link_nonblocking(pgp_link *link);
 /* 0: *error says why. */
 int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error);
 pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error);
+/* The same, waiting for it, but no longer than until; 0: *error says why. */
+int pgp_link_answer_until(pgp_link *link, apr_time_t until, pgp_error *error);
 struct pollfd pgp_link_await(const pgp_link *link, int unsent);
 
 /* --- pgp_windup.c ----------------------------------------------------------- */

@@ -15,7 +15,6 @@
 /* One borrower's ask, over all its tries; on its stack. */
 typedef struct {
     pgp_pool *pool;
-    const pgp_vars *vars;
     pgp_ticket *ticket;
     apr_time_t start, until;
     pgp_conn *conn;
@@ -358,33 +357,29 @@ static apr_time_t check_deadline(const pgp_pool *pool)
     return now_of(pool) + pool->settings->check_timeout;
 }
 
-/* Within the ask's deadline; but what was handed over at the last moment is not to be
- * closed because its borrower has no time to hear that it is well. */
-static apr_time_t test_deadline(const ask *a)
+/* Within a deadline; but what was handed over at the last moment is not to be closed because
+ * its borrower has no time to hear that it is well. */
+static apr_time_t test_deadline(const pgp_pool *pool, apr_time_t until)
 {
-    const apr_time_t now = now_of(a->pool);
-    const apr_time_t check = now + a->pool->settings->check_timeout, least = now + LAST_MOMENT;
-    const apr_time_t until = a->until > least ? a->until : least;
+    const apr_time_t now = now_of(pool);
+    const apr_time_t check = now + pool->settings->check_timeout, least = now + LAST_MOMENT;
 
-    return check < until ? check : until;
+    if (until != PGP_NEVER && until < least)
+        until = least;
+    return until == PGP_NEVER || check < until ? check : until;
 }
 
-/* Test what was taken, by a look at its socket, and greet it if it owes anything.
- * Returns why it is unfit, or PGP_REASON_NONE with *greeting. */
-static pgp_reason unfit_reason(ask *a, pgp_greeting *greeting)
+/* Test what was taken, by a look at its socket, and greet it if it owes anything. */
+static pgp_reason unfit_reason(ask *a)
 {
     const pgp_driver *driver = a->pool->env->driver;
     const pgp_probe probe = driver->probe(a->conn->link, &a->ticket->error);
     const int ping = a->ping || probe == PGP_PROBE_HEARD;
 
-    *greeting = PGP_GREET_GOOD;
     if (probe == PGP_PROBE_DEAD)
         return PGP_REASON_LOST;
-    if (probe == PGP_PROBE_QUIET && !ping && !a->vars)
-        return PGP_REASON_NONE;
-    *greeting = driver->greet(a->conn->link, a->vars, ping, test_deadline(a),
-                              &a->ticket->error);
-    if (*greeting != PGP_GREET_BAD)
+    if ((probe == PGP_PROBE_QUIET && !ping) ||
+        driver->greet(a->conn->link, ping, test_deadline(a->pool, a->until), &a->ticket->error))
         return PGP_REASON_NONE;
     if (!pgp_conn_alive(a->conn))
         return PGP_REASON_LOST;
@@ -415,64 +410,54 @@ void pgp_reset_failed(pgp_conn *conn, const pgp_error *error)
             refused, error->message, error->sqlstate);
 }
 
-typedef enum { FIT, UNFIT, REFUSED } fitness;
-
-/* An unfit one is on its way to the keeper afterwards, one that the server refused
- * to set up is given back. */
-static fitness examine(ask *a)
+static void discard_unfit(pgp_conn **unfit, pgp_reason reason, const pgp_error *error)
 {
-    const pgp_pool *pool = a->pool;
-    pgp_greeting greeting;
-    const pgp_reason reason = unfit_reason(a, &greeting);
+    pgp_pool *pool = (*unfit)->pool;
 
-    if (reason != PGP_REASON_NONE) {
-        pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(a->conn),
-                "found unfit before it was given out (%s): %s", pgp_reason_name(reason),
-                a->ticket->error.message);
-        if (reason == PGP_REASON_UNCLEAN)
-            pgp_reset_failed(a->conn, &a->ticket->error);
-        lock(a->pool);
-        a->pool->stats.n[PGP_N_UNFIT]++;
-        atomic_store(&a->conn->testing, 0);
-        unlock(a->pool);
-        pgp_pool_discard(&a->conn, reason);
-        a->again = 1;
-        return UNFIT;
-    }
-    if (greeting == PGP_GREET_GOOD)
-        return FIT;
-    lock(a->pool);
-    a->pool->stats.n[PGP_N_LENT]--; /* nobody has seen it yet, see pgp_stats_take_locked() */
-    a->pool->stats.n[PGP_N_UNAVAILABLE]++;
-    atomic_store(&a->conn->testing, 0);
-    unlock(a->pool);
-    pgp_pool_release(&a->conn);
-    a->ticket->refused = 1;
-    return REFUSED;
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(*unfit),
+            "found unfit before it was given out (%s): %s", pgp_reason_name(reason),
+            error->message);
+    if (reason == PGP_REASON_UNCLEAN)
+        pgp_reset_failed(*unfit, error);
+    lock(pool);
+    pool->stats.n[PGP_N_UNFIT]++;
+    atomic_store(&(*unfit)->testing, 0);
+    unlock(pool);
+    pgp_pool_discard(unfit, reason);
 }
 
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, pgp_conn **conn,
-                             pgp_ticket *ticket)
+/* 0: it was unfit, and is on its way to the keeper. */
+static int examine(ask *a)
+{
+    const pgp_reason reason = unfit_reason(a);
+
+    if (reason == PGP_REASON_NONE)
+        return 1;
+    discard_unfit(&a->conn, reason, &a->ticket->error);
+    a->again = 1;
+    return 0;
+}
+
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_conn **conn, pgp_ticket *ticket)
 {
     const pgp_settings *settings = pool->settings;
     const apr_time_t start = now_of(pool);
-    ask a = {.pool = pool, .vars = vars, .ticket = ticket, .start = start};
+    ask a = {.pool = pool, .ticket = ticket, .start = start};
     pgp_outcome outcome;
-    fitness found = UNFIT;
 
+    a.again = ticket->until != 0;
     /* Who will not wait for a connection still gives a test its time. */
-    a.until = start +
-              (settings->acquire_timeout ? settings->acquire_timeout : settings->check_timeout);
+    if (!a.again)
+        ticket->until = start + (settings->acquire_timeout ? settings->acquire_timeout
+                                                           : settings->check_timeout);
+    a.until = ticket->until;
     ticket->waited = 0;
-    ticket->refused = 0;
     ticket->error.sqlstate[0] = ticket->error.message[0] = '\0';
     outcome = take(&a, start);
-    while (outcome == PGP_GRANTED && (found = examine(&a)) == UNFIT)
+    while (outcome == PGP_GRANTED && !examine(&a))
         outcome = take(&a, now_of(pool));
     if (outcome != PGP_GRANTED)
         return outcome;
-    if (found == REFUSED)
-        return PGP_UNAVAILABLE;
     ticket->error.sqlstate[0] = ticket->error.message[0] = '\0';
     *conn = a.conn;
     atomic_store(&a.conn->testing, 0);
@@ -482,11 +467,17 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, pgp_conn **co
     return PGP_GRANTED;
 }
 
-pgp_greeting pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error)
+pgp_set_outcome pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, apr_time_t until,
+                             pgp_error *error)
 {
     *error = (pgp_error){.message = ""};
-    return conn->pool->env->driver->greet(conn->link, vars, 0, check_deadline(conn->pool),
-                                          error);
+    return conn->pool->env->driver->set(conn->link, vars, test_deadline(conn->pool, until),
+                                        error);
+}
+
+void pgp_pool_unfit(pgp_conn **conn, const pgp_error *error)
+{
+    discard_unfit(conn, pgp_conn_alive(*conn) ? PGP_REASON_PING : PGP_REASON_LOST, error);
 }
 
 int pgp_pool_may_log(pgp_pool *pool, int *unlogged)

@@ -55,11 +55,13 @@ typedef enum {
     PGP_STOPPING     /* the pool is stopped */
 } pgp_outcome;
 
-/* What an ask cost, and why it failed. */
+/* What an ask cost, and why it failed.  A caller sets it to 0 before its first ask; if
+ * pgp_pool_unfit() took what it got, it asks again with the same one, within the same deadline.
+ */
 typedef struct {
+    apr_time_t until;           /* the deadline, on the env's clock; 0: none yet */
     apr_interval_time_t waited; /* microseconds in the queue */
     pgp_error error;            /* set only if the outcome is not PGP_GRANTED */
-    int refused;                /* it is vars that the server will not have */
 } pgp_ticket;
 
 /* Wakes the keeper; async-signal safe. */
@@ -88,12 +90,12 @@ void pgp_pool_post(pgp_pool *pool, pgp_board *board, int board_pool);
 /*
  * Borrow a connection, within PgPoolAcquireTimeout.
  *
- * vars: settings of the session for this borrower, or NULL; undone at release.  If
- * the server will not have one of them, the ask ends as PGP_UNAVAILABLE.
  * *conn and ticket->waited are set if PGP_GRANTED; all of the ticket if not.
  */
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, const pgp_vars *vars, pgp_conn **conn,
-                             pgp_ticket *ticket);
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_conn **conn, pgp_ticket *ticket);
+
+/* Give up a connection that has failed before its borrower did anything with it. */
+void pgp_pool_unfit(pgp_conn **conn, const pgp_error *error);
 
 /* Give a connection back in whatever state it is.  Never blocks. */
 void pgp_pool_release(pgp_conn **conn);
@@ -110,10 +112,12 @@ void pgp_pool_bury(const pgp_pool *pool, pgp_link **link);
  * received. */
 int pgp_conn_alive(const pgp_conn *conn);
 
-/* Set further settings of the session on a borrowed connection, within
- * PgPoolCheckTimeout; undone at release.  If not GOOD, *error says why: REFUSED, and all
- * is as before; BAD, and they may be set or not: it must not be used any more. */
-pgp_greeting pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, pgp_error *error);
+/* Make the session of a borrowed connection have these variables and no others of ours, within
+ * PgPoolCheckTimeout and until the deadline, whichever comes first (PGP_NEVER: none); they are
+ * undone at release.  Costs nothing if they are set.  If not DONE, *error says why: DENIED, and
+ * all is as before; FAILED, and they may be set or not: it must not be used any more. */
+pgp_set_outcome pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, apr_time_t until,
+                             pgp_error *error);
 
 /* What the borrower works with (a PGconn), and the server's process. */
 void *pgp_conn_handle(const pgp_conn *conn);

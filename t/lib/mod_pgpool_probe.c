@@ -57,6 +57,8 @@
  * On the request:
  *
  *   misuse           asks a row that it has not of the result that was kept: misused
+ *   fork             forks; the other process acquires, opens, closes and releases,
+ *                    destroys its copy of the request's pool and ends: forked, opened
  *   sleep=SECONDS    keeps the thread
  *   heap=SECONDS     the same, allocating and freeing memory all the time
  *   touch=PATH       creates a file: touched
@@ -66,14 +68,15 @@
  *   eos              ends the response; what is told after it goes nowhere
  *   early            what PgPoolProbeEarly saw: early (status), early.pid, early.value
  *   subreq=URI       runs it as a subrequest, its output stands in this response
+ *   lookfile=NAME    looks a file up as a subrequest, without running it: lookfile (its status)
  *   redirect=URI     internal redirect, ends the list
  *   through=URI      internal redirect, and goes on; what is told after it goes nowhere
  *   fail=STATUS      returns this HTTP status, ends the list
  *   abort            as if the client had gone, ends the list
  *
- * `PgPoolProbeHook connect|attach count|fail|begin` (server config) says what our
- * hook of that name does: count only (the default), fail, or leave a transaction
- * open.
+ * `PgPoolProbeHook connect|attach count|fail|begin|discard` (server config) says what our
+ * hook of that name does: count only (the default), fail, leave a transaction
+ * open, or discard all of the session's state.
  *
  * `PgPoolProbeEarly SQL` (per directory) acquires and runs SQL before anybody is
  * authenticated, in the access_checker hook.
@@ -92,6 +95,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "mod_pgpool.h"
@@ -104,6 +108,9 @@ static APR_OPTIONAL_FN_TYPE(pgpool_open) *open_conn;
 static APR_OPTIONAL_FN_TYPE(pgpool_close) *close_conn;
 static APR_OPTIONAL_FN_TYPE(pgpool_http_status) *http_status;
 static APR_OPTIONAL_FN_TYPE(pgpool_strerror) *strerror_of;
+
+/* What PgPoolProbeEarly saw. */
+static const char early_note[] = "probe-early";
 
 typedef struct {
     request_rec *r;
@@ -562,6 +569,51 @@ static int run_socket(probe_t *probe, const char *arg)
  * The request
  */
 
+/* In the forked process; what it allocates and destroys is a copy. */
+static void use_in_fork(probe_t *probe, int told)
+{
+    apr_pool_t *p;
+    PGconn *conn;
+    apr_status_t acquired = acquire(probe->r, probe->pool, &conn), opened;
+    char text[64];
+
+    apr_pool_create(&p, probe->r->pool);
+    opened = open_conn(probe->r->server, probe->pool, p, &conn);
+    apr_snprintf(text, sizeof(text), "forked=%s\nopened=%s", status_name(p, acquired),
+                 status_name(p, opened));
+    close_conn(probe->conn);
+    release(probe->r, probe->pool);
+    if (write(told, text, strlen(text)) < 0)
+        _exit(1);
+    apr_pool_destroy(probe->r->pool);
+    _exit(0);
+}
+
+static int run_fork(probe_t *probe, const char *arg)
+{
+    char text[64];
+    apr_size_t length = 0;
+    apr_ssize_t got;
+    int ends[2], status = -1;
+    pid_t pid;
+
+    if (pipe(ends) != 0)
+        return HTTP_INTERNAL_SERVER_ERROR;
+    pid = fork();
+    if (pid == 0) {
+        alarm(30);
+        use_in_fork(probe, ends[1]);
+    }
+    close(ends[1]);
+    while (pid > 0 && (got = read(ends[0], text + length, sizeof(text) - 1 - length)) > 0)
+        length += got;
+    close(ends[0]);
+    text[length] = '\0';
+    waitpid(pid, &status, 0);
+    tell(probe, "%s\nexit=%d", text, status);
+    return NEXT;
+}
+
 static int run_sleep(probe_t *probe, const char *arg)
 {
     apr_sleep((apr_interval_time_t)(atof(arg ? arg : "0") * APR_USEC_PER_SEC));
@@ -653,6 +705,18 @@ static int run_subreq(probe_t *probe, const char *arg)
     return NEXT;
 }
 
+static int run_lookfile(probe_t *probe, const char *arg)
+{
+    request_rec *found = ap_sub_req_lookup_file(arg ? arg : "", probe->r, NULL);
+    const char *early = apr_table_get(found->notes, early_note);
+
+    tell(probe, "lookfile=%d", found->status);
+    if (early)
+        tell(probe, "%s", early);
+    ap_destroy_sub_req(found);
+    return NEXT;
+}
+
 static int run_redirect(probe_t *probe, const char *arg)
 {
     ap_internal_redirect(arg ? arg : "", probe->r);
@@ -706,7 +770,7 @@ static int run_notes(probe_t *probe, const char *arg)
  * Hooks
  */
 
-typedef enum { HOOK_COUNT, HOOK_FAIL, HOOK_BEGIN } hook_mode;
+typedef enum { HOOK_COUNT, HOOK_FAIL, HOOK_BEGIN, HOOK_DISCARD } hook_mode;
 
 typedef struct {
     hook_mode mode;            /* set by the configuration */
@@ -720,6 +784,8 @@ static int run_hook(hook_t *hook, PGconn *conn)
     apr_atomic_inc32(&hook->ran);
     if (hook->mode == HOOK_BEGIN)
         PQclear(PQexec(conn, "BEGIN"));
+    if (hook->mode == HOOK_DISCARD)
+        PQclear(PQexec(conn, "DISCARD ALL"));
     return hook->mode == HOOK_FAIL ? HTTP_INTERNAL_SERVER_ERROR : OK;
 }
 
@@ -742,7 +808,8 @@ static int run_hooks(probe_t *probe, const char *arg)
 }
 
 /*
- * Before authentication
+ * Before authentication.  A hook that depends on the configuration alone, so that httpd
+ * authenticates subrequests and redirects as it does without us.
  */
 
 /* Per directory. */
@@ -754,8 +821,6 @@ static void *make_dir_conf(apr_pool_t *p, char *path)
 {
     return apr_pcalloc(p, sizeof(probe_dir_conf));
 }
-
-static const char early_note[] = "probe-early";
 
 static const char *asked_early(request_rec *r, const char *sql)
 {
@@ -832,6 +897,7 @@ static const command_t commands[] = {
     {"keep", run_keep, 1},
     {"misuse", run_misuse, 0},
     {"trace", run_trace, 1},
+    {"fork", run_fork, 0},
     {"sleep", run_sleep, 0},
     {"heap", run_heap, 0},
     {"touch", run_touch, 0},
@@ -841,6 +907,7 @@ static const command_t commands[] = {
     {"eos", run_eos, 0},
     {"early", run_early, 0},
     {"subreq", run_subreq, 0},
+    {"lookfile", run_lookfile, 0},
     {"redirect", run_redirect, 0},
     {"through", run_through, 0},
     {"fail", run_fail, 0},
@@ -940,8 +1007,10 @@ static const char *set_hook(cmd_parms *cmd, void *dir_conf, const char *name, co
         hook->mode = HOOK_FAIL;
     else if (strcmp(mode, "begin") == 0)
         hook->mode = HOOK_BEGIN;
+    else if (strcmp(mode, "discard") == 0)
+        hook->mode = HOOK_DISCARD;
     else
-        return "PgPoolProbeHook: count, fail or begin";
+        return "PgPoolProbeHook: count, fail, begin or discard";
     return NULL;
 }
 
@@ -965,7 +1034,7 @@ static void register_hooks(apr_pool_t *p)
 {
     ap_hook_pre_config(forget_hooks, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_optional_fn_retrieve(retrieve_optional_fns, NULL, NULL, APR_HOOK_MIDDLE);
-    ap_hook_access_checker(ask_early, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_check_access(ask_early, NULL, NULL, APR_HOOK_MIDDLE, AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_handler(probe_handler, NULL, NULL, APR_HOOK_MIDDLE);
     APR_OPTIONAL_HOOK(pgpool, connect, on_connect, NULL, NULL, APR_HOOK_MIDDLE);
     APR_OPTIONAL_HOOK(pgpool, attach, on_attach, NULL, NULL, APR_HOOK_MIDDLE);
@@ -973,7 +1042,7 @@ static void register_hooks(apr_pool_t *p)
 
 static const command_rec directives[] = {
     AP_INIT_TAKE2("PgPoolProbeHook", set_hook, NULL, RSRC_CONF,
-                  "connect or attach, and what our hook does: count, fail or begin"),
+                  "connect or attach, and what our hook does: count, fail, begin or discard"),
     AP_INIT_TAKE1("PgPoolProbeEarly", ap_set_string_slot,
                   (void *)APR_OFFSETOF(probe_dir_conf, sql), ACCESS_CONF,
                   "SQL to run before anybody is authenticated"),

@@ -343,40 +343,57 @@ static int drv_take_in(pgp_link *link, pgp_error *error)
     return !link->noisy;
 }
 
-static pgp_greeting greeting_of(pgp_link *link, const pgp_vars *vars, pgp_error *error)
+static int answers(pgp_link *link, pgp_error *error)
 {
-    if (link->mute) {
-        link->phase = FAKE_BAD;
-        apr_cpystrn(error->message, "the fake does not answer", sizeof error->message);
-        return PGP_GREET_BAD;
-    }
-    if (link->probe == PGP_PROBE_OWING && link->unclean) {
-        link->phase = FAKE_BAD;
-        *error = (pgp_error){.sqlstate = "42501", .message = "the fake may not be reset"};
-        return PGP_GREET_BAD;
-    }
-    if (link->probe == PGP_PROBE_OWING)
-        link->probe = PGP_PROBE_QUIET;
-    if (vars && link->refuses) {
-        *error = (pgp_error){.sqlstate = "42704", .message = "the fake will not set that"};
-        return PGP_GREET_REFUSED;
-    }
-    return PGP_GREET_GOOD;
+    if (!link->mute)
+        return 1;
+    link->phase = FAKE_BAD;
+    apr_cpystrn(error->message, "the fake does not answer", sizeof error->message);
+    return 0;
 }
 
-static pgp_greeting drv_greet(pgp_link *link, const pgp_vars *vars, int ping, apr_time_t until,
-                              pgp_error *error)
+/* Collects the answer to the reset. */
+static int is_reset(pgp_link *link, pgp_error *error)
 {
-    pgp_greeting greeting;
+    if (link->probe != PGP_PROBE_OWING)
+        return 1;
+    link->probe = PGP_PROBE_QUIET;
+    if (!link->unclean)
+        return 1;
+    link->phase = FAKE_BAD;
+    *error = (pgp_error){.sqlstate = "42501", .message = "the fake may not be reset"};
+    return 0;
+}
+
+static int drv_greet(pgp_link *link, int ping, apr_time_t until, pgp_error *error)
+{
+    int good;
 
     enter_ready(link, "greet");
     link->greets++;
     link->pings += ping != 0;
-    link->vars += vars ? vars->n : 0;
-    link->greet_until = until;
-    greeting = greeting_of(link, vars, error);
+    link->deadline = until;
+    good = answers(link, error) && is_reset(link, error);
     leave(link);
-    return greeting;
+    return good;
+}
+
+static pgp_set_outcome drv_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
+                               pgp_error *error)
+{
+    pgp_set_outcome outcome = PGP_SET_DONE;
+
+    enter_ready(link, "set");
+    link->vars += vars->n;
+    link->deadline = until;
+    if (!answers(link, error))
+        outcome = PGP_SET_FAILED;
+    else if (link->refuses) {
+        *error = (pgp_error){.sqlstate = "42704", .message = "the fake will not set that"};
+        outcome = PGP_SET_DENIED;
+    }
+    leave(link);
+    return outcome;
 }
 
 static pgp_return drv_settle(pgp_link *link)
@@ -462,6 +479,7 @@ static const pgp_driver driver = {
     .probe = drv_probe,
     .take_in = drv_take_in,
     .greet = drv_greet,
+    .set = drv_set,
     .settle = drv_settle,
     .clean = drv_clean,
     .close = drv_close,

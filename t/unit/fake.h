@@ -52,7 +52,7 @@ struct pgp_link {
     /* told by the test, while it or nobody owns the link */
     pgp_probe probe;
     int gone;    /* what alive() denies */
-    int mute;    /* does not answer greet() */
+    int mute;    /* does not answer greet() and set() */
     int refuses; /* will not have variables set */
     int unclean; /* its server refuses the reset whose answer it owes */
     pgp_return settle;
@@ -62,7 +62,7 @@ struct pgp_link {
 
     /* what has been done with it */
     int greets, pings, vars, cleanings, readings, closed;
-    apr_time_t greet_until; /* the deadline of the last */
+    apr_time_t deadline; /* of the last greet() or set() */
 
     /* the fake's own */
     fake *world;

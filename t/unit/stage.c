@@ -368,11 +368,11 @@ int waiting(stage *s)
 pgp_conn *acquire(stage *s)
 {
     pgp_conn *conn = NULL;
-    pgp_ticket ticket;
+    pgp_ticket ticket = {.until = 0};
     pgp_outcome outcome;
 
     ck_assert_msg(idle(s) > 0, "none is idle"); /* to wait would be to wait for ever */
-    outcome = pgp_pool_acquire(s->pool, NULL, &conn, &ticket);
+    outcome = pgp_pool_acquire(s->pool, &conn, &ticket);
     ck_assert_msg(outcome == PGP_GRANTED, "refused (%d): %s", outcome, ticket.error.message);
     ck_assert_str_eq(ticket.error.message, "");
     ck_assert_str_eq(ticket.error.sqlstate, "");
@@ -382,8 +382,10 @@ pgp_conn *acquire(stage *s)
 pgp_outcome refused(stage *s, pgp_ticket *ticket)
 {
     pgp_conn *conn = NULL;
-    const pgp_outcome outcome = pgp_pool_acquire(s->pool, NULL, &conn, ticket);
+    pgp_outcome outcome;
 
+    *ticket = (pgp_ticket){.until = 0};
+    outcome = pgp_pool_acquire(s->pool, &conn, ticket);
     ck_assert_msg(outcome != PGP_GRANTED, "granted");
     ck_assert_msg(!conn, "refused, but with a connection");
     ck_assert_str_ne(ticket->error.message, "");
@@ -414,7 +416,7 @@ static void *borrow(void *data)
 
     self = b;
     fake_hasten(b->early);
-    b->outcome = pgp_pool_acquire(b->on->pool, NULL, &b->conn, &b->ticket);
+    b->outcome = pgp_pool_acquire(b->on->pool, &b->conn, &b->ticket);
     atomic_store(&b->done, 1);
     return NULL;
 }

@@ -74,7 +74,7 @@ START_TEST(ping_has_a_deadline)
 
     work(s);
     link = borrowed_after(s, 0);
-    ck_assert_int_eq(link->greet_until, s->world->now + PGP_MS(700));
+    ck_assert_int_eq(link->deadline, s->world->now + PGP_MS(700));
 }
 END_TEST
 
@@ -86,7 +86,7 @@ START_TEST(ping_ends_with_the_ask)
 
     work(s);
     link = borrowed_after(s, 0);
-    ck_assert_int_eq(link->greet_until, s->world->now + PGP_MS(500));
+    ck_assert_int_eq(link->deadline, s->world->now + PGP_MS(500));
 }
 END_TEST
 
@@ -106,8 +106,8 @@ START_TEST(last_moment_leaves_time_for_a_ping)
     keep(s, PGP_SEC(2) - 1);
     release(conn);
     conn = granted(b);
-    ck_assert_int_gt(fake_link_of(conn)->greet_until, until + PGP_MS(20));
-    ck_assert_int_lt(fake_link_of(conn)->greet_until, until + PGP_MS(100));
+    ck_assert_int_gt(fake_link_of(conn)->deadline, until + PGP_MS(20));
+    ck_assert_int_lt(fake_link_of(conn)->deadline, until + PGP_MS(100));
 }
 END_TEST
 
@@ -120,7 +120,7 @@ START_TEST(who_does_not_wait_still_tests)
     work(s);
     link = borrowed_after(s, 0);
     ck_assert_int_eq(link->pings, 1);
-    ck_assert_int_eq(link->greet_until, s->world->now + PGP_MS(700));
+    ck_assert_int_eq(link->deadline, s->world->now + PGP_MS(700));
 }
 END_TEST
 
@@ -201,39 +201,7 @@ static const char *const var_names[] = {"app.user", "app.role"};
 static const char *const var_values[] = {"ann", "reader"};
 static const pgp_vars two_vars = {.n = 2, .names = var_names, .values = var_values};
 
-START_TEST(variables_are_set_before_it_is_given_out)
-{
-    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
-    pgp_ticket ticket;
-
-    work(s);
-    ck_assert_int_eq(pgp_pool_acquire(s->pool, &two_vars, &conn, &ticket), PGP_GRANTED);
-    ck_assert_int_eq(fake_link_of(conn)->vars, 2);
-    ck_assert_int_eq(fake_link_of(conn)->greet_until, s->world->now + PGP_SEC(1));
-}
-END_TEST
-
-/* It is the ask that is wrong, not the connection. */
-START_TEST(refused_variables_end_the_ask)
-{
-    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_conn *conn = NULL;
-    pgp_ticket ticket;
-
-    work(s);
-    fake_link(s->world, 1)->refuses = 1;
-    ck_assert_int_eq(pgp_pool_acquire(s->pool, &two_vars, &conn, &ticket), PGP_UNAVAILABLE);
-    ck_assert(ticket.refused);
-    ck_assert_str_eq(ticket.error.sqlstate, "42704");
-    ck_assert_str_eq(ticket.error.message, "the fake will not set that");
-    ck_assert_ptr_null(conn);
-    ck_assert_int_eq(idle(s), 1);
-    ck_assert_int_eq(number(acquire(s)), 1);
-}
-END_TEST
-
-START_TEST(further_variables)
+START_TEST(variables_are_set)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
     pgp_conn *conn;
@@ -241,13 +209,38 @@ START_TEST(further_variables)
 
     work(s);
     conn = acquire(s);
-    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, &error), PGP_GREET_GOOD);
+    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, PGP_NEVER, &error), PGP_SET_DONE);
     ck_assert_str_eq(error.message, "");
     ck_assert_int_eq(fake_link_of(conn)->vars, 2);
-    ck_assert_int_eq(fake_link_of(conn)->greet_until, s->world->now + PGP_SEC(1));
+    ck_assert_int_eq(fake_link_of(conn)->deadline, s->world->now + PGP_SEC(1));
+    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, s->world->now + PGP_MS(100), &error),
+                     PGP_SET_DONE);
+    ck_assert_int_eq(fake_link_of(conn)->deadline, s->world->now + PGP_MS(100));
     fake_link_of(conn)->refuses = 1;
-    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, &error), PGP_GREET_REFUSED);
+    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, PGP_NEVER, &error), PGP_SET_DENIED);
     ck_assert_str_eq(error.sqlstate, "42704");
+    release(conn);
+}
+END_TEST
+
+/* The ask goes on, within its deadline. */
+START_TEST(one_that_fails_while_variables_are_set_is_replaced)
+{
+    stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", NULL);
+    pgp_ticket ticket = {.until = 0};
+    pgp_conn *conn;
+    apr_time_t until;
+
+    work(s);
+    ck_assert_int_eq(pgp_pool_acquire(s->pool, &conn, &ticket), PGP_GRANTED);
+    until = ticket.until;
+    fake_link_of(conn)->mute = 1;
+    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, until, &ticket.error), PGP_SET_FAILED);
+    pgp_pool_unfit(&conn, &ticket.error);
+    ck_assert_ptr_null(conn);
+    ck_assert_int_eq(fake_logged(s->world, "given out (ping): the fake does not answer"), 1);
+    ck_assert_int_eq(pgp_pool_acquire(s->pool, &conn, &ticket), PGP_GRANTED);
+    ck_assert_int_eq(ticket.until, until);
     release(conn);
 }
 END_TEST
@@ -681,9 +674,8 @@ int main(void)
     tcase_add_test(t, one_whose_reset_failed_is_replaced);
     tcase_add_test(t, refused_resets_are_warned_of_once_a_minute);
     tcase_add_test(t, one_that_is_lost_in_its_reset_is_replaced);
-    tcase_add_test(t, variables_are_set_before_it_is_given_out);
-    tcase_add_test(t, refused_variables_end_the_ask);
-    tcase_add_test(t, further_variables);
+    tcase_add_test(t, variables_are_set);
+    tcase_add_test(t, one_that_fails_while_variables_are_set_is_replaced);
     t = tcase(suite, "replacing");
     tcase_add_test(t, dead_one_is_replaced_by_an_idle_one);
     tcase_add_test(t, one_that_fails_its_ping_is_replaced);

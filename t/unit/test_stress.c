@@ -114,12 +114,12 @@ static pgp_outcome borrow_once(worker *w)
 {
     const apr_time_t began = now();
     pgp_conn *conn = NULL;
-    pgp_ticket ticket;
+    pgp_ticket ticket = {.until = 0};
     pgp_outcome outcome;
 
     if (one_in(&w->seed, 3)) /* some have next to no time left */
         fake_hasten(w->s->settings->acquire_timeout - rand_r(&w->seed) % 400);
-    outcome = pgp_pool_acquire(w->s->pool, NULL, &conn, &ticket);
+    outcome = pgp_pool_acquire(w->s->pool, &conn, &ticket);
     fake_hasten(0);
     REQUIRE(now() - began < w->s->settings->acquire_timeout + ALIVE, "nobody woke it");
     REQUIRE(!conn == (outcome != PGP_GRANTED), "outcome %d", outcome);
@@ -217,9 +217,9 @@ static void *polite(void *data)
 
     while (now() < end_at) {
         pgp_conn *conn = NULL;
-        pgp_ticket ticket;
+        pgp_ticket ticket = {.until = 0};
 
-        if (pgp_pool_acquire(w->s->pool, NULL, &conn, &ticket) == PGP_GRANTED) {
+        if (pgp_pool_acquire(w->s->pool, &conn, &ticket) == PGP_GRANTED) {
             hold(fake_link_of(conn), &w->seed);
             pgp_pool_release(&conn);
             w->granted++;

@@ -1,0 +1,34 @@
+/*
+ * Session variables (PgPoolSet) of a connection on libpq: set for a borrower, undone after it.
+ *
+ * Model.  The link remembers which variables are applied, and whether a result since then tells
+ * that the session may have lost them (link->disturbed).  To set variables is to make the
+ * session look as if it had these and no others:
+ *
+ *   nothing to do    They are applied already, and nothing has disturbed them.
+ *   set              No applied variable has to go: one statement sets all of them.
+ *   undo, then set   A variable has to go, or a DISCARD ALL has taken everything: the message
+ * that a return sends, PgPoolInitSQL included, then all variables.
+ *
+ * Order.  `session_authorization` and then `role` are set last and undone first: the login role
+ * may set what a lesser role may not.
+ */
+#ifndef PGP_PQ_VARS_H
+#define PGP_PQ_VARS_H
+
+#include "pgp_link.h"
+
+/* The driver's set(). */
+pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
+                                pgp_error *error);
+
+/* The message that undoes what is applied; NULL if nothing is.  The caller frees it. */
+char *pgp_pq_vars_undo_sql(const pgp_link *link);
+
+/* The message has been sent, or another that undoes as much. */
+void pgp_pq_vars_forget(pgp_link *link);
+
+/* Note what a result tells that may have changed the session (PGP_DID_CHANGE). */
+void pgp_pq_vars_disturb(pgp_link *link, const PGresult *result);
+
+#endif
