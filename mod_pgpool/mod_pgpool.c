@@ -222,6 +222,9 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
 
     if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG)
         return OK; /* the first of two passes at the start */
+    ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "PGP%d: mod_pgpool %s with libpq %d.%d",
+                 PGP_MSG_VERSION, PGPOOL_VERSION, PQlibVersion() / 10000,
+                 PQlibVersion() % 10000);
     if (!pgpool_board())
         rv = board_make(s->process->pool, plans->nelts);
     if (rv != APR_SUCCESS) {

@@ -64,6 +64,12 @@
 #include <apr_optional_hooks.h>
 #include <libpq-fe.h>
 
+/** The version of this header, for what a module asks at build time: major * 10000 + minor
+ *  * 100 + patch.  A major version may change or drop what is here, a minor one adds. */
+#define PGPOOL_VERSION_NUM 900
+/** The same in words; the log's first line has that of the module which runs. */
+#define PGPOOL_VERSION "0.9.0"
+
 /** All connections stayed lent until PgPoolAcquireTimeout.  HTTP 503. */
 #define PGPOOL_EEXHAUSTED (APR_OS_START_USERERR + 7301)
 /** The server cannot be reached or refuses us, a hook refused, or PgPoolSet could not be

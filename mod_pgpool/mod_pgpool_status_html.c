@@ -606,7 +606,7 @@ void pgpool_print_html(request_rec *r, const pgpool_snapshot *all, const pgpool_
     print_parts(r, all);
     ap_rputs("</main>\n<footer><p class=\"note\">Each child tells its figures when something "
              "happens, and once a second at least. A time is known as the bound below which "
-             "it lies; the longest is exact.</p></footer>\n"
+             "it lies; the longest is exact.  mod_pgpool " PGPOOL_VERSION ".</p></footer>\n"
              "</body>\n</html>\n",
              r);
 }

@@ -25,6 +25,20 @@ sub count_of {
     return scalar(() = $text =~ /$pattern/g);
 }
 
+subtest 'version' => sub {
+    my $header = Httpd::slurp('mod_pgpool/mod_pgpool.h');
+    my ($version) = $header =~ /^#define PGPOOL_VERSION "(\d+\.\d+\.\d+)"$/m;
+    my ($number) = $header =~ /^#define PGPOOL_VERSION_NUM (\d+)$/m;
+    is $number, sprintf('%d', join '', map { sprintf '%02d', $_ } split /\./, $version), 'the same in words and as a number';
+    my $httpd = httpd("<Location /pools>\n  SetHandler pgpool-status\n</Location>");
+    my $line = qr/:notice\] .* PGP1000: mod_pgpool \Q$version\E with libpq \d+\.\d+$/m;
+    is count_of($line, $httpd->error_log), 1, 'is told once at the start';
+    $httpd->graceful;
+    is count_of($line, $httpd->error_log), 2, '... and at a restart';
+    like $httpd->get('/pools')->{content}, qr{mod_pgpool \Q$version\E\.</p></footer>}, 'stands at the foot of the page';
+    $httpd->stop;
+};
+
 subtest 'PgPoolHoldWarning' => sub {
     my $httpd = probed('PgPoolHoldWarning 100ms');
     my $free = $httpd->dir . '/free';

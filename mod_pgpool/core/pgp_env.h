@@ -37,6 +37,7 @@ typedef struct pgp_env {
 /* The messages' stable numbers; each line starts with "PGP" and one of them.
  * What each means, and its remedy, stands in the README. */
 typedef enum {
+    PGP_MSG_VERSION = 1000,
     PGP_MSG_CONNECTED = 1001,
     PGP_MSG_CONNECT_FAILED = 1002,
     PGP_MSG_CLOSED = 1003,
