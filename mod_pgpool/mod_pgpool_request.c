@@ -438,12 +438,16 @@ static apr_status_t remains_end(void *data)
 static apr_status_t pin_lost(request_rec *r, request_rec *initial, pin *lost)
 {
     remains *left = apr_palloc(initial->pool, sizeof(*left));
-    const char *text = apr_psprintf(r->pool,
-                                    "pool %s: backend %u, pinned to this request, is gone; "
-                                    "what it had not committed is lost",
-                                    pgp_pool_name(lost->pool->core),
-                                    pgp_conn_backend(lost->conn));
+    char words[PGP_ERROR_WORDS];
+    pgp_error error;
+    const char *text;
 
+    pgp_conn_last_words(lost->conn, &error);
+    text = apr_psprintf(r->pool,
+                        "pool %s: backend %u, pinned to this request, is gone%s%s; what it had "
+                        "not committed is lost",
+                        pgp_pool_name(lost->pool->core), pgp_conn_backend(lost->conn),
+                        *error.message ? ": " : "", pgp_error_print(words, &error));
     *left = (remains){.pool = lost->pool->core, .link = pgp_pool_part(&lost->conn)};
     apr_pool_cleanup_register(initial->pool, left, remains_end, apr_pool_cleanup_null);
     return fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);

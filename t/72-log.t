@@ -5,6 +5,7 @@
 
 use PgPoolTest;
 use FakeServer qw(conninfo_of say_message);
+use Probe qw(probe told tells hold let_go);
 
 my $pg = postgres;
 my $conninfo = conninfo($pg);
@@ -98,6 +99,55 @@ CONF
     $httpd->stop;
     unlike Httpd::slurp($httpd->dir . '/waited'), qr{/first|/holds}, 'who has not waited is not in the log of those who have';
     like Httpd::slurp($httpd->dir . '/waited'), qr{/fails}, '... who has is';
+};
+
+# What the server says before it ends a connection stands in the socket.
+subtest 'why a connection ended' => sub {
+    my $httpd = probed(<<"CONF");
+PgPoolReset transaction
+<PgPool undone>
+  PgPoolReset session
+</PgPool>
+<PgPool idle>
+  PgPoolConninfo "$conninfo options='-c idle_session_timeout=100'"
+  PgPoolMin 1
+  PgPoolMax 1
+</PgPool>
+<PgPool open>
+  PgPoolConninfo "$conninfo options='-c idle_in_transaction_session_timeout=100'"
+</PgPool>
+CONF
+    my $why = qr/terminating connection due to idle-session timeout \(SQLSTATE 57P05\)/;
+    $httpd->wait_log(qr/PGP1006: pool idle, backend \d+: .*while idle.*: $why/);
+    pass 'while it was idle: 57P05';
+
+    $why = qr/terminating connection due to idle-in-transaction timeout \(SQLSTATE 25P03\)/;
+    my $told = probe($httpd, qw(acquire=open sql=BEGIN sleep=1 again=open));
+    tells $told, { again => 'ELOST' }, 'a transaction was left open for too long';
+    like $httpd->error_log, qr/PGP1012: pool open: .*is gone: $why/, '... 25P03 in the log';
+    my $from = $httpd->log_end;
+    probe($httpd, qw(acquire=open sql=BEGIN sleep=1));
+    $httpd->wait_log(qr/PGP1006: pool open, backend \d+: .*: $why/, from => $from);
+    pass '... and where nobody asks again';
+
+    $why = qr/.*terminating connection due to administrator command.* \(SQLSTATE 57P01\)/;
+    for my $doing ('sql=SELECT 1', 'send=SELECT pg_sleep(60)') {
+        $from = $httpd->log_end;
+        my $held = hold($httpd, 'acquire', $doing, 'gate', 'again');
+        kill_backends($pg);
+        tells let_go($held), { again => 'ELOST' }, "terminated after $doing";
+        like $httpd->error_log($from), qr/PGP1012: pool default: .*is gone: $why/, '... 57P01 in the log';
+    }
+
+    # Either the next request finds it out, or the keeper does before.
+    for my $pool (qw(default undone)) {
+        probe($httpd, "acquire=$pool");
+        $from = $httpd->log_end;
+        kill_backends($pg);
+        tells probe($httpd, "acquire=$pool"), { status => 0 }, "pool $pool: terminated while idle";
+        like $httpd->error_log($from), qr/PGP1006: pool $pool, backend \d+: .*: $why/, '... 57P01 in the log';
+    }
+    $httpd->stop;
 };
 
 # A header with a line break in it would make httpd answer an empty 500.

@@ -31,12 +31,18 @@ typedef struct {
     const pgp_settings *settings;
 } pgp_context;
 
+/* Room for an error in words, with its SQLSTATE. */
+#define PGP_ERROR_WORDS 280
+
 /* What went wrong: the server's words or libpq's; clean (pgp_text.h); never a password. */
 typedef struct {
     char sqlstate[6]; /* "" where there is none, e.g. connection refused */
     char message[250];
     int absent; /* nobody listens where the server should be */
 } pgp_error;
+
+/* "words (SQLSTATE 57P01)", or the words alone where there is no SQLSTATE.  Returns words. */
+const char *pgp_error_print(char words[PGP_ERROR_WORDS], const pgp_error *error);
 
 typedef enum {
     PGP_STEP_AGAIN, /* waits for what *await says */
@@ -80,12 +86,15 @@ typedef struct pgp_driver {
     int (*alive)(pgp_link *link);
     /* The same for an idle link: takes in what has come (notices, changed
      * parameters) and drops notifications meant for earlier borrowers.  If DEAD, *error
-     * says why. */
+     * says why, in the server's last words if there are any. */
     pgp_probe (*probe)(pgp_link *link, pgp_error *error);
     /* Read what an idle link has received, up to a bound, and drop it, as probe() does; what
      * has come of the answer to its reset, too.  0: it is of no use any more, *error says why.
      */
     int (*take_in)(pgp_link *link, pgp_error *error);
+    /* What the server has said of the end of a lost connection, as far as it has come: *error,
+     * or an empty message.  What else has come for a borrower stays for him. */
+    void (*last_words)(pgp_link *link, pgp_error *error);
     /* All that a link owes before a borrower gets it, until `until` (the env's
      * clock): collect the answer to its reset; a round trip, if ping is not 0.  0: it is of no
      * use, *error says why. */

@@ -329,9 +329,10 @@ void pgp_keep_connect(pgp_conn *conn)
 static void clean_failed(pgp_conn *conn, const pgp_error *error)
 {
     pgp_pool *pool = conn->pool;
+    char words[PGP_ERROR_WORDS];
 
     pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
-            "could not be cleaned up: %s", error->message);
+            "could not be cleaned up: %s", pgp_error_print(words, error));
     pgp_doom(conn, PGP_REASON_UNCLEAN);
 }
 
@@ -377,6 +378,8 @@ int pgp_keep_step(pgp_conn *conn)
 static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
 {
     pgp_pool *pool = conn->pool;
+    char words[PGP_ERROR_WORDS];
+    pgp_error error;
     int ended;
 
     lock(pool);
@@ -386,9 +389,12 @@ static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
         pgp_doom_locked(conn, PGP_REASON_LOST);
     }
     unlock(pool);
-    if (ended)
-        pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
-                "was closed by the server while idle");
+    if (!ended)
+        return;
+    pgp_conn_last_words(conn, &error); /* it is the keeper's now */
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+            "was closed by the server while idle%s%s", *error.message ? ": " : "",
+            pgp_error_print(words, &error));
 }
 
 /* Make an idle connection the keeper's.  Not one that has just come back: it may be wanted
@@ -423,9 +429,11 @@ static void idle_retire(pgp_conn *conn, const pgp_error *error)
 {
     pgp_pool *pool = conn->pool;
     const pgp_reason reason = pgp_conn_alive(conn) ? PGP_REASON_UNCLEAN : PGP_REASON_LOST;
+    char words[PGP_ERROR_WORDS];
 
     pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
-            "found unfit while idle (%s): %s", pgp_reason_name(reason), error->message);
+            "found unfit while idle (%s): %s", pgp_reason_name(reason),
+            pgp_error_print(words, error));
     if (reason == PGP_REASON_UNCLEAN)
         pgp_reset_failed(conn, error);
     pgp_doom(conn, reason);

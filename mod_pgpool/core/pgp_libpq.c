@@ -190,7 +190,7 @@ static pgp_step step_winding_up(pgp_link *link, struct pollfd *await, pgp_error 
     return step == PGP_STEP_DONE ? roll_back(link, await, error) : step;
 }
 
-static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step link_go_on(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     switch (link->phase) {
     case LOOKING_UP:
@@ -210,6 +210,22 @@ static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error
     return PGP_STEP_DONE;
 }
 
+static void link_last_words(pgp_link *link, pgp_error *error);
+
+static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    const int is_new = link->phase < WINDING_UP;
+    const pgp_step step = link_go_on(link, await, error);
+    pgp_error words;
+
+    if (step != PGP_STEP_FAILED || is_new)
+        return step;
+    link_last_words(link, &words);
+    if (*words.message)
+        *error = words;
+    return step;
+}
+
 /* --- testing ---------------------------------------------------------------- */
 
 static int socket_events(const pgp_link *link)
@@ -221,6 +237,43 @@ static int link_alive(pgp_link *link)
 {
     return PQstatus(link->conn) == CONNECTION_OK && !link->ended &&
            !(socket_events(link) & SOCKET_DEAD);
+}
+
+/* The answer to a reset is ours to take, and may end with the reason. */
+static void answer_take(pgp_link *link)
+{
+    PGresult *result;
+
+    while (!PQisBusy(link->conn) && (result = PQgetResult(link->conn)) != NULL) {
+        pgp_link_judge(link, result);
+        PQclear(result);
+    }
+}
+
+/* An error that comes outside of a statement goes to our receiver, one that ends a borrower's
+ * statement stays in libpq as its result, which is his: only its text is read. */
+static void link_last_words(pgp_link *link, pgp_error *error)
+{
+    const PGVerbosity before = PQsetErrorVerbosity(link->conn, PQERRORS_VERBOSE);
+    const int is_active = PQtransactionStatus(link->conn) == PQTRANS_ACTIVE;
+    int more = 1, n;
+
+    *error = (pgp_error){.sqlstate = ""};
+    if (!link->ended)
+        link->failed = 0;
+    pgp_link_listen(link);
+    for (n = 0; n < QUIET_PATIENCE && more && !link->ended; n++) {
+        more = pgp_poll_now(PQsocket(link->conn), POLLIN) & POLLIN &&
+               PQconsumeInput(link->conn);
+        if (link->owes)
+            answer_take(link);
+        PQisBusy(link->conn); /* libpq reads on in what it has got */
+    }
+    if (link->ended || link->failed)
+        *error = link->error;
+    else if (is_active)
+        pgp_error_connection(error, link);
+    PQsetErrorVerbosity(link->conn, before);
 }
 
 static pgp_probe dead(pgp_error *error, const char *why)
@@ -261,10 +314,13 @@ static pgp_probe look(pgp_link *link, pgp_error *error)
 static pgp_probe link_probe(pgp_link *link, pgp_error *error)
 {
     const pgp_probe probe = look(link, error);
+    pgp_error words;
 
-    if (!link->ended)
+    if (probe != PGP_PROBE_DEAD && !link->ended)
         return probe;
-    *error = link->error;
+    link_last_words(link, &words);
+    if (*words.message)
+        *error = words;
     return PGP_PROBE_DEAD;
 }
 
@@ -412,6 +468,7 @@ const pgp_driver pgp_libpq_driver = {
     .alive = link_alive,
     .probe = link_probe,
     .take_in = link_take_in,
+    .last_words = link_last_words,
     .greet = link_greet,
     .set = pgp_pq_vars_set,
     .settle = link_settle,

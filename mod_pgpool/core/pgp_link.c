@@ -42,6 +42,14 @@ void pgp_error_text(pgp_error *error, const char *text)
     pgp_text_clean(error->message);
 }
 
+const char *pgp_error_print(char words[PGP_ERROR_WORDS], const pgp_error *error)
+{
+    apr_snprintf(words, PGP_ERROR_WORDS, "%s%s%s%s", error->message,
+                 *error->sqlstate ? " (SQLSTATE " : "", error->sqlstate,
+                 *error->sqlstate ? ")" : "");
+    return words;
+}
+
 static int is_sqlstate(const char *text)
 {
     int i;
@@ -212,10 +220,15 @@ int pgp_link_adopt(pgp_link *link)
            PQsetInstanceData(link->conn, link_event, link);
 }
 
-void pgp_link_restore(pgp_link *link)
+void pgp_link_listen(pgp_link *link)
 {
     PQsetNoticeReceiver(link->conn, receive, link);
     PQsetNoticeProcessor(link->conn, notice, (void *)link->context);
+}
+
+void pgp_link_restore(pgp_link *link)
+{
+    pgp_link_listen(link);
     PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
     PQsetErrorContextVisibility(link->conn, PQSHOW_CONTEXT_ERRORS);
     PQuntrace(link->conn);
@@ -289,8 +302,7 @@ static int capacity_told(const PGresult *result)
     return capacity > 0 ? capacity : 0;
 }
 
-/* Returns 1 if the exchange has no end of its own after this result. */
-static int judge(pgp_link *link, const PGresult *result)
+int pgp_link_judge(pgp_link *link, const PGresult *result)
 {
     switch (PQresultStatus(result)) {
     case PGRES_EMPTY_QUERY:
@@ -323,7 +335,7 @@ pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error)
     }
     while (!PQisBusy(link->conn)) {
         PGresult *result = PQgetResult(link->conn);
-        const int ended = !result || judge(link, result);
+        const int ended = !result || pgp_link_judge(link, result);
 
         PQclear(result);
         if (ended && link->failed)

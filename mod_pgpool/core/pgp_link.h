@@ -90,6 +90,8 @@ void pgp_error_result(pgp_error *error, const pgp_link *link, const PGresult *re
 /* Register the link with its new PGconn, connected or not: from now on its results and notices
  * come to us.  0: libpq has no memory for that, and the link is no good. */
 int pgp_link_adopt(pgp_link *link);
+/* Notices come to us again, whoever had them. */
+void pgp_link_listen(pgp_link *link);
 /* Take back what a borrower may have set in the client's library. */
 void pgp_link_restore(pgp_link *link);
 void pgp_link_drop_notifies(pgp_link *link);
@@ -108,6 +110,9 @@ int pgp_link_blocked(const pgp_link *link);
 int pgp_link_nonblocking(pgp_link *link);
 /* 0: *error says why. */
 int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error);
+/* Note what a result says: whether and why the exchange fails, or the server's capacity.
+ * Returns 1 if the exchange has no end of its own after it. */
+int pgp_link_judge(pgp_link *link, const PGresult *result);
 pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error);
 /* The same, waiting for it, but no longer than until; 0: *error says why. */
 int pgp_link_answer_until(pgp_link *link, apr_time_t until, pgp_error *error);

@@ -413,10 +413,11 @@ void pgp_reset_failed(pgp_conn *conn, const pgp_error *error)
 static void discard_unfit(pgp_conn **unfit, pgp_reason reason, const pgp_error *error)
 {
     pgp_pool *pool = (*unfit)->pool;
+    char words[PGP_ERROR_WORDS];
 
     pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(*unfit),
             "found unfit before it was given out (%s): %s", pgp_reason_name(reason),
-            error->message);
+            pgp_error_print(words, error));
     if (reason == PGP_REASON_UNCLEAN)
         pgp_reset_failed(*unfit, error);
     lock(pool);
@@ -514,6 +515,11 @@ void pgp_conn_describe(pgp_conn *conn, const char *client, const char *const *wh
 int pgp_conn_alive(const pgp_conn *conn)
 {
     return conn->pool->env->driver->alive(conn->link);
+}
+
+void pgp_conn_last_words(const pgp_conn *conn, pgp_error *error)
+{
+    conn->pool->env->driver->last_words(conn->link, error);
 }
 
 void *pgp_conn_handle(const pgp_conn *conn)
@@ -622,6 +628,19 @@ static void send_to_cleaning(pgp_conn *conn)
         pgp_doom(conn, PGP_REASON_STOP);
 }
 
+/* Its borrower may not have told why. */
+static void log_lost(const pgp_conn *conn)
+{
+    const pgp_pool *pool = conn->pool;
+    char words[PGP_ERROR_WORDS];
+    pgp_error error;
+
+    pgp_conn_last_words(conn, &error);
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+            "was lost while it was lent%s%s", *error.message ? ": " : "",
+            pgp_error_print(words, &error));
+}
+
 void pgp_pool_release(pgp_conn **released)
 {
     pgp_conn *conn = *released;
@@ -638,6 +657,7 @@ void pgp_pool_release(pgp_conn **released)
         send_to_cleaning(conn);
         break;
     case PGP_RETURN_BROKEN:
+        log_lost(conn);
         pgp_doom(conn, PGP_REASON_LOST);
         break;
     case PGP_RETURN_UNKNOWN:

@@ -112,6 +112,10 @@ void pgp_pool_bury(const pgp_pool *pool, pgp_link **link);
  * received. */
 int pgp_conn_alive(const pgp_conn *conn);
 
+/* What the server has said of the end of a connection that does not stand any more; an empty
+ * message if it has said nothing.  The borrower's results stay. */
+void pgp_conn_last_words(const pgp_conn *conn, pgp_error *error);
+
 /* Make the session of a borrowed connection have these variables and no others of ours, within
  * PgPoolCheckTimeout and until the deadline, whichever comes first (PGP_NEVER: none); they are
  * undone at release.  Costs nothing if they are set.  If not DONE, *error says why: DENIED, and

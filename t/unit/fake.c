@@ -343,6 +343,13 @@ static int drv_take_in(pgp_link *link, pgp_error *error)
     return !link->noisy;
 }
 
+static void drv_last_words(pgp_link *link, pgp_error *error)
+{
+    enter(link, "last_words");
+    *error = link->last_words;
+    leave(link);
+}
+
 static int answers(pgp_link *link, pgp_error *error)
 {
     if (!link->mute)
@@ -478,6 +485,7 @@ static const pgp_driver driver = {
     .alive = drv_alive,
     .probe = drv_probe,
     .take_in = drv_take_in,
+    .last_words = drv_last_words,
     .greet = drv_greet,
     .set = drv_set,
     .settle = drv_settle,
