@@ -59,7 +59,8 @@ export PGPOOL_CC = $(CC)
 .SECONDARY:
 
 all: $(modules)
-tests: $(modules) $(units) $(fuzzers) $(helpers)
+# The driver of t/61-cancel-race.t is linked there, in two ways.
+tests: $(modules) $(units) $(fuzzers) $(helpers) $(call objects,t/race/*.c)
 
 # The set-up may install the very tools that are asked above, hence a make of its own after it.
 run test bench soak:
@@ -87,7 +88,7 @@ core_includes := -I$(apr_include) -I$(pq_include)
 includes       = $(core_includes) -Imod_pgpool -I$(httpd_include)
 $(BUILD)/mod_pgpool/core/%.o: includes = $(core_includes)
 $(BUILD)/t/unit/%.o: includes = $(core_includes) -Imod_pgpool/core $(check_cflags)
-$(BUILD)/t/fuzz/%.o: includes = $(core_includes) -Imod_pgpool/core
+$(BUILD)/t/race/%.o $(BUILD)/t/fuzz/%.o: includes = $(core_includes) -Imod_pgpool/core
 
 $(BUILD)/%.o: %.c Makefile
 	$(if $(httpd_include),,$(error apxs is not here: run t/setup, or give APXS=))

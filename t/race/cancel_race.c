@@ -79,6 +79,7 @@ static void log_write(void *baton, pgp_log_level level, const char *line)
 }
 
 static const pgp_env env = {.now = now,
+                            .wait = pgp_wait_monotonic,
                             .random = chance,
                             .log_wanted = log_wanted,
                             .log_write = log_write,
@@ -91,7 +92,7 @@ static pgp_conn *borrow(void)
     pgp_conn *conn;
     pgp_ticket ticket;
 
-    if (pgp_pool_acquire(pool, NULL, &conn, &ticket) == PGP_GRANTED)
+    if (pgp_pool_acquire(pool, &conn, &ticket) == PGP_GRANTED)
         return conn;
     atomic_fetch_add(&failed, 1);
     return NULL;
