@@ -34,7 +34,8 @@ my $conf = join "\n", 'PgPoolConninfo "' . conninfo($pg, user => 'web') . '"', '
     '<PgPool init>', 'PgPoolInitSQL "SET ROLE base"', 'PgPoolInitSQL "SET statement_timeout = \'77s\'"', '</PgPool>',
     '<PgPool bare>', 'PgPoolReset transaction', '</PgPool>', @sections;
 
-my $httpd = probed($conf);
+# One thread: in prefork, each child would have a connection of its own.
+my $httpd = probed($conf, threads => 1);
 $httpd->put_file('looked-up', '');
 
 # The path of a probe in a section, and the request for it.

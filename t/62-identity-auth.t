@@ -1,0 +1,150 @@
+#!/usr/bin/perl
+
+# Whose name a request has, with the modules that httpd brings and none of ours beside the two: a name
+# that was not verified is nobody's, wherever the section stands and however the request gets there.
+# All of it once more with hooks that discard what was set.
+
+use PgPoolTest;
+use Digest::SHA qw(sha1_base64);
+use HTTP::Tiny;
+use MIME::Base64 qw(encode_base64);
+
+my $pg = postgres;
+my $conninfo = conninfo($pg);
+
+# ---- sections: each kind of authentication in each kind of section
+
+my %where = (
+    loc   => ['<Location /%s-loc/>', '</Location>', '/%s-loc/'],
+    dir   => ['<Directory ${DIR}/htdocs/%s-dir/>', '</Directory>', '/%s-dir/'],
+    files => ['<Files "%s-files-*">', '</Files>', '/%s-files-'],
+    if    => ['<If "%%{REQUEST_URI} =~ m#^/%s-if/#">', '</If>', '/%s-if/'],
+);
+
+my %how = (
+    basic  => ['AuthType Basic', 'AuthUserFile ${DIR}/passwd', 'Require valid-user'],
+    anon   => ['AuthType Basic', 'AuthBasicProvider anon', 'Anonymous guest', 'Anonymous_MustGiveEmail off', 'Require valid-user'],
+    form   => ['AuthType form', 'AuthFormProvider file', 'AuthUserFile ${DIR}/passwd', 'Session On',
+        'SessionCookieName session path=/', 'Require valid-user'],
+    broken => ['AuthType Basic', 'AuthUserFile ${DIR}/none', 'Require valid-user'],
+    bob    => ['AuthType Basic', 'AuthUserFile ${DIR}/passwd', 'AuthzSendForbiddenOnFailure On', 'Require user bob'],
+);
+
+my $identity = 'PgPoolSet app.user "%{REMOTE_USER}"';
+my $who = q(PgPoolQuery "SELECT current_setting('app.user') AS who");
+my @row = ($identity, $who, 'SetHandler pgpool-query');
+
+sub page {
+    my ($how, $where, $page) = @_;
+    return sprintf($where{$where}[2], $how) . $page;
+}
+
+sub section {
+    my ($how, $where) = @_;
+    my ($open, $close) = @{ $where{$where} };
+    my @error = map { "ErrorDocument $_ " . page($how, $where, 'error') } 401, 403, 500;
+    return join "\n", sprintf($open, $how), 'AuthName test', @{ $how{$how} }, @error, @row, "$close\n";
+}
+
+my $conf = join "\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMin 1', 'PgPoolMax 1', 'DirectoryIndex page', 'TypesConfig /dev/null',
+    '<Directory ${DIR}/htdocs>', 'Options +Includes +FollowSymLinks', '</Directory>',
+    map({ my $how = $_; map { section($how, $_) } sort keys %where } sort keys %how),
+    # One section with all ways into it, so that httpd does not authenticate twice.
+    '<Location /mixed/>', 'AuthName test', @{ $how{basic} }, $identity, $who, 'ErrorDocument 401 /mixed/error.shtml',
+    'AddHandler pgpool-query .row', 'AddOutputFilter INCLUDES .shtml', 'AddHandler to-row .act', 'Action to-row /mixed/a.row virtual',
+    'RewriteEngine On', 'RewriteRule /go$ /mixed/a.row', 'DirectoryIndex a.row', '</Location>',
+    '<Location /open/>', 'AddOutputFilter INCLUDES .shtml', '</Location>',
+    # Its handler is what the query string says.
+    '<Location /login/>', 'AuthName test', 'AuthType form', 'AuthFormProvider file', 'AuthUserFile ${DIR}/none', 'Session On',
+    'SessionCookieName session path=/', 'Require all granted', $identity, $who, 'SetHandler "%{QUERY_STRING}"',
+    'ErrorDocument 500 /login/page?pgpool-query',
+    "</Location>\n";
+
+sub started {
+    my @more = @_;
+    my $httpd = Httpd->new(conf => $conf, modules => [qw(pgpool pgpool_query mime dir include actions rewrite auth_basic
+        authn_file authn_anon authz_user auth_form session session_cookie request), @more]);
+    Httpd::spew($httpd->dir . '/passwd', join '', map { "$_:{SHA}" . sha1_base64("$_ secret") . "=\n" } qw(alice bob));
+    for my $directory (qw(mixed open login), map { my $how = $_; map { "$how-$_" } qw(loc dir if) } sort keys %how) {
+        mkdir $httpd->dir . "/htdocs/$directory" or die "$directory: $!";
+        $httpd->put_file("$directory/page", '');
+    }
+    $httpd->put_file("mixed/$_", '') for qw(a.row b.act);
+    $httpd->put_file("mixed/$_.shtml", '<!--#include virtual="/mixed/a.row" -->') for qw(page error);
+    $httpd->put_file('open/page.shtml', '<!--#include virtual="/basic-loc/page" -->');
+    return $httpd->start;
+}
+
+# ---- requests
+
+sub basic { my ($name, $password) = @_; return { Authorization => 'Basic ' . encode_base64("$name:$password", '') } }
+
+my $right   = basic('alice', 'alice secret');
+my $wrong   = basic('alice', 'guessed');
+my $unknown = basic('mallory', 'guessed');
+
+# What it is, where, how it is asked (headers or a form), and what comes of it: the status, and whose
+# name the database saw.
+my @cases;
+for my $where (sort keys %where) {
+    my ($basic, $anon, $broken, $bob) = map { page($_, $where, 'page') } qw(basic anon broken bob);
+    push @cases, ["$where: a right password", $basic, $right, 200, 'alice'],
+        ["$where: a wrong one", $basic, $wrong, 401, ''],
+        ["$where: a user whom nobody knows", $basic, $unknown, 401, ''],
+        ["$where: nobody", $basic, {}, 401, ''],
+        ["$where: a guest", $anon, basic('guest', 'x'), 200, 'guest'],
+        ["$where: who is no guest", $anon, $right, 401, ''],
+        ["$where: who cannot be verified", $broken, $right, 500, ''],
+        ["$where: who is verified, but may not", $bob, $right, 403, 'alice'],
+        ["$where: who is not, and may not", $bob, basic('bob', 'guessed'), 401, ''];
+}
+push @cases, map({
+    my ($name, $credentials, $status, $who) = @$_;
+    map { ["$name: $_", "/mixed/$_", $credentials, $status, $who] } 'a.row', 'page.shtml', 'go', 'b.act', '';
+} ['right', $right, 200, 'alice'], ['wrong', $wrong, 401, '']),
+    ['DirectoryIndex, right', '/basic-dir/', $right, 200, 'alice'],
+    ['DirectoryIndex, wrong', '/basic-dir/', $wrong, 401, ''],
+    ['SSI into a section', '/open/page.shtml', $right, 200, 'alice'],
+    ['... with a wrong password', '/open/page.shtml', $wrong, 200, undef];
+
+sub is_row {
+    my ($answer, $status, $who, $name) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    my ($seen) = $answer->{content} =~ /"who":"(.*?)"/;
+    is_deeply [$answer->{status}, $seen], [$status, $who], $name or diag $answer->{content};
+    return;
+}
+
+sub form { my ($name, $password) = @_; return { httpd_username => $name, httpd_password => $password } }
+
+sub forms {
+    my ($httpd) = @_;
+    for my $where (sort keys %where) {
+        my $client = HTTP::Tiny->new;
+        my $url = $httpd->url(page('form', $where, 'page'));
+        is_row($client->get($url), 401, '', "form, $where: nobody");
+        is_row($client->post_form($url, form('alice', 'guessed')), 401, '', '... a wrong password');
+        my $answer = $client->post_form($url, form('alice', 'alice secret'));
+        is_row($answer, 200, 'alice', '... the right one');
+        my ($cookie) = $answer->{headers}{'set-cookie'} =~ /(session=[^;]*)/;
+        is_row($client->get($url, { headers => { Cookie => $cookie } }), 200, 'alice', '... its session');
+        is_row($client->get($url, { headers => { Cookie => $cookie =~ s/secret/guessed/r } }), 401, '', '... a forged one');
+    }
+    is_row(HTTP::Tiny->new->post_form($httpd->url('/login/page?form-login-handler'), form('alice', 'alice secret')), 500, '',
+        'a login that nobody can verify');
+    return;
+}
+
+for my $more ([], ['pgpool_discard']) {
+    subtest "@$more" || 'plain' => sub {
+        my $httpd = started(@$more);
+        for (@cases) {
+            my ($name, $path, $headers, $status, $whose) = @$_;
+            is_row($httpd->get($path, { headers => $headers }), $status, $whose, $name);
+        }
+        forms($httpd);
+        $httpd->stop;
+    };
+}
+
+done_testing;
