@@ -13,9 +13,12 @@
  * goes back by itself when the request ends, whatever its outcome; an open or
  * failed transaction is rolled back then, so commit what is to stay.  The
  * connection is in autocommit mode, as libpq's are: say BEGIN for more.
- * What was set in libpq (notice receiver and processor, verbosity, trace, nonblocking
- * and pipeline mode) is taken back as well.  Who puts back the receiver or the processor
- * that was there before his own does it with NULL as its argument, and never calls it.
+ * client_encoding is UTF8 whatever the database's encoding is; what you set it to is undone at
+ * return.  An event procedure (PQregisterEventProc) cannot be taken off again: it would stay
+ * for all later borrowers, as long as the connection lives, so register none. What was set in
+ * libpq (notice receiver and processor, verbosity, trace, nonblocking and pipeline mode) is
+ * taken back as well.  Who puts back the receiver or the processor that was there before his
+ * own does it with NULL as its argument, and never calls it.
  *
  * Too late.  The connection has gone back before the cleanups of r->pool run,
  * before log_transaction, and before a lazy bucket is read that the handler left in

@@ -8,6 +8,7 @@
  */
 #include "mod_pgpool_private.h"
 
+#include <apr_cstr.h>
 #include <apr_file_io.h>
 #include <apr_lib.h>
 #include <apr_strings.h>
@@ -324,6 +325,9 @@ static const char *set_set(cmd_parms *cmd, void *dir, const char *name, const ch
         return apr_psprintf(
             cmd->pool, "PgPoolSet takes the name of a setting such as app.user, not \"%s\"",
             name);
+    if (!apr_cstr_casecmp(name, "client_encoding"))
+        return "PgPoolSet cannot set client_encoding: the text of requests is UTF-8, and the "
+               "server converts it to the database's encoding";
     set.value = ap_expr_parse_cmd(cmd, value, AP_EXPR_FLAG_STRING_RESULT, &wrong, NULL);
     if (wrong)
         return apr_psprintf(cmd->pool, "PgPoolSet %s: cannot parse the expression \"%s\": %s",

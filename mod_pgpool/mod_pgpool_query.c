@@ -244,7 +244,10 @@ static int statement_failed(request_rec *r, const query_t *query, const PGconn *
     note_error(r, apr_pstrcat(r->pool, "PgPoolQuery: ", cause, NULL));
     ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP2002: PgPoolQuery at %s: %s (backend %u)",
                   query->where, cause, (unsigned)PQbackendPID(conn));
-    return HTTP_INTERNAL_SERVER_ERROR;
+    /* Class 22, data exception: a value that is none of its type, or a character that the
+     * database's encoding has not. */
+    return sqlstate && !strncmp(sqlstate, "22", 2) ? HTTP_BAD_REQUEST
+                                                   : HTTP_INTERNAL_SERVER_ERROR;
 }
 
 /* The next ask tells mod_pgpool and gets the status that says so.  The statement

@@ -51,6 +51,22 @@ static const char *misread(const PQconninfoOption *all, int is_uri)
     return NULL;
 }
 
+/* What is not said, or said with no value, is UTF-8. */
+static const char *other_encoding(const PQconninfoOption *all)
+{
+    const PQconninfoOption *o;
+
+    for (o = all; o->keyword; o++)
+        if (is_keyword(o, "client_encoding") && *o->val &&
+            pg_char_to_encoding(o->val) != pg_char_to_encoding("UTF8"))
+            return "client_encoding cannot be other than UTF8, since the text of requests and "
+                   "of "
+                   "the configuration is UTF-8; leave it out: the server converts to and from "
+                   "the "
+                   "database's encoding";
+    return NULL;
+}
+
 const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo)
 {
     char *complaint = NULL;
@@ -59,6 +75,8 @@ const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo)
 
     if (options) {
         text = misread(options, strstr(conninfo, "://") != NULL);
+        if (!text)
+            text = other_encoding(options);
         PQconninfoFree(options);
         return text;
     }

@@ -9,9 +9,10 @@
 
 #include <apr_pools.h>
 
-/* NULL if the string is good, else what is wrong: libpq's complaint, or that a
- * piece of a password stands where it would be shown.  What libpq quotes from the
- * string is blanked: it may be such a piece as well. */
+/* NULL if the string is good, else what is wrong: libpq's complaint, that a
+ * piece of a password stands where it would be shown, or that it asks for a client_encoding
+ * other than UTF8.  What libpq quotes from the string is blanked: it may be such a piece as
+ * well. */
 const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo);
 
 /* The string as key=value pairs with every secret as "***". */

@@ -25,6 +25,7 @@
 
 static const char closed_while_idle[] = "the connection was closed while idle";
 static const char role_changed[] = "the server has changed its role";
+static const char encoding_changed[] = "client_encoding is not UTF8 after a reset";
 
 /* --- connecting ------------------------------------------------------------- */
 
@@ -81,12 +82,17 @@ static int role_kept(const pgp_link *link)
 
 /* --- undoing ---------------------------------------------------------------- */
 
+static int encoding_kept(const pgp_link *link)
+{
+    return PQclientEncoding(link->conn) == link->encoding;
+}
+
 /* Without an answer to wait for a link is as its borrower expects it. */
 static int rest(pgp_link *link)
 {
     link->owes = 0;
     link->disturbed = 0;
-    return PQsetnonblocking(link->conn, 0) == 0;
+    return encoding_kept(link) && PQsetnonblocking(link->conn, 0) == 0;
 }
 
 static int undo_ask(pgp_link *link, const char *sql)
@@ -107,8 +113,12 @@ static int undo_send(pgp_link *link, unsigned deeds)
 
     pgp_link_forget_deeds(link);
     pgp_pq_vars_forget(link);
+    if (!encoding_kept(link)) /* libpq is told of it, however it was set */
+        deeds |= PGP_DID_SOMETHING | PGP_DID_CHANGE;
     if (pgp_reset_due(settings->reset, deeds))
         sent = undo_ask(link, pgp_reset_sql(settings, deeds));
+    else if (!encoding_kept(link))
+        sent = !undo && undo_ask(link, "SET client_encoding = 'UTF8'");
     else if (undo)
         sent = undo_ask(link, undo);
     else
@@ -119,9 +129,27 @@ static int undo_send(pgp_link *link, unsigned deeds)
 
 /* --- going on --------------------------------------------------------------- */
 
+/* Whether the connection speaks UTF-8, as each borrower may expect. */
+static int encoding_note(pgp_link *link, pgp_error *error)
+{
+    const char *name = pg_encoding_to_char(PQclientEncoding(link->conn));
+
+    link->encoding = PQclientEncoding(link->conn);
+    if (!strcmp(name, "UTF8"))
+        return 1;
+    apr_snprintf(
+        error->message, sizeof error->message,
+        "client_encoding is %s after PgPoolInitSQL, but the text of requests is UTF-8: "
+        "leave it as it is",
+        name);
+    return 0;
+}
+
 static pgp_step made_ready(pgp_link *link, pgp_error *error)
 {
     link->phase = READY;
+    if (!encoding_note(link, error))
+        return PGP_STEP_FAILED;
     pgp_link_forget_deeds(link);
     pgp_pq_vars_forget(link);
     role_note(link);
@@ -350,7 +378,7 @@ static int link_greet(pgp_link *link, int ping, apr_time_t until, pgp_error *err
     link->deeds = deeds; /* ours do not count */
     if (rest(link) && role_kept(link))
         return 1;
-    pgp_error_text(error, role_changed);
+    pgp_error_text(error, encoding_kept(link) ? role_changed : encoding_changed);
     return 0;
 }
 
@@ -373,7 +401,7 @@ static int answer_take_in(pgp_link *link, pgp_error *error)
     if (step == PGP_STEP_DONE && rest(link) && role_kept(link))
         return 1;
     if (step == PGP_STEP_DONE)
-        pgp_error_text(error, role_changed);
+        pgp_error_text(error, encoding_kept(link) ? role_changed : encoding_changed);
     return 0;
 }
 

@@ -50,6 +50,7 @@ struct pgp_link {
     int owes;           /* the answer to a reset has not been collected */
     pgp_vars *applied;  /* what set() has set, or NULL; see pgp_pq_vars.h */
     unsigned disturbed; /* what has happened since that may have changed it */
+    int encoding; /* libpq\'s number of UTF8: every borrower gets the connection with it */
     int met_read_only;
     int unsynced; /* the last result was a pipeline's, and not its sync: what is done by then is
                    * not committed, though libpq may call that idle */

@@ -32,7 +32,8 @@ void pgp_pq_connect_drop(pgp_link *link)
 
 /* libpq lets the later of two equal keywords win.  Before the connection string
  * stand defaults: a black hole needs both keepalives and tcp_user_timeout to be
- * seen.  After it the hosts, as they were looked up. */
+ * seen.  After it the hosts, as they were looked up, and the encoding, which neither a service
+ * file nor the environment may change. */
 static int connect_start(pgp_link *link, pgp_error *error)
 {
     static const char *const keywords[] = {"fallback_application_name",
@@ -45,11 +46,12 @@ static int connect_start(pgp_link *link, pgp_error *error)
                                            "host",
                                            "hostaddr",
                                            "port",
+                                           "client_encoding",
                                            NULL};
     const char *host[3] = {NULL, NULL, NULL};
     const char *values[] = {
-        "mod_pgpool", "1",  "5",  "2", "3", "10000", link->settings->conninfo,
-        NULL,         NULL, NULL, NULL};
+        "mod_pgpool", "1",  "5",  "2",    "3", "10000", link->settings->conninfo,
+        NULL,         NULL, NULL, "UTF8", NULL};
 
     if (pgp_hosts_error(link->hosts)) {
         pgp_error_text(error, pgp_hosts_error(link->hosts));
