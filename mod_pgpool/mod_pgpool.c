@@ -101,14 +101,6 @@ const apr_array_header_t *pgpool_child_plans(void)
 /* Places for pools that a later configuration may have beside those of the start. */
 #define SPARE_PLACES 16
 
-/* Slots beyond the MPM's limit of children: for children that have ended and still count
- * (PGP_BOARD_GRACE), and for those of older generations that finish their requests, which MPM
- * worker does not count.  Three old generations, within bounds; a slot that is not used costs
- * address space only. */
-#define SPARE_SLOTS_LEAST 256
-#define SPARE_SLOTS_MOST 1024
-#define SPARE_GENERATIONS 3
-
 /* What outlives a graceful restart is kept with the process and found again by its key;
  * an upgrade of the module may come with the restart, so the key has the layout in it. */
 typedef struct {
@@ -157,21 +149,20 @@ int pgpool_board_place(const pgpool_plan *plan)
     return board ? pgp_board_place(board, &pool) : -1;
 }
 
-static int slots_needed(void)
+/* At least 1: prefork has no threads, as it counts them. */
+static int mpm_number(int query)
 {
-    int children = 0, spare;
+    int number = 0;
 
-    ap_mpm_query(AP_MPMQ_HARD_LIMIT_DAEMONS, &children);
-    spare = children < SPARE_SLOTS_MOST ? SPARE_GENERATIONS * children : SPARE_SLOTS_MOST;
-    if (spare < SPARE_SLOTS_LEAST)
-        spare = SPARE_SLOTS_LEAST;
-    return children + (spare < SPARE_SLOTS_MOST ? spare : SPARE_SLOTS_MOST);
+    ap_mpm_query(query, &number);
+    return number > 0 ? number : 1;
 }
 
 /* Known only when it is whole: a later start would find half a one. */
 static apr_status_t board_make(apr_pool_t *p, int pools)
 {
-    const int slots = slots_needed(), places = 2 * pools + SPARE_PLACES;
+    const int slots = pgp_board_slots_for(mpm_number(AP_MPMQ_HARD_LIMIT_DAEMONS));
+    const int places = 2 * pools + SPARE_PLACES;
     kept_board *kept;
     pgp_board *board;
     pgp_locks locks;
@@ -300,15 +291,6 @@ static apr_status_t pools_make(pgpool_child *c, server_rec *s)
             settings->min = c->threads;
     }
     return rv;
-}
-
-/* At least 1: prefork has no threads, as it counts them. */
-static int mpm_number(int query)
-{
-    int number = 0;
-
-    ap_mpm_query(query, &number);
-    return number > 0 ? number : 1;
 }
 
 /* A page that the kernel empties in each process that is forked from this one, by whatever

@@ -85,7 +85,7 @@ struct pgp_board {
     head *head;
     slot *slots;
     totals *copies[2];   /* [place] */
-    notice *notices;     /* [place] */
+    notice *notices;     /* [place], and one beyond for PGP_NO_PLACE */
     standing *standings; /* [place][slot] */
     cell *cells;         /* [slot][place] */
 };
@@ -122,6 +122,13 @@ static int permits_of(const standing *st)
 
 /* --- the parent ------------------------------------------------------------- */
 
+int pgp_board_slots_for(int children)
+{
+    const int spare = children < 1024 / 3 ? 3 * children : 1024;
+
+    return children + (spare < 256 ? 256 : spare);
+}
+
 int pgp_board_locks(int slots, int places)
 {
     return slots + 1 + places;
@@ -152,7 +159,7 @@ static apr_size_t parts_set(pgp_board *board, char *base)
     board->slots = part_next(base, &used, slots * sizeof(slot));
     board->copies[0] = part_next(base, &used, places * sizeof(totals));
     board->copies[1] = part_next(base, &used, places * sizeof(totals));
-    board->notices = part_next(base, &used, places * sizeof(notice));
+    board->notices = part_next(base, &used, (places + 1) * sizeof(notice));
     board->standings = part_next(base, &used, places * slots * sizeof(standing));
     board->cells = part_next(base, &used, slots * places * sizeof(cell));
     return used;
@@ -600,8 +607,8 @@ void pgp_board_standing(const pgp_board *board, int mine, int p, int total, apr_
 /* The gate of a place's present tenant. */
 static gate *gate_of(pgp_board *board, int p, pgp_gate id)
 {
-    notice *n = &board->notices[p];
-    const unsigned tenure = board->places[p].tenure;
+    notice *n = &board->notices[p < 0 ? board->nplaces : p];
+    const unsigned tenure = p < 0 ? 1 : board->places[p].tenure;
     int i;
 
     if (atomic_load(&n->tenure) != tenure) {
@@ -668,8 +675,11 @@ unsigned pgp_board_flips(const pgp_board *board)
 
 int pgp_board_counts(const pgp_board *board, int s, int *pid)
 {
+    *pid = 0;
+    if (!atomic_load(&board->slots[s].in_use) || is_folded(board, s))
+        return 0;
     *pid = board->locks.holder(board->locks.baton, s);
-    return atomic_load(&board->slots[s].in_use) && !is_folded(board, s);
+    return 1;
 }
 
 void pgp_board_read(const pgp_board *board, int s, int p, apr_time_t now, pgp_stats *stats)

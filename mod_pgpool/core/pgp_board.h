@@ -69,6 +69,13 @@ typedef struct {
 
 /* --- the parent ------------------------------------------------------------- */
 
+/* How many slots to make where the MPM allows so many children: further ones for the ended
+ * that still count (PGP_BOARD_GRACE), and for children of older generations that finish
+ * their requests, which MPM worker does not count among those that it allows.  Three
+ * such generations, but no fewer than 256 and no more than 1024 slots; one that is never
+ * used costs address space only. */
+int pgp_board_slots_for(int children);
+
 /* How many locks a board needs. */
 int pgp_board_locks(int slots, int places);
 
@@ -131,16 +138,21 @@ void pgp_board_standing(const pgp_board *board, int slot, int place, int total, 
 typedef enum {
     PGP_GATE_CAPACITY, /* the server takes fewer connections than may be asked for */
     PGP_GATE_CONNECT,  /* attempts to connect fail */
+    PGP_GATE_CLAIM,    /* a child finds no slot */
     PGP_GATES
 } pgp_gate;
+
+/* Where an event is not a pool's. */
+#define PGP_NO_PLACE (-1)
 
 typedef struct {
     apr_uint64_t events;        /* since the last line, the caller's event included */
     apr_interval_time_t lasted; /* since the first event; 0: this is the first */
 } pgp_gate_count;
 
-/* Count an event.  Returns 1 if the caller shall log it: it is the first, or the last line
- * is `period` ago (PGP_NEVER: the first only); *count then says how many it stands for. */
+/* Count an event of a place, or of PGP_NO_PLACE.  Returns 1 if the caller shall log it: it is
+ * the first, or the last line is `period` ago (PGP_NEVER: the first only); *count then says how
+ * many it stands for. */
 int pgp_board_gate(pgp_board *board, int place, pgp_gate gate, apr_time_t now,
                    apr_interval_time_t period, pgp_gate_count *count);
 

@@ -17,7 +17,9 @@ void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char
 
     if (!env->log_wanted(env->baton, level))
         return;
-    if (backend)
+    if (!pool)
+        length = apr_snprintf(line, sizeof line, "PGP%d: ", id);
+    else if (backend)
         length = apr_snprintf(line, sizeof line, "PGP%d: pool %s, backend %u: ", id, pool,
                               backend);
     else

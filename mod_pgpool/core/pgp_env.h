@@ -59,6 +59,7 @@ typedef enum {
 } pgp_message;
 
 /* Write "PGP<id>: pool <pool>[, backend <pid>]: ..." if the level is wanted;
+ * pool NULL: it is about the whole child;
  * backend 0: none. */
 void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char *pool,
              unsigned backend, const char *format, ...) __attribute__((format(printf, 6, 7)));

@@ -20,6 +20,9 @@
 /* The board is visited at most this often. */
 #define REAP_STEP PGP_MS(50)
 
+/* That there is no slot is logged at most so often, by all children together. */
+#define CLAIM_LOG_STEP PGP_SEC(60)
+
 struct pgp_keeper {
     /* immutable once started */
     apr_pool_t *p;
@@ -128,21 +131,67 @@ static void obey(pgp_keeper *keeper, pgp_pool *pool)
         pgp_keep_drain(pool);
 }
 
-/* Have a slot on the board, and look after the dead. */
+static void slot_set(pgp_keeper *keeper, int slot)
+{
+    int i;
+
+    keeper->post = slot;
+    for (i = 0; i < keeper->pools->nelts; i++)
+        pgp_keep_slot(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), slot);
+}
+
+static void slot_claim(pgp_keeper *keeper, apr_time_t now)
+{
+    const int slot = pgp_board_claim(keeper->board, now);
+    pgp_gate_count count;
+
+    if (slot >= 0)
+        slot_set(keeper, slot);
+    else if (pgp_board_gate(keeper->board, PGP_NO_PLACE, PGP_GATE_CLAIM, now, CLAIM_LOG_STEP,
+                            &count))
+        pgp_log(keeper->env, PGP_LOG_WARNING, PGP_MSG_BOARD, NULL, 0,
+                "a child finds all %d slots in shared memory taken, and makes no connection "
+                "until one is free: older children that finish long requests hold them; end "
+                "these, or stop and start httpd",
+                pgp_board_slots(keeper->board));
+}
+
+static void slot_leave(pgp_keeper *keeper, apr_time_t now)
+{
+    const int slot = keeper->post;
+
+    slot_set(keeper, -1);
+    pgp_board_leave(keeper->board, slot, now);
+}
+
+/* Whether this child needs no slot: it takes no new requests, and those that it has neither
+ * hold a connection nor wait for one.  One that asks later has it claim a slot again. */
+static int is_drained(pgp_keeper *keeper)
+{
+    int i, used = 0;
+
+    if (atomic_load(&keeper->order) == PGP_ORDER_RUN)
+        return 0;
+    for (i = 0; i < keeper->pools->nelts; i++)
+        used += pgp_keep_is_used(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
+    return used == 0;
+}
+
+/* Fold the ended children; have a slot while it is needed. */
 static void visit_board(pgp_keeper *keeper)
 {
     const apr_time_t now = pgp_now(keeper->env);
-    int i;
+    int drained;
 
     if (!keeper->board || now < keeper->reaped_at + REAP_STEP)
         return;
     keeper->reaped_at = now;
     pgp_board_reap(keeper->board, now);
-    if (keeper->post >= 0)
-        return;
-    keeper->post = pgp_board_claim(keeper->board, now);
-    for (i = 0; i < keeper->pools->nelts; i++)
-        pgp_keep_slot(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), keeper->post);
+    drained = is_drained(keeper);
+    if (keeper->post >= 0 && drained)
+        slot_leave(keeper, now);
+    else if (keeper->post < 0 && !drained)
+        slot_claim(keeper, now);
 }
 
 apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
@@ -207,7 +256,7 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
             nap(keeper, next);
     }
     if (keeper->post >= 0)
-        pgp_board_leave(keeper->board, keeper->post, pgp_now(keeper->env));
+        slot_leave(keeper, pgp_now(keeper->env));
     atomic_store(&keeper->ended, 1);
     return NULL;
 }

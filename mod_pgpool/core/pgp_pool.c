@@ -176,6 +176,10 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
         *error = pool->down.error;
     else if (error->message[0])
         return; /* what made the last one unfit says more than the shortage */
+    else if (pool->board && pool->slot < 0)
+        *error = (pgp_error){
+            .message = "this child has no slot in the memory that all children "
+                       "share, see PGP1017"};
     else if (pool->share.tight && outcome == PGP_EXHAUSTED)
         apr_snprintf(error->message, sizeof error->message,
                      "all %d connections that PgPoolTotalMax allows are taken, %d of them lent "

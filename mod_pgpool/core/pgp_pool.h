@@ -168,8 +168,12 @@ int pgp_keep_step(pgp_conn *conn);
  * until conn->overdue: for the server's process to end. */
 int pgp_keep_close(pgp_conn *conn);
 
-/* The child's slot on the board; connections need one. */
+/* The child's slot on the board; connections need one.  -1: the child is about to leave its
+ * slot, and the pool's counters stay with that. */
 void pgp_keep_slot(pgp_pool *pool, int slot);
+
+/* Whether there is a connection, or somebody wants one. */
+int pgp_keep_is_used(pgp_pool *pool);
 
 /* Enter a later phase. */
 void pgp_keep_drain(pgp_pool *pool);

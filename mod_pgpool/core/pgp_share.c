@@ -8,6 +8,8 @@
  */
 #include "pgp_pool_private.h"
 
+#include <string.h>
+
 /* At most one connection that is in use is given up in each of these: to make another
  * costs more than a query. */
 #define SHED_STEP PGP_MS(100)
@@ -34,11 +36,39 @@ void pgp_pool_post(pgp_pool *pool, pgp_board *board, int board_pool)
     pool->board_pool = board_pool;
 }
 
+/* What was counted goes with the slot, and the next one begins at 0: counters of a slot that
+ * is left are added to the totals. */
+static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
+{
+    pgp_stats_take_locked(pool, stats);
+    memset(pool->stats.n, 0, sizeof pool->stats.n);
+    pool->stats.longest_wait = pool->stats.longest_hold = 0;
+}
+
 void pgp_keep_slot(pgp_pool *pool, int slot)
 {
+    const int left = pool->slot; /* the keeper alone sets it */
+    pgp_stats stats;
+
     lock(pool);
+    if (left >= 0 && pool->board)
+        counters_leave_locked(pool, &stats);
     pool->slot = slot;
     unlock(pool);
+    if (left >= 0 && pool->board)
+        pgp_board_publish(pool->board, left, pool->board_pool, &stats);
+}
+
+int pgp_keep_is_used(pgp_pool *pool)
+{
+    int state, used;
+
+    lock(pool);
+    used = pool->waiting + pool->missed;
+    for (state = PGP_FREE + 1; state < PGP_STATES; state++)
+        used += count(pool, state);
+    unlock(pool);
+    return used > 0;
 }
 
 int pgp_share_take_locked(pgp_pool *pool, apr_time_t now)

@@ -262,6 +262,18 @@ START_TEST(ended_one_is_folded_once)
 }
 END_TEST
 
+START_TEST(slots_for_old_generations)
+{
+    static const struct {
+        int children, slots;
+    } rows[] = {{1, 257}, {16, 272}, {150, 600}, {256, 1024}, {400, 1424}, {20000, 21024}};
+    int i;
+
+    for (i = 0; i < LENGTH(rows); i++)
+        ck_assert_int_eq(pgp_board_slots_for(rows[i].children), rows[i].slots);
+}
+END_TEST
+
 /* Whatever its memory says, a slot is its child's until the child ends. */
 START_TEST(slot_of_a_living_child_is_not_taken)
 {
@@ -815,6 +827,7 @@ int main(void)
     tcase_add_test(t, places_do_not_run_out);
     tcase_add_test(t, new_pool_counts_from_zero);
     tcase_add_test(t, each_child_has_a_slot);
+    tcase_add_test(t, slots_for_old_generations);
     tcase_add_test(t, ended_one_is_folded);
     tcase_add_test(t, ended_are_added_up);
     tcase_add_test(t, ended_one_is_folded_once);

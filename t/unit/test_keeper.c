@@ -1,5 +1,6 @@
 /* The keeper: its orders, its end, its wake-ups, and several pools at once. */
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 #include <errno.h>
 
@@ -130,6 +131,103 @@ START_TEST(thread_leaves_the_board)
     ck_assert_int_eq(join(s), APR_SUCCESS);
     ck_assert_int_eq(pgp_board_counts(s->board, 0, &pid), 0);
     ck_assert_int_eq(pid, 0);
+}
+END_TEST
+
+/* --- its slot --------------------------------------------------------------- */
+
+static int has_slot(stage *s, int slot)
+{
+    int pid;
+
+    return pgp_board_counts(s->board, slot, &pid);
+}
+
+static apr_uint64_t lent_by_the_ended(stage *s)
+{
+    pgp_stats stats;
+
+    pgp_board_read(s->board, -1, 0, s->world->now, &stats);
+    return stats.n[PGP_N_LENT];
+}
+
+/* Old generations may be many; only those that hold a connection take a slot. */
+START_TEST(draining_child_leaves_its_slot)
+{
+    stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 2", NULL);
+    pgp_conn *conn;
+
+    work(s);
+    conn = acquire(s);
+    order(s, PGP_ORDER_DRAIN);
+    keep(s, PGP_SEC(2));
+    ck_assert(has_slot(s, 0)); /* a request has a connection */
+    release(conn);
+    keep(s, PGP_SEC(2));
+    ck_assert(!has_slot(s, 0));
+    ck_assert_int_eq(lent_by_the_ended(s), 1);
+    ck_assert_int_eq(fake_open(s->world), 0);
+}
+END_TEST
+
+START_TEST(draining_child_claims_a_slot_again)
+{
+    stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 2", NULL);
+    borrower *b;
+
+    work(s);
+    release(acquire(s));
+    order(s, PGP_ORDER_DRAIN);
+    keep(s, PGP_SEC(2));
+    ck_assert(!has_slot(s, 0));
+    b = queue_up(s);
+    keep(s, PGP_MS(200));
+    release(granted(b));
+    keep(s, PGP_SEC(2));
+    ck_assert(!has_slot(s, 0));
+    ck_assert_int_eq(lent_by_the_ended(s), 2); /* each once */
+}
+END_TEST
+
+START_TEST(running_child_keeps_its_slot)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 2", NULL);
+
+    keep(s, PGP_SEC(60));
+    ck_assert(has_slot(s, 0));
+}
+END_TEST
+
+/* The log says it once a minute, and each refused request has it as its cause. */
+START_TEST(lack_of_slots_is_told)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 2", NULL);
+    pgp_ticket ticket;
+    borrower *b;
+    int i;
+
+    s->settings->acquire_timeout = PGP_MS(500);
+    while (pgp_board_claim(s->board, s->world->now) >= 0)
+        ;
+    work(s);
+    b = queue_up(s);
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1017: a child finds all 4 slots"), 1);
+    answered(b, PGP_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(b->ticket.error.message, "PGP1017"));
+    keep(s, PGP_SEC(58));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1017"), 1);
+    keep(s, PGP_SEC(2));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1017"), 2);
+    s->settings->acquire_timeout = 0;
+    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(ticket.error.message, "PGP1017"));
+    s->settings->acquire_timeout = PGP_SEC(2);
+    for (i = 1; i < 4; i++)
+        pgp_board_leave(s->board, i, s->world->now);
+    b = queue_up(s);
+    keep(s, PGP_SEC(1));
+    granted(b);
 }
 END_TEST
 
@@ -308,6 +406,10 @@ int main(void)
     tcase_add_test(t, thread_ends_a_wait);
     tcase_add_test(t, thread_takes_no_signal);
     tcase_add_test(t, thread_leaves_the_board);
+    tcase_add_test(t, draining_child_leaves_its_slot);
+    tcase_add_test(t, draining_child_claims_a_slot_again);
+    tcase_add_test(t, running_child_keeps_its_slot);
+    tcase_add_test(t, lack_of_slots_is_told);
     tcase_add_test(t, keepers_own_waker);
     t = tcase(suite, "join");
     tcase_add_test(t, join_has_patience_only_for_so_long);
