@@ -65,8 +65,10 @@ request_rec *pgpool_request_outer(const request_rec *r)
 
 static request_rec *initial_of(request_rec *r)
 {
-    while (pgpool_request_outer(r))
-        r = pgpool_request_outer(r);
+    request_rec *outer;
+
+    while ((outer = pgpool_request_outer(r)))
+        r = outer;
     return r;
 }
 
@@ -395,11 +397,10 @@ static pgp_set_outcome vars_set(request_rec *r, pgp_conn *conn, const pgp_vars *
 /* Variables are set after the hooks, which may undo them.  A connection that fails in that is
  * replaced within the same deadline; one that the server denies them is given back, with
  * *outcome. */
-static apr_status_t borrow(request_rec *r, pgp_pool *pool, const pgp_vars *vars,
-                           pgp_conn **conn, pgp_ticket *ticket, pgp_set_outcome *outcome)
+static apr_status_t borrow(request_rec *r, request_rec *initial, pgp_pool *pool,
+                           const pgp_vars *vars, pgp_conn **conn, pgp_ticket *ticket,
+                           pgp_set_outcome *outcome)
 {
-    request_rec *initial = r ? initial_of(r) : NULL;
-
     *ticket = (pgp_ticket){.until = 0};
     *outcome = PGP_SET_DONE;
     for (;;) {
@@ -485,7 +486,7 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
     pgp_ticket ticket;
     pgp_set_outcome outcome;
     pgp_conn *conn;
-    apr_status_t rv = borrow(r, to->pool->core, vars, &conn, &ticket, &outcome);
+    apr_status_t rv = borrow(r, initial, to->pool->core, vars, &conn, &ticket, &outcome);
 
     note(r, to->pool->wait_note, apr_off_t_toa(initial->pool, ticket.waited));
     to->failed = outcome == PGP_SET_DENIED ? APR_SUCCESS : rv; /* with others it may be had */
@@ -625,7 +626,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
                      pgpool_strerror(PGPOOL_ENOPOOL));
         return PGPOOL_ENOPOOL;
     }
-    rv = borrow(NULL, pool->core, &none, &borrowed, &ticket, &outcome);
+    rv = borrow(NULL, NULL, pool->core, &none, &borrowed, &ticket, &outcome);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_REFUSED,
                      cause_text(p, name, rv, &ticket));

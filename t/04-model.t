@@ -8,6 +8,8 @@ use File::Spec::Functions qw(rel2abs tmpdir);
 use File::Temp ();
 use Test::More;
 
+plan skip_all => 'once is enough' if $ENV{PGPOOL_SANITIZE};
+
 my $model = rel2abs('t/model/handoff.pml');
 
 # Each with the complaint by which the checker must find it.
