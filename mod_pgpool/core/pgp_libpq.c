@@ -240,7 +240,7 @@ static pgp_step link_go_on(pgp_link *link, struct pollfd *await, pgp_error *erro
 
 static void link_last_words(pgp_link *link, pgp_error *error);
 
-static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step step_phase(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     const int is_new = link->phase < WINDING_UP;
     const pgp_step step = link_go_on(link, await, error);
@@ -251,6 +251,14 @@ static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error
     link_last_words(link, &words);
     if (*words.message)
         *error = words;
+    return step;
+}
+
+static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    const pgp_step step = step_phase(link, await, error);
+
+    pgp_link_mark(link, step == PGP_STEP_DONE);
     return step;
 }
 
@@ -341,9 +349,11 @@ static pgp_probe look(pgp_link *link, pgp_error *error)
 
 static pgp_probe link_probe(pgp_link *link, pgp_error *error)
 {
-    const pgp_probe probe = look(link, error);
+    pgp_probe probe;
     pgp_error words;
 
+    pgp_link_mark(link, false);
+    probe = look(link, error);
     if (probe != PGP_PROBE_DEAD && !link->ended)
         return probe;
     link_last_words(link, &words);
@@ -407,8 +417,13 @@ static int answer_take_in(pgp_link *link, pgp_error *error)
 
 static int link_take_in(pgp_link *link, pgp_error *error)
 {
-    return (!link->owes || answer_take_in(link, error)) &&
-           link_probe(link, error) != PGP_PROBE_DEAD;
+    int quiet;
+
+    pgp_link_mark(link, false);
+    quiet = (!link->owes || answer_take_in(link, error)) &&
+            link_probe(link, error) != PGP_PROBE_DEAD;
+    pgp_link_mark(link, quiet);
+    return quiet;
 }
 
 /* --- coming back ------------------------------------------------------------ */
@@ -426,7 +441,10 @@ static pgp_return link_settle(pgp_link *link)
         return PGP_RETURN_DIRTY;
     if (link->unsynced)
         return PGP_RETURN_UNKNOWN;
-    return undo_send(link, link->deeds) ? PGP_RETURN_CLEAN : PGP_RETURN_UNKNOWN;
+    if (!undo_send(link, link->deeds))
+        return PGP_RETURN_UNKNOWN;
+    pgp_link_mark(link, true);
+    return PGP_RETURN_CLEAN;
 }
 
 /* In nonblocking mode PQfinish's good-bye is sent if it can be, and not waited for; what
@@ -450,6 +468,7 @@ static int link_close(pgp_link *link)
 {
     int linger = -1;
 
+    pgp_link_mark(link, false);
     if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE) {
         pgp_windup_abandon(link);
         /* PQfinish() would still send what its borrower has queued, for the server to run. */

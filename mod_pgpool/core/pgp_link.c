@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -127,6 +128,31 @@ static unsigned deeds_of(pgp_link *link, const PGresult *result)
     }
 }
 
+void pgp_link_mark(pgp_link *link, bool idle)
+{
+#ifdef PGP_CHECKED
+    link->idle = idle;
+#else
+    (void)link;
+    (void)idle;
+#endif
+}
+
+static void idle_check(const pgp_link *link)
+{
+#ifdef PGP_CHECKED
+    if (!link->idle)
+        return;
+    fprintf(stderr,
+            "mod_pgpool: pool %s, backend %u: a result has come while nobody had the "
+            "connection: its last borrower uses it after it has gone back\n",
+            link->context->pool, link->backend);
+    abort();
+#else
+    (void)link;
+#endif
+}
+
 /* libpq's event procedure; its address is also the key under which the link is kept
  * with the PGconn. */
 static int link_event(PGEventId event, void *info, void *baton)
@@ -139,6 +165,7 @@ static int link_event(PGEventId event, void *info, void *baton)
         if (link) {
             const unsigned deeds = deeds_of(link, created->result);
 
+            idle_check(link);
             link->deeds |= deeds;
             if (deeds & PGP_DID_CHANGE)
                 pgp_pq_vars_disturb(link, created->result);

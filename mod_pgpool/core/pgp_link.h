@@ -18,6 +18,7 @@
 #ifndef PGP_LINK_H
 #define PGP_LINK_H
 
+#include <stdbool.h>
 #include <libpq-fe.h>
 
 #include "pgp_driver.h"
@@ -50,7 +51,8 @@ struct pgp_link {
     int owes;           /* the answer to a reset has not been collected */
     pgp_vars *applied;  /* what set() has set, or NULL; see pgp_pq_vars.h */
     unsigned disturbed; /* what has happened since that may have changed it */
-    int encoding; /* libpq\'s number of UTF8: every borrower gets the connection with it */
+    int encoding;       /* libpq's number of UTF8: every borrower gets the connection with it */
+    _Atomic bool idle;  /* nobody has it, so that no result may come; see pgp_link_mark() */
     int met_read_only;
     int unsynced; /* the last result was a pipeline's, and not its sync: what is done by then is
                    * not committed, though libpq may call that idle */
@@ -96,6 +98,10 @@ void pgp_link_listen(pgp_link *link);
 /* Take back what a borrower may have set in the client's library. */
 void pgp_link_restore(pgp_link *link);
 void pgp_link_drop_notifies(pgp_link *link);
+/* Say whether nobody has the link from now on.  Builds with a sanitizer abort when a result
+ * comes then: somebody uses a connection that has gone back.  In other builds it does nothing.
+ */
+void pgp_link_mark(pgp_link *link, bool idle);
 /* Forget what was done on the link so far. */
 void pgp_link_forget_deeds(pgp_link *link);
 

@@ -231,6 +231,9 @@ static bool is_disturbed(const pgp_link *link, bool in_use)
            link->disturbed & DISTURBED_BY_DISCARD;
 }
 
+static const char in_use_text[] = "a setting cannot be changed within a transaction or a query";
+static const char encoding_text[] = "a setting is UTF-8, but client_encoding has been changed";
+
 pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
                                 pgp_error *error)
 {
@@ -243,8 +246,8 @@ pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t
         return PGP_SET_DONE;
     if (PQstatus(link->conn) != CONNECTION_OK)
         return send_failed(link, error);
-    if (in_use) {
-        pgp_error_text(error, "a setting cannot be changed within a transaction or a query");
+    if (in_use || PQclientEncoding(link->conn) != link->encoding) {
+        pgp_error_text(error, in_use ? in_use_text : encoding_text);
         return PGP_SET_DENIED;
     }
     if (!pgp_link_nonblocking(link))

@@ -319,6 +319,13 @@ sub kill_child {
     return $child;
 }
 
+# That one of these children ends by a signal is no problem.
+sub may_die {
+    my ($self, @child) = @_;
+    $self->{killed}{$_} = 1 for @child;
+    return;
+}
+
 # Wait until these children have ended, as the old ones do some time after a graceful restart.
 sub wait_gone {
     my ($self, @old) = @_;

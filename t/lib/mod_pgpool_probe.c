@@ -52,6 +52,7 @@
  *                    swapped
  *   noticed          how often that was called: noticed
  *   keep=SQL         PQexec, and keeps the result until the request's end: result, ...
+ *   late=SQL         PQexec in a cleanup of the request's pool
  *   trace            PQtrace into a file that is closed with the request
  *
  * On the request:
@@ -502,6 +503,30 @@ static int run_misuse(probe_t *probe, const char *arg)
     return NEXT;
 }
 
+/* A statement for a connection that has gone back. */
+typedef struct {
+    PGconn *conn;
+    const char *sql;
+} late_t;
+
+static apr_status_t exec_late(void *data)
+{
+    const late_t *late = data;
+
+    PQclear(PQexec(late->conn, late->sql));
+    return APR_SUCCESS;
+}
+
+static int run_late(probe_t *probe, const char *arg)
+{
+    late_t *late = apr_palloc(probe->r->pool, sizeof(*late));
+
+    *late = (late_t){.conn = probe->conn, .sql = arg ? arg : ""};
+    apr_pool_cleanup_register(probe->r->pool, late, exec_late, apr_pool_cleanup_null);
+    tell(probe, "late=1");
+    return NEXT;
+}
+
 static apr_status_t close_trace(void *file)
 {
     fclose(file);
@@ -896,6 +921,7 @@ static const command_t commands[] = {
     {"noticed", run_noticed, 1},
     {"keep", run_keep, 1},
     {"misuse", run_misuse, 0},
+    {"late", run_late, 1},
     {"trace", run_trace, 1},
     {"fork", run_fork, 0},
     {"sleep", run_sleep, 0},
