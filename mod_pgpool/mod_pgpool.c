@@ -448,6 +448,7 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_strerror);
     APR_REGISTER_OPTIONAL_FN(pgpool_config_needs_pool);
     APR_REGISTER_OPTIONAL_FN(pgpool_note_error);
+    APR_REGISTER_OPTIONAL_FN(pgpool_expr_value);
     pgpool_release_register();
     pgpool_identity_register();
     pgpool_status_register();

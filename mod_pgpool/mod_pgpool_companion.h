@@ -5,6 +5,7 @@
 #ifndef MOD_PGPOOL_COMPANION_H
 #define MOD_PGPOOL_COMPANION_H
 
+#include <ap_expr.h>
 #include <apr_optional.h>
 #include <http_config.h>
 #include <httpd.h>
@@ -16,5 +17,11 @@ APR_DECLARE_OPTIONAL_FN(void, pgpool_config_needs_pool, (cmd_parms *cmd));
 /* Set the note pgpool-error, on r and on the initial request of its chain.  The text is copied
  * and made clean: valid UTF-8 without control characters. */
 APR_DECLARE_OPTIONAL_FN(void, pgpool_note_error, (request_rec *r, const char *text));
+
+/* The value of a string expression, as ap_expr_str_exec() has it; but %{REMOTE_USER} is empty
+ * as long as authentication has not verified the user.  *error is NULL, or why there is no
+ * value. */
+APR_DECLARE_OPTIONAL_FN(const char *, pgpool_expr_value,
+                        (request_rec *r, const ap_expr_info_t *expr, const char **error));
 
 #endif

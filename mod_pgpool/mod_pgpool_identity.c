@@ -19,7 +19,8 @@
  * bracket: there an acquire that would change the outer request's variables is refused.
  *
  * Users.  A user's name counts only if authentication has verified it, or if it was set without
- * one (mod_ssl's SSLUserName).  While expressions are evaluated any other name is hidden.
+ * one (mod_ssl's SSLUserName).  While expressions are evaluated, the companion's as well, any
+ * other name is hidden.
  */
 #include "mod_pgpool_private.h"
 
@@ -78,41 +79,42 @@ static const apr_array_header_t *sets_of(const request_rec *r)
     return dir->sets;
 }
 
-static const char *values_evaluate(request_rec *r, const apr_array_header_t *sets,
-                                   pgp_vars *vars)
+const char *pgpool_expr_value(request_rec *r, const ap_expr_info_t *expr, const char **error)
 {
-    const char **names = apr_palloc(r->pool, sets->nelts * sizeof(*names));
-    const char **values = apr_palloc(r->pool, sets->nelts * sizeof(*values));
-    int i;
+    char *const user = r->user, *const type = r->ap_auth_type;
+    const char *value;
 
-    for (i = 0; i < sets->nelts; i++) {
-        const pgpool_set *set = &APR_ARRAY_IDX(sets, i, pgpool_set);
-        const char *wrong = NULL;
-
-        names[i] = set->name;
-        values[i] = ap_expr_str_exec(r, set->value, &wrong);
-        if (wrong)
-            return apr_psprintf(r->pool, "PgPoolSet %s: %s", set->name, wrong);
-    }
-    *vars = (pgp_vars){.n = sets->nelts, .names = names, .values = values};
-    return NULL;
+    if (user && !user_counts(r))
+        r->user = r->ap_auth_type = NULL;
+    *error = NULL;
+    value = ap_expr_str_exec(r, expr, error);
+    r->user = user;
+    r->ap_auth_type = type;
+    return value;
 }
 
 const char *pgpool_identity_evaluate(request_rec *r, pgp_vars *vars)
 {
     const apr_array_header_t *sets = sets_of(r);
-    char *const user = r->user, *const type = r->ap_auth_type;
-    const char *wrong;
+    const char **names, **values;
+    int i;
 
     *vars = (pgp_vars){.n = 0};
     if (!sets)
         return NULL;
-    if (user && !user_counts(r))
-        r->user = r->ap_auth_type = NULL;
-    wrong = values_evaluate(r, sets, vars);
-    r->user = user;
-    r->ap_auth_type = type;
-    return wrong;
+    names = apr_palloc(r->pool, sets->nelts * sizeof(*names));
+    values = apr_palloc(r->pool, sets->nelts * sizeof(*values));
+    for (i = 0; i < sets->nelts; i++) {
+        const pgpool_set *set = &APR_ARRAY_IDX(sets, i, pgpool_set);
+        const char *wrong;
+
+        names[i] = set->name;
+        values[i] = pgpool_expr_value(r, set->value, &wrong);
+        if (wrong)
+            return apr_psprintf(r->pool, "PgPoolSet %s: %s", set->name, wrong);
+    }
+    *vars = (pgp_vars){.n = sets->nelts, .names = names, .values = values};
+    return NULL;
 }
 
 /* Whether a value for this variable makes the session the login role's: SET ROLE NONE does, and

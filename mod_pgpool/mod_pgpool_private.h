@@ -142,7 +142,8 @@ void pgpool_release_register(void);
 void pgpool_release_at_request_end(request_rec *initial);
 void pgpool_release_at_response_end(request_rec *r, request_rec *initial);
 
-/* mod_pgpool_identity.c */
+/* mod_pgpool_identity.c; for expressions see mod_pgpool_companion.h */
+const char *pgpool_expr_value(request_rec *r, const ap_expr_info_t *expr, const char **error);
 void pgpool_identity_register(void);
 /* The session variables that r wants; memory of r->pool.  Returns NULL, or why a value cannot
  * be had. */

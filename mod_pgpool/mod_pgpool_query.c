@@ -47,6 +47,7 @@ static APR_OPTIONAL_FN_TYPE(pgpool_acquire) *acquire;
 static APR_OPTIONAL_FN_TYPE(pgpool_release) *release;
 static APR_OPTIONAL_FN_TYPE(pgpool_http_status) *http_status;
 static APR_OPTIONAL_FN_TYPE(pgpool_note_error) *note_error;
+static APR_OPTIONAL_FN_TYPE(pgpool_expr_value) *expr_value;
 
 /* One PgPoolQuery, immutable once the configuration has been read. */
 typedef struct {
@@ -177,7 +178,7 @@ static const char **evaluate_params(request_rec *r, const query_t *query)
     for (int i = 0; i < query->nparams; i++) {
         const char *error;
 
-        values[i] = ap_expr_str_exec(r, query->params[i], &error);
+        values[i] = expr_value(r, query->params[i], &error);
         if (error)
             return NULL;
     }
@@ -352,6 +353,7 @@ static void retrieve_optional_fns(void)
     release = APR_RETRIEVE_OPTIONAL_FN(pgpool_release);
     http_status = APR_RETRIEVE_OPTIONAL_FN(pgpool_http_status);
     note_error = APR_RETRIEVE_OPTIONAL_FN(pgpool_note_error);
+    expr_value = APR_RETRIEVE_OPTIONAL_FN(pgpool_expr_value);
 }
 
 static void register_hooks(apr_pool_t *p)

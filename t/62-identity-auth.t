@@ -31,7 +31,7 @@ my %how = (
 );
 
 my $identity = 'PgPoolSet app.user "%{REMOTE_USER}"';
-my $who = q(PgPoolQuery "SELECT current_setting('app.user') AS who");
+my $who = q(PgPoolQuery "SELECT current_setting('app.user') AS who, $1::text AS param" "%{REMOTE_USER}");
 my @row = ($identity, $who, 'SetHandler pgpool-query');
 
 sub page {
@@ -84,7 +84,7 @@ my $wrong   = basic('alice', 'guessed');
 my $unknown = basic('mallory', 'guessed');
 
 # What it is, where, how it is asked (headers or a form), and what comes of it: the status, and whose
-# name the database saw.
+# name the database saw, in the setting and in the parameter.
 my @cases;
 for my $where (sort keys %where) {
     my ($basic, $anon, $broken, $bob) = map { page($_, $where, 'page') } qw(basic anon broken bob);
@@ -110,8 +110,8 @@ push @cases, map({
 sub is_row {
     my ($answer, $status, $who, $name) = @_;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
-    my ($seen) = $answer->{content} =~ /"who":"(.*?)"/;
-    is_deeply [$answer->{status}, $seen], [$status, $who], $name or diag $answer->{content};
+    my @seen = $answer->{content} =~ /"who":"(.*?)","param":"(.*?)"/;
+    is_deeply [$answer->{status}, @seen], [$status, defined $who ? ($who, $who) : ()], $name or diag $answer->{content};
     return;
 }
 

@@ -146,6 +146,8 @@ subtest 'undone by the handler' => sub {
         [qw(lowly lowly)], 'before a transaction that is rolled back');
     tells ask('lowly', 'acquire', 'sql=RESET ROLE', 'sql=BEGIN', 'sql=SELECT 1/0', 'acquire'), { status => [qw(0 EUNAVAIL)] },
         'where it cannot be set again, the acquire fails';
+    tells ask('lowly', 'acquire', q(sql=SET client_encoding = 'LATIN1'), 'acquire'), { status => [qw(0 EUNAVAIL)] },
+        '... as where it would be read as another text';
     tells ask('plain', 'acquire', q(sql=SET app.own = '1'), 'pipeline=SELECT 1', 'acquire'), { status => [0, 0] },
         '... but not where there is nothing to set';
 };
