@@ -166,13 +166,17 @@ static apr_status_t board_make(apr_pool_t *p, int pools)
     kept_board *kept;
     pgp_board *board;
     pgp_locks locks;
+    pgp_bells bells;
     char key[64];
     apr_status_t rv = pgp_locks_create(&locks, p, pgp_board_locks(slots, places));
 
     if (rv == APR_SUCCESS)
+        rv = pgp_bells_create(&bells, p, slots);
+    if (rv == APR_SUCCESS)
         rv = pgp_board_create(&board, p, slots, places, &locks);
     if (rv != APR_SUCCESS)
         return rv;
+    pgp_board_hang_bells(board, &bells);
     kept = ap_retained_data_create(kept_key(key), sizeof(*kept));
     kept->board = board;
     kept->start = env_now(NULL);

@@ -1,19 +1,12 @@
 /* The board of the children of one httpd (pgp_board.h). */
-#include "pgp_board.h"
+#include "pgp_board_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
 #include <apr_strings.h>
-
-#define CACHE_LINE 64
-
-/* No honest child tells more: permits, and anything else in a standing. */
-#define MOST_PERMITS 10000
-#define MOST_WANTED 100000000
 
 /* A pgp_stats as the words that it is copied by. */
 #define WORDS (sizeof(pgp_stats) / sizeof(apr_uint64_t))
@@ -21,17 +14,9 @@ _Static_assert(sizeof(pgp_stats) % sizeof(apr_uint64_t) == 0, "whole words");
 
 /* --- shared memory: written by any child, believed by none ------------------- */
 
-/* A child's part in one pool that the others act on.  Small, since each take() reads those
- * of all children. */
-typedef struct {
-    _Atomic int permits;
-    _Atomic int lacking, demand;
-    _Atomic unsigned tenure; /* whose figures the cell has; 0: none yet */
-} standing;
-
 /* A child's figures of one pool.  Memory that nobody has published in is never touched. */
 typedef struct {
-    _Alignas(CACHE_LINE) _Atomic unsigned version; /* odd: being written */
+    _Alignas(PGP_CACHE_LINE) _Atomic unsigned version; /* odd: being written */
     _Atomic apr_uint64_t words[WORDS];
 } cell;
 
@@ -60,9 +45,11 @@ typedef struct {
 } notice;
 
 typedef struct {
-    _Alignas(CACHE_LINE) _Atomic unsigned flips; /* copy flips % 2 of the totals is current */
-    _Atomic apr_uint64_t folded[2];              /* whose figures came last into each copy */
+    _Alignas(
+        PGP_CACHE_LINE) _Atomic unsigned flips; /* copy flips % 2 of the totals is current */
+    _Atomic apr_uint64_t folded[2];             /* whose figures came last into each copy */
     _Atomic apr_int64_t reaped_at;
+    _Atomic int top; /* no slot of this number or above was ever claimed */
 } head;
 
 /* --- private memory --------------------------------------------------------- */
@@ -71,6 +58,7 @@ typedef struct {
     char name[64];
     apr_uint64_t server; /* hash of the connection string; its text has no place here */
     int nth;
+    int host;            /* its server's in the board's hosts */
     unsigned tenure;     /* 0: no pool ever had this place */
     int current, before; /* the newest configuration has its pool, the one before it had */
 } place;
@@ -80,19 +68,50 @@ struct pgp_board {
     pgp_locks locks;
     unsigned tenures; /* given so far */
     place *places;
+    apr_uint64_t *hosts; /* [place] hashes of the servers' hosts and ports; 0: free */
+    pgp_bells bells;
+    apr_time_t *times; /* [slot] the keeper's, for what it has read */
 
     /* shared */
     head *head;
     slot *slots;
-    totals *copies[2];   /* [place] */
-    notice *notices;     /* [place], and one beyond for PGP_NO_PLACE */
-    standing *standings; /* [place][slot] */
-    cell *cells;         /* [slot][place] */
+    totals *copies[2];       /* [place] */
+    notice *notices;         /* [place], and one beyond for PGP_NO_PLACE */
+    pgp_standing *standings; /* [place and then host][slot] */
+    pgp_turn *turns;         /* [place and then host] */
+    cell *cells;             /* [slot][place] */
 };
 
-static standing *standing_of(const pgp_board *board, int s, int p)
+pgp_standing *pgp_board_standing(const pgp_board *board, int s, int row)
 {
-    return &board->standings[(apr_size_t)p * board->nslots + s];
+    return &board->standings[(apr_size_t)row * board->nslots + s];
+}
+
+pgp_turn *pgp_board_turn(const pgp_board *board, int row)
+{
+    return &board->turns[row];
+}
+
+apr_time_t *pgp_board_times(const pgp_board *board)
+{
+    return board->times;
+}
+
+int pgp_board_top(const pgp_board *board)
+{
+    const int top = atomic_load(&board->head->top);
+
+    return top < 0 ? 0 : top > board->nslots ? board->nslots : top;
+}
+
+int pgp_board_pool_row(const pgp_board *board, int p)
+{
+    return p;
+}
+
+int pgp_board_server_row(const pgp_board *board, int p)
+{
+    return board->nplaces + board->places[p].host;
 }
 
 static cell *cell_of(const pgp_board *board, int s, int p)
@@ -108,16 +127,6 @@ static int undertaker_byte(const pgp_board *board)
 static int place_byte(const pgp_board *board, int p)
 {
     return board->nslots + 1 + p;
-}
-
-static int confined(int value, int most)
-{
-    return value < 0 ? 0 : value > most ? most : value;
-}
-
-static int permits_of(const standing *st)
-{
-    return confined(atomic_load(&st->permits), MOST_PERMITS);
 }
 
 /* --- the parent ------------------------------------------------------------- */
@@ -137,8 +146,8 @@ int pgp_board_locks(int slots, int places)
 apr_size_t pgp_board_layout(void)
 {
     return sizeof(pgp_board) * 31 + sizeof(place) * 37 + sizeof(slot) * 41 +
-           sizeof(totals) * 43 + sizeof(notice) * 47 + sizeof(standing) * 53 +
-           sizeof(cell) * 59 + sizeof(head) * 61;
+           sizeof(totals) * 43 + sizeof(notice) * 47 + sizeof(pgp_standing) * 53 +
+           sizeof(cell) * 59 + sizeof(head) * 61 + sizeof(pgp_turn) * 67;
 }
 
 /* A part of the mapping, and the beginning of the next one.  base NULL: only count. */
@@ -146,7 +155,7 @@ static void *part_next(char *base, apr_size_t *used, apr_size_t size)
 {
     void *part = base ? base + *used : NULL;
 
-    *used += (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    *used += (size + PGP_CACHE_LINE - 1) / PGP_CACHE_LINE * PGP_CACHE_LINE;
     return part;
 }
 
@@ -160,7 +169,8 @@ static apr_size_t parts_set(pgp_board *board, char *base)
     board->copies[0] = part_next(base, &used, places * sizeof(totals));
     board->copies[1] = part_next(base, &used, places * sizeof(totals));
     board->notices = part_next(base, &used, (places + 1) * sizeof(notice));
-    board->standings = part_next(base, &used, places * slots * sizeof(standing));
+    board->standings = part_next(base, &used, 2 * places * slots * sizeof(pgp_standing));
+    board->turns = part_next(base, &used, 2 * places * sizeof(pgp_turn));
     board->cells = part_next(base, &used, slots * places * sizeof(cell));
     return used;
 }
@@ -195,12 +205,30 @@ apr_status_t pgp_board_create(pgp_board **made, apr_pool_t *p, int slots, int pl
     board->nplaces = places;
     board->locks = *locks;
     board->places = apr_pcalloc(p, places * sizeof(*board->places));
+    board->hosts = apr_pcalloc(p, places * sizeof(*board->hosts));
+    board->times = apr_pcalloc(p, slots * sizeof(*board->times));
     rv = memory_map(&base, parts_set(board, NULL));
     if (rv != APR_SUCCESS)
         return rv;
     parts_set(board, base);
     *made = board;
     return APR_SUCCESS;
+}
+
+void pgp_board_hang_bells(pgp_board *board, const pgp_bells *bells)
+{
+    board->bells = *bells;
+}
+
+void pgp_board_ring(const pgp_board *board, int s)
+{
+    if (board->bells.baton)
+        board->bells.ring(board->bells.baton, s);
+}
+
+int pgp_board_bell(const pgp_board *board, int s)
+{
+    return board->bells.baton ? board->bells.fd(board->bells.baton, s) : -1;
 }
 
 /* FNV-1a */
@@ -235,8 +263,42 @@ int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool)
     return p >= 0 && board->places[p].current ? p : -1;
 }
 
-/* A place for a new pool: one that nobody ever had, else the one that was left first.  A child
- * of the last configuration may not hold its locks yet, so its places are not given away. */
+/* Whether a pool has a place, or may still have: a child of the last configuration may not hold
+ * its locks yet. */
+static int is_tenanted(const pgp_board *board, int p)
+{
+    const place *at = &board->places[p];
+
+    return at->current || at->before ||
+           (at->tenure && board->locks.holder(board->locks.baton, place_byte(board, p)));
+}
+
+static int is_host_in_use(const pgp_board *board, int h)
+{
+    int p;
+
+    for (p = 0; p < board->nplaces; p++)
+        if (board->places[p].tenure && board->places[p].host == h && is_tenanted(board, p))
+            return 1;
+    return 0;
+}
+
+/* The number of a server.  There are as many as places, so one is free. */
+static int host_number(pgp_board *board, const char *host)
+{
+    const apr_uint64_t wanted = hash(host);
+    int h;
+
+    for (h = 0; h < board->nplaces; h++)
+        if (board->hosts[h] == wanted)
+            return h;
+    for (h = 0; board->hosts[h] && is_host_in_use(board, h);)
+        h++;
+    board->hosts[h] = wanted;
+    return h;
+}
+
+/* A place for a new pool: one that nobody ever had, else the one that was left first. */
 static place *place_free(pgp_board *board)
 {
     place *free = NULL;
@@ -245,8 +307,7 @@ static place *place_free(pgp_board *board)
     for (p = 0; p < board->nplaces; p++) {
         place *at = &board->places[p];
 
-        if (at->current || at->before || (free && at->tenure >= free->tenure) ||
-            (at->tenure && board->locks.holder(board->locks.baton, place_byte(board, p))))
+        if ((free && at->tenure >= free->tenure) || is_tenanted(board, p))
             continue;
         free = at;
     }
@@ -262,6 +323,7 @@ static int place_give(pgp_board *board, const pgp_board_pool *pool)
     apr_cpystrn(at->name, pool->name, sizeof at->name);
     at->server = hash(pool->server);
     at->nth = pool->nth;
+    at->host = host_number(board, pool->host ? pool->host : pool->server);
     at->tenure = ++board->tenures;
     at->current = 1;
     return 1;
@@ -328,7 +390,7 @@ static void cell_read(const cell *c, apr_time_t now, pgp_stats *stats)
 
 void pgp_board_publish(pgp_board *board, int s, int p, const pgp_stats *stats)
 {
-    standing *st = standing_of(board, s, p);
+    pgp_standing *st = pgp_board_standing(board, s, p);
     const unsigned tenure = board->places[p].tenure;
 
     if (atomic_load(&st->tenure) != tenure && is_zero(stats))
@@ -367,7 +429,7 @@ static void totals_write(totals *t, const pgp_stats *stats, unsigned tenure)
 static void place_fold(pgp_board *board, int s, int p, const totals *from, totals *to)
 {
     const unsigned old = atomic_load(&from->tenure);
-    const unsigned more = atomic_load(&standing_of(board, s, p)->tenure);
+    const unsigned more = atomic_load(&pgp_board_standing(board, s, p)->tenure);
     pgp_stats sum, stats;
 
     if (!old && !more) {
@@ -395,10 +457,14 @@ static int is_graced(const slot *at, apr_time_t now)
     return ended_at > 0 && ended_at < now + PGP_BOARD_GRACE && now - ended_at < PGP_BOARD_GRACE;
 }
 
-/* Whether a slot's permits count. */
-static int holds_permits(const slot *at, apr_time_t now)
+int pgp_board_is_live(const pgp_board *board, int s)
 {
-    return atomic_load(&at->in_use) || is_graced(at, now);
+    return atomic_load(&board->slots[s].in_use);
+}
+
+int pgp_board_holds_permits(const pgp_board *board, int s, apr_time_t now)
+{
+    return pgp_board_is_live(board, s) || is_graced(&board->slots[s], now);
 }
 
 /* Slot and incarnation in one word, never 0. */
@@ -483,18 +549,28 @@ void pgp_board_reap(pgp_board *board, apr_time_t now)
 /* With the slot's lock: nobody else writes here. */
 static void slot_begin(pgp_board *board, int s)
 {
-    int p;
+    int p, row, top = atomic_load(&board->head->top);
 
-    for (p = 0; p < board->nplaces; p++) {
-        standing *st = standing_of(board, s, p);
+    for (row = 0; row < 2 * board->nplaces; row++) {
+        pgp_standing *st = pgp_board_standing(board, s, row);
 
-        atomic_store(&st->permits, 0);
-        atomic_store(&st->lacking, 0);
-        atomic_store(&st->demand, 0);
-        atomic_store(&st->tenure, 0);
+        if (atomic_load(&st->permits) || atomic_load(&st->closing) ||
+            atomic_load(&st->connecting) || atomic_load(&st->waits_since) ||
+            atomic_load(&st->idle_since) ||
+            atomic_load(&st->tenure)) { /* memory that nobody has used is not touched */
+            atomic_store(&st->permits, 0);
+            atomic_store(&st->closing, 0);
+            atomic_store(&st->connecting, 0);
+            atomic_store(&st->waits_since, 0);
+            atomic_store(&st->idle_since, 0);
+            atomic_store(&st->tenure, 0);
+        }
+    }
+    for (p = 0; p < board->nplaces; p++)
         if (board->places[p].current)
             board->locks.share(board->locks.baton, place_byte(board, p));
-    }
+    while (top <= s && !atomic_compare_exchange_weak(&board->head->top, &top, s + 1))
+        ;
     atomic_store(&board->slots[s].ended_at, 0);
     atomic_fetch_add(&board->slots[s].incarnation, 1);
     atomic_store(&board->slots[s].in_use, 1);
@@ -505,9 +581,9 @@ int pgp_board_claim(pgp_board *board, apr_time_t now)
     int s;
 
     for (s = 0; s < board->nslots; s++) {
-        if (holds_permits(&board->slots[s], now) || !board->locks.take(board->locks.baton, s))
+        if (pgp_board_holds_permits(board, s, now) || !board->locks.take(board->locks.baton, s))
             continue;
-        if (!holds_permits(&board->slots[s], now)) {
+        if (!pgp_board_holds_permits(board, s, now)) {
             slot_begin(board, s);
             return s;
         }
@@ -524,82 +600,6 @@ void pgp_board_leave(pgp_board *board, int s, apr_time_t now)
         undertaker_end(board);
     } /* else the next undertaker finds a slot that has ended */
     board->locks.drop(board->locks.baton, s);
-}
-
-/* --- permits ---------------------------------------------------------------- */
-
-static int used(const pgp_board *board, int p, apr_time_t now)
-{
-    int s, sum = 0;
-
-    for (s = 0; s < board->nslots; s++)
-        if (holds_permits(&board->slots[s], now))
-            sum += permits_of(standing_of(board, s, p));
-    return sum;
-}
-
-int pgp_board_take(pgp_board *board, int s, int p, int total, apr_time_t now)
-{
-    atomic_fetch_add(&standing_of(board, s, p)->permits, 1);
-    if (!total || used(board, p, now) <= total)
-        return 1;
-    pgp_board_give(board, s, p);
-    return 0;
-}
-
-void pgp_board_give(pgp_board *board, int s, int p)
-{
-    atomic_fetch_sub(&standing_of(board, s, p)->permits, 1);
-}
-
-void pgp_board_want(pgp_board *board, int s, int p, int lacking, int demand)
-{
-    standing *st = standing_of(board, s, p);
-
-    atomic_store(&st->lacking, lacking);
-    atomic_store(&st->demand, demand);
-}
-
-static double demand_of_all(const pgp_board *board, int p, apr_time_t now)
-{
-    double sum = 0;
-    int s;
-
-    for (s = 0; s < board->nslots; s++)
-        if (atomic_load(&board->slots[s].in_use))
-            sum += confined(atomic_load(&standing_of(board, s, p)->demand), MOST_WANTED);
-    return sum;
-}
-
-/* How many permits a child has beyond its part of those that there are. */
-static double surplus(const standing *st, int total, double demand)
-{
-    const int mine = confined(atomic_load(&st->demand), MOST_WANTED);
-
-    return permits_of(st) - (demand > 0 ? total * (mine / demand) : 0);
-}
-
-void pgp_board_standing(const pgp_board *board, int mine, int p, int total, apr_time_t now,
-                        pgp_standing *result)
-{
-    const double demand = demand_of_all(board, p, now);
-    const standing *own = standing_of(board, mine, p);
-    int s;
-
-    *result = (pgp_standing){.mine = permits_of(own),
-                             .used = used(board, p, now),
-                             .surplus = surplus(own, total, demand)};
-    for (s = 0; s < board->nslots; s++) {
-        const standing *st = standing_of(board, s, p);
-        const int lacking = confined(atomic_load(&st->lacking), MOST_PERMITS);
-
-        if (s == mine || !lacking || !atomic_load(&board->slots[s].in_use))
-            continue;
-        if (!result->lacking || -surplus(st, total, demand) > result->shortfall)
-            result->shortfall = -surplus(st, total, demand);
-        result->lacking += lacking;
-        result->without += !permits_of(st);
-    }
 }
 
 /* --- what one child says for all -------------------------------------------- */
@@ -688,7 +688,7 @@ void pgp_board_read(const pgp_board *board, int s, int p, apr_time_t now, pgp_st
     const unsigned tenure = board->places[p].tenure;
 
     memset(stats, 0, sizeof *stats);
-    if (s >= 0 && atomic_load(&standing_of(board, s, p)->tenure) == tenure)
+    if (s >= 0 && atomic_load(&pgp_board_standing(board, s, p)->tenure) == tenure)
         cell_read(cell_of(board, s, p), now, stats);
     else if (s < 0 && atomic_load(&current->tenure) == tenure)
         totals_read(current, stats);

@@ -3,8 +3,8 @@
  *
  * Model.  The parent makes one board, and all its children inherit it, those of later
  * generations included.  A child that has connections holds a slot.  A pool has a place,
- * the same number in all children.  At each slot and place stand a standing (permits and
- * wants, a few words) and a cell (figures, two kilobytes).
+ * the same number in all children.  At each slot and place stand a standing (permits, a few
+ * words) and a cell (figures, two kilobytes).
  *
  * Trust.  Any child may be hostile, and it can write every word of the shared memory.  So
  * a pgp_board is private memory: numbers of slots and places, addresses, names and
@@ -39,10 +39,10 @@
  * and no living child shares its lock.  Each new tenant has a greater tenure; figures carry
  * the tenure that they belong to, so those of an earlier tenant count for nothing.
  *
- * Permits.  A connection needs a permit of its pool while it exists.  To take one a child
- * adds it to its own standing and then counts all: if that is too many it takes it back.  Of
- * two children who do so at once the later one counts both, so the cap is never exceeded,
- * without a lock.
+ * Permits.  The other half of what stands at a slot and a place; pgp_permits.h has its model.
+ * Beside a row of standings for each place there is one for each server.  A server is known by
+ * the host and port of a pool's connection string, and has its row for as long as some pool's
+ * place refers to it.
  *
  * Threads.  The parent's functions: its one thread.  claim(), leave(), reap(): the keeper's
  * thread.  The rest: any thread.
@@ -50,6 +50,7 @@
 #ifndef PGP_BOARD_H
 #define PGP_BOARD_H
 
+#include "pgp_bells.h"
 #include "pgp_locks.h"
 #include "pgp_stats.h"
 
@@ -64,6 +65,7 @@ typedef struct pgp_board pgp_board;
 /* A pool as the parent knows it.  server: the connection string without its secrets. */
 typedef struct {
     const char *name, *server;
+    const char *host; /* and port of the server */
     int nth;
 } pgp_board_pool;
 
@@ -84,6 +86,9 @@ int pgp_board_locks(int slots, int places);
 apr_status_t pgp_board_create(pgp_board **board, apr_pool_t *p, int slots, int places,
                               const pgp_locks *locks);
 
+/* Let the children wake each other. */
+void pgp_board_hang_bells(pgp_board *board, const pgp_bells *bells);
+
 /* A number that differs where the layout of a board does. */
 apr_size_t pgp_board_layout(void);
 
@@ -94,6 +99,13 @@ int pgp_board_configure(pgp_board *board, const pgp_board_pool *pools, int n);
 
 /* A pool's place in the current configuration; -1: it has none. */
 int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool);
+
+/* The rows of standings of a place's pool and of its server. */
+int pgp_board_pool_row(const pgp_board *board, int place);
+int pgp_board_server_row(const pgp_board *board, int place);
+
+/* What the child in a slot polls to be woken by others, or -1. */
+int pgp_board_bell(const pgp_board *board, int slot);
 
 /* A slot for this process, or -1 if none is free at the moment. */
 int pgp_board_claim(pgp_board *board, apr_time_t now);
@@ -107,30 +119,6 @@ void pgp_board_reap(pgp_board *board, apr_time_t now);
 
 /* Tell the figures of a child's pool. */
 void pgp_board_publish(pgp_board *board, int slot, int place, const pgp_stats *stats);
-
-/* --- permits ---------------------------------------------------------------- */
-
-/* 1: taken; 0: there are `total` already.  total 0: no cap. */
-int pgp_board_take(pgp_board *board, int slot, int place, int total, apr_time_t now);
-void pgp_board_give(pgp_board *board, int slot, int place);
-
-/* Say how many permits this child lacks, and how much it could use (in any unit that is
- * the same for all). */
-void pgp_board_want(pgp_board *board, int slot, int place, int lacking, int demand);
-
-/* How it stands between this child and the others. */
-typedef struct {
-    int used;         /* permits of all children */
-    int mine;         /* of this one */
-    int lacking;      /* how many the others lack */
-    int without;      /* how many of the others lack some and have none */
-    double surplus;   /* what this one has beyond its part of `total`, by demand */
-    double shortfall; /* the greatest of the others that lack some; below 0 where all have
-                       * more than their parts, since quiet children have parts, too */
-} pgp_standing;
-
-void pgp_board_standing(const pgp_board *board, int slot, int place, int total, apr_time_t now,
-                        pgp_standing *standing);
 
 /* --- what one child says for all -------------------------------------------- */
 

@@ -49,10 +49,18 @@ static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
     }
 }
 
+static void connect_reserve_locked(pgp_pool *pool)
+{
+    pgp_conn *conn = APR_RING_FIRST(&pool->lists[PGP_FREE].ring);
+
+    conn->link = NULL;
+    pgp_conn_move(pool->lists, conn, PGP_CONNECTING);
+}
+
 static void reserve_locked(pgp_pool *pool, apr_time_t now)
 {
     const pgp_demand demand = {
-        .min = pool->phase == RUNNING && !pool->share.others ? pool->settings->min : 0,
+        .min = pool->phase == RUNNING ? pool->settings->min : 0,
         .live = live_locked(pool),
         .connecting = count(pool, PGP_CONNECTING),
         .free = count(pool, PGP_FREE),
@@ -60,23 +68,16 @@ static void reserve_locked(pgp_pool *pool, apr_time_t now)
         .unmet = pool->waiting ? now - pool->unmet_since : 0,
         .down = pool->down.failures > 0,
     };
-    int start = 0;
+    const int resting = pool->phase == STOPPED || now < pool->down.retry_at;
+    int start = resting ? 0 : pgp_policy_growth(&demand);
+    int asked = demand.waiting - demand.connecting; /* for requests; more are for Min */
 
-    if (pool->phase == STOPPED || now < pool->down.retry_at) {
-        pgp_share_want_locked(pool, 0);
-        return;
-    }
-    for (start = pgp_policy_growth(&demand); start > 0; start--) {
-        pgp_conn *conn = APR_RING_FIRST(&pool->lists[PGP_FREE].ring);
-
-        if (!pgp_share_take_locked(pool, now))
-            break;
-        conn->link = NULL;
-        pgp_conn_move(pool->lists, conn, PGP_CONNECTING);
-    }
-    pgp_share_want_locked(pool, start);
+    pgp_share_look_locked(pool, start > 0 && asked > 0, now);
+    for (; start > 0 && pgp_share_take_locked(pool, asked > 0, now); start--, asked--)
+        connect_reserve_locked(pool);
+    pgp_share_settle_locked(pool, start > 0 && asked > 0, now);
     /* What is being closed, or given up by others, makes room for it in a later turn. */
-    if (start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
+    if (!resting && start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
         pool->missed = 0;
 }
 
@@ -84,16 +85,13 @@ static void reserve_locked(pgp_pool *pool, apr_time_t now)
 static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
 {
     apr_time_t next = now + LONGEST_NAP;
-    const int waiting = pool->waiting > 0;
 
-    if (waiting && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
+    if (pool->waiting && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
         next = now + PGP_GROWTH_STEP;
     if (now < pool->down.retry_at && pool->down.retry_at < next)
         next = pool->down.retry_at;
-    if ((pool->share.defers ||
-         (pool->share.tight && (waiting || pool->missed || live_locked(pool) > 0))) &&
-        now + PGP_GROWTH_STEP < next)
-        next = now + PGP_GROWTH_STEP;
+    if (pgp_share_is_capped(pool) && now < pool->share.look_at && pool->share.look_at < next)
+        next = pool->share.look_at;
     return next;
 }
 
@@ -139,11 +137,11 @@ apr_time_t pgp_keep_tend(pgp_pool *pool)
 
     lock(pool);
     retire_idle_locked(pool, now);
-    pgp_share_look_locked(pool, now);
     reserve_locked(pool, now);
     pgp_stats_take_locked(pool, &stats);
     next = next_locked(pool, now);
     unlock(pool);
+    pgp_share_ring(pool);
     pgp_share_publish(pool, &stats);
     warn_of_holders(pool, now);
     return next;
@@ -184,6 +182,8 @@ static void admit(pgp_conn *conn)
     lock(pool);
     if (pool->phase == STOPPED)
         pgp_doom_locked(conn, PGP_REASON_STOP);
+    else if (conn->state == PGP_CLEANING && pgp_share_pass_locked(pool, now))
+        pgp_doom_locked(conn, PGP_REASON_SHARED);
     else
         pgp_place_locked(pool, conn, now);
     unlock(pool);
@@ -213,6 +213,7 @@ static void connected(pgp_conn *conn)
     pgp_pool *pool = conn->pool;
     const pgp_env *env = pool->env;
     const char *tls = env->driver->tls(conn->link);
+    const apr_time_t began = conn->born;
     apr_interval_time_t outage_time = 0;
 
     conn->born = now_of(pool);
@@ -226,6 +227,7 @@ static void connected(pgp_conn *conn)
         outage_time = conn->born - pool->down.since;
     pool->down = (outage){0};
     pool->stats.n[PGP_N_CONNECTS]++;
+    pgp_share_connected_locked(pool, conn->born - began);
     unlock(pool);
     if (outage_time)
         pgp_log(env, PGP_LOG_WARNING, PGP_MSG_RECOVERED, pool->name, 0,
@@ -512,6 +514,7 @@ static void close_end(pgp_conn *conn)
     pgp_conn_move(pool->lists, conn, PGP_FREE);
     pgp_share_give_locked(pool);
     unlock(pool);
+    pgp_share_ring(pool);
 }
 
 /* Whether the server's process is gone, or has had its time.  A server that sends without end

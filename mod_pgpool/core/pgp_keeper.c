@@ -38,9 +38,10 @@ struct pgp_keeper {
 
     /* the keeper's thread only */
     pgp_conn **conns;   /* room for all slots of all pools */
-    struct pollfd *fds; /* the same, and the wake_fd */
+    struct pollfd *fds; /* the same, the wake_fd and the bell */
     int slots, nfds;
     int post; /* this child's slot on the board; -1: none yet */
+    int bell; /* that slot's, or -1 */
     apr_time_t reaped_at;
 };
 
@@ -50,9 +51,9 @@ apr_status_t pgp_keeper_create(pgp_keeper **created, apr_pool_t *p, const pgp_en
 
     keeper->p = p;
     keeper->env = env;
-    keeper->post = -1;
+    keeper->post = keeper->bell = -1;
     keeper->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
-    keeper->fds = apr_palloc(p, sizeof(*keeper->fds)); /* without a pool, too */
+    keeper->fds = apr_palloc(p, 2 * sizeof(*keeper->fds)); /* without a pool, too */
     keeper->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (keeper->wake_fd < 0)
         return errno;
@@ -75,7 +76,7 @@ void pgp_keeper_add(pgp_keeper *keeper, pgp_pool *pool)
     APR_ARRAY_PUSH(keeper->pools, pgp_pool *) = pool;
     keeper->slots += pgp_pool_settings(pool)->max;
     keeper->conns = apr_palloc(keeper->p, keeper->slots * sizeof(*keeper->conns));
-    keeper->fds = apr_palloc(keeper->p, (keeper->slots + 1) * sizeof(*keeper->fds));
+    keeper->fds = apr_palloc(keeper->p, (keeper->slots + 2) * sizeof(*keeper->fds));
 }
 
 void pgp_keeper_post(pgp_keeper *keeper, pgp_board *board)
@@ -136,6 +137,7 @@ static void slot_set(pgp_keeper *keeper, int slot)
     int i;
 
     keeper->post = slot;
+    keeper->bell = slot < 0 ? -1 : pgp_board_bell(keeper->board, slot);
     for (i = 0; i < keeper->pools->nelts; i++)
         pgp_keep_slot(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), slot);
 }
@@ -194,6 +196,18 @@ static void visit_board(pgp_keeper *keeper)
         slot_claim(keeper, now);
 }
 
+/* Before the pools look: a bell that is rung later ends the nap. */
+static void hear_bell(pgp_keeper *keeper)
+{
+    eventfd_t rings;
+    int i;
+
+    if (keeper->bell < 0 || eventfd_read(keeper->bell, &rings) != 0)
+        return;
+    for (i = 0; i < keeper->pools->nelts; i++)
+        pgp_keep_rung(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
+}
+
 apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
 {
     apr_time_t next = pgp_now(keeper->env) + LONGEST_NAP;
@@ -201,6 +215,7 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
 
     keeper->nfds = 0;
     visit_board(keeper);
+    hear_bell(keeper);
     for (i = 0; i < keeper->pools->nelts; i++) {
         pgp_pool *pool = APR_ARRAY_IDX(keeper->pools, i, pgp_pool *);
         apr_time_t due;
@@ -227,8 +242,9 @@ static void nap(pgp_keeper *keeper, apr_time_t until)
     ssize_t got;
 
     keeper->fds[keeper->nfds] = (struct pollfd){.fd = keeper->wake_fd, .events = POLLIN};
+    keeper->fds[keeper->nfds + 1] = (struct pollfd){.fd = keeper->bell, .events = POLLIN};
     /* Rounded up: too early would mean a second turn for nothing. */
-    poll(keeper->fds, keeper->nfds + 1, left > 0 ? (int)((left + 999) / 1000) : 0);
+    poll(keeper->fds, keeper->nfds + 2, left > 0 ? (int)((left + 999) / 1000) : 0);
     got = read(keeper->wake_fd, &wakes, sizeof wakes);
     (void)got; /* nothing to read is fine: it was a socket or the time */
 }

@@ -2,9 +2,15 @@
 
 #include <string.h>
 
-/* By more than this one child is above its part and another below.  At 1 to move one from
- * the one to the other would make no difference, and demands fluctuate. */
-#define CLEARLY_UNEVEN 1.5
+/* A turn is a step for each child that waits.  To pass a connection on costs a connect, so that
+ * steps of 10 ms mean a hundred connects a second. */
+#define LONGEST_STEP PGP_MS(10)
+#define SHORTEST_STEP PGP_MS(2)
+#define CONNECTS_A_STEP 3
+#define TURNS_A_TIMEOUT 4
+
+/* Of so many permits one may be on the way from child to child. */
+#define PERMITS_A_MOVE 4
 
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
 #define MOST(a, b) ((a) > (b) ? (a) : (b))
@@ -40,19 +46,30 @@ int pgp_policy_ping_due(const pgp_conn *conn, const pgp_settings *settings,
     return passed(settings->ping, now - conn->idle_since) || conn->idle_since < suspect_since;
 }
 
-int pgp_policy_spare(const pgp_standing *standing)
+int pgp_policy_may_take(const pgp_outlook *look, int for_wait, int may_take_last)
 {
-    return standing->surplus + standing->shortfall > CLEARLY_UNEVEN ||
-           (standing->without && (standing->mine > 1 || standing->surplus > 0));
+    const int kept = look->without > 0 ? 1 : 0;
+
+    if (!for_wait)
+        return look->free - look->waiting > kept;
+    return look->free - look->ahead > (may_take_last ? 0 : kept);
 }
 
-int pgp_policy_yield(const pgp_standing *standing)
+apr_interval_time_t pgp_policy_step(int waiting, apr_interval_time_t connect_time,
+                                    apr_interval_time_t acquire_timeout)
 {
-    const int shorter = standing->shortfall > -standing->surplus;
+    apr_interval_time_t step = LEAST(LONGEST_STEP, CONNECTS_A_STEP * connect_time);
 
-    if (!standing->lacking)
-        return 0;
-    return standing->mine ? standing->without || shorter : standing->without && shorter;
+    if (waiting > 0)
+        step = LEAST(step, acquire_timeout / TURNS_A_TIMEOUT / waiting);
+    return MOST(step, SHORTEST_STEP);
+}
+
+apr_time_t pgp_policy_turn(const pgp_outlook *look, apr_interval_time_t step, apr_time_t passed)
+{
+    if (!look->first_since || look->coming + look->connecting >= 2 + look->cap / PERMITS_A_MOVE)
+        return INT64_MAX;
+    return MOST(look->first_since + look->waiting * step, passed + step);
 }
 
 apr_time_t pgp_policy_expiry(const pgp_settings *settings, apr_time_t now, apr_uint32_t random)

@@ -6,7 +6,7 @@
 #ifndef PGP_POLICY_H
 #define PGP_POLICY_H
 
-#include "pgp_board.h"
+#include "pgp_permits.h"
 
 /* Unmet demand starts one more connect at a time for each of these. */
 #define PGP_GROWTH_STEP PGP_MS(50)
@@ -34,14 +34,18 @@ pgp_reason pgp_policy_retire(const pgp_conn *conn, const pgp_settings *settings,
 int pgp_policy_ping_due(const pgp_conn *conn, const pgp_settings *settings,
                         apr_time_t suspect_since, apr_time_t now);
 
-/* Whether this child gives up one that is in use to a child that lacks some: if that makes
- * the parts clearly more even; or, for one that has none, however small its part, if this
- * one has several or should have less than one. */
-int pgp_policy_spare(const pgp_standing *standing);
+/* Whether a child may take a permit (pgp_permits.h, "order" and "reserve").  for_wait: a
+ * request waits for it; else it would be for PgPoolMin.  may_take_last: the child has no
+ * connection, or its oldest request has waited for a turn. */
+int pgp_policy_may_take(const pgp_outlook *look, int for_wait, int may_take_last);
 
-/* Whether this child leaves a free permit to the others that lack some: those that have none
- * come first, then who is shortest of its part. */
-int pgp_policy_yield(const pgp_standing *standing);
+/* How far apart turns are.  waiting: children that wait.  connect_time: as measured. */
+apr_interval_time_t pgp_policy_step(int waiting, apr_interval_time_t connect_time,
+                                    apr_interval_time_t acquire_timeout);
+
+/* When the next turn comes; INT64_MAX: there is none.  passed: when the last one was. */
+apr_time_t pgp_policy_turn(const pgp_outlook *look, apr_interval_time_t step,
+                           apr_time_t passed);
 
 /* When a connection born now expires: PgPoolMaxLifetime less 0-20 % at random,
  * so that those born together do not die together; or PGP_NEVER. */

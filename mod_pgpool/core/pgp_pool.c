@@ -54,7 +54,7 @@ apr_status_t pgp_pool_create(pgp_pool **created, apr_pool_t *p, const char *name
     pool->context = (pgp_context){.env = env, .pool = name, .settings = settings};
     pool->waker = waker;
     pool->kept = 1;
-    pool->slot = -1;
+    pool->share.quota.slot = pool->share.ring_one = -1;
     APR_RING_INIT(&pool->queue, waiter, entry);
     slots_make(pool, p);
     *created = pool;
@@ -103,6 +103,7 @@ static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, 
     w->outcome = outcome;
     w->conn = conn;
     w->ended = 1;
+    pgp_share_queue_changed_locked(pool);
 }
 
 void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn)
@@ -149,11 +150,12 @@ void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
     }
     else
         pgp_conn_move(pool->lists, conn, PGP_IDLE);
+    pgp_share_idle_changed_locked(pool);
 }
 
 pgp_outcome pgp_shortage_locked(const pgp_pool *pool)
 {
-    return live_locked(pool) > 0 || (pool->share.tight && !pool->down.failures)
+    return live_locked(pool) > 0 || (pool->share.at_cap && !pool->down.failures)
                ? PGP_EXHAUSTED
                : PGP_UNAVAILABLE;
 }
@@ -176,11 +178,11 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
         *error = pool->down.error;
     else if (error->message[0])
         return; /* what made the last one unfit says more than the shortage */
-    else if (pool->board && pool->slot < 0)
+    else if (pool->board && pool->share.quota.slot < 0)
         *error = (pgp_error){
             .message = "this child has no slot in the memory that all children "
                        "share, see PGP1017"};
-    else if (pool->share.tight && outcome == PGP_EXHAUSTED)
+    else if (pool->share.at_cap && outcome == PGP_EXHAUSTED)
         apr_snprintf(error->message, sizeof error->message,
                      "all %d connections that PgPoolTotalMax allows are taken, %d of them lent "
                      "by this child, %d more are waiting",
@@ -256,11 +258,12 @@ static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
         lend_locked(pool, APR_RING_FIRST(&pool->lists[PGP_IDLE].ring), now);
         taken_locked(a, APR_RING_FIRST(&pool->lists[PGP_LENT].ring), now);
         pgp_stats_time(&pool->stats, PGP_N_WAIT, 0);
+        pgp_share_idle_changed_locked(pool);
         *outcome = PGP_GRANTED;
         return 1;
     }
     if (pgp_hopeless_locked(pool, now) && !knock_locked(a, now)) {
-        if (pool->share.tight)
+        if (pool->share.at_cap)
             missed_locked(a); /* it is the other children who have them all */
         *outcome = refuse_locked(a, PGP_UNAVAILABLE);
         return 1;
@@ -290,7 +293,7 @@ static void count_wait_locked(pgp_pool *pool, apr_interval_time_t waited)
  * permits, the first of them tells the other children. */
 static int keeper_needed_locked(const pgp_pool *pool)
 {
-    return count(pool, PGP_FREE) > 0 && (!pool->share.lacking || pool->waiting == 1);
+    return count(pool, PGP_FREE) > 0 && (!pool->share.waits_since || pool->waiting == 1);
 }
 
 /* Sleep until another thread ends the wait or its deadline passes.  A waiter that was handed
@@ -596,11 +599,8 @@ static void give_back(pgp_conn *conn)
         reason = PGP_REASON_RESET;
     else if (!pool->down.failures && conn->expires != PGP_NEVER && now >= conn->expires)
         reason = PGP_REASON_LIFETIME;
-    else if (pool->share.shed) {
-        pool->share.shed = 0;
-        pool->share.shed_at = now;
+    else if (pgp_share_pass_locked(pool, now))
         reason = PGP_REASON_SHARED;
-    }
     else {
         count_hold_locked(conn, now);
         pgp_place_locked(pool, conn, now);

@@ -81,9 +81,9 @@ apr_status_t pgp_pool_create(pgp_pool **pool, apr_pool_t *p, const char *name,
 const char *pgp_pool_name(const pgp_pool *pool);
 const pgp_settings *pgp_pool_settings(const pgp_pool *pool);
 
-/* Put the pool on a board that it shares with other children, as its board_pool-th.
+/* Put the pool on a board that it shares with other children, at this place.
  * Before the keeper starts. */
-void pgp_pool_post(pgp_pool *pool, pgp_board *board, int board_pool);
+void pgp_pool_post(pgp_pool *pool, pgp_board *board, int place);
 
 /* --- borrowers: any thread -------------------------------------------------- */
 
@@ -174,6 +174,9 @@ void pgp_keep_slot(pgp_pool *pool, int slot);
 
 /* Whether there is a connection, or somebody wants one. */
 int pgp_keep_is_used(pgp_pool *pool);
+
+/* Another child has rung: permits are free, or it waits for one. */
+void pgp_keep_rung(pgp_pool *pool);
 
 /* Enter a later phase. */
 void pgp_keep_drain(pgp_pool *pool);

@@ -49,21 +49,34 @@ typedef struct {
     pgp_error error;  /* of the last */
 } outage;
 
-/* How this pool stands among the other children's, as the keeper last saw it. */
+/* This pool's part in the quota that it shares with the other children (pgp_permits.h). */
 typedef struct {
-    int tight;   /* all permits are taken */
-    int others;  /* how many the others lack */
-    int lacking; /* how many this child lacks */
-    int shed;    /* give up the next connection that comes back */
-    apr_time_t shed_at;
-    int defers;             /* take nothing: others are shorter of their parts */
-    apr_time_t deferred_at; /* since when; 0: not now */
+    pgp_quota quota;
+
+    /* as published; 0: there is none */
+    apr_time_t waits_since, idle_since;
+    int closing, connecting;
+
+    /* as the keeper has last seen it */
+    pgp_outlook look;
+    int looked;                       /* in this turn of the keeper's */
+    int waited;                       /* a request waited for a permit */
+    int at_cap;                       /* there was no permit for this child */
+    apr_time_t gained_at;             /* when it took a permit for a request */
+    apr_time_t short_until;           /* when a request last waited for a permit; 0: never */
+    apr_interval_time_t connect_time; /* smoothed; 0: not measured yet */
+
+    /* what is to be done */
+    int rung;           /* another child has rung: look */
+    apr_time_t look_at; /* look then in any case */
+    int ring;           /* ring the children that the free permits belong to */
+    int ring_one;       /* and the one in this slot; -1: none */
 } pool_share;
 
 struct pgp_pool {
     /* immutable once the keeper runs */
     pgp_board *board; /* NULL: alone */
-    int board_pool;
+    int place;        /* on it */
     const char *name;
     const pgp_settings *settings;
     const pgp_env *env;
@@ -87,7 +100,6 @@ struct pgp_pool {
     apr_time_t reset_warned_at; /* when the last refused reset was warned of; 0: never, */
     int resets_refused;         /* and how many the server has refused since */
     int missed;                 /* somebody was refused who would not wait: grow for the next */
-    int slot;                   /* this child's on the board; -1: none yet */
     pool_share share;
     pgp_stats stats; /* without its gauges */
     int reading;     /* the keeper has an idle connection, and gives it back at once */
@@ -99,7 +111,6 @@ struct pgp_pool {
     int surveyed;          /* a connection was asked for the server's capacity */
     unsigned first_host;   /* with which entry of the hosts the next attempt begins */
     apr_time_t first_left; /* when an attempt that began with it has failed */
-    int demand;            /* connections in use and wanted, smoothed, in 1/256 */
 };
 
 static inline void lock(pgp_pool *pool)
@@ -175,13 +186,24 @@ void pgp_reset_failed(pgp_conn *conn, const pgp_error *error);
 
 /* Whether somebody else may wait for the place of a connection. */
 int pgp_share_is_capped(const pgp_pool *pool);
-/* Permits for connections: 0 if there is none to be had. */
-int pgp_share_take_locked(pgp_pool *pool, apr_time_t now);
+/* To be called in this order, by the keeper: publish whether a request wants a permit, and look
+ * at the other children; take permits for connections (0: there is none to be had); settle what
+ * follows from it.  lacks: there was none for a request. */
+void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now);
+int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
+void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now);
+/* The server's process has ended. */
 void pgp_share_give_locked(pgp_pool *pool);
-/* Tell the others how many were not to be had. */
-void pgp_share_want_locked(pgp_pool *pool, int lacking);
-/* See what the others lack, and give up what they may have. */
-void pgp_share_look_locked(pgp_pool *pool, apr_time_t now);
+/* Ring whomever the steps above found waiting: a system call, so with the lock not held. */
+void pgp_share_ring(pgp_pool *pool);
+/* A connect has taken so long. */
+void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took);
+/* Whether the connection that comes back is to be closed, since another child's turn has come.
+ */
+int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now);
+/* Another request may be the oldest one that waits; another connection the longest idle one. */
+void pgp_share_queue_changed_locked(pgp_pool *pool);
+void pgp_share_idle_changed_locked(pgp_pool *pool);
 /* Whether this is the first of all children to say something of the pool. */
 int pgp_share_first(const pgp_pool *pool);
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);

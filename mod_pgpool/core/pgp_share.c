@@ -1,39 +1,52 @@
 /*
- * A pool among the pools of the other children: PgPoolTotalMax, and its figures on the
- * board (pgp_board.h).
+ * A pool among those of the other children: its permits (pgp_permits.h), and its figures on
+ * the board (pgp_board.h).
  *
- * Each connection from CONNECTING to the end of CLOSING has a permit.  While a child
- * lacks permits, the others give up what is idle, who can spare one of those in use gives
- * it up when it comes back, and what is free is left to whoever is shortest of its part.
+ * The keeper publishes and looks when it tends the pool; a request thread reads the one word
+ * that says whether another child's turn has come, and keeps two published times up to date.
  */
 #include "pgp_pool_private.h"
 
 #include <string.h>
 
-/* At most one connection that is in use is given up in each of these: to make another
- * costs more than a query. */
-#define SHED_STEP PGP_MS(100)
+/* A child that waits looks again after this time, if nobody rings; the first one in the order
+ * looks for idle connections more often. */
+#define LOOK_STEP PGP_MS(50)
 
-/* Whoever lacks some looks every PGP_GROWTH_STEP. */
-#define DEFER_TIME (3 * PGP_GROWTH_STEP)
+/* How often a child looks that neither waits nor was rung. */
+#define QUIET_STEP PGP_MS(500)
 
-/* What was idle for less will be asked for again in a moment. */
-#define SPARE_AFTER PGP_MS(50)
+/* What a connect costs before one has been measured, and within which bounds it is believed. */
+#define CONNECT_GUESS PGP_MS(3)
+#define CONNECT_LEAST PGP_MS(1)
+#define CONNECT_MOST PGP_MS(500)
+
+/* A published wait that is older than this beyond PgPoolAcquireTimeout is out of date. */
+#define WAIT_STALE PGP_SEC(1)
 
 static int is_posted(const pgp_pool *pool)
 {
-    return pool->board && pool->slot >= 0;
+    return pool->board && pool->share.quota.slot >= 0;
 }
 
 int pgp_share_is_capped(const pgp_pool *pool)
 {
-    return pool->board && pool->settings->total_max;
+    return pool->share.quota.cap > 0;
 }
 
-void pgp_pool_post(pgp_pool *pool, pgp_board *board, int board_pool)
+static int is_sharing(const pgp_pool *pool)
+{
+    return is_posted(pool) && pgp_share_is_capped(pool);
+}
+
+void pgp_pool_post(pgp_pool *pool, pgp_board *board, int place)
 {
     pool->board = board;
-    pool->board_pool = board_pool;
+    pool->place = place;
+    pool->share.quota = (pgp_quota){.board = board,
+                                    .slot = -1,
+                                    .row = pgp_board_pool_row(board, place),
+                                    .cap = pool->settings->total_max};
 }
 
 /* What was counted goes with the slot, and the next one begins at 0: counters of a slot that
@@ -47,16 +60,18 @@ static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
 
 void pgp_keep_slot(pgp_pool *pool, int slot)
 {
-    const int left = pool->slot; /* the keeper alone sets it */
+    const int left = pool->share.quota.slot; /* the keeper alone sets it */
     pgp_stats stats;
 
     lock(pool);
     if (left >= 0 && pool->board)
         counters_leave_locked(pool, &stats);
-    pool->slot = slot;
+    pool->share.quota.slot = slot;
+    pool->share.waits_since = pool->share.idle_since = 0; /* its standing is empty */
+    pool->share.closing = pool->share.connecting = 0;
     unlock(pool);
     if (left >= 0 && pool->board)
-        pgp_board_publish(pool->board, left, pool->board_pool, &stats);
+        pgp_board_publish(pool->board, left, pool->place, &stats);
 }
 
 int pgp_keep_is_used(pgp_pool *pool)
@@ -71,91 +86,315 @@ int pgp_keep_is_used(pgp_pool *pool)
     return used > 0;
 }
 
-int pgp_share_take_locked(pgp_pool *pool, apr_time_t now)
+static apr_interval_time_t patience_of(const pgp_pool *pool)
 {
+    return pool->settings->acquire_timeout + WAIT_STALE;
+}
+
+static apr_interval_time_t connect_time_of(const pgp_pool *pool)
+{
+    const apr_interval_time_t time = pool->share.connect_time;
+
+    if (!time)
+        return CONNECT_GUESS;
+    return time < CONNECT_LEAST ? CONNECT_LEAST : time > CONNECT_MOST ? CONNECT_MOST : time;
+}
+
+void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took)
+{
+    pool_share *share = &pool->share;
+
+    share->connect_time = share->connect_time ? (7 * share->connect_time + took) / 8 : took;
+}
+
+/* --- what is published ------------------------------------------------------ */
+
+/* Since when the oldest request of this child waits: no sooner than the child has got its last
+ * permit, so that one child's old requests do not take all permits before another's. */
+static apr_time_t oldest_wait_locked(pgp_pool *pool, apr_time_t now)
+{
+    const waiter *w = pgp_queue_first_locked(pool);
+    const pool_share *share = &pool->share;
+    apr_time_t since = 0;
+
+    if (w)
+        since = w->until - pool->settings->acquire_timeout;
+    else if (pool->missed)
+        since = share->waits_since ? share->waits_since : now;
+    return since && since < share->gained_at ? share->gained_at : since;
+}
+
+static void wait_publish_locked(pgp_pool *pool, apr_time_t since)
+{
+    if (since == pool->share.waits_since)
+        return;
+    pool->share.waits_since = since;
+    pgp_permits_wait(&pool->share.quota, since);
+}
+
+void pgp_share_queue_changed_locked(pgp_pool *pool)
+{
+    if (pool->share.waits_since && !pool->missed)
+        wait_publish_locked(pool, oldest_wait_locked(pool, 0));
+}
+
+void pgp_share_idle_changed_locked(pgp_pool *pool)
+{
+    apr_time_t since = 0;
+
+    if (!is_sharing(pool))
+        return;
+    if (count(pool, PGP_IDLE) > 0)
+        since = APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since;
+    if (since == pool->share.idle_since)
+        return;
+    pool->share.idle_since = since;
+    pgp_permits_idle(&pool->share.quota, since);
+}
+
+/* Returns whether it has changed. */
+static int moving_publish_locked(pgp_pool *pool)
+{
+    const int closing = count(pool, PGP_CLOSING), connecting = count(pool, PGP_CONNECTING);
+
+    if (closing == pool->share.closing && connecting == pool->share.connecting)
+        return 0;
+    pool->share.closing = closing;
+    pool->share.connecting = connecting;
+    pgp_permits_moving(&pool->share.quota, closing, connecting);
+    return 1;
+}
+
+/* --- taking ----------------------------------------------------------------- */
+
+static apr_interval_time_t step_of(const pgp_pool *pool)
+{
+    return pgp_policy_step(pool->share.look.waiting, connect_time_of(pool),
+                           pool->settings->acquire_timeout);
+}
+
+/* Whether the oldest request has waited for a turn. */
+static int is_turn_over(const pgp_pool *pool, apr_time_t now)
+{
+    const pool_share *share = &pool->share;
+
+    return share->waits_since &&
+           now - share->waits_since >= share->look.waiting * step_of(pool);
+}
+
+static void look_locked(pgp_pool *pool, apr_time_t now)
+{
+    pool_share *share = &pool->share;
+
+    pgp_permits_look(&share->quota, now, patience_of(pool), &share->look);
+    share->at_cap = share->look.free <= share->look.ahead;
+    share->looked = 1;
+}
+
+void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
+{
+    pool_share *share = &pool->share;
+    int moved;
+
+    share->looked = 0;
+    if (!is_sharing(pool))
+        return;
+    if (share->waited && !wants)
+        share->ring = 1; /* what was free for this child is another's */
+    share->waited = wants;
+    /* First the others have to know of the wait: whoever gives a permit back after the look
+     * will ring. */
+    wait_publish_locked(pool, wants ? oldest_wait_locked(pool, now) : 0);
+    moved = moving_publish_locked(pool);
+    pgp_share_idle_changed_locked(pool);
+    if (!wants && !moved && !share->ring && !share->rung && now < share->look_at)
+        return;
+    share->rung = 0;
+    share->look_at = now + QUIET_STEP;
+    look_locked(pool, now);
+}
+
+int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+{
+    pool_share *share = &pool->share;
+
     if (!pool->board)
         return 1;
-    return pool->slot >= 0 && !pool->share.defers &&
-           pgp_board_take(pool->board, pool->slot, pool->board_pool, pool->settings->total_max,
-                          now);
+    if (!is_posted(pool))
+        return 0;
+    if (!share->quota.cap)
+        return pgp_permits_take(&share->quota, now);
+    if (!share->looked)
+        look_locked(pool, now);
+    if (!pgp_policy_may_take(&share->look, for_wait,
+                             live_locked(pool) == 0 || is_turn_over(pool, now)))
+        return 0;
+    if (!pgp_permits_take(&share->quota, now)) {
+        share->ring = 1; /* the permit that was too many may have turned another child away */
+        return 0;
+    }
+    share->look.free--;
+    share->look.connecting++;
+    if (for_wait) {
+        share->gained_at = now;
+        share->look.ahead = share->look.waiting > 1 ? share->look.waiting - 1 : 0;
+    }
+    if (for_wait && share->look.free <= 0 && share->look.without > 0)
+        share->ring_one = share->look.idlest;
+    return 1;
 }
 
 /* After the keeper has left, the slot may be another child's. */
 void pgp_share_give_locked(pgp_pool *pool)
 {
-    if (is_posted(pool) && pool->kept)
-        pgp_board_give(pool->board, pool->slot, pool->board_pool);
+    if (!is_posted(pool) || !pool->kept)
+        return;
+    pgp_permits_give(&pool->share.quota);
+    pool->share.ring = pgp_share_is_capped(pool);
 }
+
+/* --- giving up -------------------------------------------------------------- */
+
+/* The longest idle connection, if it was idle for that long, or NULL. */
+static pgp_conn *long_idle_locked(const pgp_pool *pool, apr_time_t now,
+                                  apr_interval_time_t time)
+{
+    pgp_conn *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
+
+    return count(pool, PGP_IDLE) > 0 && now - conn->idle_since >= time ? conn : NULL;
+}
+
+static void idle_give_locked(pgp_pool *pool, pgp_conn *conn)
+{
+    pgp_doom_locked(conn, PGP_REASON_SHARED);
+    pool->share.look.coming++;
+    pgp_share_idle_changed_locked(pool);
+    moving_publish_locked(pool);
+}
+
+/* Give up what is idle, to the children that wait. */
+static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
+{
+    const pgp_outlook *look = &pool->share.look;
+    pgp_conn *conn;
+
+    while (look->waiting > look->free + look->coming &&
+           (conn = long_idle_locked(pool, now, connect_time_of(pool))) != NULL)
+        idle_give_locked(pool, conn);
+}
+
+/* Keep a permit free for the children that have none.  The child with the longest idle
+ * connection does. */
+static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
+{
+    const apr_interval_time_t enough = 2 * connect_time_of(pool);
+    const pgp_outlook *look = &pool->share.look;
+    pgp_conn *conn = long_idle_locked(pool, now, 0);
+
+    if (look->waiting || look->free + look->coming > 0 || !look->without || !conn ||
+        (look->idle_since && look->idle_since < conn->idle_since))
+        return;
+    if (now - conn->idle_since >= enough)
+        idle_give_locked(pool, conn);
+    else if (conn->idle_since + enough < pool->share.look_at)
+        pool->share.look_at = conn->idle_since + enough;
+}
+
+static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
+{
+    pool_share *share = &pool->share;
+    const pgp_outlook *look = &share->look;
+    const apr_time_t turn_over = share->waits_since + look->waiting * step_of(pool);
+    apr_time_t again = now + LOOK_STEP;
+
+    share->short_until = now;
+    if (look->first_since == share->waits_since)
+        again = now + connect_time_of(pool);
+    if (look->free > look->ahead && turn_over > now && turn_over < again)
+        again = turn_over;
+    if (look->first_since && look->idle_since &&
+        now - look->idle_since >= connect_time_of(pool))
+        share->ring_one = look->idlest;
+    share->look_at = again;
+}
+
+void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
+{
+    pool_share *share = &pool->share;
+
+    if (!is_sharing(pool))
+        return;
+    if (lacks)
+        wait_publish_locked(pool, oldest_wait_locked(pool, now));
+    if (share->waited && !lacks) {
+        wait_publish_locked(pool, 0);
+        share->ring = 1;
+        share->short_until = now;
+    }
+    share->waited = lacks;
+    if (!share->looked)
+        return;
+    if (lacks)
+        wait_settle_locked(pool, now);
+    idle_pass_locked(pool, now);
+    reserve_make_locked(pool, now);
+    pgp_permits_settle(
+        &share->quota, &share->look,
+        pgp_policy_turn(&share->look, step_of(pool), pgp_permits_passed(&share->quota, now)));
+}
+
+int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now)
+{
+    const pgp_quota *quota = &pool->share.quota;
+    const waiter *w = pgp_queue_first_locked(pool);
+    const apr_time_t since = w ? w->until - pool->settings->acquire_timeout : now;
+    apr_time_t turn;
+
+    if (!is_sharing(pool))
+        return 0;
+    turn = pgp_permits_turn(quota);
+    return since >= turn && pgp_permits_pass(quota, turn, now);
+}
+
+void pgp_share_ring(pgp_pool *pool)
+{
+    pool_share *share = &pool->share;
+    int ring, one;
+
+    lock(pool);
+    ring = share->ring;
+    one = share->ring_one;
+    share->ring = 0;
+    share->ring_one = -1;
+    unlock(pool);
+    if (ring && is_sharing(pool))
+        pgp_permits_ring(&share->quota, now_of(pool), patience_of(pool));
+    if (one >= 0 && is_sharing(pool))
+        pgp_permits_ring_one(&share->quota, one);
+}
+
+void pgp_keep_rung(pgp_pool *pool)
+{
+    lock(pool);
+    pool->share.rung = 1;
+    unlock(pool);
+}
+
+/* --- figures ---------------------------------------------------------------- */
 
 int pgp_share_first(const pgp_pool *pool)
 {
     pgp_gate_count count;
 
-    return !pool->board || pgp_board_gate(pool->board, pool->board_pool, PGP_GATE_CAPACITY,
+    return !pool->board || pgp_board_gate(pool->board, pool->place, PGP_GATE_CAPACITY,
                                           pgp_now(pool->env), PGP_NEVER, &count);
-}
-
-/* Smoothed over a few looks: connections that go to and fro with every fluctuation of
- * the demand cost more than they are worth. */
-void pgp_share_want_locked(pgp_pool *pool, int lacking)
-{
-    const int demand = count(pool, PGP_LENT) + pool->waiting;
-    const int asked = pool->waiting ? pool->waiting : pool->missed;
-    const int wanted = lacking < asked ? lacking : asked;
-
-    pool->share.lacking = lacking;
-    pool->demand += 16 * demand - (pool->demand + 15) / 16; /* down to 0 */
-    if (is_posted(pool))
-        pgp_board_want(pool->board, pool->slot, pool->board_pool, wanted, pool->demand);
-}
-
-/* Who gave one up would take it back at once.  But if nobody fetches it, anybody may have
- * it. */
-static int defers_locked(pool_share *share, const pgp_standing *standing, apr_time_t now)
-{
-    if (share->tight || !pgp_policy_yield(standing))
-        share->deferred_at = 0;
-    else if (!share->deferred_at)
-        share->deferred_at = now;
-    return share->deferred_at && now - share->deferred_at < DEFER_TIME;
-}
-
-static int has_spare_locked(const pgp_pool *pool, apr_time_t now)
-{
-    return count(pool, PGP_IDLE) > 0 &&
-           now - APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since >= SPARE_AFTER;
-}
-
-void pgp_share_look_locked(pgp_pool *pool, apr_time_t now)
-{
-    pgp_standing standing;
-    int n;
-
-    pool->share.tight = pool->share.others = pool->share.shed = pool->share.defers = 0;
-    if (!is_posted(pool) || !pool->settings->total_max)
-        return;
-    pgp_board_standing(pool->board, pool->slot, pool->board_pool, pool->settings->total_max,
-                       now, &standing);
-    pool->share.tight = standing.used >= pool->settings->total_max;
-    pool->share.defers = defers_locked(&pool->share, &standing, now);
-    pool->share.others = standing.lacking; /* what becomes free is theirs */
-    if (!pool->share.tight || !standing.lacking)
-        return;
-    /* What is being closed will be free in a moment. */
-    for (n = standing.lacking - count(pool, PGP_CLOSING); n > 0 && has_spare_locked(pool, now);
-         n--)
-        pgp_doom_locked(APR_RING_LAST(&pool->lists[PGP_IDLE].ring), PGP_REASON_SHARED);
-    pool->share.shed = n > 0 && now - pool->share.shed_at >= SHED_STEP &&
-                       pgp_policy_spare(&standing);
 }
 
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
 {
     if (is_posted(pool)) /* the keeper's own slot: only it writes it */
-        pgp_board_publish(pool->board, pool->slot, pool->board_pool, stats);
+        pgp_board_publish(pool->board, pool->share.quota.slot, pool->place, stats);
 }
-
-/* --- figures ---------------------------------------------------------------- */
 
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
 {

@@ -52,7 +52,7 @@ sub many {
 
 sub many_of {
     my ($name, $ideal, $sql, $clients, $total, %option) = @_;
-    return if $ENV{BENCH_ROW} && $name !~ /$ENV{BENCH_ROW}/;
+    return if !is_wanted($name);
     my $bouncer = delete $option{bouncer};
     my $keep_alive = delete $option{keep_alive} // 1;
     my $over = $bouncer && Bouncer->new(server, 'transaction', default_pool_size => $total, max_client_conn => 1000);
@@ -66,6 +66,7 @@ MaxKeepAliveRequests 0
 PgPoolConninfo "$conninfo"
 $reset
 @{[location('go', 'bench-pgpool', qq(BenchSQL "$sql"))]}
+@{[location('status', 'pgpool-status')]}
 CONF
     my $time = $ENV{BENCH_CHILDREN_SECONDS} // 8;
     Wrk::run($httpd->url('/go'), clients => $clients, seconds => 2, may_fail => 1);
@@ -74,6 +75,7 @@ CONF
     my %got = %{ Wrk::run($httpd->url('/go'), clients => $clients, seconds => $time, may_fail => 1) };
     $made = (sessions() - $made) / $time;
     my $most = most_seen_end($counter);
+    if ($ENV{BENCH_STATUS}) { my $st = decode_json($httpd->get('/status?json')->{content}); Httpd::spew("$ENV{BENCH_STATUS}", JSON::PP->new->pretty->canonical->encode($st->{pools})); }
     $httpd->stop;
     $over->stop if $over;
     line($name, $ideal, map({ sprintf $_ < 20 ? '%.1f' : '%.0f', $_ } @got{qw(p50 p99 max rate)}),
@@ -115,6 +117,9 @@ sub sessions {
     return query(server, q{SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'});
 }
 
+# BENCH_ROW: a pattern, to measure some rows only.
+sub is_wanted { my ($name) = @_; return !$ENV{BENCH_ROW} || $name =~ /$ENV{BENCH_ROW}/ }
+
 sub stay { return sleep $seconds }
 
 sub come_and_go {
@@ -131,6 +136,7 @@ sub come_and_go {
 # Each child has threads for all clients: whoever waits does so for a connection.
 sub waits {
     my ($name, $children, $conf, $work) = @_;
+    return if !is_wanted($name);
     my $httpd = waiting_httpd($children, $conf);
     my $load = $httpd->load('/wait', clients => $clients, keep_alive => 1);
     sleep 2; # until the parts are even

@@ -134,6 +134,40 @@ stage *stage_beside(stage *first, const char *setting, ...)
 #define BOARD_SLOTS 4
 #define BOARD_POOLS 2
 
+/* Bells that are eventfds as in httpd; but since no keeper sleeps in poll() here, all are
+ * woken. */
+typedef struct {
+    pgp_bells real;
+    stage_keeper *first;
+} stage_bells;
+
+static void bells_ring(void *baton, int slot)
+{
+    stage_bells *bells = baton;
+    stage_keeper *keeper;
+
+    bells->real.ring(bells->real.baton, slot);
+    for (keeper = bells->first; keeper; keeper = keeper->sibling)
+        atomic_store(&keeper->woken, 1);
+}
+
+static int bells_fd(void *baton, int slot)
+{
+    const stage_bells *bells = baton;
+
+    return bells->real.fd(bells->real.baton, slot);
+}
+
+static void bells_hang(pgp_board *board, apr_pool_t *p, stage_keeper *first)
+{
+    stage_bells *bells = apr_palloc(p, sizeof(*bells));
+    const pgp_bells hung = {.baton = bells, .ring = bells_ring, .fd = bells_fd};
+
+    bells->first = first;
+    REQUIRE(pgp_bells_create(&bells->real, p, BOARD_SLOTS) == APR_SUCCESS, "no bells");
+    pgp_board_hang_bells(board, &hung);
+}
+
 static pgp_board *board_made(apr_pool_t *p)
 {
     const pgp_board_pool pools[BOARD_POOLS] = {{.name = "main", .server = "dbname=fake"},
@@ -157,6 +191,7 @@ stage *stage_posted(const char *setting, ...)
     s = stage_new(setting, more);
     va_end(more);
     s->board = board_made(s->p);
+    bells_hang(s->board, s->p, s->first);
     return stage_begun(s, "main");
 }
 

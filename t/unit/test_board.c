@@ -11,6 +11,8 @@
 
 #include "stage.h"
 
+#include "pgp_permits.h"
+
 #define SLOTS 4
 #define PLACES 2
 #define NOW PGP_SEC(100)
@@ -45,10 +47,16 @@ static void board_begin(void)
 
 static int used(apr_time_t now)
 {
-    pgp_standing standing;
+    const pgp_quota quota = {.board = board, .row = 0, .cap = 10};
+    pgp_outlook look;
 
-    pgp_board_standing(board, 0, 0, 10, now, &standing);
-    return standing.used;
+    pgp_permits_look(&quota, now, PGP_SEC(3), &look);
+    return look.used;
+}
+
+static pgp_quota quota_of(int slot)
+{
+    return (pgp_quota){.board = board, .slot = slot, .row = 0, .cap = 10};
 }
 
 static pgp_stats totals_of(int place)
@@ -197,14 +205,16 @@ static int child_that_died(void)
 {
     const pgp_stats stats = {.n[PGP_N_LENT] = 7, .longest_wait = 30, .longest_hold = 40};
     const int pid = locks->pid;
+    pgp_quota quota;
     int slot;
 
     locks->pid = DOOMED;
     slot = pgp_board_claim(board, NOW);
     REQUIRE(slot >= 0, "no slot");
-    REQUIRE(pgp_board_take(board, slot, 0, 10, NOW), "no permit");
-    REQUIRE(pgp_board_take(board, slot, 0, 10, NOW), "no permit");
-    pgp_board_want(board, slot, 0, 3, 30);
+    quota = quota_of(slot);
+    REQUIRE(pgp_permits_take(&quota, NOW), "no permit");
+    REQUIRE(pgp_permits_take(&quota, NOW), "no permit");
+    pgp_permits_wait(&quota, NOW);
     pgp_board_publish(board, slot, 0, &stats);
     fake_locks_die(locks, DOOMED);
     locks->pid = pid;
@@ -317,20 +327,19 @@ START_TEST(who_leaves_meanwhile_is_folded_later)
 }
 END_TEST
 
-/* What it lacked is nobody's to give up; its permits count for a while. */
-START_TEST(ended_one_lacks_nothing)
+/* Nobody gives up anything for it; its permits count for a while. */
+START_TEST(ended_one_waits_for_nothing)
 {
-    pgp_standing standing;
+    const pgp_quota other = quota_of(1);
+    pgp_outlook look;
 
     child_that_died();
-    pgp_board_standing(board, 1, 0, 10, NOW, &standing);
-    ck_assert_int_eq(standing.lacking, 3);
-    ck_assert(standing.shortfall == 8.0);
+    pgp_permits_look(&other, NOW, PGP_SEC(3), &look);
+    ck_assert_int_eq(look.waiting, 1);
     pgp_board_reap(board, NOW);
-    pgp_board_standing(board, 1, 0, 10, NOW, &standing);
-    ck_assert_int_eq(standing.lacking, 0);
-    ck_assert(standing.shortfall == 0.0);
-    ck_assert_int_eq(standing.used, 2);
+    pgp_permits_look(&other, NOW, PGP_SEC(3), &look);
+    ck_assert_int_eq(look.waiting, 0);
+    ck_assert_int_eq(look.used, 2);
 }
 END_TEST
 
@@ -580,11 +589,29 @@ static void figures_are_sane(const pgp_stats *stats, apr_time_t now)
     }
 }
 
+static void use_permits(int slot, int row, apr_time_t now)
+{
+    const pgp_quota quota = {.board = board, .slot = slot, .row = row, .cap = 10};
+    pgp_outlook look;
+
+    pgp_permits_look(&quota, now, PGP_SEC(3), &look);
+    ck_assert(look.used >= 0 && look.free >= 0 && look.free <= 10 && look.coming >= 0);
+    ck_assert(look.waiting >= 0 && look.waiting <= SLOTS);
+    ck_assert(look.ahead >= 0 && look.ahead <= SLOTS);
+    ck_assert(look.idlest >= -1 && look.idlest < SLOTS);
+    ck_assert(look.first_since >= 0 && look.idle_since >= 0 && look.turn > 0);
+    if (pgp_permits_take(&quota, now))
+        pgp_permits_give(&quota);
+    pgp_permits_wait(&quota, now);
+    pgp_permits_ring(&quota, now, PGP_SEC(3));
+    pgp_permits_pass(&quota, pgp_permits_turn(&quota), now);
+    pgp_permits_settle(&quota, &look, now);
+}
+
 /* All that an honest child does, in memory of which nothing is true. */
 static void use_all(apr_time_t now, int how)
 {
     const pgp_stats published = {.n[PGP_N_LENT] = 5};
-    pgp_standing standing;
     pgp_gate_count count;
     pgp_stats stats;
     int slot, s, p, pid;
@@ -606,11 +633,8 @@ static void use_all(apr_time_t now, int how)
     if (slot < 0)
         return;
     for (p = 0; p < PLACES; p++) {
-        pgp_board_standing(board, slot, p, 10, now, &standing);
-        ck_assert(standing.used >= 0 && standing.mine >= 0 && standing.lacking >= 0);
-        if (pgp_board_take(board, slot, p, 10, now))
-            pgp_board_give(board, slot, p);
-        pgp_board_want(board, slot, p, 1, 1);
+        use_permits(slot, pgp_board_pool_row(board, p), now);
+        use_permits(slot, pgp_board_server_row(board, p), now);
         pgp_board_publish(board, slot, p, &published);
     }
     fill(how);
@@ -621,6 +645,7 @@ static void use_all(apr_time_t now, int how)
 START_TEST(hostile_memory)
 {
     apr_time_t now = NOW;
+    pgp_quota quota;
     int how, slot;
 
     shared_find();
@@ -633,103 +658,8 @@ START_TEST(hostile_memory)
     pgp_board_reap(board, now += PGP_SEC(10)); /* all slots that look used are ended */
     slot = pgp_board_claim(board, now += PGP_SEC(10));
     ck_assert_int_ge(slot, 0);
-    ck_assert(pgp_board_take(board, slot, 0, 1, now));
-    pgp_board_give(board, slot, 0);
-}
-END_TEST
-
-/* --- permits ---------------------------------------------------------------- */
-
-START_TEST(no_more_permits_than_the_total)
-{
-    configure(&a, &b);
-    pgp_board_claim(board, NOW);
-    pgp_board_claim(board, NOW);
-    ck_assert(pgp_board_take(board, 0, 0, 3, NOW));
-    ck_assert(pgp_board_take(board, 1, 0, 3, NOW));
-    ck_assert(pgp_board_take(board, 0, 0, 3, NOW));
-    ck_assert(!pgp_board_take(board, 0, 0, 3, NOW));
-    ck_assert(!pgp_board_take(board, 1, 0, 3, NOW));
-    ck_assert(pgp_board_take(board, 1, 1, 3, NOW)); /* of another pool */
-    pgp_board_give(board, 0, 0);
-    ck_assert(pgp_board_take(board, 1, 0, 3, NOW));
-    ck_assert(pgp_board_take(board, 1, 0, 0, NOW)); /* no cap */
-    ck_assert_int_eq(used(NOW), 4);
-}
-END_TEST
-
-START_TEST(standing_of_a_child)
-{
-    pgp_standing standing;
-
-    configure(&a, &b);
-    pgp_board_claim(board, NOW);
-    pgp_board_claim(board, NOW);
-    pgp_board_claim(board, NOW);
-    pgp_board_take(board, 0, 0, 8, NOW);
-    pgp_board_take(board, 0, 0, 8, NOW);
-    pgp_board_take(board, 1, 0, 8, NOW);
-    pgp_board_want(board, 0, 0, 1, 30);
-    pgp_board_want(board, 1, 0, 2, 10);
-    pgp_board_want(board, 2, 0, 4, 0);
-    pgp_board_standing(board, 0, 0, 8, NOW, &standing);
-    ck_assert_int_eq(standing.used, 3);
-    ck_assert_int_eq(standing.mine, 2);
-    ck_assert_int_eq(standing.lacking, 6); /* its own does not count */
-    ck_assert_int_eq(standing.without, 1);
-    ck_assert(standing.surplus == -4.0);
-    ck_assert(standing.shortfall == 1.0);
-    pgp_board_standing(board, 2, 0, 8, NOW, &standing);
-    ck_assert_int_eq(standing.without, 0);
-    ck_assert(standing.surplus == 0.0);
-    ck_assert(standing.shortfall == 4.0);
-    pgp_board_want(board, 0, 0, 0, 30);
-    pgp_board_want(board, 1, 0, 1, 0);
-    pgp_board_standing(board, 2, 0, 8, NOW, &standing);
-    ck_assert(standing.shortfall == -1.0);
-}
-END_TEST
-
-#define ROUNDS 20000
-#define TOTAL 5
-
-static atomic_int taken;
-
-static void *take_and_give(void *data)
-{
-    const int slot = *(int *)data;
-    int i, mine = 0;
-
-    for (i = 0; i < ROUNDS; i++) {
-        if (mine < TOTAL && pgp_board_take(board, slot, 0, TOTAL, NOW)) {
-            mine++;
-            REQUIRE(atomic_fetch_add(&taken, 1) < TOTAL, "more than the total");
-        }
-        else if (mine > 0) {
-            mine--;
-            atomic_fetch_sub(&taken, 1);
-            pgp_board_give(board, slot, 0);
-        }
-    }
-    for (; mine > 0; mine--) {
-        atomic_fetch_sub(&taken, 1);
-        pgp_board_give(board, slot, 0);
-    }
-    return NULL;
-}
-
-START_TEST(total_holds_in_a_race)
-{
-    pthread_t threads[SLOTS];
-    int slots[SLOTS], i;
-
-    for (i = 0; i < SLOTS; i++)
-        slots[i] = pgp_board_claim(board, NOW);
-    for (i = 0; i < SLOTS; i++)
-        pthread_create(&threads[i], NULL, take_and_give, &slots[i]);
-    for (i = 0; i < SLOTS; i++)
-        pthread_join(threads[i], NULL);
-    ck_assert_int_eq(used(NOW), 0);
+    quota = (pgp_quota){.board = board, .slot = slot, .row = 0, .cap = 1};
+    ck_assert(pgp_permits_take(&quota, now));
 }
 END_TEST
 
@@ -834,10 +764,7 @@ int main(void)
     tcase_add_test(t, slot_of_a_living_child_is_not_taken);
     tcase_add_test(t, one_looks_for_the_ended_at_a_time);
     tcase_add_test(t, who_leaves_meanwhile_is_folded_later);
-    tcase_add_test(t, ended_one_lacks_nothing);
-    tcase_add_test(t, no_more_permits_than_the_total);
-    tcase_add_test(t, standing_of_a_child);
-    tcase_add_test(t, total_holds_in_a_race);
+    tcase_add_test(t, ended_one_waits_for_nothing);
     tcase_add_test(t, one_says_it_for_all);
     tcase_add_test(t, figures_are_read_while_they_are_published);
     tcase_add_test(t, hostile_memory);

@@ -119,47 +119,103 @@ START_TEST(ping_when_due)
 }
 END_TEST
 
+/* --- permits ---------------------------------------------------------------- */
+
+static const struct {
+    const char *when;
+    pgp_outlook look;
+    int for_wait, last, may;
+} takes[] = {
+    {"one is free, nobody waits", {.free = 1}, 1, 0, 1},
+    {"none is free", {.free = 0}, 1, 1, 0},
+    {"too many are taken", {.free = 0, .used = 9, .cap = 8}, 1, 1, 0},
+    {"one is free, another child has waited longer",
+     {.free = 1, .waiting = 2, .ahead = 1},
+     1,
+     1,
+     0},
+    {"two are free then", {.free = 2, .waiting = 2, .ahead = 1}, 1, 0, 1},
+    {"another child has waited less", {.free = 1, .waiting = 2}, 1, 0, 1},
+    {"the last one, while a child has none", {.free = 1, .without = 3}, 1, 0, 0},
+    {"the last one, for that child", {.free = 1, .without = 2}, 1, 1, 1},
+    {"not the last one, while a child has none", {.free = 2, .without = 3}, 1, 0, 1},
+    {"for Min, nobody waits", {.free = 1}, 0, 0, 1},
+    {"for Min, somebody waits", {.free = 1, .waiting = 1, .ahead = 1}, 0, 0, 0},
+    {"for Min, and another is free for who waits",
+     {.free = 2, .waiting = 1, .ahead = 1},
+     0,
+     0,
+     1},
+    {"for Min, the last one, while a child has none", {.free = 1, .without = 1}, 0, 1, 0},
+    {"for Min, not the last one then", {.free = 2, .without = 1}, 0, 0, 1},
+};
+
+START_TEST(permits_in_order)
+{
+    const int may = pgp_policy_may_take(&takes[_i].look, takes[_i].for_wait, takes[_i].last);
+
+    ck_assert_msg(may == takes[_i].may, "%s: %d", takes[_i].when, may);
+}
+END_TEST
+
+static const struct {
+    int waiting;
+    apr_interval_time_t connect_time, acquire_timeout, step;
+} steps[] = {
+    {1, PGP_MS(5), PGP_SEC(2), PGP_MS(10)},
+    {12, PGP_MS(5), PGP_SEC(2), PGP_MS(10)},
+    {12, PGP_MS(2), PGP_SEC(2), PGP_MS(6)},  /* three connects' time */
+    {100, PGP_MS(5), PGP_SEC(2), PGP_MS(5)}, /* a quarter of the timeout for all */
+    {100, PGP_MS(5), PGP_SEC(20), PGP_MS(10)},
+    {1000, PGP_MS(5), PGP_SEC(2), PGP_MS(2)}, /* a bound for the machine's sake */
+    {0, PGP_MS(5), 0, PGP_MS(10)},
+};
+
+START_TEST(steps_between_turns)
+{
+    ck_assert_int_eq(
+        pgp_policy_step(steps[_i].waiting, steps[_i].connect_time, steps[_i].acquire_timeout),
+        steps[_i].step);
+}
+END_TEST
+
+#define STEP PGP_MS(10)
+
+static const struct {
+    const char *when;
+    pgp_outlook look;
+    apr_time_t passed, turn;
+} turns[] = {
+    {"nobody waits", {.cap = 8}, 0, INT64_MAX},
+    {"one waits", {.cap = 8, .waiting = 1, .first_since = NOW}, 0, NOW + STEP},
+    {"five wait", {.cap = 8, .waiting = 5, .first_since = NOW}, 0, NOW + 5 * STEP},
+    {"the last turn was a moment ago",
+     {.cap = 8, .waiting = 1, .first_since = NOW - 2 * STEP},
+     NOW,
+     NOW + STEP},
+    {"all for whom there was none are served",
+     {.cap = 8, .waiting = 2, .coming = 2},
+     0,
+     INT64_MAX},
+    {"as many as may be are on the way",
+     {.cap = 8, .waiting = 5, .coming = 1, .connecting = 3, .first_since = NOW},
+     0,
+     INT64_MAX},
+    {"one less is",
+     {.cap = 8, .waiting = 5, .coming = 1, .connecting = 2, .first_since = NOW},
+     0,
+     NOW + 5 * STEP},
+};
+
+START_TEST(turns_come)
+{
+    const apr_time_t turn = pgp_policy_turn(&turns[_i].look, STEP, turns[_i].passed);
+
+    ck_assert_msg(turn == turns[_i].turn, "%s: %" APR_TIME_T_FMT, turns[_i].when, turn);
+}
+END_TEST
+
 /* --- expiry ----------------------------------------------------------------- */
-
-/* Four children for ten connections would have two and a half each. */
-static const struct {
-    pgp_standing standing;
-    int spare;
-} standings[] = {
-    {{.mine = 3, .surplus = 0.5, .shortfall = 1.5}, 1},                /* 3 3 3 1 */
-    {{.mine = 3, .surplus = 0.5, .shortfall = 0.5}, 0},                /* 3 3 2 2 */
-    {{.mine = 4, .surplus = 1.5, .shortfall = 0.5}, 1},                /* 4 2 2 2 */
-    {{.mine = 2, .surplus = -0.5, .shortfall = 1.5}, 0},               /* the 2 of 5 2 2 1 */
-    {{.mine = 2, .surplus = 0.1, .shortfall = 0.2, .without = 1}, 1},  /* a small one's */
-    {{.mine = 1, .surplus = 0.1, .shortfall = 0.1, .without = 1}, 1},  /* in turn */
-    {{.mine = 1, .surplus = -0.2, .shortfall = 0.6, .without = 1}, 0}, /* not the last one */
-};
-
-START_TEST(spare_for_another_child)
-{
-    ck_assert_int_eq(pgp_policy_spare(&standings[_i].standing), standings[_i].spare);
-}
-END_TEST
-
-static const struct {
-    pgp_standing standing;
-    int yield;
-} frees[] = {
-    {{.mine = 2, .surplus = -0.5, .shortfall = 1.5}, 0}, /* nobody lacks any */
-    {{.mine = 2, .surplus = -0.5, .lacking = 1, .shortfall = 1.5}, 1},
-    {{.mine = 2, .surplus = -1.5, .lacking = 1, .shortfall = 0.5}, 0},
-    {{.mine = 2, .surplus = -1.5, .lacking = 1, .shortfall = -0.5}, 0},
-    {{.mine = 2, .surplus = -1.5, .lacking = 1, .shortfall = 0.5, .without = 1}, 1},
-    {{.mine = 0, .surplus = -0.5, .lacking = 1, .shortfall = 1.5}, 0},
-    {{.mine = 0, .surplus = -0.5, .lacking = 1, .shortfall = 1.5, .without = 1}, 1},
-    {{.mine = 0, .surplus = -0.5, .lacking = 1, .shortfall = 0.5, .without = 1}, 0},
-};
-
-START_TEST(free_one_is_left_to_others)
-{
-    ck_assert_int_eq(pgp_policy_yield(&frees[_i].standing), frees[_i].yield);
-}
-END_TEST
 
 START_TEST(lifetime_less_a_fifth_at_most)
 {
@@ -282,8 +338,9 @@ int main(void)
     tcase_add_loop_test(t, growth_follows_demand, 0, LENGTH(growth));
     tcase_add_loop_test(t, retired_in_time, 0, LENGTH(retiring));
     tcase_add_loop_test(t, ping_when_due, 0, LENGTH(pings));
-    tcase_add_loop_test(t, spare_for_another_child, 0, LENGTH(standings));
-    tcase_add_loop_test(t, free_one_is_left_to_others, 0, LENGTH(frees));
+    tcase_add_loop_test(t, permits_in_order, 0, LENGTH(takes));
+    tcase_add_loop_test(t, steps_between_turns, 0, LENGTH(steps));
+    tcase_add_loop_test(t, turns_come, 0, LENGTH(turns));
     tcase_add_test(t, lifetime_less_a_fifth_at_most);
     tcase_add_test(t, longest_lifetime);
     tcase_add_test(t, no_lifetime);

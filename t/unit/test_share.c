@@ -1,18 +1,37 @@
 /* PgPoolTotalMax: the children of one httpd share the server's connections. */
 #include "stage.h"
 
+#include "pgp_permits.h"
+
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define FOREVER "PgPoolIdleTimeout 0", "PgPoolMaxLifetime 0"
 
-/* A child with so many connections idle, the cap reached, and another with none. */
+static borrower *queue_up_and_work(stage *s)
+{
+    borrower *b = queue_up(s);
+
+    work(s);
+    return b;
+}
+
+/* Another child's part in the quota of three, played by the test. */
+static pgp_quota foreign(stage *s)
+{
+    return (pgp_quota){.board = s->board,
+                       .slot = pgp_board_claim(s->board, s->world->now),
+                       .row = pgp_board_pool_row(s->board, 0),
+                       .cap = 3};
+}
+
+/* A child with three connections idle, the cap reached, and another with none. */
 static stage *full_child(stage **other)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
 
-    *other = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
     warm(s, 3);
+    *other = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
     return s;
 }
 
@@ -74,23 +93,74 @@ END_TEST
 START_TEST(idle_one_is_given_up_within_a_second)
 {
     stage *s = stage_posted("PgPoolMin 2", "PgPoolMax 3", "PgPoolTotalMax 3", NULL);
-    const int other = pgp_board_claim(s->board, s->world->now);
+    const pgp_quota other = foreign(s);
 
     keep(s, PGP_MS(10));
-    ck_assert(pgp_board_take(s->board, other, 0, 3, s->world->now));
-    pgp_board_want(s->board, other, 0, 1, 100);
+    ck_assert(pgp_permits_take(&other, s->world->now));
+    pgp_permits_wait(&other, s->world->now);
     keep(s, PGP_MS(900));
     ck_assert_int_eq(fake_logged(s->world, "closed (shared)"), 1);
 }
 END_TEST
 
-START_TEST(nothing_is_given_up_if_nobody_lacks)
+/* At rest: one permit for a child that has none, and nothing is made or closed any more. */
+START_TEST(one_permit_is_kept_free_for_a_child_without)
 {
     stage *other, *s = full_child(&other);
 
+    keep(s, PGP_SEC(1));
+    ck_assert_int_eq(idle(s), 2);
+    ck_assert(fake_link(s->world, 1)->closed);
     keep(s, PGP_SEC(60));
-    ck_assert_int_eq(idle(s), 3);
+    ck_assert_int_eq(idle(s), 2);
     ck_assert_int_eq(idle(other), 0);
+    ck_assert_int_eq(s->world->opened, 3);
+    granted(queue_up_and_work(other));
+}
+END_TEST
+
+START_TEST(another_is_made_free_when_it_is_taken)
+{
+    stage *other, *s = full_child(&other);
+    stage *third = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER,
+                               NULL);
+
+    keep(s, PGP_SEC(1));
+    granted(queue_up_and_work(other));
+    keep(s, PGP_MS(20));
+    granted(queue_up_and_work(third));
+    ck_assert_int_eq(idle(s), 1);
+}
+END_TEST
+
+START_TEST(nothing_is_given_up_if_each_child_has_some)
+{
+    stage *other, *s = full_child(&other);
+
+    keep(s, PGP_SEC(1));
+    release(granted(queue_up_and_work(other)));
+    keep(s, PGP_SEC(60));
+    ck_assert_int_eq(idle(s), 2);
+    ck_assert_int_eq(idle(other), 1);
+    ck_assert_int_eq(fake_logged(s->world, "closed (shared)"), 1);
+}
+END_TEST
+
+/* The last permit is for the children without, until a request has waited for a turn. */
+START_TEST(child_with_some_takes_the_last_in_its_turn)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 2", FOREVER, NULL);
+    borrower *b;
+
+    warm(s, 1);
+    stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 2", FOREVER, NULL);
+    keep(s, PGP_SEC(1));
+    acquire(s);
+    b = queue_up(s);
+    keep(s, PGP_MS(8));
+    ck_assert_int_eq(waiting(s), 1);
+    keep(s, PGP_MS(4));
+    granted(b);
 }
 END_TEST
 
@@ -126,6 +196,25 @@ START_TEST(one_in_use_is_given_up)
 }
 END_TEST
 
+/* A request of another child counts as younger by a turn. */
+START_TEST(older_request_here_comes_first)
+{
+    stage *other, *s = full_child(&other);
+    pgp_conn *conn = acquire(s);
+    borrower *ours, *theirs;
+
+    acquire(s);
+    acquire(s);
+    theirs = queue_up(other);
+    keep(s, PGP_MS(10));
+    ours = queue_up(s);
+    keep(s, PGP_MS(500));
+    release(conn);
+    granted(ours);
+    ck_assert(!atomic_load(&theirs->done));
+}
+END_TEST
+
 START_TEST(what_was_given_up_is_not_taken_back)
 {
     stage *other, *s = full_child(&other);
@@ -134,8 +223,9 @@ START_TEST(what_was_given_up_is_not_taken_back)
 
     acquire(s);
     acquire(s);
-    queue_up(s);
     theirs = queue_up(other);
+    keep(s, PGP_MS(50));
+    queue_up(s);
     keep(s, PGP_MS(500));
     release(conn);
     keep(s, PGP_MS(100));
@@ -144,18 +234,39 @@ START_TEST(what_was_given_up_is_not_taken_back)
 }
 END_TEST
 
+/* One turn, one connection. */
+START_TEST(one_is_passed_in_a_turn)
+{
+    stage *other, *s = full_child(&other);
+    pgp_conn *conn[3] = {acquire(s), acquire(s), acquire(s)};
+    borrower *theirs = queue_up(other);
+    int i;
+
+    keep(s, PGP_MS(100));
+    for (i = 0; i < 3; i++)
+        release(conn[i]);
+    ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
+    ck_assert_int_eq(idle(s), 2);
+    keep(s, PGP_MS(100));
+    granted(theirs);
+    ck_assert_int_eq(idle(s), 2);
+}
+END_TEST
+
+/* A child that dies while it waits, or that does not look any more. */
 START_TEST(what_nobody_fetches_anybody_may_have)
 {
-    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 3", "PgPoolTotalMax 3", NULL);
-    const int frozen = pgp_board_claim(s->board, s->world->now);
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 3", "PgPoolTotalMax 1", NULL);
+    const pgp_quota frozen = foreign(s);
     borrower *b;
 
     work(s);
-    pgp_board_want(s->board, frozen, 0, 9, 1000);
+    pgp_permits_wait(&frozen, s->world->now);
+    keep(s, PGP_MS(2500));
     b = queue_up(s);
-    keep(s, PGP_MS(150) - 1);
+    keep(s, PGP_MS(400));
     ck_assert_int_eq(waiting(s), 1);
-    keep(s, PGP_MS(50));
+    keep(s, PGP_MS(200));
     granted(b);
 }
 END_TEST
@@ -170,27 +281,24 @@ START_TEST(min_is_made_at_once_if_nobody_lacks)
 }
 END_TEST
 
-/* One that has seen the server start up, and could not try again since. */
-START_TEST(who_refuses_all_is_given_a_place)
+/* It has seen the server start up, and could not try again since. */
+START_TEST(child_that_refuses_all_is_given_a_place)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
-    stage *other = stage_child(s, "PgPoolMin 1", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER,
-                               NULL);
-    pgp_ticket ticket;
+    stage *other;
 
-    s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "57P03"};
-    work(s);
-    s->world->plan = (fake_plan){.end = FAKE_DONE};
     warm(s, 3);
-    keep(s, PGP_SEC(4));
-    ck_assert_int_eq(refused(other, &ticket), PGP_UNAVAILABLE);
-    keep(s, PGP_SEC(1));
+    other = stage_child(s, "PgPoolMin 1", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
+    s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "57P03"};
+    keep(s, PGP_MS(20));
+    s->world->plan = (fake_plan){.end = FAKE_DONE};
+    keep(s, PGP_SEC(5));
     release(acquire(other));
 }
 END_TEST
 
-/* Though the child lacks some already, for its Min. */
-START_TEST(lack_is_told_at_once)
+/* Though the child has one, and no bell tells the other one to look. */
+START_TEST(idle_one_is_given_up_at_once)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
     stage *other;
@@ -199,9 +307,11 @@ START_TEST(lack_is_told_at_once)
     warm(s, 3);
     other = stage_child(s, "PgPoolMin 2", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
     keep(s, PGP_SEC(5));
+    acquire(other);
     b = queue_up(other);
-    keep(s, PGP_MS(110));
+    keep(s, PGP_MS(10));
     granted(b);
+    ck_assert_int_eq(idle(s), 1);
 }
 END_TEST
 
@@ -284,11 +394,12 @@ END_TEST
 START_TEST(missed_demand_is_lacked)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
-    stage *other = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER,
-                               "PgPoolAcquireTimeout 0", NULL);
+    stage *other;
     pgp_ticket ticket;
 
     warm(s, 3);
+    other = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER,
+                        "PgPoolAcquireTimeout 0", NULL);
     ck_assert_int_eq(refused(other, &ticket), PGP_UNAVAILABLE);
     keep(s, PGP_SEC(3));
     ck_assert_int_eq(idle(s), 2);
@@ -428,7 +539,8 @@ END_TEST
 START_TEST(late_return_gives_no_permit_back)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", "PgPoolTotalMax 3", NULL);
-    pgp_standing standing;
+    const pgp_quota quota = {.board = s->board, .row = 0, .cap = 3};
+    pgp_outlook look;
     pgp_conn *conn;
 
     warm(s, 1);
@@ -436,8 +548,8 @@ START_TEST(late_return_gives_no_permit_back)
     stop(s);
     release(conn);
     ck_assert_int_eq(fake_open(s->world), 0);
-    pgp_board_standing(s->board, 0, 0, 3, s->world->now, &standing);
-    ck_assert_int_eq(standing.mine, 1);
+    pgp_permits_look(&quota, s->world->now, PGP_SEC(3), &look);
+    ck_assert_int_eq(look.used, 1);
 }
 END_TEST
 
@@ -471,14 +583,19 @@ int main(void)
     tcase_add_test(t, min_keeps_to_the_cap);
     tcase_add_test(t, idle_one_is_given_up_to_a_child_that_lacks);
     tcase_add_test(t, idle_one_is_given_up_within_a_second);
-    tcase_add_test(t, nothing_is_given_up_if_nobody_lacks);
+    tcase_add_test(t, one_permit_is_kept_free_for_a_child_without);
+    tcase_add_test(t, another_is_made_free_when_it_is_taken);
+    tcase_add_test(t, nothing_is_given_up_if_each_child_has_some);
+    tcase_add_test(t, child_with_some_takes_the_last_in_its_turn);
+    tcase_add_test(t, older_request_here_comes_first);
+    tcase_add_test(t, one_is_passed_in_a_turn);
     tcase_add_test(t, one_in_use_is_given_up);
     tcase_add_test(t, min_is_made_at_once_if_nobody_lacks);
     tcase_add_test(t, what_was_given_up_is_not_taken_back);
     tcase_add_test(t, what_nobody_fetches_anybody_may_have);
     tcase_add_test(t, missed_demand_is_lacked);
-    tcase_add_test(t, who_refuses_all_is_given_a_place);
-    tcase_add_test(t, lack_is_told_at_once);
+    tcase_add_test(t, child_that_refuses_all_is_given_a_place);
+    tcase_add_test(t, idle_one_is_given_up_at_once);
     t = tcase(suite, "closing");
     tcase_add_test(t, place_is_free_when_the_process_has_ended);
     tcase_add_test(t, process_that_will_not_end_is_waited_for_no_longer_than_a_second);

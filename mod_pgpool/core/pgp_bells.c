@@ -1,0 +1,54 @@
+/* One eventfd for each slot of the board (pgp_bells.h). */
+#include "pgp_bells.h"
+
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+typedef struct {
+    int *fds;
+    int n;
+} bell_list;
+
+static int bell_fd(void *baton, int slot)
+{
+    const bell_list *list = baton;
+
+    return slot >= 0 && slot < list->n ? list->fds[slot] : -1;
+}
+
+static void bell_ring(void *baton, int slot)
+{
+    const int fd = bell_fd(baton, slot);
+
+    if (fd >= 0)
+        eventfd_write(fd, 1); /* it fails if the bell has been rung very often */
+}
+
+static int bells_affordable(int slots)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+        limit.rlim_cur / 4 > (rlim_t)slots)
+        return slots;
+    return (int)(limit.rlim_cur / 4);
+}
+
+apr_status_t pgp_bells_create(pgp_bells *bells, apr_pool_t *p, int slots)
+{
+    bell_list *list = apr_palloc(p, sizeof(*list));
+    const int most = bells_affordable(slots);
+
+    list->fds = apr_palloc(p, (most + 1) * sizeof(*list->fds));
+    for (list->n = 0; list->n < most; list->n++) {
+        list->fds[list->n] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (list->fds[list->n] < 0)
+            break;
+    }
+    if (list->n == 0 && most > 0)
+        return errno;
+    *bells = (pgp_bells){.baton = list, .ring = bell_ring, .fd = bell_fd};
+    return APR_SUCCESS;
+}

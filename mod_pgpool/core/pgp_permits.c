@@ -1,0 +1,232 @@
+/* The permits of the children of one httpd (pgp_permits.h). */
+#include "pgp_permits.h"
+
+#include "pgp_board_private.h"
+
+/* No honest child has more. */
+#define MOST_PERMITS 10000
+
+/* Of two processes that read the clock at about the same time either may be ahead. */
+#define CLOCKS_APART PGP_MS(100)
+
+/* Turns for which no connection came back are made up for, if they are no older than this. */
+#define MOST_LATE PGP_MS(200)
+
+static pgp_standing *own_standing(const pgp_quota *quota)
+{
+    return pgp_board_standing(quota->board, quota->slot, quota->row);
+}
+
+static int confined(int value)
+{
+    return value < 0 ? 0 : value > MOST_PERMITS ? MOST_PERMITS : value;
+}
+
+static apr_time_t past(apr_int64_t time, apr_time_t now)
+{
+    return time > 0 && time <= now + CLOCKS_APART ? time : 0;
+}
+
+static int count(const pgp_quota *quota, apr_time_t now)
+{
+    const int top = pgp_board_top(quota->board);
+    int s, sum = 0;
+
+    for (s = 0; s < top; s++)
+        if (pgp_board_holds_permits(quota->board, s, now))
+            sum += confined(
+                atomic_load(&pgp_board_standing(quota->board, s, quota->row)->permits));
+    return sum;
+}
+
+int pgp_permits_take(const pgp_quota *quota, apr_time_t now)
+{
+    atomic_fetch_add(&own_standing(quota)->permits, 1);
+    if (!quota->cap || count(quota, now) <= quota->cap)
+        return 1;
+    pgp_permits_give(quota);
+    return 0;
+}
+
+void pgp_permits_give(const pgp_quota *quota)
+{
+    atomic_fetch_sub(&own_standing(quota)->permits, 1);
+}
+
+void pgp_permits_wait(const pgp_quota *quota, apr_time_t since)
+{
+    atomic_store(&own_standing(quota)->waits_since, since);
+}
+
+void pgp_permits_idle(const pgp_quota *quota, apr_time_t since)
+{
+    atomic_store_explicit(&own_standing(quota)->idle_since, since, memory_order_relaxed);
+}
+
+void pgp_permits_moving(const pgp_quota *quota, int closing, int connecting)
+{
+    atomic_store(&own_standing(quota)->closing, closing);
+    atomic_store(&own_standing(quota)->connecting, connecting);
+}
+
+/* --- the order -------------------------------------------------------------- */
+
+/* Who waits, into the board's times: 0 for a child that does not.  Returns how many do. */
+static int waits_read(const pgp_quota *quota, apr_time_t now, apr_interval_time_t patience)
+{
+    apr_time_t *waits = pgp_board_times(quota->board);
+    const int top = pgp_board_top(quota->board);
+    int s, n = 0;
+
+    for (s = 0; s < top; s++) {
+        waits[s] = 0;
+        if (pgp_board_is_live(quota->board, s))
+            waits[s] = past(
+                atomic_load(&pgp_board_standing(quota->board, s, quota->row)->waits_since),
+                now);
+        if (waits[s] && s != quota->slot && now - waits[s] > patience)
+            waits[s] = 0;
+        n += waits[s] > 0;
+    }
+    return n;
+}
+
+static int is_before(const apr_time_t *waits, int a, int b)
+{
+    return waits[a] < waits[b] || (waits[a] == waits[b] && a < b);
+}
+
+/* The child that has waited longest, of those that come after another one (-1: of all); -1:
+ * there is none. */
+static int next_in_order(const pgp_quota *quota, int after)
+{
+    const apr_time_t *waits = pgp_board_times(quota->board);
+    const int top = pgp_board_top(quota->board);
+    int s, first = -1;
+
+    for (s = 0; s < top; s++)
+        if (waits[s] && (after < 0 || is_before(waits, after, s)) &&
+            (first < 0 || is_before(waits, s, first)))
+            first = s;
+    return first;
+}
+
+static void holdings_look(const pgp_quota *quota, apr_time_t now, pgp_outlook *look)
+{
+    const int top = pgp_board_top(quota->board);
+    int s, permits;
+
+    for (s = 0; s < top; s++) {
+        const pgp_standing *st = pgp_board_standing(quota->board, s, quota->row);
+        const int live = pgp_board_is_live(quota->board, s);
+        apr_time_t idle_since;
+
+        permits = pgp_board_holds_permits(quota->board, s, now)
+                      ? confined(atomic_load(&st->permits))
+                      : 0;
+        look->used += permits;
+        look->holders += permits > 0;
+        if (!live)
+            continue;
+        if (permits) {
+            look->coming += confined(atomic_load(&st->closing));
+            look->connecting += confined(atomic_load(&st->connecting));
+        }
+        if (s == quota->slot)
+            continue;
+        look->without += !permits && !pgp_board_times(quota->board)[s];
+        idle_since = past(atomic_load_explicit(&st->idle_since, memory_order_relaxed), now);
+        if (permits && idle_since && (!look->idle_since || idle_since < look->idle_since)) {
+            look->idle_since = idle_since;
+            look->idlest = s;
+        }
+    }
+}
+
+void pgp_permits_look(const pgp_quota *quota, apr_time_t now, apr_interval_time_t patience,
+                      pgp_outlook *look)
+{
+    const apr_time_t *waits = pgp_board_times(quota->board);
+    const int top = pgp_board_top(quota->board);
+    int s, n, served, first = -1;
+
+    *look = (pgp_outlook){.idlest = -1, .turn = pgp_permits_turn(quota), .cap = quota->cap};
+    look->waiting = waits_read(quota, now, patience);
+    holdings_look(quota, now, look);
+    look->free = look->used < quota->cap ? quota->cap - look->used : 0;
+    for (s = 0; s < top; s++)
+        look->ahead += waits[s] && s != quota->slot &&
+                       (!waits[quota->slot] || is_before(waits, s, quota->slot));
+    served = look->free + look->coming;
+    if (look->waiting <= served)
+        return;
+    for (n = 0; n <= served; n++)
+        first = next_in_order(quota, first);
+    look->first_since = first < 0 ? 0 : waits[first];
+}
+
+void pgp_permits_ring(const pgp_quota *quota, apr_time_t now, apr_interval_time_t patience)
+{
+    int waiting, free, s = -1;
+
+    if (!quota->cap)
+        return;
+    waiting = waits_read(quota, now, patience);
+    if (!waiting)
+        return;
+    for (free = quota->cap - count(quota, now); free > 0 && waiting > 0; free--, waiting--) {
+        s = next_in_order(quota, s);
+        if (s < 0)
+            break;
+        if (s != quota->slot)
+            pgp_board_ring(quota->board, s);
+    }
+}
+
+void pgp_permits_ring_one(const pgp_quota *quota, int slot)
+{
+    pgp_board_ring(quota->board, slot);
+}
+
+/* --- turns ------------------------------------------------------------------ */
+
+/* In memory that was never written there is no turn. */
+apr_time_t pgp_permits_turn(const pgp_quota *quota)
+{
+    const apr_int64_t turn = atomic_load_explicit(
+        &pgp_board_turn(quota->board, quota->row)->next, memory_order_relaxed);
+
+    return turn > 0 ? turn : INT64_MAX;
+}
+
+/* 0 is no turn as well, so what the first look has seen as never may be swapped. */
+static int turn_swap(const pgp_quota *quota, apr_time_t seen, apr_time_t turn)
+{
+    _Atomic apr_int64_t *next = &pgp_board_turn(quota->board, quota->row)->next;
+    apr_int64_t before = atomic_load(next);
+
+    if (before != seen && !(before <= 0 && seen == INT64_MAX))
+        return 0;
+    return atomic_compare_exchange_strong(next, &before, turn);
+}
+
+int pgp_permits_pass(const pgp_quota *quota, apr_time_t turn, apr_time_t now)
+{
+    const apr_time_t late = now - turn > MOST_LATE ? now - MOST_LATE : turn;
+
+    if (!turn_swap(quota, turn, INT64_MAX))
+        return 0;
+    atomic_store(&pgp_board_turn(quota->board, quota->row)->last, late);
+    return 1;
+}
+
+apr_time_t pgp_permits_passed(const pgp_quota *quota, apr_time_t now)
+{
+    return past(atomic_load(&pgp_board_turn(quota->board, quota->row)->last), now);
+}
+
+void pgp_permits_settle(const pgp_quota *quota, const pgp_outlook *look, apr_time_t turn)
+{
+    if (turn != look->turn)
+        turn_swap(quota, look->turn, turn);
+}
