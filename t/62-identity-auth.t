@@ -46,7 +46,8 @@ sub section {
     return join "\n", sprintf($open, $how), 'AuthName test', @{ $how{$how} }, @error, @row, "$close\n";
 }
 
-my $conf = join "\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMin 1', 'PgPoolMax 1', 'DirectoryIndex page', 'TypesConfig /dev/null',
+my $conf = join "\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMin 1', 'PgPoolMax 1', 'PgPoolAcquireTimeout 60s',
+    'PgPoolCheckTimeout 60s', 'DirectoryIndex page', 'TypesConfig /dev/null',
     '<Directory ${DIR}/htdocs>', 'Options +Includes +FollowSymLinks', '</Directory>',
     map({ my $how = $_; map { section($how, $_) } sort keys %where } sort keys %how),
     # One section with all ways into it, so that httpd does not authenticate twice.

@@ -294,6 +294,7 @@ static void link_last_words(pgp_link *link, pgp_error *error)
     const int is_active = PQtransactionStatus(link->conn) == PQTRANS_ACTIVE;
     int more = 1, n;
 
+    pgp_link_mark(link, false); /* it lies idle no more: it will be closed */
     *error = (pgp_error){.sqlstate = ""};
     if (!link->ended)
         link->failed = 0;
