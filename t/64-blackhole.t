@@ -5,7 +5,6 @@
 
 # All of this test runs in a network of its own, where a user may drop packets.
 BEGIN {
-    $ENV{PATH} .= ':/usr/sbin:/sbin';
     if (!$ENV{PGPOOL_OWN_NETWORK}) {
         my @own = qw(unshare --map-current-user --keep-caps --net env PGPOOL_OWN_NETWORK=1);
         my $why = qx{@own sh -c "ip link set lo up && nft list tables" 2>&1};

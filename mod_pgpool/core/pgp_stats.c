@@ -94,10 +94,14 @@ void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
     for (i = 0; i < PGP_COUNTERS; i++)
         if (stats->n[i] > MOST_COUNTED)
             stats->n[i] = MOST_COUNTED;
+    if (stats->n[PGP_N_UNFIT] > stats->n[PGP_N_LENT])
+        stats->n[PGP_N_UNFIT] = stats->n[PGP_N_LENT];
     stats->longest_wait = confined(stats->longest_wait, MOST_COUNTED);
     stats->longest_hold = confined(stats->longest_hold, MOST_COUNTED);
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = confined(stats->state[i], MOST_AT_ONCE);
+    stats->tls = confined(stats->tls, stats->state[PGP_IDLE] + stats->state[PGP_LENT] +
+                                          stats->state[PGP_CLEANING]);
     stats->waiting = confined(stats->waiting, MOST_AT_ONCE);
     stats->down = confined(stats->down, APR_INT32_MAX);
     stats->error_at = confined(stats->error_at, now);

@@ -70,8 +70,8 @@ void pgp_stats_add_holder(pgp_stats *stats, const pgp_holder *holder);
 void pgp_stats_add(pgp_stats *sum, const pgp_stats *more);
 
 /* Bring figures that anybody may have written into their ranges, at the time `now`: no
- * negative number, none that sums of many such figures could overflow, no time to come, no
- * text without an end. */
+ * negative number, none that sums of many such figures could overflow, no part that is more
+ * than its whole, no time to come, no text without an end. */
 void pgp_stats_confine(pgp_stats *stats, apr_time_t now);
 
 #endif

@@ -138,6 +138,19 @@ START_TEST(later_error_stays)
 }
 END_TEST
 
+/* One figure is shown as the difference of two others. */
+START_TEST(part_is_no_more_than_its_whole)
+{
+    pgp_stats stats = {.n = {[PGP_N_LENT] = 3, [PGP_N_UNFIT] = 4},
+                       .state = {[PGP_IDLE] = 1, [PGP_LENT] = 1, [PGP_CLEANING] = 1},
+                       .tls = 4};
+
+    pgp_stats_confine(&stats, 0);
+    ck_assert_uint_eq(pgp_stats_acquires(&stats), 0);
+    ck_assert_int_eq(stats.tls, 3);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("stats");
@@ -148,5 +161,6 @@ int main(void)
     tcase_add_test(t, longest_holders_are_kept);
     tcase_add_test(t, figures_are_added);
     tcase_add_test(t, later_error_stays);
+    tcase_add_test(t, part_is_no_more_than_its_whole);
     return suite_run(suite);
 }
