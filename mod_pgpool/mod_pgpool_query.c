@@ -299,6 +299,15 @@ static int answer(request_rec *r, const query_t *query, const char *const *value
     if (rv != APR_SUCCESS)
         return http_status(r, rv);
 
+    if (strcmp(pg_encoding_to_char(PQclientEncoding(conn)), "UTF8") != 0) {
+        note_error(r, "PgPoolQuery: another handler of this request has set client_encoding");
+        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
+                      "PGP2002: PgPoolQuery at %s: another handler of this request has set "
+                      "client_encoding to %s, so that its values would be misread",
+                      query->where, pg_encoding_to_char(PQclientEncoding(conn)));
+        return HTTP_INTERNAL_SERVER_ERROR;
+    }
+
     result = run_statement(r, query, values, conn);
     apr_pool_cleanup_register(r->pool, result, clear_result, apr_pool_cleanup_null);
     if (PQresultStatus(result) != PGRES_TUPLES_OK) {

@@ -81,6 +81,17 @@ subtest 'bytes that are not UTF-8' => sub {
     is said("/$_/put/caf%E9"), 400, "are refused in $encoding{$_}" for sort keys %encoding;
 };
 
+# What its values would become is another text.
+subtest 'a request that has changed it' => sub {
+    my $change = 'sql=SET client_encoding = LATIN1';
+    tells probe_in('latin', $change, 'again'), { status => 0, again => 'EUNAVAIL' }, 'cannot set PgPoolSet again';
+    my $from = $httpd->log_end;
+    my $got = probe($httpd, 'acquire=latin', $change, 'subreq=/latin/find/caf%C3%A9', 'sql=SELECT 42');
+    like $got->{content}, qr/^value=42$/m, 'its subrequest leaves it the connection';
+    unlike $got->{content}, qr/word/, '... and has no rows';
+    $httpd->wait_log(qr/PGP2002: .* another handler of this request has set client_encoding to LATIN1/, from => $from);
+};
+
 # It has no characters, only bytes; they are checked all the same.
 subtest 'a database in SQL_ASCII' => sub {
     is said('/ascii/put/caf%C3%A9'), '[{"n":5}]', 'a word is stored as its bytes';

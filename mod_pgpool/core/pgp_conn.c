@@ -24,8 +24,9 @@ static const char *const reason_names[PGP_REASONS] = {
     [PGP_REASON_IDLE] = "idle",       [PGP_REASON_LIFETIME] = "lifetime",
     [PGP_REASON_LOST] = "lost",       [PGP_REASON_PING] = "ping",
     [PGP_REASON_UNCLEAN] = "unclean", [PGP_REASON_UNKNOWN] = "unknown",
-    [PGP_REASON_RESET] = "reset",     [PGP_REASON_HOOK] = "hook",
-    [PGP_REASON_SHARED] = "shared",   [PGP_REASON_STOP] = "stop",
+    [PGP_REASON_RESET] = "reset",     [PGP_REASON_LARGE] = "large",
+    [PGP_REASON_HOOK] = "hook",       [PGP_REASON_SHARED] = "shared",
+    [PGP_REASON_STOP] = "stop",
 };
 
 void pgp_conn_move(pgp_conn_list *lists, pgp_conn *conn, pgp_state to)

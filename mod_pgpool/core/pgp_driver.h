@@ -70,6 +70,7 @@ typedef enum {
     PGP_RETURN_CLEAN,  /* fit for the next borrower */
     PGP_RETURN_DIRTY,  /* clean() can mend it */
     PGP_RETURN_BROKEN, /* the connection is lost */
+    PGP_RETURN_LARGE,  /* its library's buffers have grown, and keep their memory */
     PGP_RETURN_UNKNOWN /* in a state that cannot be mended */
 } pgp_return;
 
@@ -105,9 +106,10 @@ typedef struct pgp_driver {
     pgp_set_outcome (*set)(pgp_link *link, const pgp_vars *vars, apr_time_t until,
                            pgp_error *error);
     /* Undo what a borrower may have changed in the client's library, send the reset
-     * if one is due, and say in what state the link is.  Waits for nothing. */
+     * if one is due, and say in what state the link is.  Waits for nothing.  Once more after
+     * clean(). */
     pgp_return (*settle)(pgp_link *link);
-    /* Start to clean up a DIRTY link: end what still runs, roll back, reset. */
+    /* Start to clean up a DIRTY link: end what still runs, roll back. */
     void (*clean)(pgp_link *link);
     /* End the connection; frees the link.  Returns a descriptor, the caller's to close,
      * that reaches its end of file when the server's process has ended; or -1. */

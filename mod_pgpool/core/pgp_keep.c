@@ -363,10 +363,8 @@ int pgp_keep_step(pgp_conn *conn)
         step_late(conn, &error);
     if (step == PGP_STEP_DONE && connecting)
         connected(conn);
-    else if (step == PGP_STEP_DONE && pool->settings->reset == PGP_RESET_CLOSE)
-        pgp_doom(conn, PGP_REASON_RESET);
     else if (step == PGP_STEP_DONE)
-        admit(conn);
+        pgp_settle(conn);
     else if (connecting)
         connect_failed(conn, &error);
     else

@@ -152,6 +152,7 @@ static pgp_step made_ready(pgp_link *link, pgp_error *error)
         return PGP_STEP_FAILED;
     pgp_link_forget_deeds(link);
     pgp_pq_vars_forget(link);
+    link->large = 0; /* what PgPoolInitSQL needs, the next connection needs as well */
     role_note(link);
     if (PQtransactionStatus(link->conn) == PQTRANS_IDLE && rest(link))
         return PGP_STEP_DONE;
@@ -170,8 +171,9 @@ static pgp_step rolled_back(pgp_link *link, pgp_error *error)
 {
     link->phase = READY;
     pgp_link_drop_notifies(link); /* the transaction's end has brought them */
-    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE &&
-        undo_send(link, PGP_DID_SOMETHING | PGP_DID_CHANGE | link->deeds))
+    link->deeds |= PGP_DID_SOMETHING |
+                   PGP_DID_CHANGE; /* what was drained may not tell of all */
+    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE)
         return PGP_STEP_DONE;
     pgp_error_text(error, "the transaction could not be ended");
     return PGP_STEP_FAILED;
@@ -442,6 +444,8 @@ static pgp_return link_settle(pgp_link *link)
         return PGP_RETURN_DIRTY;
     if (link->unsynced)
         return PGP_RETURN_UNKNOWN;
+    if (link->large)
+        return PGP_RETURN_LARGE;
     if (!undo_send(link, link->deeds))
         return PGP_RETURN_UNKNOWN;
     pgp_link_mark(link, true);

@@ -153,6 +153,11 @@ static void idle_check(const pgp_link *link)
 #endif
 }
 
+/* libpq's buffers grow to hold what comes, and stay so until the connection is closed.  A
+ * result larger than this marks its connection as one to be closed.  An upper bound: the rows
+ * of a result may have come one by one, through a small buffer. */
+#define LARGE_RESULT (8u * 1024 * 1024)
+
 /* libpq's event procedure; its address is also the key under which the link is kept
  * with the PGconn. */
 static int link_event(PGEventId event, void *info, void *baton)
@@ -167,6 +172,8 @@ static int link_event(PGEventId event, void *info, void *baton)
 
             idle_check(link);
             link->deeds |= deeds;
+            if (PQresultMemorySize(created->result) > LARGE_RESULT)
+                link->large = 1;
             if (deeds & PGP_DID_CHANGE)
                 pgp_pq_vars_disturb(link, created->result);
             link->unsynced = PQpipelineStatus(created->conn) != PQ_PIPELINE_OFF &&

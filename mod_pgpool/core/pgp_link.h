@@ -51,6 +51,7 @@ struct pgp_link {
     int owes;           /* the answer to a reset has not been collected */
     pgp_vars *applied;  /* what set() has set, or NULL; see pgp_pq_vars.h */
     unsigned disturbed; /* what has happened since that may have changed it */
+    int large;          /* libpq's buffers have grown for a result, and never shrink */
     int encoding;       /* libpq's number of UTF8: every borrower gets the connection with it */
     _Atomic bool idle;  /* nobody has it, so that no result may come; see pgp_link_mark() */
     int met_read_only;

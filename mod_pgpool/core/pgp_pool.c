@@ -602,7 +602,8 @@ static void give_back(pgp_conn *conn)
     else if (pgp_share_pass_locked(pool, now))
         reason = PGP_REASON_SHARED;
     else {
-        count_hold_locked(conn, now);
+        if (conn->state == PGP_LENT)
+            count_hold_locked(conn, now);
         pgp_place_locked(pool, conn, now);
     }
     unlock(pool);
@@ -645,20 +646,20 @@ static void log_lost(const pgp_conn *conn)
             pgp_error_print(words, &error));
 }
 
-void pgp_pool_release(pgp_conn **released)
+void pgp_settle(pgp_conn *conn)
 {
-    pgp_conn *conn = *released;
-    pgp_pool *pool = conn->pool;
-
-    *released = NULL;
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_conn_backend(conn),
-            "returned, lease %" APR_UINT64_T_FMT, conn->lease);
-    switch (pool->env->driver->settle(conn->link)) {
+    switch (conn->pool->env->driver->settle(conn->link)) {
     case PGP_RETURN_CLEAN:
         give_back(conn);
         break;
     case PGP_RETURN_DIRTY:
-        send_to_cleaning(conn);
+        if (conn->state == PGP_LENT)
+            send_to_cleaning(conn);
+        else
+            pgp_doom(conn, PGP_REASON_UNCLEAN);
+        break;
+    case PGP_RETURN_LARGE:
+        pgp_doom(conn, PGP_REASON_LARGE);
         break;
     case PGP_RETURN_BROKEN:
         log_lost(conn);
@@ -668,6 +669,17 @@ void pgp_pool_release(pgp_conn **released)
         pgp_doom(conn, PGP_REASON_UNKNOWN);
         break;
     }
+}
+
+void pgp_pool_release(pgp_conn **released)
+{
+    pgp_conn *conn = *released;
+    pgp_pool *pool = conn->pool;
+
+    *released = NULL;
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_conn_backend(conn),
+            "returned, lease %" APR_UINT64_T_FMT, conn->lease);
+    pgp_settle(conn);
 }
 
 void pgp_pool_discard(pgp_conn **discarded, pgp_reason reason)

@@ -179,6 +179,8 @@ void pgp_doom_locked(pgp_conn *conn, pgp_reason reason);
 /* The same with the lock not held; without a keeper it is closed here and now. */
 void pgp_doom(pgp_conn *conn, pgp_reason reason);
 
+/* Where a connection goes that comes back, from its borrower or from being cleaned up. */
+void pgp_settle(pgp_conn *conn);
 /* If error is the server's word against a reset, warn of it, once a minute. */
 void pgp_reset_failed(pgp_conn *conn, const pgp_error *error);
 

@@ -1,0 +1,76 @@
+#!/usr/bin/perl
+
+# Large results: libpq's buffers never shrink, so their connections are closed when they come back,
+# and the child gives the memory back.
+
+use PgPoolTest;
+use Probe;
+
+my $pg = postgres;
+my $conninfo = conninfo($pg);
+my $httpd = probed(<<"CONF", modules => ['pgpool_query']);
+PgPoolConninfo "$conninfo"
+PgPoolMin 4
+<PgPool one>
+  PgPoolMin 1
+  PgPoolMax 1
+</PgPool>
+<Location /large>
+  SetHandler pgpool-query
+  PgPoolUse one
+  PgPoolQuery "SELECT repeat('x', 9000000) AS v"
+</Location>
+CONF
+
+# Its first column is what the probe tells.
+sub row_of { my ($bytes) = @_; return "SELECT 1, repeat('x', $bytes)" }
+
+# In kB.
+sub resident {
+    my ($child) = $httpd->children;
+    return Httpd::slurp("/proc/$child/status") =~ /^VmRSS:\s+(\d+) kB/m ? $1 : die 'no VmRSS';
+}
+
+SKIP: {
+    skip 'a sanitizer keeps what is freed', 1 if $ENV{PGPOOL_SANITIZE};
+    subtest 'four results of 60 MB' => sub {
+        probe($httpd, 'acquire', 'sql=SELECT 1');
+        my $before = resident();
+        my @held = map { hold($httpd, 'acquire', 'sql=' . row_of(60_000_000)) } 1 .. 4;
+        cmp_ok resident(), '>', $before + 200_000, 'take memory';
+        tells $_, { status => 0, value => 1 }, '... are received' for let_go(@held);
+        ok poll_until { resident() < $before + 50_000 }, '... and the memory is given back'
+            or diag "$before kB before, ", resident(), ' kB after';
+    };
+}
+
+# Whether a request's connection is closed for that reason; another one serves the next.
+sub is_closed {
+    my ($name, @command) = @_;
+    my $from = $httpd->log_end;
+    my $pid = told(probe($httpd, 'acquire=one', @command), 'pid');
+    isnt told(probe($httpd, 'acquire=one'), 'pid'), $pid, "$name: another connection";
+    ok $httpd->wait_log(qr/pool one, backend $pid: closed \(large\)/, from => $from), '... since it was large';
+    return;
+}
+
+subtest 'a large result' => sub {
+    is_closed('a row', 'sql=' . row_of(9_000_000));
+    is_closed('row by row', 'single=' . row_of(9_000_000));
+    is_closed('in a transaction', 'sql=BEGIN', 'sql=' . row_of(9_000_000));
+};
+
+subtest 'a lesser one' => sub {
+    my $pid = told(probe($httpd, 'acquire=one', 'sql=' . row_of(4_000_000)), 'pid');
+    is told(probe($httpd, 'acquire=one'), 'pid'), $pid, 'leaves the connection open';
+};
+
+subtest 'a large answer of mod_pgpool_query' => sub {
+    my $from = $httpd->log_end;
+    is length $httpd->get('/large')->{content}, 9_000_000 + length('[{"v":""}]'), 'is complete';
+    ok $httpd->wait_log(qr/pool one, backend \d+: closed \(large\)/, from => $from), '... and its connection closed';
+};
+
+$httpd->stop;
+
+done_testing;
