@@ -29,6 +29,10 @@
 #include <http_protocol.h>
 #include <http_request.h>
 
+#ifndef AP_GET_BASIC_AUTH_PW_NOTE /* older versions of httpd do not set it */
+#define AP_GET_BASIC_AUTH_PW_NOTE "AP_GET_BASIC_AUTH_PW_NOTE"
+#endif
+
 /* --- users ------------------------------------------------------------------ */
 
 /* Our hook comes first of those that authenticate. */

@@ -5,6 +5,7 @@
 # handler or a hook undoes is set again.
 
 use PgPoolTest;
+use MIME::Base64 qw(encode_base64);
 use Probe;
 
 my $pg = postgres;
@@ -27,6 +28,7 @@ my @sections = (
     location('/probe/named', 'PgPoolSet role "%{HTTP:X-Role}"'),
     location('/probe/none', 'PgPoolSet role none'),
     location('/probe/loud', 'PgPoolSet log_min_messages error', 'PgPoolSet role lowly'),
+    location('/probe/claimed', 'AuthType Basic', 'AuthName test', 'Require all granted', 'PgPoolSet app.user "%{REMOTE_USER}"'),
     '<Files "looked*">', 'PgPoolSet role alice', 'PgPoolProbeEarly "SELECT current_user"', "</Files>\n",
 );
 my $conf = join "\n", 'PgPoolConninfo "' . conninfo($pg, user => 'web') . '"', 'PgPoolMin 1', 'PgPoolMax 1',
@@ -186,6 +188,12 @@ subtest 'the login role' => sub {
     }
     roles_are(ask('named', 'acquire', $who, { 'X-Role' => 'alice' }), ['alice'], 'another is not');
     roles_are(ask('none', 'acquire', $who), ['web'], 'nor is a constant');
+};
+
+subtest 'a name that is only claimed' => sub {
+    my $set = q(sql=SELECT current_setting('app.user'));
+    my $answer = ask('claimed', 'acquire', $set, 'basicpw', 'acquire', $set, { Authorization => 'Basic ' . encode_base64('alice:x', '') });
+    tells $answer, { user => 'alice', value => ['', ''] }, 'counts as none';
 };
 
 $httpd->stop;

@@ -100,9 +100,10 @@ typedef struct pgp_driver {
      * clock): collect the answer to its reset; a round trip, if ping is not 0.  0: it is of no
      * use, *error says why. */
     int (*greet)(pgp_link *link, int ping, apr_time_t until, pgp_error *error);
-    /* Make the session of a borrower's link have these variables and no others of ours, until
-     * `until`, also where the borrower has undone some of them.  Costs nothing if they are set
-     * already.  If not DONE, *error says why. */
+    /* Whether the session of a borrower's link has these variables and no others of ours, and
+     * nothing tells that the borrower has undone any.  Costs nothing. */
+    int (*is_set)(const pgp_link *link, const pgp_vars *vars);
+    /* Make it so, until `until`.  If not DONE, *error says why. */
     pgp_set_outcome (*set)(pgp_link *link, const pgp_vars *vars, apr_time_t until,
                            pgp_error *error);
     /* Undo what a borrower may have changed in the client's library, send the reset

@@ -522,6 +522,7 @@ const pgp_driver pgp_libpq_driver = {
     .take_in = link_take_in,
     .last_words = link_last_words,
     .greet = link_greet,
+    .is_set = pgp_pq_vars_are_set,
     .set = pgp_pq_vars_set,
     .settle = link_settle,
     .clean = pgp_windup_start,

@@ -478,9 +478,12 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_conn **conn, pgp_ticket *ticket
 pgp_set_outcome pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, apr_time_t until,
                              pgp_error *error)
 {
+    const pgp_driver *driver = conn->pool->env->driver;
+
+    if (driver->is_set(conn->link, vars))
+        return PGP_SET_DONE;
     *error = (pgp_error){.message = ""};
-    return conn->pool->env->driver->set(conn->link, vars, test_deadline(conn->pool, until),
-                                        error);
+    return driver->set(conn->link, vars, test_deadline(conn->pool, until), error);
 }
 
 void pgp_pool_unfit(pgp_conn **conn, const pgp_error *error)

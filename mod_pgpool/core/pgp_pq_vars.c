@@ -234,6 +234,13 @@ static bool is_disturbed(const pgp_link *link, bool in_use)
 static const char in_use_text[] = "a setting cannot be changed within a transaction or a query";
 static const char encoding_text[] = "a setting is UTF-8, but client_encoding has been changed";
 
+int pgp_pq_vars_are_set(const pgp_link *link, const pgp_vars *vars)
+{
+    const bool same = pgp_vars_equal(link->applied, vars);
+
+    return same && !is_disturbed(link, is_in_use(link, same));
+}
+
 pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
                                 pgp_error *error)
 {
@@ -242,7 +249,7 @@ pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t
     const unsigned deeds = link->deeds;
     pgp_set_outcome outcome;
 
-    if (same && !is_disturbed(link, in_use))
+    if (pgp_pq_vars_are_set(link, vars))
         return PGP_SET_DONE;
     if (PQstatus(link->conn) != CONNECTION_OK)
         return send_failed(link, error);

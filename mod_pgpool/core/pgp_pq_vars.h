@@ -18,7 +18,8 @@
 
 #include "pgp_link.h"
 
-/* The driver's set(). */
+/* The driver's is_set() and set(). */
+int pgp_pq_vars_are_set(const pgp_link *link, const pgp_vars *vars);
 pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
                                 pgp_error *error);
 

@@ -58,6 +58,7 @@
  * On the request:
  *
  *   misuse           asks a row that it has not of the result that was kept: misused
+ *   basicpw          ap_get_basic_auth_pw: user, as it stands in the header
  *   fork             forks; the other process acquires, opens, closes and releases,
  *                    destroys its copy of the request's pool and ends: forked, opened
  *   sleep=SECONDS    keeps the thread
@@ -594,6 +595,15 @@ static int run_socket(probe_t *probe, const char *arg)
  * The request
  */
 
+static int run_basicpw(probe_t *probe, const char *arg)
+{
+    const char *password;
+    const int status = ap_get_basic_auth_pw(probe->r, &password);
+
+    tell(probe, "user=%s", status == OK ? probe->r->user : "none");
+    return NEXT;
+}
+
 /* In the forked process; what it allocates and destroys is a copy. */
 static void use_in_fork(probe_t *probe, int told)
 {
@@ -923,6 +933,7 @@ static const command_t commands[] = {
     {"misuse", run_misuse, 0},
     {"late", run_late, 1},
     {"trace", run_trace, 1},
+    {"basicpw", run_basicpw, 0},
     {"fork", run_fork, 0},
     {"sleep", run_sleep, 0},
     {"heap", run_heap, 0},

@@ -385,6 +385,11 @@ static int drv_greet(pgp_link *link, int ping, apr_time_t until, pgp_error *erro
     return good;
 }
 
+static int drv_is_set(const pgp_link *link, const pgp_vars *vars)
+{
+    return vars->n == 0;
+}
+
 static pgp_set_outcome drv_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
                                pgp_error *error)
 {
@@ -487,6 +492,7 @@ static const pgp_driver driver = {
     .take_in = drv_take_in,
     .last_words = drv_last_words,
     .greet = drv_greet,
+    .is_set = drv_is_set,
     .set = drv_set,
     .settle = drv_settle,
     .clean = drv_clean,
