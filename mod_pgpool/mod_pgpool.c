@@ -23,6 +23,7 @@
 #include <http_protocol.h>
 #include <mpm_common.h>
 
+#include "core/pgp_conninfo.h"
 #include "core/pgp_keeper.h"
 #include "core/pgp_libpq.h"
 
@@ -276,6 +277,33 @@ static void server_pools_find(pgpool_child *c, server_rec *s, const apr_array_he
     }
 }
 
+/* Tell each pool of the others that go to the same server. */
+static void pools_by_server(const pgpool_child *c)
+{
+    apr_hash_t *servers = apr_hash_make(c->p);
+    int i;
+
+    for (i = 0; i < c->pools->nelts; i++) {
+        pgp_pool *pool = APR_ARRAY_IDX(c->pools, i, pgpool_child_pool).core;
+        const pgpool_plan *plan = &APR_ARRAY_IDX(c->plans, i, pgpool_plan);
+        const char *name = pgp_conninfo_server(c->p, plan->settings->conninfo);
+        const int place = pgpool_board_place(plan);
+        pgp_server *server = apr_hash_get(servers, name, APR_HASH_KEY_STRING);
+
+        if (!server) {
+            server = apr_pcalloc(c->p, sizeof(*server));
+            *server = (pgp_server){.name = name, .place = place};
+            apr_hash_set(servers, name, APR_HASH_KEY_STRING, server);
+        }
+        /* The same in all children, whatever the order of their plans. */
+        if (place >= 0 && (server->place < 0 || place < server->place))
+            server->place = place;
+        server->pools++;
+        server->most += pgp_pool_most(pool);
+        pgp_pool_share_server(pool, server);
+    }
+}
+
 static apr_status_t pools_make(pgpool_child *c, server_rec *s)
 {
     apr_array_header_t *plans = pgpool_config_plans(c->p, s);
@@ -285,6 +313,7 @@ static apr_status_t pools_make(pgpool_child *c, server_rec *s)
     c->plans = plans;
     for (i = 0; i < plans->nelts && rv == APR_SUCCESS; i++)
         rv = pool_make(c, &APR_ARRAY_IDX(plans, i, pgpool_plan));
+    pools_by_server(c);
     for (; s && rv == APR_SUCCESS; s = s->next)
         server_pools_find(c, s, plans);
     /* More could never be used at once. */

@@ -160,10 +160,13 @@ int pgpool_config_plan(const apr_array_header_t *plans, const char *name,
     return i;
 }
 
-static void plan_add(apr_array_header_t *plans, const char *name, pgp_settings *settings)
+static void plan_add(apr_array_header_t *plans, const server_rec *s, const char *name,
+                     pgp_settings *settings)
 {
     pgpool_plan made = {.name = name,
                         .settings = settings,
+                        .owner = s,
+                        .label = name,
                         .server = pgp_conninfo_identity(plans->pool, settings->conninfo)};
     int i;
 
@@ -178,17 +181,80 @@ static void plan_add(apr_array_header_t *plans, const char *name, pgp_settings *
     APR_ARRAY_PUSH(plans, pgpool_plan) = made;
 }
 
+/* How a virtual host is written in a URL.  What no host has in its name is left out, so that no
+ * format of the status has to escape a label. */
+static const char *host_text(apr_pool_t *p, const server_rec *s)
+{
+    const apr_port_t port = s->port || !s->addrs ? s->port : s->addrs->host_port;
+    char *host = apr_pstrdup(p, s->server_hostname ? s->server_hostname : "?"), *c;
+
+    for (c = host; *c; c++)
+        if (!apr_isalnum(*c) && !strchr("*-.:[]_", *c))
+            *c = '?';
+    return port ? apr_psprintf(p, "%s:%u", host, port) : host;
+}
+
+static int has_namesake(const apr_array_header_t *plans, const pgpool_plan *plan)
+{
+    int i, n = 0;
+
+    for (i = 0; i < plans->nelts; i++)
+        n += !strcmp(APR_ARRAY_IDX(plans, i, pgpool_plan).name, plan->name);
+    return n > 1;
+}
+
+static int has_label(const apr_array_header_t *plans, const char *label)
+{
+    int i, n = 0;
+
+    for (i = 0; i < plans->nelts; i++)
+        n += !strcmp(APR_ARRAY_IDX(plans, i, pgpool_plan).label, label);
+    return n > 0;
+}
+
+/* The main server's pool keeps the bare name, however many virtual hosts have one of that name.
+ */
+static void plans_label(apr_array_header_t *plans)
+{
+    apr_pool_t *p = plans->pool;
+    int i, n;
+
+    for (i = 0; i < plans->nelts; i++) {
+        pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
+        const char *label;
+
+        if (!plan->owner->is_virtual || !has_namesake(plans, plan))
+            continue;
+        label = apr_psprintf(p, "%s (%s)", plan->name, host_text(p, plan->owner));
+        for (n = 2; has_label(plans, label); n++)
+            label = apr_psprintf(p, "%s (%s)#%d", plan->name, host_text(p, plan->owner), n);
+        plan->label = label;
+    }
+}
+
+static void server_plans_add(apr_array_header_t *plans, server_rec *s)
+{
+    apr_hash_t *all = pgpool_config_complete(plans->pool, s);
+    apr_hash_index_t *i;
+
+    for (i = apr_hash_first(plans->pool, all); i; i = apr_hash_next(i))
+        plan_add(plans, s, apr_hash_this_key(i), apr_hash_this_val(i));
+}
+
+/* httpd lists the virtual hosts last one first.  In the order of the files one that is added at
+ * the end leaves the others' numbers and labels as they were. */
 apr_array_header_t *pgpool_config_plans(apr_pool_t *p, server_rec *s)
 {
     apr_array_header_t *plans = apr_array_make(p, 4, sizeof(pgpool_plan));
+    apr_array_header_t *hosts = apr_array_make(p, 4, sizeof(server_rec *));
+    int i;
 
-    for (; s; s = s->next) {
-        apr_hash_t *all = pgpool_config_complete(p, s);
-        apr_hash_index_t *i;
-
-        for (i = apr_hash_first(p, all); i; i = apr_hash_next(i))
-            plan_add(plans, apr_hash_this_key(i), apr_hash_this_val(i));
-    }
+    server_plans_add(plans, s);
+    for (s = s->next; s; s = s->next)
+        APR_ARRAY_PUSH(hosts, server_rec *) = s;
+    for (i = hosts->nelts - 1; i >= 0; i--)
+        server_plans_add(plans, APR_ARRAY_IDX(hosts, i, server_rec *));
+    plans_label(plans);
     return plans;
 }
 

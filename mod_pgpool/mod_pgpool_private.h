@@ -84,8 +84,11 @@ apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s);
 typedef struct {
     const char *name;
     pgp_settings *settings;
-    const char *server; /* its connection string without secrets */
-    int nth;            /* among those of the same name and server */
+    const char *server;      /* its connection string without secrets */
+    int nth;                 /* among those of the same name and server */
+    const server_rec *owner; /* the first server that has it */
+    const char *label;       /* the name; where several have it, a virtual host's says whose it
+                              * is: "name (host:port)".  Letters, digits and " #()*-.:[]_?" */
 } pgpool_plan;
 
 /* All pools of a list of servers, each once, in an order that stays the same as long

@@ -287,20 +287,6 @@ static const char *why_of(apr_pool_t *p, const pgpool_view *view)
 
 /* --- taking it -------------------------------------------------------------- */
 
-/* A name may stand for several pools: virtual hosts may set it differently. */
-static const char *label_of(apr_pool_t *p, const apr_array_header_t *pools, const char *name)
-{
-    const apr_size_t length = strlen(name);
-    int i, n = 1;
-
-    for (i = 0; i < pools->nelts; i++) {
-        const char *label = APR_ARRAY_IDX(pools, i, pgpool_view).label;
-
-        n += !strncmp(label, name, length) && (!label[length] || label[length] == '#');
-    }
-    return n == 1 ? name : apr_psprintf(p, "%s#%d", name, n);
-}
-
 static int label_compare(const void *a, const void *b)
 {
     return strcmp(((const pgpool_view *)a)->label, ((const pgpool_view *)b)->label);
@@ -316,7 +302,7 @@ static apr_array_header_t *pools_list(apr_pool_t *p)
     for (i = 0; i < plans->nelts; i++) {
         const pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
         const pgpool_view view = {.place = pgpool_board_place(plan),
-                                  .label = label_of(p, pools, plan->name),
+                                  .label = plan->label,
                                   .settings = plan->settings};
 
         APR_ARRAY_PUSH(pools, pgpool_view) = view;

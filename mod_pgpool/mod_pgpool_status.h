@@ -28,7 +28,7 @@ typedef enum {
 /* A pool: of all children, of one, or of those that have ended. */
 typedef struct {
     int place;         /* on the board; -1: it has none */
-    const char *label; /* its name; "name#2" is the second of that name */
+    const char *label; /* of its plan */
     const pgp_settings *settings;
     pgp_stats stats;
     pgpool_health health; /* of all children only, as all below */

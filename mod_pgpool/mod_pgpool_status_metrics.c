@@ -2,8 +2,7 @@
  * The status for other programs: OpenMetrics, and lines of "Key: value"
  * (mod_pgpool_status.h).
  *
- * Labels are pools' names, states and reasons: of letters, digits, "_", "-" and "#", so
- * there is nothing to escape.
+ * Labels are pools' labels (pgpool_plan), states and reasons: there is nothing to escape.
  */
 #include "mod_pgpool_status.h"
 

@@ -4,6 +4,9 @@
 # count, whatever happens to the children; and whoever lacks one is given it.
 
 use PgPoolTest;
+use JSON::PP;
+use List::Util qw(sum0);
+use Probe;
 
 my $pg = postgres("max_connections = 60\n");
 query($pg, <<'SQL');
@@ -79,6 +82,23 @@ subtest 'while generations change and children die' => sub {
     ok poll_until { backends($pg, 'capped') == 0 }, 'nothing is left';
 };
 
+# What reference.conf promises of it: the server goes on with the queries of a killed child, and so
+# long it may have as many connections more as that child had in use.
+subtest 'a killed child leaves its queries behind' => sub {
+    my $httpd = capped("PgPoolMin 0\nPgPoolMax 2\nPgPoolTotalMax 2", threads => 8, children => 1);
+    my $asleep = sub { query($pg, "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep($_[0])'") };
+    my @left = map { $httpd->begin(probe_at('acquire', 'sql=SELECT pg_sleep(5)')) } 1 .. 2;
+    ok poll_until { $asleep->(5) == 2 }, 'two queries run';
+    $httpd->kill_child('KILL');
+    my @next = map { $httpd->begin(probe_at('acquire', 'sql=SELECT pg_sleep(0.5)')) } 1 .. 4;
+    my $most = most_seen_in(3);
+    cmp_ok $most, '<=', 4, 'no more than the cap and what the killed child had';
+    is_deeply [map { told($_, 'status') } finish(@next)], [(0) x 4], 'the next child serves at once';
+    ok poll_until { $asleep->(5) == 0 }, 'the queries end';
+    cmp_ok most_seen_in(0.5), '<=', 2, 'and the cap holds again';
+    $httpd->stop;
+};
+
 # Children that are asked in turn: the probe tells which one answered.
 sub held_by_one {
     my ($httpd, $n) = @_;
@@ -115,6 +135,85 @@ subtest 'more than the server has' => sub {
     my $httpd = capped("PgPoolMax 32\nPgPoolTotalMax 100");
     $httpd->wait_log(qr/PGP1018: pool default: may ask for 100 connections .* takes only 57/);
     pass 'is warned of, with numbers';
+    $httpd->stop;
+};
+
+# Each below what the server takes, together beyond it.
+subtest 'more than the server has, in several pools' => sub {
+    my $hosts = join '', map { "<VirtualHost *:\${PORT}>\nServerName h$_\nPgPoolAcquireTimeout ${_}s\n</VirtualHost>\n" } 3 .. 5;
+    my $httpd = capped("PgPoolMin 1\nPgPoolMax 32\nPgPoolTotalMax 20\n<PgPool other>\nPgPoolTotalMax 7\n</PgPool>\n$hosts");
+    # Four servers with both pools each.
+    my ($pools, $server) = $httpd->wait_log(
+        qr/PGP1018: pool \S+: the (\d+) pools of (\S+) may ask for 108 connections together .* takes only 57/);
+    is $pools, 8, 'is warned of, with the number of pools';
+    is $server, join(':', $pg->host, $pg->port), '... and the server';
+    poll_until { backends($pg, 'capped') >= 8 };
+    is scalar(() = $httpd->error_log =~ /PGP1018/g), 1, '... once';
+    $httpd->stop;
+};
+
+# ---- places of pools over graceful restarts
+
+sub placed {
+    my ($password, @pool) = @_;
+    my $more = join '', map { "<PgPool $_>\n</PgPool>\n" } @pool;
+    return <<"CONF";
+PgPoolConninfo "$conninfo password=$password"
+PgPoolMin 0
+PgPoolMax 2
+$more
+<Location /pools>
+  SetHandler pgpool-status
+</Location>
+<Location /probe>
+  SetHandler pgpool-probe
+</Location>
+CONF
+}
+
+sub reconfigured {
+    my ($httpd, $conf) = @_;
+    my @old = $httpd->children;
+    $httpd->conf($conf)->graceful;
+    $httpd->wait_gone(@old);
+    return;
+}
+
+sub page { my ($httpd) = @_; return decode_json($httpd->get('/pools?json')->{content}) }
+
+subtest 'a password that changes with each restart' => sub {
+    my $httpd = httpd(placed('p0'), modules => [qw(pgpool pgpool_probe)]);
+    for my $n (1 .. 20) {
+        probe($httpd, 'acquire');
+        reconfigured($httpd, placed("p$n"));
+    }
+    is_deeply [map { $_->{acquires} } values %{ page($httpd)->{pools} }], [20], 'the pool counts on';
+    unlike $httpd->error_log, qr/PGP1017/, 'and has its place';
+    $httpd->stop;
+};
+
+subtest 'pools that come and go' => sub {
+    my $httpd = httpd(placed('x'), modules => [qw(pgpool pgpool_probe)]);
+    for my $n (1 .. 8) {
+        reconfigured($httpd, placed('x', map { "g$n-$_" } 1 .. 8));
+        probe($httpd, "acquire=g$n-$_") for 1 .. 8;
+    }
+    unlike $httpd->error_log, qr/PGP1017/, '64 pools, 9 at a time, have places';
+    my $acquires = sub { my $pools = page($httpd)->{pools}; return { map { $_ => $pools->{$_}{acquires} } keys %$pools } };
+    poll_until { sum0(values %{ $acquires->() }) == 8 };
+    is_deeply $acquires->(), { default => 0, map { ("g8-$_" => 1) } 1 .. 8 },
+        '... and begin to count at 0';
+
+    reconfigured($httpd, placed('x', map { "many-$_" } 1 .. 40));
+    $httpd->wait_log(qr/PGP1017: \d+ pools are new since the start and have no place/);
+    is told(probe($httpd, 'acquire=many-40'), 'status'), 0, 'pools without a place work';
+    my $page = page($httpd);
+    is keys %{ $page->{pools} }, 41, '... are shown';
+    my @unknown = grep { $_->{health} eq 'unknown' } values %{ $page->{pools} };
+    cmp_ok @unknown, '>', 10, '... as unknown';
+    like $unknown[0]{why}, qr/no place in shared memory/, '... in words';
+    is $page->{health}, 'unknown', '... and so is the whole';
+    like $httpd->get('/pools')->{content}, qr{<span class="word unknown">}, '... on the page, too';
     $httpd->stop;
 };
 

@@ -41,7 +41,7 @@ sub flat {
     return map { flat($value->{$_}, defined $key ? "$key.$_" : $_) } sort keys %$value;
 }
 
-sub auto { return { $_[0] =~ /^PgPool\.(\S+): (\S+)$/mg } }
+sub auto { return { $_[0] =~ /^PgPool\.(.+): (\S+)$/mg } }
 
 # What Prometheus' own parser reads: { name{label=value,...} => value }, { family => [type, unit] }.
 # Debian's python, for which the package is.
@@ -319,44 +319,27 @@ subtest 'a hostile holder' => sub {
 };
 $one->stop;
 
-subtest 'two pools of one name' => sub {
-    my $two = probed(<<"CONF");
+# The main server's pool keeps its name; a virtual host's that differs in anything says whose it is.
+subtest 'several pools of one name' => sub {
+    my $host = sub { my ($name, $lines) = @_; "<VirtualHost *:\${PORT}>\n ServerName $name\n $lines\n</VirtualHost>\n" };
+    my $several = probed(<<"CONF" . $host->('shop.example', 'PgPoolMax 2') . $host->('blog.example', 'PgPoolMax 1')
 PgPoolConninfo "@{[conninfo($pg)]}"
 PgPoolMin 0
 PgPoolMax 3
 $handler
-<VirtualHost *:\${PORT}>
-  ServerName other
-  PgPoolMax 2
-</VirtualHost>
 CONF
-    my $pools = json($two)->{pools};
-    is_deeply { map { $_ => $pools->{$_}{max} } keys %$pools }, { default => 3, 'default#2' => 2 }, 'have a label each';
-    my ($sample) = openmetrics(status($two, 'openmetrics')->{content});
-    is $sample->{'pgpool_max{pool=default#2}'}, 2, '... in OpenMetrics as well';
-    $two->stop;
-};
-
-# Each pool has counters that are not zero.  Small ones, hence a smaller limit than httpd's default.
-subtest 'many pools' => sub {
-    my $all = 600;
-    my $many = probed(join "\n", 'LimitRequestLine 4200', 'PgPoolConninfo "host=/nowhere"', 'PgPoolMin 0',
-        'PgPoolAcquireTimeout 0', $handler,
-        map { "<PgPool p$_>\n</PgPool>" } 1 .. $all);
-    for my $tens (0 .. $all / 10 - 1) {
-        probe($many, map { 'acquire=p' . (10 * $tens + $_) } 1 .. 10);
-    }
-    poll_until { (grep { $_->{unavailable} } values %{ json($many)->{pools} }) == $all };
-    my ($next) = status($many, 'refresh=2')->{headers}{refresh} =~ /url=\?(\S+)\z/;
-    my $page = status($many, $next);
-    is $page->{status}, 200, 'the next look is taken';
-    my @over = $page->{content} =~ /(in the last|mean of)/g;
-    is scalar @over, $all + 1, '... and has all pools';
-    is $over[0], 'in the last', '... with rates over the time since';
-    is $over[-1], 'mean of', '... or since the start, where the link had no room';
-    my @link = $page->{content} =~ /href="\?([^"]*since=[^"]*)"/g;
-    is_deeply [grep { status($many, s/&amp;/&/gr)->{status} != 200 } @link], [], '... and all its links are taken';
-    $many->stop;
+        . $host->('blog.example', 'PgPoolMax 4') . $host->('same.example', '') . $host->('alias.example', 'PgPoolMax 2'));
+    my $port = $several->port;
+    my %max = (default => 3, "default (shop.example:$port)" => 2, "default (blog.example:$port)" => 1,
+        "default (blog.example:$port)#2" => 4);
+    my $pools = json($several)->{pools};
+    is_deeply { map { $_ => $pools->{$_}{max} } keys %$pools }, \%max, 'JSON: a label each';
+    my ($sample) = openmetrics(status($several, 'openmetrics')->{content});
+    is_deeply { map { /^pgpool_max\{pool=(.*)\}/ ? ($1 => $sample->{$_}) : () } keys %$sample }, \%max, 'OpenMetrics';
+    my $auto = auto(status($several, 'auto')->{content});
+    is $auto->{"default (shop.example:$port).max"}, 2, 'auto';
+    like status($several)->{content}, qr{<h2>default \(shop\.example:$port\)</h2>}, 'page';
+    $several->stop;
 };
 
 subtest 'no pool at all' => sub {

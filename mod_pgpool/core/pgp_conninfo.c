@@ -137,3 +137,41 @@ const char *pgp_conninfo_identity(apr_pool_t *p, const char *conninfo)
 {
     return pairs_text(p, conninfo, NULL);
 }
+
+static const char *value_of(const PQconninfoOption *options, const char *keyword)
+{
+    const PQconninfoOption *o;
+
+    for (o = options; o && o->keyword; o++)
+        if (is_keyword(o, keyword) && *o->val)
+            return o->val;
+    return NULL;
+}
+
+/* The first that is given of several keywords, in the string before the defaults. */
+static const char *value_first(const PQconninfoOption *own, const PQconninfoOption *defaults,
+                               const char *first, const char *second, const char *otherwise)
+{
+    const char *value = value_of(own, first);
+
+    if (!value && second)
+        value = value_of(own, second);
+    if (!value)
+        value = value_of(defaults, first);
+    if (!value && second)
+        value = value_of(defaults, second);
+    return value ? value : otherwise;
+}
+
+const char *pgp_conninfo_server(apr_pool_t *p, const char *conninfo)
+{
+    PQconninfoOption *own = PQconninfoParse(conninfo, NULL), *defaults = PQconndefaults();
+    const char *text = apr_pstrcat(p, value_first(own, defaults, "hostaddr", "host", "local"),
+                                   ":", value_first(own, defaults, "port", NULL, "5432"), NULL);
+
+    if (own)
+        PQconninfoFree(own);
+    if (defaults)
+        PQconninfoFree(defaults);
+    return text;
+}

@@ -18,7 +18,11 @@ const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo);
 /* The string as key=value pairs with every secret as "***". */
 const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo);
 
-/* The same without the secrets: equal for strings that differ in secrets alone.  For
+/* Where libpq connects to: "host:port", the numeric address if one is given, lists as they
+ * are; libpq's defaults where the string says nothing. */
+const char *pgp_conninfo_server(apr_pool_t *p, const char *conninfo);
+
+/* The string as pairs without the secrets: equal for strings that differ in secrets alone.  For
  * comparison, never for libpq. */
 const char *pgp_conninfo_identity(apr_pool_t *p, const char *conninfo);
 

@@ -189,23 +189,37 @@ static void admit(pgp_conn *conn)
     unlock(pool);
 }
 
-/* Once for all children, if they may ask for more than the server has. */
+apr_int64_t pgp_pool_most(const pgp_pool *pool)
+{
+    const pgp_settings *settings = pool->settings;
+    const apr_int64_t most = (apr_int64_t)pool->env->children * settings->max;
+
+    return settings->total_max && settings->total_max < most ? settings->total_max : most;
+}
+
+/* Once for all children and pools, if they may ask for more than the server has. */
 static void capacity_check(const pgp_conn *conn)
 {
     const pgp_pool *pool = conn->pool;
     const pgp_settings *settings = pool->settings;
+    const pgp_server *server = pool->server;
     const int capacity = pool->env->driver->capacity(conn->link);
-    int most = pool->env->children * settings->max;
+    const apr_int64_t most = server ? server->most : pgp_pool_most(pool);
 
-    if (settings->total_max && settings->total_max < most)
-        most = settings->total_max;
     if (capacity <= 0 || most <= capacity || !pgp_share_first(pool))
         return;
-    pgp_log(
-        pool->env, PGP_LOG_WARNING, PGP_MSG_CAPACITY, pool->name, 0,
-        "may ask for %d connections (%d children x PgPoolMax %d, PgPoolTotalMax %d), but the "
-        "server takes only %d (max_connections less the reserved ones)",
-        most, pool->env->children, settings->max, settings->total_max, capacity);
+    if (server && server->pools > 1)
+        pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_CAPACITY, pool->name, 0,
+                "the %d pools of %s may ask for %" APR_INT64_T_FMT
+                " connections together (%d children x PgPoolMax each, PgPoolTotalMax at most), "
+                "but the server takes only %d (max_connections less the reserved ones)",
+                server->pools, server->name, most, pool->env->children, capacity);
+    else
+        pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_CAPACITY, pool->name, 0,
+                "may ask for %" APR_INT64_T_FMT
+                " connections (%d children x PgPoolMax %d, PgPoolTotalMax %d), but the server "
+                "takes only %d (max_connections less the reserved ones)",
+                most, pool->env->children, settings->max, settings->total_max, capacity);
 }
 
 static void connected(pgp_conn *conn)

@@ -85,6 +85,21 @@ const pgp_settings *pgp_pool_settings(const pgp_pool *pool);
  * Before the keeper starts. */
 void pgp_pool_post(pgp_pool *pool, pgp_board *board, int place);
 
+/* The server that some of a child's pools connect to. */
+typedef struct {
+    const char *name; /* pgp_conninfo_server() */
+    int pools;        /* that go there */
+    apr_int64_t most; /* connections that all children may ask for, for all of these */
+    int place;        /* on the board, of one of them, where all speak for all; -1: none */
+} pgp_server;
+
+/* How many connections all children may ask for, for one pool. */
+apr_int64_t pgp_pool_most(const pgp_pool *pool);
+
+/* Say which other pools go to the same server; before the keeper starts.  The struct must
+ * live as long as the pool.  Without it the pool is the only one. */
+void pgp_pool_share_server(pgp_pool *pool, const pgp_server *server);
+
 /* --- borrowers: any thread -------------------------------------------------- */
 
 /*

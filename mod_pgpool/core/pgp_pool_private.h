@@ -75,8 +75,9 @@ typedef struct {
 
 struct pgp_pool {
     /* immutable once the keeper runs */
-    pgp_board *board; /* NULL: alone */
-    int place;        /* on it */
+    pgp_board *board;         /* NULL: alone */
+    int place;                /* on it */
+    const pgp_server *server; /* NULL: it goes where no other pool does */
     const char *name;
     const pgp_settings *settings;
     const pgp_env *env;

@@ -39,6 +39,11 @@ static int is_sharing(const pgp_pool *pool)
     return is_posted(pool) && pgp_share_is_capped(pool);
 }
 
+void pgp_pool_share_server(pgp_pool *pool, const pgp_server *server)
+{
+    pool->server = server;
+}
+
 void pgp_pool_post(pgp_pool *pool, pgp_board *board, int place)
 {
     pool->board = board;
@@ -384,10 +389,12 @@ void pgp_keep_rung(pgp_pool *pool)
 
 int pgp_share_first(const pgp_pool *pool)
 {
+    const int place = pool->server ? pool->server->place : pool->place;
     pgp_gate_count count;
 
-    return !pool->board || pgp_board_gate(pool->board, pool->place, PGP_GATE_CAPACITY,
-                                          pgp_now(pool->env), PGP_NEVER, &count);
+    return !pool->board || place < 0 ||
+           pgp_board_gate(pool->board, place, PGP_GATE_CAPACITY, pgp_now(pool->env), PGP_NEVER,
+                          &count);
 }
 
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
