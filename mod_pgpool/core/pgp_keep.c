@@ -182,8 +182,6 @@ static void admit(pgp_conn *conn)
     lock(pool);
     if (pool->phase == STOPPED)
         pgp_doom_locked(conn, PGP_REASON_STOP);
-    else if (conn->state == PGP_CLEANING && pgp_share_pass_locked(pool, now))
-        pgp_doom_locked(conn, PGP_REASON_SHARED);
     else
         pgp_place_locked(pool, conn, now);
     unlock(pool);

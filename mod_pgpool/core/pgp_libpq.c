@@ -474,7 +474,8 @@ static int link_close(pgp_link *link)
     int linger = -1;
 
     pgp_link_mark(link, false);
-    if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE) {
+    /* A reset ends by itself. */
+    if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE && !link->owes) {
         pgp_windup_abandon(link);
         /* PQfinish() would still send what its borrower has queued, for the server to run. */
         shutdown(PQsocket(link->conn), SHUT_WR);

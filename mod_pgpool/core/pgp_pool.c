@@ -602,8 +602,6 @@ static void give_back(pgp_conn *conn)
         reason = PGP_REASON_RESET;
     else if (!pool->down.failures && conn->expires != PGP_NEVER && now >= conn->expires)
         reason = PGP_REASON_LIFETIME;
-    else if (pgp_share_pass_locked(pool, now))
-        reason = PGP_REASON_SHARED;
     else {
         if (conn->state == PGP_LENT)
             count_hold_locked(conn, now);
@@ -674,6 +672,20 @@ void pgp_settle(pgp_conn *conn)
     }
 }
 
+/* Whether the turn of another child has come.  The connection is closed then as it is: to reset
+ * it would only keep the server's process busy. */
+static int is_passed_on(pgp_pool *pool)
+{
+    int passed;
+
+    if (!pgp_share_is_turn(pool))
+        return 0;
+    lock(pool);
+    passed = pool->phase == RUNNING && pgp_share_pass_locked(pool, now_of(pool));
+    unlock(pool);
+    return passed;
+}
+
 void pgp_pool_release(pgp_conn **released)
 {
     pgp_conn *conn = *released;
@@ -682,7 +694,10 @@ void pgp_pool_release(pgp_conn **released)
     *released = NULL;
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_conn_backend(conn),
             "returned, lease %" APR_UINT64_T_FMT, conn->lease);
-    pgp_settle(conn);
+    if (is_passed_on(pool))
+        pgp_doom(conn, PGP_REASON_SHARED);
+    else
+        pgp_settle(conn);
 }
 
 void pgp_pool_discard(pgp_conn **discarded, pgp_reason reason)

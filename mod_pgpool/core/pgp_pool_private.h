@@ -201,6 +201,8 @@ void pgp_share_give_locked(pgp_pool *pool);
 void pgp_share_ring(pgp_pool *pool);
 /* A connect has taken so long. */
 void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took);
+/* Whether the turn of any child may have come; with the lock not held. */
+int pgp_share_is_turn(const pgp_pool *pool);
 /* Whether the connection that comes back is to be closed, since another child's turn has come.
  */
 int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now);

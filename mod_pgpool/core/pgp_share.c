@@ -348,6 +348,11 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
         pgp_policy_turn(&share->look, step_of(pool), pgp_permits_passed(&share->quota, now)));
 }
 
+int pgp_share_is_turn(const pgp_pool *pool)
+{
+    return is_sharing(pool) && pgp_permits_turn(&pool->share.quota) != INT64_MAX;
+}
+
 int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now)
 {
     const pgp_quota *quota = &pool->share.quota;
