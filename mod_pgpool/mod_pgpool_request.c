@@ -321,14 +321,19 @@ static apr_status_t fail(request_rec *r, pgp_message id, apr_status_t rv, const 
 /* The same for what many requests may be told at once. */
 static apr_status_t refused(request_rec *r, pgp_pool *pool, apr_status_t rv, const char *text)
 {
-    int unlogged;
+    const pgp_outcome outcome = rv == PGPOOL_EEXHAUSTED ? PGP_EXHAUSTED : PGP_UNAVAILABLE;
+    apr_uint64_t unlogged;
 
     pgpool_note_error(r, text);
-    if (pgp_pool_may_log(pool, &unlogged))
+    if (!pgp_pool_may_log(pool, outcome, &unlogged))
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "PGP%d: %s", PGP_MSG_REFUSED, text);
+    else
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s%s", PGP_MSG_REFUSED, text,
-                      unlogged
-                          ? apr_psprintf(r->pool, "; %d more like it were not logged", unlogged)
-                          : "");
+                      unlogged ? apr_psprintf(r->pool,
+                                              "; %" APR_UINT64_T_FMT
+                                              " more like it since the last line",
+                                              unlogged)
+                               : "");
     return rv;
 }
 

@@ -136,6 +136,45 @@ subtest 'a server that starts up' => sub {
     $httpd->stop;
 };
 
+# Lines of that message at level warn or error, in all children.
+sub lines_of {
+    my ($httpd, $from, $id) = @_;
+    return scalar(() = $httpd->error_log($from) =~ /pgpool:(?:error|warn)\] .*PGP$id:/g);
+}
+
+# Four children whom nobody asks: each backs off, and one of them tells it for all.
+subtest 'a server that starts up for long' => sub {
+    my $conninfo = conninfo($pg, via($proxy), sslmode => 'disable', gssencmode => 'disable');
+    $proxy->mode('error=57P03');
+    my $before = $proxy->accepted;
+    my $httpd = probed(qq(PgPoolConninfo "$conninfo"\nPgPoolMin 2\nPgPoolRetry 50ms 1s\n$rows),
+        modules => ['pgpool_query'], children => 4, threads => 4);
+    my $began = now();
+    sleep 0.1 while now() < $began + 6;
+    my $attempts = $proxy->accepted - $before;
+    my $seconds = now() - $began;
+    # With full jitter below 1 s about two a second in each child; without a pause it is 20.
+    cmp_ok $attempts, '<', 4 * (10 + 4 * $seconds), "attempts are bounded: $attempts in $seconds s";
+    cmp_ok $attempts, '>=', 4, '... but some';
+    is lines_of($httpd, 0, 1002), 1, 'one line tells it for all children';
+
+    my $load = $httpd->load('/rows', clients => 8);
+    ok poll_until { lines_of($httpd, 0, 1011) }, 'requests are refused';
+    ok poll_until { $proxy->accepted >= $before + $attempts + 10 }, '... and have attempts made';
+    sleep 0.5;    # of load: nothing more is told
+    $load->stop;
+    is lines_of($httpd, 0, 1011), 1, '... which one line tells for all children';
+    like $httpd->error_log, qr/PGP1011: .*57P03/, '... with the cause';
+
+    $proxy->mode('pass');
+    ok poll_until { probe($httpd, 'acquire')->{content} =~ /^status=0/ }, 'served when it is up';
+    my $connected = sub { scalar(() = $httpd->error_log =~ /PGP1001:/g) };
+    ok poll_until { $connected->() >= 8 }, '... by all children';
+    is lines_of($httpd, 0, 1008), 1, 'one line tells the end for all children';
+    is lines_of($httpd, 0, 1002), 1, '... and no other its beginning again';
+    $httpd->stop;
+};
+
 # The next attempt is at the greatest wait, so an ask that waited would wait for long.
 sub refused_at_once {
     my ($sqlstate, $mend, %setting) = @_;

@@ -33,15 +33,10 @@ typedef struct {
     _Atomic apr_int64_t longest_wait, longest_hold;
 } totals;
 
-typedef struct {
-    _Atomic apr_int64_t since, last; /* the first event, and the last line; 0: none */
-    _Atomic apr_uint64_t events;     /* since then */
-} gate;
-
 /* What the children say of a pool in turns. */
 typedef struct {
     _Atomic unsigned tenure;
-    gate gates[PGP_GATES];
+    pgp_gate gates[PGP_GATES];
 } notice;
 
 typedef struct {
@@ -604,8 +599,8 @@ void pgp_board_leave(pgp_board *board, int s, apr_time_t now)
 
 /* --- what one child says for all -------------------------------------------- */
 
-/* The gate of a place's present tenant. */
-static gate *gate_of(pgp_board *board, int p, pgp_gate id)
+/* The gates of an earlier tenant are closed. */
+pgp_gate *pgp_board_gate(pgp_board *board, int p, pgp_gate_id id)
 {
     notice *n = &board->notices[p < 0 ? board->nplaces : p];
     const unsigned tenure = p < 0 ? 1 : board->places[p].tenure;
@@ -617,48 +612,6 @@ static gate *gate_of(pgp_board *board, int p, pgp_gate id)
         atomic_store(&n->tenure, tenure);
     }
     return &n->gates[id];
-}
-
-static int is_past(apr_int64_t time, apr_time_t now)
-{
-    return time > 0 && time <= now + PGP_BOARD_GRACE;
-}
-
-int pgp_board_gate(pgp_board *board, int p, pgp_gate id, apr_time_t now,
-                   apr_interval_time_t period, pgp_gate_count *count)
-{
-    gate *g = gate_of(board, p, id);
-    apr_int64_t since = atomic_load(&g->since), last = atomic_load(&g->last);
-
-    atomic_fetch_add(&g->events, 1);
-    if (!is_past(since, now)) {
-        atomic_store(&g->last, now);
-        if (!atomic_compare_exchange_strong(&g->since, &since, now))
-            return 0;
-        atomic_store(&g->events, 0);
-        *count = (pgp_gate_count){.events = 1};
-        return 1;
-    }
-    if (is_past(last, now) && (period == PGP_NEVER || now - last < period))
-        return 0;
-    if (!atomic_compare_exchange_strong(&g->last, &last, now))
-        return 0;
-    *count = (pgp_gate_count){.events = atomic_exchange(&g->events, 0),
-                              .lasted = now > since ? now - since : 1};
-    return 1;
-}
-
-int pgp_board_gate_close(pgp_board *board, int p, pgp_gate id, apr_time_t now,
-                         pgp_gate_count *count)
-{
-    gate *g = gate_of(board, p, id);
-    const apr_int64_t since = atomic_exchange(&g->since, 0);
-
-    if (!is_past(since, now))
-        return 0;
-    *count = (pgp_gate_count){.events = atomic_exchange(&g->events, 0),
-                              .lasted = now > since ? now - since : 1};
-    return 1;
 }
 
 /* --- readers ---------------------------------------------------------------- */

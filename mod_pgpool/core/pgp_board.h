@@ -51,6 +51,7 @@
 #define PGP_BOARD_H
 
 #include "pgp_bells.h"
+#include "pgp_gate.h"
 #include "pgp_locks.h"
 #include "pgp_stats.h"
 
@@ -122,32 +123,11 @@ void pgp_board_publish(pgp_board *board, int slot, int place, const pgp_stats *s
 
 /* --- what one child says for all -------------------------------------------- */
 
-/* What is worth a line of one child, but not of each. */
-typedef enum {
-    PGP_GATE_CAPACITY, /* the server takes fewer connections than may be asked for */
-    PGP_GATE_CONNECT,  /* attempts to connect fail */
-    PGP_GATE_CLAIM,    /* a child finds no slot */
-    PGP_GATES
-} pgp_gate;
-
 /* Where an event is not a pool's. */
 #define PGP_NO_PLACE (-1)
 
-typedef struct {
-    apr_uint64_t events;        /* since the last line, the caller's event included */
-    apr_interval_time_t lasted; /* since the first event; 0: this is the first */
-} pgp_gate_count;
-
-/* Count an event of a place, or of PGP_NO_PLACE.  Returns 1 if the caller shall log it: it is
- * the first, or the last line is `period` ago (PGP_NEVER: the first only); *count then says how
- * many it stands for. */
-int pgp_board_gate(pgp_board *board, int place, pgp_gate gate, apr_time_t now,
-                   apr_interval_time_t period, pgp_gate_count *count);
-
-/* The events are over.  Returns 1 to the one caller that shall log it, with *count; 0 if
- * there were none. */
-int pgp_board_gate_close(pgp_board *board, int place, pgp_gate gate, apr_time_t now,
-                         pgp_gate_count *count);
+/* The gate (pgp_gate.h) of a place, or of PGP_NO_PLACE: the same for all children. */
+pgp_gate *pgp_board_gate(pgp_board *board, int place, pgp_gate_id id);
 
 /* --- readers ---------------------------------------------------------------- */
 

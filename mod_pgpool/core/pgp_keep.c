@@ -144,6 +144,7 @@ apr_time_t pgp_keep_tend(pgp_pool *pool)
     pgp_share_ring(pool);
     pgp_share_publish(pool, &stats);
     warn_of_holders(pool, now);
+    pgp_refusals_end(pool, now);
     return next;
 }
 
@@ -198,13 +199,16 @@ apr_int64_t pgp_pool_most(const pgp_pool *pool)
 /* Once for all children and pools, if they may ask for more than the server has. */
 static void capacity_check(const pgp_conn *conn)
 {
-    const pgp_pool *pool = conn->pool;
+    pgp_pool *pool = conn->pool;
     const pgp_settings *settings = pool->settings;
     const pgp_server *server = pool->server;
     const int capacity = pool->env->driver->capacity(conn->link);
     const apr_int64_t most = server ? server->most : pgp_pool_most(pool);
+    pgp_gate_count count;
 
-    if (capacity <= 0 || most <= capacity || !pgp_share_first(pool))
+    if (capacity <= 0 || most <= capacity ||
+        !pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_CAPACITY), now_of(pool), PGP_NEVER,
+                       &count))
         return;
     if (server && server->pools > 1)
         pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_CAPACITY, pool->name, 0,
@@ -220,13 +224,43 @@ static void capacity_check(const pgp_conn *conn)
                 most, pool->env->children, settings->max, settings->total_max, capacity);
 }
 
+/* The gate for what the server said of a failed attempt. */
+static pgp_gate_id failure_gate(const pgp_error *error)
+{
+    switch (pgp_policy_failure(error->sqlstate)) {
+    case PGP_FAILURE_STARTING:
+        return PGP_GATE_STARTING;
+    case PGP_FAILURE_REFUSED:
+        return PGP_GATE_REJECTED;
+    default:
+        return *error->sqlstate ? PGP_GATE_FAILED : PGP_GATE_CONNECT;
+    }
+}
+
+/* Once for all children and all causes.  A child that has had no failure of its own ends the
+ * outage of a child that lives no more, but with its first connection only: it may well have a
+ * connection where others get none. */
+static void outage_end(pgp_pool *pool, apr_time_t now)
+{
+    apr_interval_time_t lasted = 0;
+    pgp_gate_count count;
+    int id;
+
+    for (id = PGP_GATE_CONNECT; id <= PGP_GATE_FAILED; id++)
+        if (pgp_gate_close(pgp_share_gate(pool, id), now, 0, &count) && count.lasted > lasted)
+            lasted = count.lasted;
+    if (lasted)
+        pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_RECOVERED, pool->name, 0,
+                "the server answers again after %" APR_TIME_T_FMT " ms", lasted / 1000);
+}
+
 static void connected(pgp_conn *conn)
 {
     pgp_pool *pool = conn->pool;
     const pgp_env *env = pool->env;
     const char *tls = env->driver->tls(conn->link);
     const apr_time_t began = conn->born;
-    apr_interval_time_t outage_time = 0;
+    int may_end_outage = !pool->surveyed;
 
     conn->born = now_of(pool);
     conn->expires = pgp_policy_expiry(pool->settings, conn->born, env->random(env->baton));
@@ -235,15 +269,13 @@ static void connected(pgp_conn *conn)
     conn->holder.backend = env->driver->backend(conn->link);
     conn->is_tls = tls != NULL;
     lock(pool);
-    if (pool->down.failures)
-        outage_time = conn->born - pool->down.since;
+    may_end_outage |= pool->down.failures > 0;
     pool->down = (outage){0};
     pool->stats.n[PGP_N_CONNECTS]++;
     pgp_share_connected_locked(pool, conn->born - began);
     unlock(pool);
-    if (outage_time)
-        pgp_log(env, PGP_LOG_WARNING, PGP_MSG_RECOVERED, pool->name, 0,
-                "the server answers again after %" APR_TIME_T_FMT " ms", outage_time / 1000);
+    if (may_end_outage)
+        outage_end(pool, conn->born);
     pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_conn_backend(conn),
             "connected, %s", tls ? tls : "no TLS");
     pool->surveyed = 1;
@@ -259,13 +291,14 @@ static apr_interval_time_t outage_note_locked(pgp_pool *pool, const pgp_error *e
 {
     outage *down = &pool->down;
     const pgp_failure kind = pgp_policy_failure(error->sqlstate);
+    const int is_new_kind = !down->failures || kind != down->kind;
     apr_interval_time_t wait;
 
     if (down->failures && began < down->last)
         return down->retry_at > now ? down->retry_at - now : 0;
     if (down->failures == 0)
-        down->since = down->hope_since = now;
-    if (kind == PGP_FAILURE_STARTING && kind != down->kind)
+        down->hope_since = now;
+    if (kind == PGP_FAILURE_STARTING && is_new_kind)
         down->hope_since = now; /* a short outage again */
     down->failures++;
     down->last = now;
@@ -273,10 +306,12 @@ static apr_interval_time_t outage_note_locked(pgp_pool *pool, const pgp_error *e
     pool->stats.error_at = now;
     down->kind = kind;
     down->error = *error;
-    /* A server that starts up may be tried often, and so it is for those who ask: that must
-     * not lengthen what comes after. */
-    down->transient = kind == PGP_FAILURE_TRANSIENT ? down->transient + !down->knock : 0;
-    wait = pgp_policy_backoff(&pool->settings->retry, down->kind, down->transient, random);
+    /* Attempts that are made because a request waits must not lengthen what comes after. */
+    if (is_new_kind || (kind == PGP_FAILURE_STARTING && pool->waiting && !down->knock))
+        down->repeats = 0;
+    if (!down->knock && (kind != PGP_FAILURE_STARTING || !pool->waiting))
+        down->repeats++;
+    wait = pgp_policy_backoff(&pool->settings->retry, kind, down->repeats, random);
     down->retry_at = now + wait;
     return wait;
 }
@@ -298,6 +333,25 @@ static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
     return pool->first_host;
 }
 
+/* An attempt that is not worth a line is told at level debug. */
+static void log_failure(pgp_pool *pool, const pgp_error *error, apr_interval_time_t wait,
+                        apr_time_t now)
+{
+    pgp_gate_count count = {.lasted = 0};
+    const int may = pgp_gate_pass(pgp_share_gate(pool, failure_gate(error)), now,
+                                  PGP_LOG_PERIOD, &count);
+    char more[80] = "";
+
+    if (count.lasted)
+        apr_snprintf(more, sizeof more,
+                     "; %" APR_UINT64_T_FMT
+                     " attempts failed like this one since the last line",
+                     count.events);
+    pgp_log(pool->env, may ? PGP_LOG_ERR : PGP_LOG_DEBUG, PGP_MSG_CONNECT_FAILED, pool->name, 0,
+            "cannot connect: %s; trying again in %" APR_TIME_T_FMT " ms%s", error->message,
+            wait / 1000, more);
+}
+
 static void connect_failed(pgp_conn *conn, const pgp_error *error)
 {
     pgp_pool *pool = conn->pool;
@@ -305,12 +359,8 @@ static void connect_failed(pgp_conn *conn, const pgp_error *error)
     const apr_uint32_t random = env->random(env->baton);
     const apr_time_t now = now_of(pool);
     apr_interval_time_t wait;
-    pgp_log_level level;
 
     lock(pool);
-    level = pool->down.knock && !strcmp(error->sqlstate, pool->down.error.sqlstate)
-                ? PGP_LOG_DEBUG
-                : PGP_LOG_ERR;
     wait = outage_note_locked(pool, error, conn->born, now, random);
     pool->down.knock = 0;
     pgp_doom_locked(conn, PGP_REASON_CONNECT);
@@ -318,9 +368,7 @@ static void connect_failed(pgp_conn *conn, const pgp_error *error)
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
     unlock(pool);
     first_host_leave(pool, conn, now);
-    pgp_log(env, level, PGP_MSG_CONNECT_FAILED, pool->name, 0,
-            "cannot connect: %s; trying again in %" APR_TIME_T_FMT " ms", error->message,
-            wait / 1000);
+    log_failure(pool, error, wait, now);
 }
 
 void pgp_keep_connect(pgp_conn *conn)

@@ -149,8 +149,8 @@ static void slot_claim(pgp_keeper *keeper, apr_time_t now)
 
     if (slot >= 0)
         slot_set(keeper, slot);
-    else if (pgp_board_gate(keeper->board, PGP_NO_PLACE, PGP_GATE_CLAIM, now, CLAIM_LOG_STEP,
-                            &count))
+    else if (pgp_gate_pass(pgp_board_gate(keeper->board, PGP_NO_PLACE, PGP_GATE_CLAIM), now,
+                           CLAIM_LOG_STEP, &count))
         pgp_log(keeper->env, PGP_LOG_WARNING, PGP_MSG_BOARD, NULL, 0,
                 "a child finds all %d slots in shared memory taken, and makes no connection "
                 "until one is free: older children that finish long requests hold them; end "

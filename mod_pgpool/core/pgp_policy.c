@@ -97,7 +97,7 @@ apr_interval_time_t pgp_policy_backoff(const pgp_backoff *backoff, pgp_failure f
 
     if (failure == PGP_FAILURE_REFUSED)
         return backoff->most;
-    if (failure == PGP_FAILURE_STARTING)
+    if (failure == PGP_FAILURE_STARTING && failures == 0)
         return LEAST(wait, backoff->most);
     while (--failures > 0 && wait < backoff->most)
         wait *= 2;

@@ -60,10 +60,10 @@ typedef enum {
 
 pgp_failure pgp_policy_failure(const char *sqlstate);
 
-/* How long to wait after the failures-th failure in a row (from 1): full jitter,
- * i.e. any time from 0 to the first wait doubled each time, capped at the
- * greatest.  The server's starting up keeps to the first wait, a refusal to the
- * greatest. */
+/* How long to wait after the failures-th failure of its kind in a row (from 1), those not
+ * counted that a request waited for: full jitter, i.e. any time from 0 to the first wait
+ * doubled each time, capped at the greatest.  A refusal: the greatest wait.  A server that
+ * starts up while a request waits (failures 0): the first wait. */
 apr_interval_time_t pgp_policy_backoff(const pgp_backoff *backoff, pgp_failure failure,
                                        int failures, apr_uint32_t random);
 

@@ -3,11 +3,8 @@
 #include <unistd.h>
 #include <apr_strings.h>
 
-/* In an outage each request is refused: that many of them tell it all. */
-#define LINES_A_SECOND 10
-
-/* A fault that repeats is warned of so often. */
-#define WARN_AGAIN PGP_SEC(60)
+/* Refusals are over when no line of theirs was due for so long. */
+#define REFUSALS_OVER (PGP_LOG_PERIOD + PGP_SEC(10))
 
 /* An ask may be late by this much if its connection has still to be tested. */
 #define LAST_MOMENT PGP_MS(50)
@@ -213,10 +210,20 @@ static void taken_locked(ask *a, pgp_conn *conn, apr_time_t now)
     a->ping = pgp_policy_ping_due(conn, a->pool->settings, a->pool->suspect_since, now);
 }
 
-/* The server says nothing, so that only an attempt can tell whether it is back.  Then one of
- * those who ask waits for the attempt under way, or has one made for him: who comes when it
- * is up is to be served.  Where nobody listens that costs the server nothing and is done
- * often. */
+/* A server that starts up is tried often for whoever waits. */
+static void hasten_locked(pgp_pool *pool, apr_time_t now)
+{
+    outage *down = &pool->down;
+    const apr_time_t soon = down->last + pool->settings->retry.first;
+
+    if (down->failures && down->kind == PGP_FAILURE_STARTING && down->retry_at > soon)
+        down->retry_at = soon > now ? soon : now;
+}
+
+/* The server says nothing, or that it starts up, so that only an attempt can tell whether it is
+ * back.  Then one of those who ask waits for the attempt under way, or has one made for him:
+ * who comes when it is up is to be served.  Where nobody listens that costs the server nothing
+ * and is done often. */
 static int knock_locked(ask *a, apr_time_t now)
 {
     outage *down = &a->pool->down;
@@ -225,8 +232,10 @@ static int knock_locked(ask *a, apr_time_t now)
 
     if (a->knocked)
         return down->last < a->knocked; /* no attempt has failed since */
-    if (*down->error.sqlstate || a->pool->waiting)
+    if (*down->error.sqlstate && down->kind != PGP_FAILURE_STARTING)
         return 0;
+    if (a->pool->waiting || a->pool->share.at_cap)
+        return 0; /* one at a time; and without a permit no attempt can be made */
     if (count(a->pool, PGP_CONNECTING) == 0) {
         if (now - down->last < wait)
             return 0;
@@ -330,6 +339,7 @@ static pgp_outcome wait_locked(ask *a)
     }
     sem_init(&w.woken, 0, 0);
     queue_insert_locked(pool, &w, now);
+    hasten_locked(pool, now);
     call = keeper_needed_locked(pool);
     unlock(pool);
     if (call)
@@ -396,25 +406,17 @@ static pgp_reason unfit_reason(ask *a)
 void pgp_reset_failed(pgp_conn *conn, const pgp_error *error)
 {
     pgp_pool *pool = conn->pool;
-    const apr_time_t now = now_of(pool);
-    int refused, warn;
+    pgp_gate_count count;
 
     if (!*error->sqlstate)
         return; /* no word of the server's: it was too late */
-    lock(pool);
-    refused = ++pool->resets_refused;
-    warn = !pool->reset_warned_at || now - pool->reset_warned_at >= WARN_AGAIN;
-    if (warn) {
-        pool->reset_warned_at = now;
-        pool->resets_refused = 0;
-    }
-    unlock(pool);
-    if (warn)
+    if (pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_RESET), now_of(pool), PGP_LOG_PERIOD,
+                      &count))
         pgp_log(
             pool->env, PGP_LOG_WARNING, PGP_MSG_RESET, pool->name, pgp_conn_backend(conn),
             "the server refuses the reset of the session, which costs a new connection each "
-            "time (%d since the last warning): %s (SQLSTATE %s)",
-            refused, error->message, error->sqlstate);
+            "time (%" APR_UINT64_T_FMT " since the last warning): %s (SQLSTATE %s)",
+            count.events, error->message, error->sqlstate);
 }
 
 static void discard_unfit(pgp_conn **unfit, pgp_reason reason, const pgp_error *error)
@@ -491,23 +493,35 @@ void pgp_pool_unfit(pgp_conn **conn, const pgp_error *error)
     discard_unfit(conn, pgp_conn_alive(*conn) ? PGP_REASON_PING : PGP_REASON_LOST, error);
 }
 
-int pgp_pool_may_log(pgp_pool *pool, int *unlogged)
+static pgp_gate *refusal_gate(pgp_pool *pool, pgp_outcome outcome)
 {
-    const apr_time_t now = now_of(pool);
-    int may;
+    return pgp_share_gate(pool,
+                          outcome == PGP_EXHAUSTED ? PGP_GATE_EXHAUSTED : PGP_GATE_UNAVAILABLE);
+}
 
-    lock(pool);
-    if (now - pool->gate_since >= PGP_SEC(1)) {
-        pool->gate_since = now;
-        pool->gate_lines = 0;
-    }
-    may = pool->gate_lines < LINES_A_SECOND;
-    *unlogged = pool->unlogged;
-    if (may)
-        pool->gate_lines++;
-    pool->unlogged = may ? 0 : pool->unlogged + 1;
-    unlock(pool);
+int pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged)
+{
+    pgp_gate_count count = {.events = 1};
+    const int may = pgp_gate_pass(refusal_gate(pool, outcome), now_of(pool), PGP_LOG_PERIOD,
+                                  &count);
+
+    *unlogged = count.events ? count.events - 1 : 0;
     return may;
+}
+
+void pgp_refusals_end(pgp_pool *pool, apr_time_t now)
+{
+    static const pgp_outcome outcomes[] = {PGP_EXHAUSTED, PGP_UNAVAILABLE};
+    pgp_gate_count count;
+    int i;
+
+    for (i = 0; i < 2; i++)
+        if (pgp_gate_close(refusal_gate(pool, outcomes[i]), now, REFUSALS_OVER, &count) &&
+            count.events)
+            pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_REFUSED, pool->name, 0,
+                    "%" APR_UINT64_T_FMT " more requests got no connection (%s) since the last "
+                    "line, and none for a while",
+                    count.events, i ? "unavailable" : "exhausted");
 }
 
 void pgp_conn_describe(pgp_conn *conn, const char *client, const char *const *what)

@@ -14,8 +14,8 @@
  *             up any other connection, or closes it.
  *   outage    While the server cannot be reached, callers wait.  Once the outage has lasted
  *             longer than PgPoolAcquireTimeout, callers fail at once; if the server gives no
- *             answer at all (no SQLSTATE), one caller at a time may trigger an attempt to
- *             connect and await it.
+ *             answer at all (no SQLSTATE), or says that it starts up, one caller at a time may
+ *             trigger an attempt to connect and await it.
  *
  * End of a wait.  Each waiter enforces its own deadline.  Another thread ends a wait under the
  * mutex (pgp_waiter_end_locked), a waiter whose deadline has passed leaves the queue under the
@@ -150,9 +150,10 @@ typedef struct {
 
 void pgp_pool_count(pgp_pool *pool, pgp_counts *counts);
 
-/* Whether one more refusal is worth a line in the log: ten in a second are.  Then
- * *unlogged is how many were not since the last one that was. */
-int pgp_pool_may_log(pgp_pool *pool, int *unlogged);
+/* Whether one more refusal (an outcome other than GRANTED) is worth a line in the log: the
+ * first of its kind in all children is, and one a minute while it goes on.  Then *unlogged is
+ * how many were not logged since the last that was. */
+int pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged);
 
 /* Say who holds it, for the page and PgPoolHoldWarning.  what: in parts, NULL ends them. */
 void pgp_conn_describe(pgp_conn *conn, const char *client, const char *const *what);

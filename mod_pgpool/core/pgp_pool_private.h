@@ -21,6 +21,9 @@
 #include "pgp_policy.h"
 #include "pgp_pool.h"
 
+/* What goes on is logged so often, by all children together. */
+#define PGP_LOG_PERIOD PGP_SEC(60)
+
 typedef enum { RUNNING, DRAINING, STOPPED } pool_phase;
 
 /* A borrower that waits: on its stack, in the queue from wait_locked() until
@@ -38,8 +41,7 @@ typedef struct waiter {
 /* Attempts to connect have been failing, and why. */
 typedef struct {
     int failures;          /* in a row, those at the same time as one; 0: all is well */
-    int transient;         /* of them, the last ones that say nothing of the server's state */
-    apr_time_t since;      /* of the first of them */
+    int repeats;           /* of them, the last ones of one kind that no request waited for */
     apr_time_t hope_since; /* since when waiting is in vain: no sooner than the last
                             * connection went or the server said that it starts up */
     apr_time_t last;       /* that counted */
@@ -85,6 +87,9 @@ struct pgp_pool {
     pgp_waker waker;
     apr_thread_mutex_t *lock;
 
+    /* atomic */
+    pgp_gate gates[PGP_GATES]; /* of a pool without a board */
+
     /* guarded by lock */
     pthread_t locked_by; /* 0: nobody */
     pgp_conn_list lists[PGP_STATES];
@@ -95,12 +100,7 @@ struct pgp_pool {
     apr_time_t suspect_since; /* what was idle before this may be dead as well */
     apr_uint64_t leases;
     outage down;
-    apr_time_t gate_since;      /* the second in which refusals are counted, */
-    int gate_lines;             /* how many of them were logged in it, */
-    int unlogged;               /* and how many were not since the last that was */
-    apr_time_t reset_warned_at; /* when the last refused reset was warned of; 0: never, */
-    int resets_refused;         /* and how many the server has refused since */
-    int missed;                 /* somebody was refused who would not wait: grow for the next */
+    int missed; /* somebody was refused who would not wait: grow for the next */
     pool_share share;
     pgp_stats stats; /* without its gauges */
     int reading;     /* the keeper has an idle connection, and gives it back at once */
@@ -175,6 +175,8 @@ pgp_outcome pgp_shortage_locked(const pgp_pool *pool);
 /* Waiting is no use: there is no connection, and there was none for longer than
  * anybody may wait, or the server will not have us. */
 int pgp_hopeless_locked(const pgp_pool *pool, apr_time_t now);
+/* Log how many refusals were not logged, if the last line is more than a minute old. */
+void pgp_refusals_end(pgp_pool *pool, apr_time_t now);
 /* To CLOSING, for the keeper. */
 void pgp_doom_locked(pgp_conn *conn, pgp_reason reason);
 /* The same with the lock not held; without a keeper it is closed here and now. */
@@ -209,8 +211,8 @@ int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now);
 /* Another request may be the oldest one that waits; another connection the longest idle one. */
 void pgp_share_queue_changed_locked(pgp_pool *pool);
 void pgp_share_idle_changed_locked(pgp_pool *pool);
-/* Whether this is the first of all children to say something of the pool. */
-int pgp_share_first(const pgp_pool *pool);
+/* What decides whether an event of the pool is logged: one gate for all children. */
+pgp_gate *pgp_share_gate(pgp_pool *pool, pgp_gate_id id);
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
 /* The figures of this moment. */
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats);

@@ -392,14 +392,13 @@ void pgp_keep_rung(pgp_pool *pool)
 
 /* --- figures ---------------------------------------------------------------- */
 
-int pgp_share_first(const pgp_pool *pool)
+pgp_gate *pgp_share_gate(pgp_pool *pool, pgp_gate_id id)
 {
-    const int place = pool->server ? pool->server->place : pool->place;
-    pgp_gate_count count;
+    const int is_of_server = id == PGP_GATE_CAPACITY && pool->server;
+    const int place = is_of_server ? pool->server->place : pool->place;
 
-    return !pool->board || place < 0 ||
-           pgp_board_gate(pool->board, place, PGP_GATE_CAPACITY, pgp_now(pool->env), PGP_NEVER,
-                          &count);
+    return pool->board && place >= 0 ? pgp_board_gate(pool->board, place, id)
+                                     : &pool->gates[id];
 }
 
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)

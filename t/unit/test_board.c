@@ -155,7 +155,8 @@ START_TEST(new_pool_counts_from_zero)
     pgp_board_publish(board, slot, 0, &stats);
     pgp_board_leave(board, slot, NOW);
     ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
-    ck_assert(pgp_board_gate(board, 0, PGP_GATE_CONNECT, NOW, PGP_NEVER, &count));
+    ck_assert(
+        pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW, PGP_NEVER, &count));
     fake_locks_die(locks, locks->pid);
     configure(&b, NULL);
     configure(&b, &c);
@@ -163,7 +164,8 @@ START_TEST(new_pool_counts_from_zero)
     ck_assert_int_eq(configure(&b, &d), 0);
     ck_assert_int_eq(pgp_board_place(board, &d), 0);
     ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 0);
-    ck_assert(pgp_board_gate(board, 0, PGP_GATE_CONNECT, NOW, PGP_NEVER, &count));
+    ck_assert(
+        pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW, PGP_NEVER, &count));
 
     slot = pgp_board_claim(board, NOW);
     pgp_board_read(board, slot, 0, NOW, &stats);
@@ -621,8 +623,8 @@ static void use_all(apr_time_t now, int how)
     fill(how);
     pgp_board_reap(board, now);
     for (p = 0; p < PLACES; p++) {
-        pgp_board_gate(board, p, PGP_GATE_CONNECT, now, PGP_SEC(60), &count);
-        pgp_board_gate_close(board, p, PGP_GATE_CONNECT, now, &count);
+        pgp_gate_pass(pgp_board_gate(board, p, PGP_GATE_CONNECT), now, PGP_SEC(60), &count);
+        pgp_gate_close(pgp_board_gate(board, p, PGP_GATE_CONNECT), now, 0, &count);
         for (s = -1; s < SLOTS; s++) {
             pgp_board_read(board, s, p, now, &stats);
             figures_are_sane(&stats, now);
@@ -722,7 +724,7 @@ START_TEST(one_says_it_for_all)
     pgp_gate_count count;
 
 #define GATE(when, period)                                                                     \
-    pgp_board_gate(board, 0, PGP_GATE_CONNECT, NOW + (when), period, &count)
+    pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW + (when), period, &count)
     ck_assert(GATE(0, PGP_SEC(60)));
     ck_assert_int_eq(count.events, 1);
     ck_assert_int_eq(count.lasted, 0);
@@ -733,14 +735,21 @@ START_TEST(one_says_it_for_all)
     ck_assert_int_eq(count.events, 4);
     ck_assert_int_eq(count.lasted, PGP_SEC(99));
     ck_assert(!GATE(PGP_SEC(100), PGP_SEC(60)));
-    ck_assert(pgp_board_gate_close(board, 0, PGP_GATE_CONNECT, NOW + PGP_SEC(101), &count));
+    ck_assert(pgp_gate_close(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW + PGP_SEC(101), 0,
+                             &count));
     ck_assert_int_eq(count.events, 1);
     ck_assert_int_eq(count.lasted, PGP_SEC(101));
-    ck_assert(!pgp_board_gate_close(board, 0, PGP_GATE_CONNECT, NOW + PGP_SEC(101), &count));
+    ck_assert(!pgp_gate_close(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW + PGP_SEC(101), 0,
+                              &count));
     ck_assert(GATE(PGP_SEC(102), PGP_SEC(60)));
     ck_assert_int_eq(count.lasted, 0);
+    ck_assert(!pgp_gate_close(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW + PGP_SEC(103),
+                              PGP_SEC(2), &count));
+    ck_assert(pgp_gate_close(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW + PGP_SEC(104),
+                             PGP_SEC(2), &count));
 #undef GATE
-    ck_assert(pgp_board_gate(board, 0, PGP_GATE_CAPACITY, NOW, PGP_NEVER, &count));
+    ck_assert(
+        pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CAPACITY), NOW, PGP_NEVER, &count));
 }
 END_TEST
 

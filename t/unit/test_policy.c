@@ -284,8 +284,10 @@ static const struct {
     {PGP_FAILURE_TRANSIENT, 6, CHANCE_HALF, PGP_MS(1600)},
     {PGP_FAILURE_TRANSIENT, 7, CHANCE_HALF, PGP_MS(2500)},
     {PGP_FAILURE_TRANSIENT, 1000000, CHANCE_HALF, PGP_MS(2500)},
-    {PGP_FAILURE_STARTING, 1, CHANCE_LEAST, PGP_MS(100)},
-    {PGP_FAILURE_STARTING, 50, CHANCE_MOST, PGP_MS(100)},
+    {PGP_FAILURE_STARTING, 0, CHANCE_LEAST, PGP_MS(100)},
+    {PGP_FAILURE_STARTING, 0, CHANCE_MOST, PGP_MS(100)},
+    {PGP_FAILURE_STARTING, 1, CHANCE_HALF, PGP_MS(50)},
+    {PGP_FAILURE_STARTING, 50, CHANCE_HALF, PGP_MS(2500)},
     {PGP_FAILURE_REFUSED, 1, CHANCE_LEAST, PGP_SEC(5)},
     {PGP_FAILURE_REFUSED, 50, CHANCE_MOST, PGP_SEC(5)},
 };
@@ -325,7 +327,7 @@ START_TEST(first_wait_is_the_greatest)
 
     ck_assert_int_eq(pgp_policy_backoff(&backoff, PGP_FAILURE_TRANSIENT, 9, CHANCE_HALF),
                      PGP_MS(50));
-    ck_assert_int_eq(pgp_policy_backoff(&backoff, PGP_FAILURE_STARTING, 9, CHANCE_HALF),
+    ck_assert_int_eq(pgp_policy_backoff(&backoff, PGP_FAILURE_STARTING, 0, CHANCE_HALF),
                      PGP_MS(100));
 }
 END_TEST

@@ -339,21 +339,31 @@ START_TEST(no_hold_warning)
 }
 END_TEST
 
-START_TEST(ten_refusals_a_second_are_told)
+START_TEST(refusals_are_told_once_a_minute)
 {
-    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    int i, unlogged;
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", NULL);
+    stage *other = stage_child(s, "PgPoolMin 0", "PgPoolMax 1", NULL);
+    apr_uint64_t unlogged;
+    int i;
 
-    for (i = 0; i < 10; i++) {
-        ck_assert(pgp_pool_may_log(s->pool, &unlogged));
-        ck_assert_int_eq(unlogged, 0);
+    ck_assert(pgp_pool_may_log(s->pool, PGP_EXHAUSTED, &unlogged));
+    ck_assert_int_eq(unlogged, 0);
+    for (i = 0; i < 25; i++) {
+        ck_assert(!pgp_pool_may_log(s->pool, PGP_EXHAUSTED, &unlogged));
+        ck_assert(!pgp_pool_may_log(other->pool, PGP_EXHAUSTED, &unlogged));
     }
-    for (i = 0; i < 25; i++)
-        ck_assert(!pgp_pool_may_log(s->pool, &unlogged));
-    fake_pass(s->world, PGP_SEC(1));
-    ck_assert(pgp_pool_may_log(s->pool, &unlogged));
-    ck_assert_int_eq(unlogged, 25);
-    ck_assert(pgp_pool_may_log(s->pool, &unlogged));
+    ck_assert(pgp_pool_may_log(other->pool, PGP_UNAVAILABLE, &unlogged));
+    fake_pass(s->world, PGP_SEC(60));
+    ck_assert(pgp_pool_may_log(other->pool, PGP_EXHAUSTED, &unlogged));
+    ck_assert_int_eq(unlogged, 50);
+    ck_assert(!pgp_pool_may_log(s->pool, PGP_EXHAUSTED, &unlogged));
+    keep(s, PGP_SEC(69));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1011"), 0);
+    keep(s, PGP_SEC(2));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1011: pool main: 1 more requests got no "
+                                           "connection (exhausted)"),
+                     1);
+    ck_assert(pgp_pool_may_log(s->pool, PGP_EXHAUSTED, &unlogged));
     ck_assert_int_eq(unlogged, 0);
 }
 END_TEST
@@ -394,7 +404,7 @@ int main(void)
     tcase_add_test(t, alive_is_the_drivers_word);
     tcase_add_test(t, long_holder_is_told_of_once);
     tcase_add_test(t, no_hold_warning);
-    tcase_add_test(t, ten_refusals_a_second_are_told);
+    tcase_add_test(t, refusals_are_told_once_a_minute);
     tcase_add_test(t, silent_if_the_log_is_not_wanted);
     return suite_run(suite);
 }

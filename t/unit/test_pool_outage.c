@@ -244,13 +244,82 @@ START_TEST(refusal_is_tried_again_slowly)
 }
 END_TEST
 
-START_TEST(starting_server_is_tried_again_soon)
+START_TEST(starting_server_is_tried_often_while_a_request_waits)
 {
-    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
+    stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", "PgPoolAcquireTimeout 1s", NULL);
+    borrower *b;
+    int failed;
 
     go_down(s, "57P03");
-    keep(s, PGP_MS(1050));
-    ck_assert_int_eq(s->world->failed, 11); /* now, and each 100 ms */
+    b = queue_up(s);
+    keep(s, PGP_MS(950));
+    ck_assert_int_eq(s->world->failed, 10); /* at once, and each 100 ms */
+    keep(s, PGP_MS(100));
+    answered(b, PGP_UNAVAILABLE);
+    failed = s->world->failed;
+    keep(s, PGP_SEC(60)); /* with chance at one half: 50, 100, 200, ... 2500 ms apart */
+    ck_assert_int_ge(s->world->failed, failed + 20);
+    ck_assert_int_le(s->world->failed, failed + 30);
+}
+END_TEST
+
+/* Nobody waits: the next attempt is up to 5 s away.  A request has it made at once. */
+START_TEST(request_hastens_the_next_attempt_at_a_starting_server)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolAcquireTimeout 1min", NULL);
+    borrower *b;
+    int failed;
+
+    go_down(s, "57P03");
+    keep(s, PGP_SEC(20));
+    failed = s->world->failed;
+    b = queue_up(s);
+    work(s);
+    keep(s, PGP_MS(110));
+    ck_assert_int_ge(s->world->failed, failed + 1);
+    come_up(s);
+    keep(s, PGP_MS(100));
+    release(granted(b));
+}
+END_TEST
+
+/* The outage has lasted too long for requests to wait for its end. */
+START_TEST(one_ask_knocks_at_a_starting_server)
+{
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolAcquireTimeout 1s", NULL);
+    borrower *b;
+
+    go_down(s, "57P03");
+    keep(s, PGP_SEC(30));
+    come_up(s);
+    fake_pass(s->world, PGP_MS(100));
+    b = queue_up(s);
+    work(s);
+    release(granted(b));
+}
+END_TEST
+
+/* Once for all children: when it begins, once a minute with a count, when it ends. */
+START_TEST(outage_is_told_once_for_all_children)
+{
+    stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 4", NULL);
+
+    stage_child(s, "PgPoolMin 1", "PgPoolMax 4", NULL);
+    s->world->log_level = PGP_LOG_WARNING;
+    go_down(s, "57P03");
+    keep(s, PGP_SEC(50));
+    ck_assert_int_ge(s->world->failed, 20);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1002"), 1);
+    keep(s, PGP_SEC(15));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1002"), 2);
+    ck_assert_int_eq(fake_logged(s->world, "attempts failed like this one"), 1);
+    go_down(s, "28P01"); /* another cause is another line */
+    keep(s, PGP_SEC(10));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1002"), 3);
+    come_up(s);
+    keep(s, PGP_SEC(10));
+    ck_assert_int_eq(fake_logged(s->world, "PGP1008: pool main: the server answers again"), 1);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1002"), 3);
 }
 END_TEST
 
@@ -259,13 +328,18 @@ START_TEST(starting_up_does_not_lengthen_what_comes_after)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
 
+    int failed;
+
     go_down(s, "57P03");
-    keep(s, PGP_MS(1050));
+    keep(s, PGP_SEC(60));
     go_down(s, "");
-    keep(s, PGP_MS(50));
-    ck_assert_int_eq(s->world->failed, 12);
-    keep(s, PGP_MS(50)); /* with chance at one half */
-    ck_assert_int_eq(s->world->failed, 13);
+    failed = s->world->failed;
+    while (s->world->failed == failed)
+        keep(s, PGP_MS(1));
+    keep(s, PGP_MS(49)); /* with chance at one half */
+    ck_assert_int_eq(s->world->failed, failed + 1);
+    keep(s, PGP_MS(1));
+    ck_assert_int_eq(s->world->failed, failed + 2);
 }
 END_TEST
 
@@ -307,9 +381,10 @@ END_TEST
 START_TEST(one_ask_knocks)
 {
     stage *s = long_absent();
-    const int failed = s->world->failed, told = fake_logged(s->world, "PGP1002");
+    const int failed = s->world->failed;
     borrower *b = queue_up(s);
     pgp_ticket ticket;
+    int told;
 
     s->world->log_level = PGP_LOG_INFO;                     /* it is a line for every ask */
     ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE); /* the others are told at once */
@@ -317,9 +392,12 @@ START_TEST(one_ask_knocks)
     answered(b, PGP_UNAVAILABLE);
     ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE); /* not again so soon */
     ck_assert_int_eq(s->world->failed, failed + 1);
-    ck_assert_int_eq(fake_logged(s->world, "PGP1002"), told);
+    told = fake_logged(s->world, "PGP1002");
     fake_pass(s->world, PGP_MS(10));
-    queue_up(s);
+    b = queue_up(s);
+    work(s);
+    answered(b, PGP_UNAVAILABLE);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1002"), told);
 }
 END_TEST
 
@@ -525,7 +603,10 @@ int main(void)
     t = tcase(suite, "refusals");
     tcase_add_loop_test(t, refusal_ends_all_waits, 0, LENGTH(refusals));
     tcase_add_test(t, refusal_is_tried_again_slowly);
-    tcase_add_test(t, starting_server_is_tried_again_soon);
+    tcase_add_test(t, starting_server_is_tried_often_while_a_request_waits);
+    tcase_add_test(t, request_hastens_the_next_attempt_at_a_starting_server);
+    tcase_add_test(t, one_ask_knocks_at_a_starting_server);
+    tcase_add_test(t, outage_is_told_once_for_all_children);
     tcase_add_test(t, starting_up_does_not_lengthen_what_comes_after);
     t = tcase(suite, "attempts");
     tcase_add_test(t, back_off_doubles);

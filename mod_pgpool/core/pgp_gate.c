@@ -1,0 +1,59 @@
+/* Gates: which of many equal events is worth a line in the log. */
+
+#include "pgp_gate.h"
+
+#include "pgp_settings.h"
+
+/* Clocks of several processors may differ by this much. */
+#define SKEW PGP_MS(500)
+
+/* No honest child counts more. */
+#define MOST_EVENTS APR_UINT64_C(1000000000000)
+
+static int is_past(apr_int64_t time, apr_time_t now)
+{
+    return time > 0 && time <= now + SKEW;
+}
+
+static pgp_gate_count count_taken(pgp_gate *gate, apr_int64_t since, apr_time_t now)
+{
+    const apr_uint64_t events = atomic_exchange(&gate->events, 0);
+
+    return (pgp_gate_count){.events = events < MOST_EVENTS ? events : MOST_EVENTS,
+                            .lasted = now > since ? now - since : 1};
+}
+
+int pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
+                  pgp_gate_count *count)
+{
+    apr_int64_t since = atomic_load(&gate->since), last = atomic_load(&gate->last);
+
+    atomic_fetch_add(&gate->events, 1);
+    if (!is_past(since, now)) {
+        atomic_store(&gate->last, now);
+        if (!atomic_compare_exchange_strong(&gate->since, &since, now))
+            return 0;
+        atomic_store(&gate->events, 0);
+        *count = (pgp_gate_count){.events = 1};
+        return 1;
+    }
+    if (is_past(last, now) && (period == PGP_NEVER || now - last < period))
+        return 0;
+    if (!atomic_compare_exchange_strong(&gate->last, &last, now))
+        return 0;
+    *count = count_taken(gate, since, now);
+    return 1;
+}
+
+int pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
+                   pgp_gate_count *count)
+{
+    apr_int64_t since = atomic_load(&gate->since), last = atomic_load(&gate->last);
+
+    if (!is_past(since, now) || (is_past(last, now) && now - last < quiet))
+        return 0;
+    if (!atomic_compare_exchange_strong(&gate->since, &since, 0))
+        return 0;
+    *count = count_taken(gate, since, now);
+    return 1;
+}

@@ -1,0 +1,57 @@
+/*
+ * Gates: what happens again and again is logged when it begins, from time to time, and when it
+ * ends.
+ *
+ * Model.  A gate counts events of one kind.  The first event opens it and is worth a line;
+ * later ones are counted, and one line in a period stands for them.  Closing the gate is worth
+ * a line again.  Of several threads or processes that could write a line, one is told to.
+ *
+ * A gate is a few atomic words without addresses, so it may lie in memory that all children of
+ * an httpd share.  A hostile child can suppress or provoke lines with it, and no more: each
+ * word is brought into its range when it is read.
+ *
+ * Threads.  Any.
+ */
+#ifndef PGP_GATE_H
+#define PGP_GATE_H
+
+#include <stdatomic.h>
+#include <apr_time.h>
+
+/* The kinds of events of a pool.  Attempts to connect that fail are told apart by what the
+ * server said, so that a new cause is logged although another one was before. */
+typedef enum {
+    PGP_GATE_CAPACITY,    /* the server takes fewer connections than may be asked for */
+    PGP_GATE_CONNECT,     /* attempts to connect fail: the server says nothing */
+    PGP_GATE_STARTING,    /* ... it starts up */
+    PGP_GATE_REJECTED,    /* ... wrong user, password or database */
+    PGP_GATE_FAILED,      /* ... anything else */
+    PGP_GATE_EXHAUSTED,   /* requests get no connection: all are in use */
+    PGP_GATE_UNAVAILABLE, /* ... none can be had from the server */
+    PGP_GATE_RESET,       /* the server refuses the reset of the session */
+    PGP_GATE_CLAIM,       /* not of a pool: a child finds no slot on the board */
+    PGP_GATES
+} pgp_gate_id;
+
+/* Zeroed: closed. */
+typedef struct {
+    _Atomic apr_int64_t since, last; /* the first event, and the last line; since 0: closed */
+    _Atomic apr_uint64_t events;     /* since the last line */
+} pgp_gate;
+
+typedef struct {
+    apr_uint64_t events;        /* since the last line, the caller's event included */
+    apr_interval_time_t lasted; /* since the first event; 0: this is the first */
+} pgp_gate_count;
+
+/* Count an event.  Returns 1 if the caller shall log it: it is the first, or the last line is
+ * `period` ago (PGP_NEVER: the first only); *count then says how many it stands for. */
+int pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
+                  pgp_gate_count *count);
+
+/* The events are over: close the gate if its last line is `quiet` ago.  Returns 1 to the one
+ * caller that has closed it and shall log that, with *count. */
+int pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
+                   pgp_gate_count *count);
+
+#endif
