@@ -1,8 +1,9 @@
 #!/usr/bin/perl
 
-# Whose name a request has, with the modules that httpd brings and none of ours beside the two: a name
-# that was not verified is nobody's, wherever the section stands and however the request gets there.
-# All of it once more with hooks that discard what was set.
+# Whose name a request has, with the modules that httpd brings: a name that was not verified is
+# nobody's, wherever the section stands and however the request gets there; so it is for a provider
+# that authenticates over the request's own connection.  All of it once more with hooks that discard
+# what was set.
 
 use PgPoolTest;
 use Digest::SHA qw(sha1_base64);
@@ -26,6 +27,7 @@ my %how = (
     anon   => ['AuthType Basic', 'AuthBasicProvider anon', 'Anonymous guest', 'Anonymous_MustGiveEmail off', 'Require valid-user'],
     form   => ['AuthType form', 'AuthFormProvider file', 'AuthUserFile ${DIR}/passwd', 'Session On',
         'SessionCookieName session path=/', 'Require valid-user'],
+    asking => ['AuthType Basic', 'AuthBasicProvider pgpool', 'Require valid-user'],
     broken => ['AuthType Basic', 'AuthUserFile ${DIR}/none', 'Require valid-user'],
     bob    => ['AuthType Basic', 'AuthUserFile ${DIR}/passwd', 'AuthzSendForbiddenOnFailure On', 'Require user bob'],
 );
@@ -59,20 +61,22 @@ my $conf = join "\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMin 1', 'PgPoolMax 
     '<Location /login/>', 'AuthName test', 'AuthType form', 'AuthFormProvider file', 'AuthUserFile ${DIR}/none', 'Session On',
     'SessionCookieName session path=/', 'Require all granted', $identity, $who, 'SetHandler "%{QUERY_STRING}"',
     'ErrorDocument 500 /login/page?pgpool-query',
-    "</Location>\n";
+    '</Location>', '<Location /asking-login/>', 'AuthName test', 'AuthType form', 'AuthFormProvider pgpool', 'Session On',
+    'SessionCookieName session path=/', 'Require all granted', $identity, 'SetHandler form-login-handler', "</Location>\n";
 
 sub started {
     my @more = @_;
-    my $httpd = Httpd->new(conf => $conf, modules => [qw(pgpool pgpool_query mime dir include actions rewrite auth_basic
+    my $httpd = Httpd->new(conf => $conf, modules => [qw(pgpool pgpool_query pgpool_authn mime dir include actions rewrite auth_basic
         authn_file authn_anon authz_user auth_form session session_cookie request), @more]);
     Httpd::spew($httpd->dir . '/passwd', join '', map { "$_:{SHA}" . sha1_base64("$_ secret") . "=\n" } qw(alice bob));
-    for my $directory (qw(mixed open login), map { my $how = $_; map { "$how-$_" } qw(loc dir if) } sort keys %how) {
+    for my $directory (qw(mixed open login asking-login), map { my $how = $_; map { "$how-$_" } qw(loc dir if) } sort keys %how) {
         mkdir $httpd->dir . "/htdocs/$directory" or die "$directory: $!";
         $httpd->put_file("$directory/page", '');
     }
     $httpd->put_file("mixed/$_", '') for qw(a.row b.act);
     $httpd->put_file("mixed/$_.shtml", '<!--#include virtual="/mixed/a.row" -->') for qw(page error);
     $httpd->put_file('open/page.shtml', '<!--#include virtual="/basic-loc/page" -->');
+    $httpd->put_file('open/asking.shtml', '<!--#include virtual="/asking-loc/page" -->' x 2);
     return $httpd->start;
 }
 
@@ -84,17 +88,19 @@ my $right   = basic('alice', 'alice secret');
 my $wrong   = basic('alice', 'guessed');
 my $unknown = basic('mallory', 'guessed');
 
-# What it is, where, how it is asked (headers or a form), and what comes of it: the status, and whose
+# What it is, where, with which headers, and what comes of it: the status, and for each row whose
 # name the database saw, in the setting and in the parameter.
 my @cases;
 for my $where (sort keys %where) {
-    my ($basic, $anon, $broken, $bob) = map { page($_, $where, 'page') } qw(basic anon broken bob);
+    my ($basic, $anon, $asking, $broken, $bob) = map { page($_, $where, 'page') } qw(basic anon asking broken bob);
     push @cases, ["$where: a right password", $basic, $right, 200, 'alice'],
         ["$where: a wrong one", $basic, $wrong, 401, ''],
         ["$where: a user whom nobody knows", $basic, $unknown, 401, ''],
         ["$where: nobody", $basic, {}, 401, ''],
         ["$where: a guest", $anon, basic('guest', 'x'), 200, 'guest'],
         ["$where: who is no guest", $anon, $right, 401, ''],
+        ["$where: verified by the database", $asking, $right, 200, 'alice'],
+        ["$where: ... or not", $asking, $wrong, 401, ''],
         ["$where: who cannot be verified", $broken, $right, 500, ''],
         ["$where: who is verified, but may not", $bob, $right, 403, 'alice'],
         ["$where: who is not, and may not", $bob, basic('bob', 'guessed'), 401, ''];
@@ -106,13 +112,14 @@ push @cases, map({
     ['DirectoryIndex, right', '/basic-dir/', $right, 200, 'alice'],
     ['DirectoryIndex, wrong', '/basic-dir/', $wrong, 401, ''],
     ['SSI into a section', '/open/page.shtml', $right, 200, 'alice'],
-    ['... with a wrong password', '/open/page.shtml', $wrong, 200, undef];
+    ['... with a wrong password', '/open/page.shtml', $wrong, 200],
+    ['SSI that the database verifies', '/open/asking.shtml', $right, 200, 'alice', 'alice'];
 
 sub is_row {
-    my ($answer, $status, $who, $name) = @_;
+    my ($answer, $name, $status, @who) = @_;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
-    my @seen = $answer->{content} =~ /"who":"(.*?)","param":"(.*?)"/;
-    is_deeply [$answer->{status}, @seen], [$status, defined $who ? ($who, $who) : ()], $name or diag $answer->{content};
+    my @seen = $answer->{content} =~ /"who":"(.*?)","param":"(.*?)"/g;
+    is_deeply [$answer->{status}, @seen], [$status, map { ($_, $_) } @who], $name or diag $answer->{content};
     return;
 }
 
@@ -123,16 +130,18 @@ sub forms {
     for my $where (sort keys %where) {
         my $client = HTTP::Tiny->new;
         my $url = $httpd->url(page('form', $where, 'page'));
-        is_row($client->get($url), 401, '', "form, $where: nobody");
-        is_row($client->post_form($url, form('alice', 'guessed')), 401, '', '... a wrong password');
+        is_row($client->get($url), "form, $where: nobody", 401, '');
+        is_row($client->post_form($url, form('alice', 'guessed')), '... a wrong password', 401, '');
         my $answer = $client->post_form($url, form('alice', 'alice secret'));
-        is_row($answer, 200, 'alice', '... the right one');
+        is_row($answer, '... the right one', 200, 'alice');
         my ($cookie) = $answer->{headers}{'set-cookie'} =~ /(session=[^;]*)/;
-        is_row($client->get($url, { headers => { Cookie => $cookie } }), 200, 'alice', '... its session');
-        is_row($client->get($url, { headers => { Cookie => $cookie =~ s/secret/guessed/r } }), 401, '', '... a forged one');
+        is_row($client->get($url, { headers => { Cookie => $cookie } }), '... its session', 200, 'alice');
+        is_row($client->get($url, { headers => { Cookie => $cookie =~ s/secret/guessed/r } }), '... a forged one', 401, '');
     }
-    is_row(HTTP::Tiny->new->post_form($httpd->url('/login/page?form-login-handler'), form('alice', 'alice secret')), 500, '',
-        'a login that nobody can verify');
+    is_row(HTTP::Tiny->new->post_form($httpd->url('/login/page?form-login-handler'), form('alice', 'alice secret')),
+        'a login that nobody can verify', 500, '');
+    is(HTTP::Tiny->new->post_form($httpd->url('/asking-login/page'), form('alice', 'alice secret'))->{status}, 200,
+        '... and one that the database verifies');
     return;
 }
 
@@ -140,8 +149,8 @@ for my $more ([], ['pgpool_discard']) {
     subtest "@$more" || 'plain' => sub {
         my $httpd = started(@$more);
         for (@cases) {
-            my ($name, $path, $headers, $status, $whose) = @$_;
-            is_row($httpd->get($path, { headers => $headers }), $status, $whose, $name);
+            my ($name, $path, $headers, @expected) = @$_;
+            is_row($httpd->get($path, { headers => $headers }), $name, @expected);
         }
         forms($httpd);
         $httpd->stop;

@@ -439,8 +439,10 @@ static void discard_unfit(pgp_conn **unfit, pgp_reason reason, const pgp_error *
 /* 0: it was unfit, and is on its way to the keeper. */
 static int examine(ask *a)
 {
-    const pgp_reason reason = unfit_reason(a);
+    pgp_reason reason;
 
+    assert(a->conn);
+    reason = unfit_reason(a);
     if (reason == PGP_REASON_NONE)
         return 1;
     discard_unfit(&a->conn, reason, &a->ticket->error);
