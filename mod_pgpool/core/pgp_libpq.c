@@ -471,11 +471,14 @@ static int finish(pgp_link *link)
 
 static int link_close(pgp_link *link)
 {
+    pgp_error error;
     int linger = -1;
 
     pgp_link_mark(link, false);
-    /* A reset ends by itself. */
-    if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE && !link->owes) {
+    /* A reset that has ended need not be cancelled. */
+    if (link->conn && link->owes)
+        answer_take_in(link, &error);
+    if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE) {
         pgp_windup_abandon(link);
         /* PQfinish() would still send what its borrower has queued, for the server to run. */
         shutdown(PQsocket(link->conn), SHUT_WR);
