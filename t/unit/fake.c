@@ -274,7 +274,7 @@ static pgp_step fails(pgp_link *link, pgp_error *error)
 
 static pgp_step done(pgp_link *link)
 {
-    link->settle = PGP_RETURN_CLEAN;
+    link->settle = link->cleaned;
     link->phase = FAKE_READY;
     return PGP_STEP_DONE;
 }

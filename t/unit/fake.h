@@ -57,7 +57,8 @@ struct pgp_link {
     int unclean; /* its server refuses the reset whose answer it owes */
     pgp_return settle;
     fake_plan cleaning;
-    int noisy; /* what it receives has no end */
+    pgp_return cleaned; /* what settle says afterwards */
+    int noisy;          /* what it receives has no end */
     pgp_error last_words;
     atomic_int stops; /* whoever probes it stays there until this is 0 */
 

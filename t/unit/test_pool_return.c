@@ -48,6 +48,59 @@ START_TEST(unknown_one_is_closed)
 }
 END_TEST
 
+START_TEST(large_one_is_closed)
+{
+    stage *s;
+
+    release(lent_one(&s, PGP_RETURN_LARGE));
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+    ck_assert_int_eq(fake_logged(s->world, "closed (large)"), 1);
+}
+END_TEST
+
+/* What is wrong with one only cleaning up can tell. */
+static const struct {
+    pgp_return settle;
+    const char *closed;
+} after_cleaning[] = {
+    {PGP_RETURN_LARGE, "closed (large)"},
+    {PGP_RETURN_BROKEN, "closed (lost)"},
+    {PGP_RETURN_UNKNOWN, "closed (unknown)"},
+    {PGP_RETURN_DIRTY, "closed (unclean)"},
+};
+
+START_TEST(cleaned_one_is_judged_again)
+{
+    stage *s;
+    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+
+    fake_link_of(conn)->cleaned = after_cleaning[_i].settle;
+    release(conn);
+    work(s);
+    ck_assert_int_eq(slots(s, PGP_FREE), 1);
+    ck_assert_int_eq(fake_logged(s->world, after_cleaning[_i].closed), 1);
+}
+END_TEST
+
+/* PgPoolReset close: each is closed, cleaned up before if it needs that, and replaced. */
+START_TEST(closed_at_each_return)
+{
+    static const pgp_return left[] = {PGP_RETURN_CLEAN, PGP_RETURN_DIRTY};
+    stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolReset close", NULL);
+    pgp_conn *conn;
+
+    work(s);
+    conn = acquire(s);
+    fake_link_of(conn)->settle = left[_i];
+    release(conn);
+    work(s);
+    ck_assert_int_eq(fake_link(s->world, 1)->cleanings, _i);
+    ck_assert_int_eq(fake_logged(s->world, "closed (reset)"), 1);
+    ck_assert_int_eq(number(acquire(s)), 2);
+}
+END_TEST
+
 START_TEST(discarded_one_is_closed)
 {
     stage *s;
@@ -215,12 +268,15 @@ int main(void)
     tcase_add_test(t, clean_one_is_idle_at_once);
     tcase_add_test(t, broken_one_is_closed);
     tcase_add_test(t, unknown_one_is_closed);
+    tcase_add_test(t, large_one_is_closed);
+    tcase_add_loop_test(t, closed_at_each_return, 0, 2);
     tcase_add_test(t, discarded_one_is_closed);
     tcase_add_test(t, parted_one_is_buried_later);
     tcase_add_test(t, parted_after_the_keeper_has_left);
     t = tcase(suite, "cleaning");
     tcase_add_test(t, dirty_one_is_cleaned_by_the_keeper);
     tcase_add_test(t, cleaned_one_goes_to_a_waiter);
+    tcase_add_loop_test(t, cleaned_one_is_judged_again, 0, LENGTH(after_cleaning));
     tcase_add_test(t, one_that_cannot_be_cleaned_is_closed);
     tcase_add_test(t, cleaning_has_a_deadline);
     tcase_add_test(t, cleaning_delays_nobody);
