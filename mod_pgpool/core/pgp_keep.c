@@ -22,6 +22,9 @@
 /* How often the idle connections are looked at. */
 #define WATCH_STEP PGP_SEC(1)
 
+/* And again, if something was read: the server may have had to wait until there was room. */
+#define WATCH_AGAIN PGP_MS(20)
+
 /* A first host that did not answer is tried again after so long: sooner would cost
  * each new connection PgPoolConnectTimeout. */
 #define FIRST_HOST_AGAIN PGP_SEC(60)
@@ -506,41 +509,45 @@ static void idle_retire(pgp_conn *conn, const pgp_error *error)
 
 /* A server's process that has more to say than its socket takes stands still in the middle of
  * what it does, with a transaction open. */
-static void read_while_idle(pgp_conn *conn, apr_time_t seen)
+static int read_while_idle(pgp_conn *conn, apr_time_t seen)
 {
     pgp_error error = {.sqlstate = ""};
 
     if (!idle_take(conn, seen))
-        return;
+        return 0;
     if (conn->pool->env->driver->take_in(conn->link, &error))
         idle_give_back(conn, seen);
     else
         idle_retire(conn, &error);
+    return 1;
 }
 
 /* What has been lent meanwhile may be closed, and its descriptor be another's: but then it
  * is not idle, or not since so long.  The oldest is read first, and the newest is in front
  * again afterwards. */
-void pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
+apr_time_t pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
 {
     const apr_time_t now = now_of(pool);
-    int i, n;
+    int i, n, any_read = 0;
 
-    if (now < pool->watched_at + WATCH_STEP)
-        return;
-    pool->watched_at = now;
+    if (now < pool->watch_at)
+        return pool->watch_at;
+    pool->watch_at = now + WATCH_STEP;
     lock(pool);
     n = list_state_locked(pool, PGP_IDLE, conns);
     unlock(pool);
     for (i = 0; i < n; i++)
         fds[i] = (struct pollfd){.fd = conns[i]->socket, .events = POLLIN | POLLRDHUP};
     if (poll(fds, n, 0) <= 0)
-        return;
+        return pool->watch_at;
     for (i = n - 1; i >= 0; i--)
         if (fds[i].revents & ~POLLIN)
             ended_while_idle(conns[i], now);
         else if (fds[i].revents)
-            read_while_idle(conns[i], now);
+            any_read |= read_while_idle(conns[i], now);
+    if (any_read)
+        pool->watch_at = now + WATCH_AGAIN;
+    return pool->watch_at;
 }
 
 /* --- the keeper: closing ---------------------------------------------------- */

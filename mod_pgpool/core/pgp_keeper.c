@@ -225,7 +225,9 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
         due = pgp_keep_tend(pool);
         if (due < next)
             next = due;
-        pgp_keep_watch(pool, keeper->conns, keeper->fds + keeper->nfds);
+        due = pgp_keep_watch(pool, keeper->conns, keeper->fds + keeper->nfds);
+        if (due < next)
+            next = due;
         n = pgp_keep_list(pool, keeper->conns);
         for (k = 0; k < n; k++)
             changed |= work(keeper, keeper->conns[k], &next);

@@ -166,8 +166,8 @@ apr_time_t pgp_keep_tend(pgp_pool *pool);
 
 /* Have a look at the idle connections, each second: what the server has closed is on its
  * way out afterwards, before somebody asks for it, and what it has sent has been read, so that
- * it need not wait.  conns and fds: room for PgPoolMax. */
-void pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds);
+ * it need not wait.  conns and fds: room for PgPoolMax.  Returns when to look again. */
+apr_time_t pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds);
 
 /* The slots in the keeper's hands (CONNECTING, CLEANING, CLOSING); room for
  * PgPoolMax of them.  Returns their number. */

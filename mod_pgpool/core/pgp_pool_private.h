@@ -108,7 +108,7 @@ struct pgp_pool {
     pool_phase phase;
 
     /* the keeper's thread only */
-    apr_time_t watched_at; /* when the idle connections were looked at */
+    apr_time_t watch_at;   /* when the idle connections are to be looked at */
     int surveyed;          /* a connection was asked for the server's capacity */
     unsigned first_host;   /* with which entry of the hosts the next attempt begins */
     apr_time_t first_left; /* when an attempt that began with it has failed */

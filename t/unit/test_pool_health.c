@@ -565,6 +565,20 @@ START_TEST(what_has_come_is_read)
 }
 END_TEST
 
+/* What is read at once is no more than a socket holds. */
+START_TEST(what_has_more_to_come_is_read_soon)
+{
+    stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
+    int so_far;
+
+    two_that_have_received(s);
+    keep(s, PGP_SEC(1));
+    so_far = readings(s, 1);
+    keep(s, PGP_MS(200));
+    ck_assert_int_ge(readings(s, 1), so_far + 9);
+}
+END_TEST
+
 START_TEST(what_has_just_come_back_is_not_read)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
@@ -694,6 +708,7 @@ int main(void)
     tcase_add_test(t, ended_ones_are_replaced_before_anybody_asks);
     tcase_add_test(t, ended_ones_make_the_others_suspect);
     tcase_add_test(t, what_has_come_is_read);
+    tcase_add_test(t, what_has_more_to_come_is_read_soon);
     tcase_add_test(t, what_has_just_come_back_is_not_read);
     tcase_add_test(t, reading_makes_none_younger);
     tcase_add_test(t, one_that_does_not_become_quiet_is_replaced);
