@@ -38,7 +38,7 @@ static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
     pgp_conn *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
     pgp_reason reason;
 
-    if (pool->phase == RUNNING && pool->down.failures)
+    if (pool->phase == RUNNING && pool->outage.failures)
         return;
     for (; conn != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_conn, entry);
          conn = newer) {
@@ -69,9 +69,9 @@ static void reserve_locked(pgp_pool *pool, apr_time_t now)
         .free = count(pool, PGP_FREE),
         .waiting = pool->waiting ? pool->waiting : pool->missed,
         .unmet = pool->waiting ? now - pool->unmet_since : 0,
-        .down = pool->down.failures > 0,
+        .down = pool->outage.failures > 0,
     };
-    const int resting = pool->phase == STOPPED || now < pool->down.retry_at;
+    const int resting = pool->phase == STOPPED || now < pool->outage.retry_at;
     int start = resting ? 0 : pgp_policy_growth(&demand);
     int asked = demand.waiting - demand.connecting; /* for requests; more are for Min */
 
@@ -91,8 +91,8 @@ static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
 
     if (pool->waiting && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
         next = now + PGP_GROWTH_STEP;
-    if (now < pool->down.retry_at && pool->down.retry_at < next)
-        next = pool->down.retry_at;
+    if (now < pool->outage.retry_at && pool->outage.retry_at < next)
+        next = pool->outage.retry_at;
     if (pgp_share_is_capped(pool) && now < pool->share.look_at && pool->share.look_at < next)
         next = pool->share.look_at;
     return next;
@@ -272,8 +272,8 @@ static void connected(pgp_conn *conn)
     conn->holder.backend = env->driver->backend(conn->link);
     conn->is_tls = tls != NULL;
     lock(pool);
-    may_end_outage |= pool->down.failures > 0;
-    pool->down = (outage){0};
+    may_end_outage |= pool->outage.failures > 0;
+    pool->outage = (pgp_outage){.failures = 0};
     pool->stats.n[PGP_N_CONNECTS]++;
     pgp_share_connected_locked(pool, conn->born - began);
     unlock(pool);
@@ -284,39 +284,6 @@ static void connected(pgp_conn *conn)
     pool->surveyed = 1;
     capacity_check(conn);
     admit(conn);
-}
-
-/* Remember the failure for those who ask meanwhile, and when to try again.  An
- * attempt that was begun before another failed says nothing new: the wait stays. */
-static apr_interval_time_t outage_note_locked(pgp_pool *pool, const pgp_error *error,
-                                              apr_time_t began, apr_time_t now,
-                                              apr_uint32_t random)
-{
-    outage *down = &pool->down;
-    const pgp_failure kind = pgp_policy_failure(error->sqlstate);
-    const int is_new_kind = !down->failures || kind != down->kind;
-    apr_interval_time_t wait;
-
-    if (down->failures && began < down->last)
-        return down->retry_at > now ? down->retry_at - now : 0;
-    if (down->failures == 0)
-        down->hope_since = now;
-    if (kind == PGP_FAILURE_STARTING && is_new_kind)
-        down->hope_since = now; /* a short outage again */
-    down->failures++;
-    down->last = now;
-    pool->stats.error = *error;
-    pool->stats.error_at = now;
-    down->kind = kind;
-    down->error = *error;
-    /* Attempts that are made because a request waits must not lengthen what comes after. */
-    if (is_new_kind || (kind == PGP_FAILURE_STARTING && pool->waiting && !down->knock))
-        down->repeats = 0;
-    if (!down->knock && (kind != PGP_FAILURE_STARTING || !pool->waiting))
-        down->repeats++;
-    wait = pgp_policy_backoff(&pool->settings->retry, kind, down->repeats, random);
-    down->retry_at = now + wait;
-    return wait;
 }
 
 /* The host that an attempt began with has had its chance. */
@@ -331,7 +298,7 @@ static void first_host_leave(pgp_pool *pool, const pgp_conn *conn, apr_time_t no
 /* With one that has answered, but from time to time with the operator's first. */
 static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
 {
-    if (!pool->down.failures && now - pool->first_left > FIRST_HOST_AGAIN)
+    if (!pool->outage.failures && now - pool->first_left > FIRST_HOST_AGAIN)
         pool->first_host = 0;
     return pool->first_host;
 }
@@ -364,10 +331,17 @@ static void connect_failed(pgp_conn *conn, const pgp_error *error)
     apr_interval_time_t wait;
 
     lock(pool);
-    wait = outage_note_locked(pool, error, conn->born, now, random);
-    pool->down.knock = 0;
+    wait = pgp_outage_fail(&pool->outage,
+                           &(pgp_failed_attempt){.error = error,
+                                                 .began = conn->born,
+                                                 .ended = now,
+                                                 .awaited = pool->waiting > 0,
+                                                 .random = random},
+                           &pool->settings->retry);
+    pool->stats.error = pool->outage.error;
+    pool->stats.error_at = pool->outage.last;
     pgp_doom_locked(conn, PGP_REASON_CONNECT);
-    if (pgp_hopeless_locked(pool, now))
+    if (pgp_pool_is_futile_locked(pool, now))
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
     unlock(pool);
     first_host_leave(pool, conn, now);
@@ -383,7 +357,7 @@ void pgp_keep_connect(pgp_conn *conn)
     conn->born = now_of(pool);
     conn->overdue = conn->born + pool->settings->connect_timeout;
     conn->holder.backend = 0;
-    /* Only the keeper writes down.failures, so it may read it without the lock. */
+    /* Only the keeper writes outage.failures, so it may read it without the lock. */
     conn->first_host = first_host_choose(pool, conn->born);
     conn->link = env->driver->connect(&pool->context, conn->first_host, !pool->surveyed, conn,
                                       &error);

@@ -15,10 +15,10 @@ typedef struct {
     pgp_ticket *ticket;
     apr_time_t start, until;
     pgp_conn *conn;
-    int ping;           /* conn needs a round trip first */
-    int again;          /* one that was taken was unfit: this ask has been let in already */
-    int call;           /* the keeper is to be told of missed demand */
-    apr_time_t knocked; /* see knock_locked(); 0: not */
+    int ping;             /* conn needs a round trip first */
+    int again;            /* one that was taken was unfit: this ask has been let in already */
+    int call;             /* the keeper is to be told of missed demand */
+    apr_time_t probed_at; /* since when it awaits an attempt to connect; 0: it does not */
 } ask;
 
 /* --- making it -------------------------------------------------------------- */
@@ -152,18 +152,15 @@ void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
 
 pgp_outcome pgp_shortage_locked(const pgp_pool *pool)
 {
-    return live_locked(pool) > 0 || (pool->share.at_cap && !pool->down.failures)
+    return live_locked(pool) > 0 || (pool->share.at_cap && !pool->outage.failures)
                ? PGP_EXHAUSTED
                : PGP_UNAVAILABLE;
 }
 
-int pgp_hopeless_locked(const pgp_pool *pool, apr_time_t now)
+bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now)
 {
-    const outage *down = &pool->down;
-
-    return down->failures && live_locked(pool) == 0 &&
-           (down->kind == PGP_FAILURE_REFUSED ||
-            now - down->hope_since > pool->settings->acquire_timeout);
+    return live_locked(pool) == 0 &&
+           pgp_outage_is_futile(&pool->outage, now, pool->settings->acquire_timeout);
 }
 
 /* Say it in words; the cause is the last connect's, if connects fail. */
@@ -171,8 +168,8 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
 {
     if (outcome == PGP_STOPPING)
         *error = (pgp_error){.message = "this child is stopping"};
-    else if (pool->down.failures)
-        *error = pool->down.error;
+    else if (pool->outage.failures)
+        *error = pool->outage.error;
     else if (error->message[0])
         return; /* what made the last one unfit says more than the shortage */
     else if (pool->board && pool->share.quota.slot < 0)
@@ -210,40 +207,20 @@ static void taken_locked(ask *a, pgp_conn *conn, apr_time_t now)
     a->ping = pgp_policy_ping_due(conn, a->pool->settings, a->pool->suspect_since, now);
 }
 
-/* A server that starts up is tried often for whoever waits. */
-static void hasten_locked(pgp_pool *pool, apr_time_t now)
+/* Whether this caller may wait although waiting is futile, for one attempt to connect. */
+static bool may_probe_locked(ask *a, apr_time_t now)
 {
-    outage *down = &pool->down;
-    const apr_time_t soon = down->last + pool->settings->retry.first;
+    pgp_pool *pool = a->pool;
 
-    if (down->failures && down->kind == PGP_FAILURE_STARTING && down->retry_at > soon)
-        down->retry_at = soon > now ? soon : now;
-}
-
-/* The server says nothing, or that it starts up, so that only an attempt can tell whether it is
- * back.  Then one of those who ask waits for the attempt under way, or has one made for him:
- * who comes when it is up is to be served.  Where nobody listens that costs the server nothing
- * and is done often. */
-static int knock_locked(ask *a, apr_time_t now)
-{
-    outage *down = &a->pool->down;
-    const apr_interval_time_t wait = a->pool->settings->retry.first /
-                                     (down->error.absent ? 10 : 1);
-
-    if (a->knocked)
-        return down->last < a->knocked; /* no attempt has failed since */
-    if (*down->error.sqlstate && down->kind != PGP_FAILURE_STARTING)
-        return 0;
-    if (a->pool->waiting || a->pool->share.at_cap)
-        return 0; /* one at a time; and without a permit no attempt can be made */
-    if (count(a->pool, PGP_CONNECTING) == 0) {
-        if (now - down->last < wait)
-            return 0;
-        down->retry_at = now;
-        down->knock = 1;
-    }
-    a->knocked = now;
-    return 1;
+    if (a->probed_at)
+        return !pgp_outage_has_failed_since(&pool->outage, a->probed_at);
+    /* One at a time; and without a permit no attempt can be made. */
+    if (pool->waiting || pool->share.at_cap ||
+        !pgp_outage_may_probe(&pool->outage, now, &pool->settings->retry,
+                              count(pool, PGP_CONNECTING) > 0))
+        return false;
+    a->probed_at = now;
+    return true;
 }
 
 /* The next one is to find a connection: the keeper grows for who was refused, too. */
@@ -271,7 +248,7 @@ static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
         *outcome = PGP_GRANTED;
         return 1;
     }
-    if (pgp_hopeless_locked(pool, now) && !knock_locked(a, now)) {
+    if (pgp_pool_is_futile_locked(pool, now) && !may_probe_locked(a, now)) {
         if (pool->share.at_cap)
             missed_locked(a); /* it is the other children who have them all */
         *outcome = refuse_locked(a, PGP_UNAVAILABLE);
@@ -339,7 +316,7 @@ static pgp_outcome wait_locked(ask *a)
     }
     sem_init(&w.woken, 0, 0);
     queue_insert_locked(pool, &w, now);
-    hasten_locked(pool, now);
+    pgp_outage_hasten(&pool->outage, now, &pool->settings->retry);
     call = keeper_needed_locked(pool);
     unlock(pool);
     if (call)
@@ -572,7 +549,7 @@ static void count_hold_locked(pgp_conn *conn, apr_time_t now)
         stats->longest_hold = held;
 }
 
-/* While there was one, there was hope. */
+/* If this was the last usable connection, waiting may be futile from now on. */
 void pgp_doom_locked(pgp_conn *conn, pgp_reason reason)
 {
     pgp_pool *pool = conn->pool;
@@ -581,7 +558,7 @@ void pgp_doom_locked(pgp_conn *conn, pgp_reason reason)
     conn->reason = reason;
     pgp_conn_move(pool->lists, conn, PGP_CLOSING);
     if (lived && !live_locked(pool))
-        pool->down.hope_since = now_of(pool);
+        pgp_outage_deprive(&pool->outage, now_of(pool));
 }
 
 /* To the keeper to be closed; without a keeper here and now. */
@@ -616,7 +593,7 @@ static void give_back(pgp_conn *conn)
         reason = PGP_REASON_STOP;
     else if (pool->settings->reset == PGP_RESET_CLOSE)
         reason = PGP_REASON_RESET;
-    else if (!pool->down.failures && conn->expires != PGP_NEVER && now >= conn->expires)
+    else if (!pool->outage.failures && conn->expires != PGP_NEVER && now >= conn->expires)
         reason = PGP_REASON_LIFETIME;
     else {
         if (conn->state == PGP_LENT)

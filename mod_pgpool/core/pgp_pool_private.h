@@ -4,6 +4,7 @@
  *   pgp_pool.c   the borrowers' side: the queue, taking, giving back
  *   pgp_keep.c   the keeper's side: time, connections, phases
  *   pgp_share.c  the pool among those of the other children
+ *   pgp_pool_outage.c  attempts to connect fail
  *   pgp_pool_check.c  the invariants
  *
  * The model, the invariants and the lock rules stand in pgp_pool.h; a function that
@@ -20,6 +21,7 @@
 #include "pgp_check.h"
 #include "pgp_policy.h"
 #include "pgp_pool.h"
+#include "pgp_pool_outage.h"
 
 /* What goes on is logged so often, by all children together. */
 #define PGP_LOG_PERIOD PGP_SEC(60)
@@ -37,19 +39,6 @@ typedef struct waiter {
     struct waiter *ended_after; /* see ended in pgp_pool */
     sem_t woken;
 } waiter;
-
-/* Attempts to connect have been failing, and why. */
-typedef struct {
-    int failures;          /* in a row, those at the same time as one; 0: all is well */
-    int repeats;           /* of them, the last ones of one kind that no request waited for */
-    apr_time_t hope_since; /* since when waiting is in vain: no sooner than the last
-                            * connection went or the server said that it starts up */
-    apr_time_t last;       /* that counted */
-    apr_time_t retry_at;
-    int knock;        /* the next is an ask's, see pgp_pool.c */
-    pgp_failure kind; /* of the last */
-    pgp_error error;  /* of the last */
-} outage;
 
 /* This pool's part in the quota that it shares with the other children (pgp_permits.h). */
 typedef struct {
@@ -99,7 +88,7 @@ struct pgp_pool {
     apr_time_t unmet_since;   /* since when the queue has not been empty */
     apr_time_t suspect_since; /* what was idle before this may be dead as well */
     apr_uint64_t leases;
-    outage down;
+    pgp_outage outage;
     int missed; /* somebody was refused who would not wait: grow for the next */
     pool_share share;
     pgp_stats stats; /* without its gauges */
@@ -172,9 +161,8 @@ void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome);
 void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now);
 /* What somebody is told who got nothing. */
 pgp_outcome pgp_shortage_locked(const pgp_pool *pool);
-/* Waiting is no use: there is no connection, and there was none for longer than
- * anybody may wait, or the server will not have us. */
-int pgp_hopeless_locked(const pgp_pool *pool, apr_time_t now);
+/* Whether a caller would wait in vain: no connection is usable, and the outage goes on. */
+bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now);
 /* Log how many refusals were not logged, if the last line is more than a minute old. */
 void pgp_refusals_end(pgp_pool *pool, apr_time_t now);
 /* To CLOSING, for the keeper. */

@@ -420,7 +420,7 @@ void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = count(pool, i);
     stats->waiting = pool->waiting;
-    stats->down = pool->down.failures;
+    stats->down = pool->outage.failures;
     APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry) {
         pgp_stats_add_holder(stats, &conn->holder);
         stats->n[PGP_N_LENT] -= atomic_load(&conn->testing); /* it may yet be unfit */
