@@ -87,6 +87,62 @@ subtest "a number of PgBouncer's own where PostgreSQL has a pid" => sub {
     $httpd->stop;
 };
 
+# ---- the password file
+
+query($pg, q{CREATE ROLE guarded LOGIN PASSWORD 'open sesame'});
+my $hba = $pg->data_dir . '/pg_hba.conf';
+Httpd::spew($hba, "local all guarded scram-sha-256\n" . Httpd::slurp($hba));
+$pg->reload;
+
+# A file with that text and mode; for libpq "*" is any host, port, database or user.
+sub passfile {
+    my ($mode, $line) = @_;
+    my $file = "$ENV{TESTDIR}/passfile" . ++$PgPoolTest::passfiles;
+    Httpd::spew($file, "$line\n");
+    chmod $mode, $file;
+    return $file;
+}
+
+subtest 'a passfile that does not help' => sub {
+    my $good = '*:*:*:guarded:open sesame';
+    my $hidden = "$ENV{TESTDIR}/hidden";
+    mkdir $hidden, 0;
+    my $uid = $>;
+    my %case = (
+        'of the wrong mode' => [passfile(0644, $good), qr/\(owner uid $uid, mode 0644\) is not used: it needs mode 0600/],
+        'not to be read'    => [passfile(0000, $good), qr/\(owner uid $uid, mode 0000\) cannot be read by uid $uid/],
+        'out of sight'      => ["$hidden/x", qr/: Permission denied, for uid $uid/],
+        'not there'         => ["$hidden-not", qr/: No such file or directory, for uid $uid/],
+        'a directory'       => [$hidden, qr/\(owner uid $uid, mode 0000\) is not a plain file/],
+        "another user's"    => [passfile(0600, '*:*:*:nobody:x'), qr/\(owner uid $uid, mode 0600\) has no password for this host/],
+    );
+    for my $what (sort keys %case) {
+        my ($file, $why) = @{ $case{$what} };
+        my $httpd = probed(qq(PgPoolConninfo "$conninfo user=guarded passfile=$file"));
+        $httpd->wait_log(qr/PGP1002: .*cannot connect: passfile "\Q$file\E"? ?$why.*no password supplied/);
+        pass $what;
+        $httpd->stop;
+    }
+    my %place = (PGPASSFILE => passfile(0640, $good), HOME => "$ENV{TESTDIR}/home");
+    mkdir $place{HOME};
+    Httpd::spew("$place{HOME}/.pgpass", "$good\n");
+    chmod 0604, "$place{HOME}/.pgpass";
+    for my $name (sort keys %place) {
+        my $httpd = probed(qq(PgPoolConninfo "$conninfo user=guarded"), env => { $name => $place{$name} });
+        $httpd->wait_log(qr/PGP1002: .*cannot connect: passfile "$place{$name}.*" \(owner uid $uid, mode 06.*is not used/);
+        pass "by $name";
+        $httpd->stop;
+    }
+};
+
+subtest 'a passfile that helps' => sub {
+    my $file = passfile(0600, '*:*:*:guarded:open sesame');
+    my $httpd = probed(qq(PgPoolConninfo "$conninfo user=guarded passfile=$file"));
+    tells probe($httpd, 'acquire', 'sql=SELECT current_user'), { value => 'guarded' }, 'is read';
+    unlike $httpd->error_log, qr/PGP1002|open sesame/, '... and not spoken of';
+    $httpd->stop;
+};
+
 # ---- encryption
 
 # A server that takes TLS on TCP, with a certificate of its own.

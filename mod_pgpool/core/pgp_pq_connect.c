@@ -4,7 +4,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <apr_strings.h>
 
+#include "pgp_passfile.h"
 #include "pgp_reset.h"
 
 /* A server that sends without end must not keep the keeper from other connections. */
@@ -29,6 +31,21 @@ void pgp_pq_connect_drop(pgp_link *link)
 }
 
 /* --- logging in ------------------------------------------------------------- */
+
+/* Why there is no connection.  What is wrong with the passfile comes first: the rest may be
+ * long, and be cut. */
+static void login_error(pgp_link *link, pgp_error *error)
+{
+    char words[sizeof error->message], *end;
+
+    pgp_error_connection(error, link);
+    if (!PQconnectionNeedsPassword(link->conn))
+        return;
+    pgp_passfile_explain(link->conn, words, sizeof words);
+    end = words + strlen(words);
+    apr_snprintf(end, sizeof words - (end - words), ": %s", error->message);
+    pgp_error_text(error, words);
+}
 
 /* libpq lets the later of two equal keywords win.  Before the connection string
  * stand defaults: a black hole needs both keepalives and tcp_user_timeout to be
@@ -70,7 +87,7 @@ static int connect_start(pgp_link *link, pgp_error *error)
     link->phase = CONNECTING;
     if (PQstatus(link->conn) != CONNECTION_BAD)
         return 1;
-    pgp_error_connection(error, link);
+    login_error(link, error);
     return 0;
 }
 
@@ -177,7 +194,7 @@ static pgp_step step_connecting(pgp_link *link, struct pollfd *await, pgp_error 
         if (link->wants == PGRES_POLLING_OK)
             return connection_made(link, await, error);
         if (link->wants == PGRES_POLLING_FAILED) {
-            pgp_error_connection(error, link);
+            login_error(link, error);
             return PGP_STEP_FAILED;
         }
     }

@@ -74,6 +74,7 @@ sub log_in {
     my ($session, %option) = @_;
     my $startup = exactly($session, unpack('N', exactly($session, 4)) - 4);
     say_message($session, R => pack 'N', 0);
+    say_message($session, S => "client_encoding\0UTF8\0");
     say_message($session, K => pack 'NN', $option{pid} // $$, 1);
     return ready($session);
 }
