@@ -285,9 +285,9 @@ void pgpool_note_error(request_rec *r, const char *text)
 /* What each request is told is put together without a format: that is half the work. */
 static const char *lease_text(apr_pool_t *p, const pgp_conn *conn)
 {
-    return apr_pstrcat(p, pgp_pool_name(conn->pool), "/",
+    return apr_pstrcat(p, pgp_pool_name(pgp_conn_pool(conn)), "/",
                        apr_off_t_toa(p, pgp_conn_backend(conn)), "/",
-                       apr_off_t_toa(p, (apr_off_t)conn->lease), NULL);
+                       apr_off_t_toa(p, (apr_off_t)pgp_conn_lease_id(conn)), NULL);
 }
 
 /* For the page and PgPoolHoldWarning. */
@@ -359,12 +359,12 @@ APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(pgpool, PGPOOL, int, attach,
  * without a request.  Returns NULL, or which hook refused. */
 static const char *hook_refused(request_rec *r, pgp_conn *conn)
 {
-    const char *name = pgp_pool_name(conn->pool);
+    const char *name = pgp_pool_name(pgp_conn_pool(conn));
     PGconn *handle = pgp_conn_handle(conn);
 
-    if (!conn->greeted && pgpool_run_connect(name, handle) != OK)
+    if (!pgp_conn_is_greeted(conn) && pgpool_run_connect(name, handle) != OK)
         return "connect";
-    conn->greeted = 1;
+    pgp_conn_set_greeted(conn);
     if (r && pgpool_run_attach(r, name, handle) != OK)
         return "attach";
     return NULL;
@@ -607,7 +607,7 @@ static apr_status_t lease_end(void *data)
 
     if (pgpool_child_cut_off())
         return APR_SUCCESS;
-    ended->conn->borrower = NULL;
+    pgp_conn_set_baton(ended->conn, NULL);
     pgp_pool_release(&ended->conn);
     return APR_SUCCESS;
 }
@@ -639,7 +639,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
     }
     made = apr_palloc(p, sizeof(*made));
     *made = (lease){.conn = borrowed, .p = p};
-    borrowed->borrower = made;
+    pgp_conn_set_baton(borrowed, made);
     apr_pool_cleanup_register(p, made, lease_end, apr_pool_cleanup_null);
     *conn = pgp_conn_handle(borrowed);
     return APR_SUCCESS;
@@ -648,7 +648,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
 void pgpool_close(PGconn *conn)
 {
     const pgp_conn *borrowed = conn && pgpool_child_is_here() ? pgp_libpq_owner(conn) : NULL;
-    lease *ended = borrowed ? borrowed->borrower : NULL;
+    lease *ended = borrowed ? pgp_conn_baton(borrowed) : NULL;
 
     if (ended)
         apr_pool_cleanup_run(ended->p, ended, lease_end);

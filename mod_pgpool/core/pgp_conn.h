@@ -32,44 +32,7 @@
 #include <apr_ring.h>
 
 #include "pgp_driver.h"
-
-typedef enum {
-    PGP_FREE,
-    PGP_CONNECTING,
-    PGP_IDLE,
-    PGP_LENT,
-    PGP_CLEANING,
-    PGP_CLOSING,
-    PGP_STATES
-} pgp_state;
-
-/* Why a connection was closed: the log's word and the metric's label. */
-typedef enum {
-    PGP_REASON_NONE,
-    PGP_REASON_CONNECT,  /* connecting failed or took too long */
-    PGP_REASON_IDLE,     /* idle longer than PgPoolIdleTimeout, above PgPoolMin */
-    PGP_REASON_LIFETIME, /* older than PgPoolMaxLifetime */
-    PGP_REASON_LOST,     /* the server or the network ended it */
-    PGP_REASON_PING,     /* no good answer to a ping */
-    PGP_REASON_UNCLEAN,  /* cleaning up failed or took too long */
-    PGP_REASON_UNKNOWN,  /* came back in a state that cannot be mended */
-    PGP_REASON_RESET,    /* PgPoolReset close: came back */
-    PGP_REASON_LARGE,    /* a large result has swollen libpq's buffers */
-    PGP_REASON_HOOK,     /* a hook refused it */
-    PGP_REASON_SHARED,   /* given up to another child (PgPoolTotalMax) */
-    PGP_REASON_STOP,     /* the child or its generation ends */
-    PGP_REASONS
-} pgp_reason;
-
-/* Who has a lent connection, and since when. */
-typedef struct {
-    apr_time_t since; /* the env's clock; 0: nobody */
-    unsigned backend;
-    char client[46], what[100]; /* "" where it is not a request */
-} pgp_holder;
-
-typedef struct pgp_conn pgp_conn;
-typedef struct pgp_pool pgp_pool;
+#include "pgp_types.h"
 
 struct pgp_conn {
     /* immutable */
@@ -113,9 +76,5 @@ typedef struct {
 /* Move a slot to another state's list, to its front (newest first).  lists: one for each
  * state.  Guarded by the pool's lock. */
 void pgp_conn_move(pgp_conn_list *lists, pgp_conn *conn, pgp_state to);
-
-/* The words for a state and for a reason. */
-const char *pgp_state_name(pgp_state state);
-const char *pgp_reason_name(pgp_reason reason);
 
 #endif

@@ -1,4 +1,5 @@
 #include "pgp_keeper.h"
+#include "pgp_conn.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -6,6 +6,7 @@
 #ifndef PGP_POLICY_H
 #define PGP_POLICY_H
 
+#include "pgp_conn.h"
 #include "pgp_permits.h"
 
 /* Unmet demand starts one more connect at a time for each of these. */

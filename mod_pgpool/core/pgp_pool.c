@@ -720,3 +720,35 @@ void pgp_pool_bury(const pgp_pool *pool, pgp_link **link)
         close(linger);
     *link = NULL;
 }
+
+/* --- a borrowed connection, seen by its borrower ---------------------------- */
+
+pgp_pool *pgp_conn_pool(const pgp_conn *conn)
+{
+    return conn->pool;
+}
+
+apr_uint64_t pgp_conn_lease_id(const pgp_conn *conn)
+{
+    return conn->lease;
+}
+
+bool pgp_conn_is_greeted(const pgp_conn *conn)
+{
+    return conn->greeted;
+}
+
+void pgp_conn_set_greeted(pgp_conn *conn)
+{
+    conn->greeted = 1;
+}
+
+void *pgp_conn_baton(const pgp_conn *conn)
+{
+    return conn->borrower;
+}
+
+void pgp_conn_set_baton(pgp_conn *conn, void *baton)
+{
+    conn->borrower = baton;
+}

@@ -43,9 +43,11 @@
 #ifndef PGP_POOL_H
 #define PGP_POOL_H
 
+#include <stdbool.h>
 #include <apr_errno.h>
 
 #include "pgp_board.h"
+#include "pgp_types.h"
 
 /* How an ask ended. */
 typedef enum {
@@ -200,5 +202,21 @@ void pgp_keep_stop(pgp_pool *pool);
 
 /* Leave a stopped pool for good: 1, or 0 if there is still something to close. */
 int pgp_keep_leave(pgp_pool *pool);
+
+/* --- a borrowed connection: its borrower's thread ---------------------------- */
+
+/* The pool that lends it, and the number of the lease in that pool. */
+pgp_pool *pgp_conn_pool(const pgp_conn *conn);
+apr_uint64_t pgp_conn_lease_id(const pgp_conn *conn);
+
+/* Whether a borrower has greeted this connection: it says so once its hooks for a new
+ * connection have run.  Stays with the connection from lease to lease. */
+bool pgp_conn_is_greeted(const pgp_conn *conn);
+void pgp_conn_set_greeted(pgp_conn *conn);
+
+/* What the borrower has left with the connection for itself; it takes it away (NULL) before
+ * the release. */
+void *pgp_conn_baton(const pgp_conn *conn);
+void pgp_conn_set_baton(pgp_conn *conn, void *baton);
 
 #endif

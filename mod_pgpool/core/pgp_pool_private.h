@@ -19,6 +19,7 @@
 
 #include "pgp_board.h"
 #include "pgp_check.h"
+#include "pgp_conn.h"
 #include "pgp_policy.h"
 #include "pgp_pool.h"
 #include "pgp_pool_outage.h"

@@ -12,7 +12,8 @@
 #ifndef PGP_STATS_H
 #define PGP_STATS_H
 
-#include "pgp_conn.h"
+#include "pgp_driver.h"
+#include "pgp_types.h"
 
 #define PGP_BUCKETS 28 /* the last: 67 s and more */
 #define PGP_HOLDERS 5

@@ -14,6 +14,7 @@
 #define STAGE_H
 
 #include "fake.h"
+#include "pgp_conn.h"
 #include "pgp_keeper.h"
 
 /* The keeper's side of a stage. */

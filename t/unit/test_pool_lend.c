@@ -275,16 +275,16 @@ START_TEST(greeted_stays_with_the_connection)
 
     work(s);
     conn = acquire(s);
-    ck_assert(!conn->greeted);
-    ck_assert_ptr_null(conn->borrower);
-    conn->greeted = 1;
+    ck_assert(!pgp_conn_is_greeted(conn));
+    ck_assert_ptr_null(pgp_conn_baton(conn));
+    pgp_conn_set_greeted(conn);
     release(conn);
     conn = acquire(s);
-    ck_assert(conn->greeted);
+    ck_assert(pgp_conn_is_greeted(conn));
     pgp_pool_discard(&conn, PGP_REASON_HOOK);
     work(s);
     conn = acquire(s);
-    ck_assert(!conn->greeted);
+    ck_assert(!pgp_conn_is_greeted(conn));
 }
 END_TEST
 
