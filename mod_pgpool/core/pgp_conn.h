@@ -58,10 +58,8 @@ struct pgp_conn {
     apr_time_t born;     /* when it was connected; in CONNECTING: when that began */
     unsigned first_host; /* with which entry of the hosts it began */
     apr_time_t expires;  /* PgPoolMaxLifetime less its jitter, or PGP_NEVER */
-    apr_time_t overdue;  /* in the keeper's hands: the deadline */
+    apr_time_t overdue;  /* in the keeper's hands: the deadline; 0: closing has not begun */
     struct pollfd await; /* what the keeper waits for */
-    int linger;          /* in CLOSING: the socket until the server ends it, or -1 */
-    int closing;         /* in CLOSING: the link is closed */
     apr_uint64_t lease;  /* in LENT: the lease's number, in this pool */
     int greeted;         /* has been given out before */
     void *borrower;      /* in LENT: the borrower's own, NULL at the start */

@@ -5,7 +5,7 @@
  * who alone calls these functions on it (pgp_conn.h says who that is), so a
  * link needs no lock.  Nothing here blocks, but greet() and set(), which have a deadline.
  *
- * Slow work (connecting, cleaning) is started, then driven by step() until it
+ * Slow work (connecting, cleaning, closing) is started, then driven by step() until it
  * is done.  step() may be called at any moment: it does what can be done now
  * and says what it waits for.  Deadlines are the caller's affair.
  *
@@ -46,7 +46,8 @@ const char *pgp_error_print(char words[PGP_ERROR_WORDS], const pgp_error *error)
 
 typedef enum {
     PGP_STEP_AGAIN, /* waits for what *await says */
-    PGP_STEP_DONE,  /* the link is ready and clean */
+    PGP_STEP_DONE,  /* the link is ready and clean; after close(): its server's process is gone
+                     */
     PGP_STEP_FAILED /* *error says why; the link is good for close() only */
 } pgp_step;
 
@@ -80,7 +81,7 @@ typedef struct pgp_driver {
      * whoever has only the handle.  NULL: failed at once, *error says why. */
     pgp_link *(*connect)(const pgp_context *context, unsigned first_host, int survey,
                          void *owner, pgp_error *error);
-    /* Go on with connecting or cleaning. */
+    /* Go on with connecting, cleaning or closing. */
     pgp_step (*step)(pgp_link *link, struct pollfd *await, pgp_error *error);
     /* Whether the link still stands, without touching what it has received:
      * safe in the middle of a borrower's query. */
@@ -112,9 +113,11 @@ typedef struct pgp_driver {
     pgp_return (*settle)(pgp_link *link);
     /* Start to clean up a DIRTY link: end what still runs, roll back. */
     void (*clean)(pgp_link *link);
-    /* End the connection; frees the link.  Returns a descriptor, the caller's to close,
-     * that reaches its end of file when the server's process has ended; or -1. */
-    int (*close)(pgp_link *link);
+    /* Start to close, in any phase: tell the server, and wait for nothing.  The handle is gone
+     * afterwards; step() is DONE when the server's process has ended, and never FAILED. */
+    void (*close)(pgp_link *link);
+    /* Free the link at once; closes it first if close() has not. */
+    void (*destroy)(pgp_link *link);
     /* How many connections the server takes from users like ours; 0: not known. */
     int (*capacity)(const pgp_link *link);
     /* The version of TLS ("TLSv1.3") that encrypts the connection, or NULL. */

@@ -1,9 +1,6 @@
 #include "pgp_pool_private.h"
 
-#include <errno.h>
 #include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 #include <apr_strings.h>
 
 /* The keeper looks at a pool at least this often, so that nothing that only
@@ -14,10 +11,6 @@
 /* How long a closed connection's process may take to end at the server before its
  * place is given to another. */
 #define LINGER PGP_SEC(1)
-
-/* How much of what it still sends is dropped at one look: so many times so many bytes. */
-#define LINGER_READS 8
-#define LINGER_READ 4096
 
 /* How often the idle connections are looked at. */
 #define WATCH_STEP PGP_SEC(1)
@@ -526,70 +519,22 @@ apr_time_t pgp_keep_watch(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
 
 /* --- the keeper: closing ---------------------------------------------------- */
 
-static void close_begin(pgp_conn *conn)
-{
-    pgp_pool *pool = conn->pool;
-
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLOSED, pool->name, pgp_conn_backend(conn),
-            "closed (%s)", pgp_reason_name(conn->reason));
-    conn->linger = conn->link ? pool->env->driver->close(conn->link) : -1;
-    if (conn->linger >= 0 && !pgp_share_is_capped(pool)) {
-        close(conn->linger);
-        conn->linger = -1;
-    }
-    conn->link = NULL;
-    conn->closing = 1;
-}
-
-static void close_end(pgp_conn *conn)
-{
-    pgp_pool *pool = conn->pool;
-
-    if (conn->linger >= 0)
-        close(conn->linger);
-    conn->closing = 0;
-    lock(pool);
-    pool->stats.n[PGP_N_CLOSES + conn->reason]++;
-    pgp_conn_move(pool->lists, conn, PGP_FREE);
-    pgp_share_give_locked(pool);
-    unlock(pool);
-    pgp_share_ring(pool);
-}
-
-/* Whether the server's process is gone, or has had its time.  A server that sends without end
- * must not keep the keeper from other connections, so a look takes in a bounded amount. */
-static int gone(pgp_conn *conn)
-{
-    char rest[LINGER_READ];
-    ssize_t got = 1;
-    int n;
-
-    if (conn->linger < 0 || now_of(conn->pool) >= conn->overdue)
-        return 1;
-    for (n = 0; n < LINGER_READS && got > 0; n++)
-        got = recv(conn->linger, rest, sizeof rest, MSG_DONTWAIT);
-    if (got > 0)
-        return 0;
-    return got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
-}
-
+/* A slot without a cap is free as soon as the server has been told; with one, the server's
+ * process counts as long as it lives, up to a second. */
 int pgp_keep_close(pgp_conn *conn)
 {
-    if (!conn->closing) {
-        close_begin(conn);
-        conn->overdue = now_of(conn->pool) + LINGER;
-        conn->await = (struct pollfd){.fd = conn->linger, .events = POLLIN};
-    }
-    if (!gone(conn))
-        return 0;
-    close_end(conn);
-    return 1;
-}
+    pgp_pool *pool = conn->pool;
+    pgp_error unsaid;
 
-void pgp_close_now(pgp_conn *conn)
-{
-    close_begin(conn);
-    close_end(conn);
+    if (!conn->overdue) {
+        pgp_close_begin(conn);
+        conn->overdue = now_of(pool) + LINGER;
+    }
+    if (conn->link && pgp_share_is_capped(pool) && now_of(pool) < conn->overdue &&
+        pool->env->driver->step(conn->link, &conn->await, &unsaid) == PGP_STEP_AGAIN)
+        return 0;
+    pgp_close_end(conn);
+    return 1;
 }
 
 /* --- the keeper: phases ----------------------------------------------------- */

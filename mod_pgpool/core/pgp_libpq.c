@@ -29,13 +29,12 @@ static const char encoding_changed[] = "client_encoding is not UTF8 after a rese
 
 /* --- connecting ------------------------------------------------------------- */
 
-static int link_close(pgp_link *link);
+static void link_destroy(pgp_link *link);
 
 static pgp_link *link_connect(const pgp_context *context, unsigned first_host, int survey,
                               void *owner, pgp_error *error)
 {
     pgp_link *link = calloc(1, sizeof(*link));
-    int failed;
 
     if (!link)
         abort(); /* as APR does */
@@ -46,9 +45,7 @@ static pgp_link *link_connect(const pgp_context *context, unsigned first_host, i
     link->survey = survey;
     if (pgp_pq_connect_begin(link, error))
         return link;
-    failed = link_close(link);
-    if (failed >= 0)
-        close(failed);
+    link_destroy(link);
     return NULL;
 }
 
@@ -235,6 +232,7 @@ static pgp_step link_go_on(pgp_link *link, struct pollfd *await, pgp_error *erro
     case ROLLING_BACK:
         return step_rolling_back(link, await, error);
     case READY:
+    case CLOSING:
         break;
     }
     return PGP_STEP_DONE;
@@ -253,14 +251,6 @@ static pgp_step step_phase(pgp_link *link, struct pollfd *await, pgp_error *erro
     link_last_words(link, &words);
     if (*words.message)
         *error = words;
-    return step;
-}
-
-static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error)
-{
-    const pgp_step step = step_phase(link, await, error);
-
-    pgp_link_mark(link, step == PGP_STEP_DONE);
     return step;
 }
 
@@ -452,27 +442,33 @@ static pgp_return link_settle(pgp_link *link)
     return PGP_RETURN_CLEAN;
 }
 
-/* In nonblocking mode PQfinish's good-bye is sent if it can be, and not waited for; what
- * cannot be put into that mode is cut off.  A second descriptor keeps the socket until
- * the server has ended its side. */
+/* --- closing ---------------------------------------------------------------- */
+
+/* A step drops at most so many times so many bytes of what the server still sends, so that a
+ * server that sends without end does not keep the keeper from other connections. */
+#define CLOSING_READS 8
+#define CLOSING_READ 4096
+
+/* In nonblocking mode PQfinish() sends its good-bye if the socket takes it, and does not wait;
+ * a connection that cannot be put into that mode is cut off.  A second descriptor keeps the
+ * socket until the server has ended its side. */
 static int finish(pgp_link *link)
 {
-    PGconn *conn = link->conn;
-    const int fd = PQsocket(conn);
-    const int linger = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+    const int fd = PQsocket(link->conn);
+    const int second = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
 
     if (fd >= 0 && !pgp_link_nonblocking(link))
         shutdown(fd, SHUT_RDWR);
-    PQfinish(conn);
-    if (linger >= 0)
-        shutdown(linger, SHUT_WR);
-    return linger;
+    PQfinish(link->conn);
+    link->conn = NULL;
+    if (second >= 0)
+        shutdown(second, SHUT_WR);
+    return second;
 }
 
-static int link_close(pgp_link *link)
+static void link_close(pgp_link *link)
 {
     pgp_error error;
-    int linger = -1;
 
     pgp_link_mark(link, false);
     /* A reset that has ended need not be cancelled. */
@@ -483,15 +479,52 @@ static int link_close(pgp_link *link)
         /* PQfinish() would still send what its borrower has queued, for the server to run. */
         shutdown(PQsocket(link->conn), SHUT_WR);
     }
-    if (link->conn)
-        linger = finish(link);
+    link->closing_fd = link->conn ? finish(link) : -1;
     pgp_pq_connect_drop(link);
     if (link->task)
         pgp_task_leave(&link->task);
+    link->phase = CLOSING;
+}
+
+/* DONE when the server has ended its side. */
+static pgp_step step_closing(pgp_link *link, struct pollfd *await)
+{
+    char dropped[CLOSING_READ];
+    ssize_t got = 1;
+    int n;
+
+    if (link->closing_fd < 0)
+        return PGP_STEP_DONE;
+    for (n = 0; n < CLOSING_READS && got > 0; n++)
+        got = recv(link->closing_fd, dropped, sizeof dropped, MSG_DONTWAIT);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+        return PGP_STEP_DONE;
+    *await = (struct pollfd){.fd = link->closing_fd, .events = POLLIN};
+    return PGP_STEP_AGAIN;
+}
+
+static void link_destroy(pgp_link *link)
+{
+    if (link->phase != CLOSING)
+        link_close(link);
+    if (link->closing_fd >= 0)
+        close(link->closing_fd);
     free(link->applied);
     free(link);
-    return linger;
 }
+
+static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    pgp_step step;
+
+    if (link->phase == CLOSING)
+        return step_closing(link, await);
+    step = step_phase(link, await, error);
+    pgp_link_mark(link, step == PGP_STEP_DONE);
+    return step;
+}
+
+/* --- what it is ------------------------------------------------------------- */
 
 static int link_capacity(const pgp_link *link)
 {
@@ -531,6 +564,7 @@ const pgp_driver pgp_libpq_driver = {
     .settle = link_settle,
     .clean = pgp_windup_start,
     .close = link_close,
+    .destroy = link_destroy,
     .capacity = link_capacity,
     .tls = link_tls,
     .backend = link_backend,

@@ -10,7 +10,8 @@
  * Phases.  A new link goes LOOKING_UP (its hosts' names), CONNECTING, INITIALISING
  * (PgPoolInitSQL), SURVEYING (the first of a pool), READY.  One that came back with work open
  * goes WINDING_UP (cancel and drain), ABSORBING (a round trip that takes in a late cancel),
- * ROLLING_BACK, READY.  A READY link may owe the answer to its reset.
+ * ROLLING_BACK, READY.  A READY link may owe the answer to its reset.  Any link goes CLOSING:
+ * it has no PGconn then, but a descriptor that tells when the server has ended its side.
  *
  * libpq's nonblocking mode is on whenever a borrower does not have the link, except
  * when it is READY and owes nothing.
@@ -33,7 +34,8 @@ typedef enum {
     WINDING_UP,
     ABSORBING,
     ROLLING_BACK,
-    READY
+    READY,
+    CLOSING
 } link_phase;
 
 struct pgp_link {
@@ -43,7 +45,8 @@ struct pgp_link {
     void *owner;
 
     /* owner */
-    PGconn *conn;     /* NULL in LOOKING_UP */
+    PGconn *conn;     /* NULL in LOOKING_UP and CLOSING */
+    int closing_fd;   /* in CLOSING: reaches its end with the server's process; or -1 */
     unsigned backend; /* libpq forgets it when the connection is lost */
     int ended;        /* its server has said unasked why it ends it: error */
     link_phase phase;

@@ -1,6 +1,5 @@
 #include "pgp_pool_private.h"
 
-#include <unistd.h>
 #include <apr_strings.h>
 
 /* Refusals are over when no line of theirs was due for so long. */
@@ -556,9 +555,35 @@ void pgp_doom_locked(pgp_conn *conn, pgp_reason reason)
     const int lived = live_locked(pool);
 
     conn->reason = reason;
+    conn->overdue = 0;
     pgp_conn_move(pool->lists, conn, PGP_CLOSING);
     if (lived && !live_locked(pool))
         pgp_outage_deprive(&pool->outage, now_of(pool));
+}
+
+void pgp_close_begin(pgp_conn *conn)
+{
+    const pgp_pool *pool = conn->pool;
+
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLOSED, pool->name, pgp_conn_backend(conn),
+            "closed (%s)", pgp_reason_name(conn->reason));
+    if (conn->link)
+        pool->env->driver->close(conn->link);
+}
+
+void pgp_close_end(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+
+    if (conn->link)
+        pool->env->driver->destroy(conn->link);
+    conn->link = NULL;
+    lock(pool);
+    pool->stats.n[PGP_N_CLOSES + conn->reason]++;
+    pgp_conn_move(pool->lists, conn, PGP_FREE);
+    pgp_share_give_locked(pool);
+    unlock(pool);
+    pgp_share_ring(pool);
 }
 
 /* To the keeper to be closed; without a keeper here and now. */
@@ -578,8 +603,10 @@ void pgp_doom(pgp_conn *conn, pgp_reason reason)
     unlock(pool);
     if (kept)
         pool->waker.wake(pool->waker.baton);
-    else
-        pgp_close_now(conn);
+    else {
+        pgp_close_begin(conn);
+        pgp_close_end(conn);
+    }
 }
 
 static void give_back(pgp_conn *conn)
@@ -714,10 +741,7 @@ pgp_link *pgp_pool_part(pgp_conn **parted)
 
 void pgp_pool_bury(const pgp_pool *pool, pgp_link **link)
 {
-    const int linger = pool->env->driver->close(*link);
-
-    if (linger >= 0)
-        close(linger);
+    pool->env->driver->destroy(*link);
     *link = NULL;
 }
 

@@ -170,6 +170,9 @@ void pgp_refusals_end(pgp_pool *pool, apr_time_t now);
 void pgp_doom_locked(pgp_conn *conn, pgp_reason reason);
 /* The same with the lock not held; without a keeper it is closed here and now. */
 void pgp_doom(pgp_conn *conn, pgp_reason reason);
+/* Close the connection of a CLOSING slot: tell the server, then free connection and slot. */
+void pgp_close_begin(pgp_conn *conn);
+void pgp_close_end(pgp_conn *conn);
 
 /* Where a connection goes that comes back, from its borrower or from being cleaned up. */
 void pgp_settle(pgp_conn *conn);
@@ -205,10 +208,5 @@ pgp_gate *pgp_share_gate(pgp_pool *pool, pgp_gate_id id);
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
 /* The figures of this moment. */
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats);
-
-/* --- pgp_keep.c ------------------------------------------------------------- */
-
-/* Close what is CLOSING, here and now. */
-void pgp_close_now(pgp_conn *conn);
 
 #endif

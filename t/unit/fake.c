@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 #include <apr_strings.h>
@@ -49,8 +48,14 @@ static void enter(pgp_link *link, const char *call)
 {
     REQUIRE(atomic_fetch_add(&link->inside, 1) == 0, "%s(%d): another thread is inside", call,
             link->number);
-    REQUIRE(!link->closed, "%s(%d): it is closed", call, link->number);
+    REQUIRE(!link->freed, "%s(%d): it is freed", call, link->number);
     watch(link->world);
+}
+
+static void enter_open(pgp_link *link, const char *call)
+{
+    enter(link, call);
+    REQUIRE(!link->closed, "%s(%d): it is closed", call, link->number);
 }
 
 static void leave(pgp_link *link)
@@ -60,7 +65,7 @@ static void leave(pgp_link *link)
 
 static void enter_ready(pgp_link *link, const char *call)
 {
-    enter(link, call);
+    enter_open(link, call);
     REQUIRE(link->phase == FAKE_READY, "%s(%d): it is not ready", call, link->number);
 }
 
@@ -229,7 +234,6 @@ static pgp_link *link_made(fake *world)
     link->world = world;
     link->probe = PGP_PROBE_QUIET;
     link->settle = PGP_RETURN_CLEAN;
-    link->process = -1;
     link->socket = world->socket;
     link->number = atomic_fetch_add(&world->opened, 1) + 1;
     link->before = world->last;
@@ -292,14 +296,22 @@ static pgp_step advance(pgp_link *link, struct pollfd *await, pgp_error *error)
     return link->plan.end == FAKE_FAILS ? fails(link, error) : done(link);
 }
 
+static pgp_step step_closing(const pgp_link *link, struct pollfd *await)
+{
+    *await = (struct pollfd){.fd = -1};
+    return link->world->lingers && !link->ended ? PGP_STEP_AGAIN : PGP_STEP_DONE;
+}
+
 static pgp_step drv_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     pgp_step step;
 
     enter(link, "step");
-    REQUIRE(link->phase == FAKE_CONNECTING || link->phase == FAKE_CLEANING,
+    REQUIRE(link->phase == FAKE_CONNECTING || link->phase == FAKE_CLEANING ||
+                link->phase == FAKE_CLOSING,
             "step(%d): nothing is under way", link->number);
-    step = advance(link, await, error);
+    step = link->phase == FAKE_CLOSING ? step_closing(link, await)
+                                       : advance(link, await, error);
     link->awaited = step == PGP_STEP_AGAIN;
     leave(link);
     return step;
@@ -311,7 +323,7 @@ static int drv_alive(pgp_link *link)
 {
     int alive;
 
-    enter(link, "alive");
+    enter_open(link, "alive");
     alive = !link->gone;
     leave(link);
     return alive;
@@ -345,7 +357,7 @@ static int drv_take_in(pgp_link *link, pgp_error *error)
 
 static void drv_last_words(pgp_link *link, pgp_error *error)
 {
-    enter(link, "last_words");
+    enter_open(link, "last_words");
     *error = link->last_words;
     leave(link);
 }
@@ -422,37 +434,38 @@ static pgp_return drv_settle(pgp_link *link)
 
 static void drv_clean(pgp_link *link)
 {
-    enter(link, "clean");
+    enter_open(link, "clean");
     REQUIRE(link->phase == FAKE_DIRTY, "clean(%d): it is not dirty", link->number);
     link->cleanings++;
     begin(link, FAKE_CLEANING, &link->cleaning);
     leave(link);
 }
 
-static int linger(pgp_link *link)
-{
-    int ends[2];
-
-    if (!link->world->lingers)
-        return -1;
-    REQUIRE(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "no socket pair");
-    link->process = ends[1];
-    return ends[0];
-}
-
-static int drv_close(pgp_link *link)
+static void end(pgp_link *link)
 {
     fake *world = link->world;
-    int fd;
 
-    enter(link, "close");
     if (world->on_close)
         world->on_close(world, link);
     link->closed = 1;
-    fd = linger(link);
-    leave(link);
+    link->phase = FAKE_CLOSING;
     atomic_fetch_add(&world->closed, 1);
-    return fd;
+}
+
+static void drv_close(pgp_link *link)
+{
+    enter_open(link, "close");
+    end(link);
+    leave(link);
+}
+
+static void drv_destroy(pgp_link *link)
+{
+    enter(link, "destroy");
+    if (!link->closed)
+        end(link);
+    link->freed = 1;
+    leave(link);
 }
 
 static int drv_capacity(const pgp_link *link)
@@ -467,7 +480,7 @@ static const char *drv_tls(const pgp_link *link)
 
 static unsigned drv_backend(const pgp_link *link)
 {
-    enter((pgp_link *)link, "backend");
+    enter_open((pgp_link *)link, "backend");
     leave((pgp_link *)link);
     return 1000 + link->number;
 }
@@ -497,6 +510,7 @@ static const pgp_driver driver = {
     .settle = drv_settle,
     .clean = drv_clean,
     .close = drv_close,
+    .destroy = drv_destroy,
     .capacity = drv_capacity,
     .tls = drv_tls,
     .backend = drv_backend,
@@ -556,7 +570,7 @@ pgp_link *fake_link_of(const pgp_conn *conn)
 
 void fake_process_ends(pgp_link *link)
 {
-    close(link->process);
+    link->ended = 1;
 }
 
 int fake_open(fake *world)

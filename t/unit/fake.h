@@ -44,7 +44,14 @@ typedef struct {
     int absent;           /* nobody listens */
 } fake_plan;
 
-typedef enum { FAKE_CONNECTING, FAKE_READY, FAKE_DIRTY, FAKE_CLEANING, FAKE_BAD } fake_phase;
+typedef enum {
+    FAKE_CONNECTING,
+    FAKE_READY,
+    FAKE_DIRTY,
+    FAKE_CLEANING,
+    FAKE_BAD,
+    FAKE_CLOSING
+} fake_phase;
 
 typedef struct fake fake;
 
@@ -69,7 +76,8 @@ struct pgp_link {
     /* the fake's own */
     fake *world;
     int socket;
-    int process;         /* the server's end of what close() left, or -1 */
+    atomic_int ended;    /* its server's process has */
+    int freed;           /* by destroy() */
     pgp_link *before;    /* the one opened before */
     int number;          /* from 1 */
     unsigned first_host; /* as connect() was told */

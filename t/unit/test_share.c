@@ -3,9 +3,6 @@
 
 #include "pgp_permits.h"
 
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-
 #define FOREVER "PgPoolIdleTimeout 0", "PgPoolMaxLifetime 0"
 
 static borrower *queue_up_and_work(stage *s)
@@ -347,34 +344,6 @@ START_TEST(process_that_will_not_end_is_waited_for_no_longer_than_a_second)
 }
 END_TEST
 
-/* What a server sends without end is taken in by bounded looks. */
-START_TEST(keeper_is_not_held_by_a_process_that_streams)
-{
-    static const char chunk[4096];
-    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", "PgPoolTotalMax 3", NULL);
-    int size = 1 << 20, left = 0;
-    pgp_conn *conn, *slot;
-
-    s->world->lingers = 1;
-    warm(s, 1);
-    slot = conn = acquire(s);
-    pgp_pool_discard(&conn, PGP_REASON_HOOK);
-    pgp_keeper_turn(s->keeper->keeper);
-    setsockopt(fake_link(s->world, 1)->process, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-    while (send(fake_link(s->world, 1)->process, chunk, sizeof chunk, MSG_DONTWAIT) > 0)
-        ;
-    pgp_keeper_turn(s->keeper->keeper);
-    ck_assert_int_eq(ioctl(slot->linger, FIONREAD, &left), 0);
-    ck_assert_int_gt(left, 0);
-    ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
-    fake_process_ends(fake_link(s->world, 1));
-    while (ioctl(slot->linger, FIONREAD, &left) == 0 && left > 0)
-        pgp_keeper_turn(s->keeper->keeper);
-    pgp_keeper_turn(s->keeper->keeper);
-    ck_assert_int_eq(slots(s, PGP_FREE), 1);
-}
-END_TEST
-
 /* Without a cap nobody waits for its place. */
 START_TEST(process_is_not_waited_for_without_need)
 {
@@ -600,7 +569,6 @@ int main(void)
     tcase_add_test(t, place_is_free_when_the_process_has_ended);
     tcase_add_test(t, process_that_will_not_end_is_waited_for_no_longer_than_a_second);
     tcase_add_test(t, process_is_not_waited_for_without_need);
-    tcase_add_test(t, keeper_is_not_held_by_a_process_that_streams);
     t = tcase(suite, "capacity");
     tcase_add_test(t, more_than_the_server_takes_is_told_once);
     tcase_add_test(t, what_the_server_takes_is_not_told);

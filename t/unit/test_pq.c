@@ -1,0 +1,140 @@
+/* The driver on libpq, where no PostgreSQL is needed: a listener that says what the test wants.
+ */
+#include "stage.h"
+
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <apr_strings.h>
+
+#include "pgp_libpq.h"
+
+static const pgp_driver *const driver = &pgp_libpq_driver;
+
+/* A server that accepts connections, and a link that waits for its first word. */
+typedef struct {
+    char directory[32], path[64], conninfo[64];
+    pgp_settings settings;
+    pgp_context context;
+    int listener, server;
+    pgp_link *link;
+} peer;
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    apr_cpystrn(address.sun_path, path, sizeof address.sun_path);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    ck_assert_int_eq(listen(fd, 1), 0);
+    return fd;
+}
+
+static void peer_connect(peer *p)
+{
+    struct pollfd await;
+    pgp_error error = {.sqlstate = ""};
+    apr_pool_t *memory;
+
+    apr_pool_create(&memory, NULL);
+    *p = (peer){.directory = "/tmp/pgpool-XXXXXX"};
+    ck_assert_ptr_nonnull(mkdtemp(p->directory));
+    apr_snprintf(p->path, sizeof p->path, "%s/.s.PGSQL.5432", p->directory);
+    apr_snprintf(p->conninfo, sizeof p->conninfo, "host=%s port=5432 user=nobody",
+                 p->directory);
+    p->settings.conninfo = p->conninfo;
+    p->context = (pgp_context){
+        .env = &fake_make(memory)->env, .pool = "main", .settings = &p->settings};
+    p->listener = listen_at(p->path);
+    p->link = driver->connect(&p->context, 0, 0, NULL, &error);
+    ck_assert_msg(p->link, "%s", error.message);
+    ck_assert_int_eq(driver->step(p->link, &await, &error), PGP_STEP_AGAIN);
+    p->server = accept(p->listener, NULL, NULL);
+    ck_assert_int_ge(p->server, 0);
+}
+
+static void peer_remove(peer *p)
+{
+    close(p->server);
+    close(p->listener);
+    unlink(p->path);
+    rmdir(p->directory);
+}
+
+static int unread(const struct pollfd *await)
+{
+    int bytes = 0;
+
+    ck_assert_int_eq(ioctl(await->fd, FIONREAD, &bytes), 0);
+    return bytes;
+}
+
+/* A server that streams without end must not keep the keeper from other connections. */
+START_TEST(closing_drops_a_bounded_amount_at_each_step)
+{
+    static const char chunk[4096];
+    struct pollfd await = {.fd = -1};
+    int size = 1 << 20;
+    pgp_error error;
+    peer p;
+
+    peer_connect(&p);
+    driver->close(p.link);
+    setsockopt(p.server, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    while (send(p.server, chunk, sizeof chunk, MSG_DONTWAIT) > 0)
+        ;
+    ck_assert_int_eq(driver->step(p.link, &await, &error), PGP_STEP_AGAIN);
+    ck_assert_int_gt(unread(&await), 0);
+    close(p.server);
+    WAIT_UNTIL(driver->step(p.link, &await, &error) == PGP_STEP_DONE);
+    driver->destroy(p.link);
+    peer_remove(&p);
+}
+END_TEST
+
+START_TEST(closed_one_waits_for_its_server)
+{
+    struct pollfd await = {.fd = -1};
+    pgp_error error;
+    peer p;
+
+    peer_connect(&p);
+    driver->close(p.link);
+    ck_assert_int_eq(driver->step(p.link, &await, &error), PGP_STEP_AGAIN);
+    close(p.server);
+    WAIT_UNTIL(driver->step(p.link, &await, &error) == PGP_STEP_DONE);
+    driver->destroy(p.link);
+    peer_remove(&p);
+}
+END_TEST
+
+/* The server sees the end at once; nothing is kept of it. */
+START_TEST(destroyed_one_is_closed_too)
+{
+    char dropped[64];
+    peer p;
+    ssize_t got;
+
+    peer_connect(&p);
+    driver->destroy(p.link);
+    do
+        got = recv(p.server, dropped, sizeof dropped, 0); /* the start-up packet */
+    while (got > 0);
+    ck_assert_int_eq(got, 0);
+    peer_remove(&p);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pq");
+    TCase *t = tcase(suite, "closing");
+
+    tcase_add_test(t, closing_drops_a_bounded_amount_at_each_step);
+    tcase_add_test(t, closed_one_waits_for_its_server);
+    tcase_add_test(t, destroyed_one_is_closed_too);
+    return suite_run(suite);
+}
