@@ -436,6 +436,8 @@ static pgp_return link_settle(pgp_link *link)
         return PGP_RETURN_UNKNOWN;
     if (link->large)
         return PGP_RETURN_LARGE;
+    if (link->settings->reset == PGP_RESET_CLOSE)
+        return PGP_RETURN_CLEAN; /* the pool closes it: nothing has to be undone */
     if (!undo_send(link, link->deeds))
         return PGP_RETURN_UNKNOWN;
     pgp_link_mark(link, true);
