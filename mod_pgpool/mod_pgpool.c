@@ -25,7 +25,7 @@
 
 #include "core/pgp_conninfo.h"
 #include "core/pgp_keeper.h"
-#include "core/pgp_libpq.h"
+#include "core/pgp_pq.h"
 
 /* How long a child that ends waits for its keeper; httpd kills it after 10 s. */
 #define KEEPER_PATIENCE PGP_SEC(3)
@@ -365,7 +365,7 @@ static apr_status_t child_make(server_rec *s)
                        .random = env_random,
                        .log_wanted = env_log_wanted,
                        .log_write = env_log_write,
-                       .driver = &pgp_libpq_driver,
+                       .driver = &pgp_pq_driver,
                        .children = mpm_number(AP_MPMQ_MAX_DAEMONS)};
     c->pools = apr_array_make(p, 4, sizeof(pgpool_child_pool));
     c->threads = mpm_number(AP_MPMQ_MAX_THREADS);

@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <apr_strings.h>
 
-#include "core/pgp_libpq.h"
+#include "core/pgp_pq.h"
 #include "core/pgp_text.h"
 
 APLOG_USE_MODULE(pgpool);
@@ -647,7 +647,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
 
 void pgpool_close(PGconn *conn)
 {
-    const pgp_conn *borrowed = conn && pgpool_child_is_here() ? pgp_libpq_owner(conn) : NULL;
+    const pgp_conn *borrowed = conn && pgpool_child_is_here() ? pgp_pq_owner(conn) : NULL;
     lease *ended = borrowed ? pgp_conn_baton(borrowed) : NULL;
 
     if (ended)

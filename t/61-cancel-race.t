@@ -33,12 +33,12 @@ sub build_driver {
 # The core's source without the guard: a link is done with when nothing runs there any more, whether
 # or not its cancel is still on its way.
 sub unguarded_source {
-    my $source = Httpd::slurp('mod_pgpool/core/pgp_windup.c');
+    my $source = Httpd::slurp('mod_pgpool/core/pgp_pq_cleanup.c');
     $source =~ s/return link->task != NULL;/if (link->task) pgp_task_leave(&link->task); return 0;/
         && $source =~ s/step != PGP_STEP_FAILED && link->task\b/0/
         or die "the guard is not where it was\n";
-    Httpd::spew("$build/pgp_windup.c", $source);
-    return "$build/pgp_windup.c";
+    Httpd::spew("$build/pgp_pq_cleanup.c", $source);
+    return "$build/pgp_pq_cleanup.c";
 }
 
 sub race {

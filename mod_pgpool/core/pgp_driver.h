@@ -9,7 +9,7 @@
  * is done.  step() may be called at any moment: it does what can be done now
  * and says what it waits for.  Deadlines are the caller's affair.
  *
- * pgp_libpq.c is the real driver; the unit tests have a fake one.
+ * pgp_pq.c is the real driver; the unit tests have a fake one.
  */
 #ifndef PGP_DRIVER_H
 #define PGP_DRIVER_H

@@ -7,7 +7,7 @@
 #include <apr_strings.h>
 
 #include "pgp_passfile.h"
-#include "pgp_reset.h"
+#include "pgp_pq_reset.h"
 
 /* A server that sends without end must not keep the keeper from other connections. */
 #define MOVES_A_STEP 100
@@ -20,7 +20,7 @@ static void hosts_drop(pgp_link *link)
     if (link->task)
         pgp_task_leave(&link->task);
     else
-        pgp_hosts_free(link->hosts);
+        pgp_pq_hosts_free(link->hosts);
     link->hosts = NULL;
 }
 
@@ -70,15 +70,15 @@ static int connect_start(pgp_link *link, pgp_error *error)
         "mod_pgpool", "1",  "5",  "2",    "3", "10000", link->settings->conninfo,
         NULL,         NULL, NULL, "UTF8", NULL};
 
-    if (pgp_hosts_error(link->hosts)) {
-        pgp_error_text(error, pgp_hosts_error(link->hosts));
+    if (pgp_pq_hosts_error(link->hosts)) {
+        pgp_error_text(error, pgp_pq_hosts_error(link->hosts));
         return 0;
     }
-    if (pgp_hosts_params(link->hosts, link->first_host, host))
+    if (pgp_pq_hosts_params(link->hosts, link->first_host, host))
         memcpy(values + 7, host, sizeof host);
     link->conn = PQconnectStartParams(keywords, values, 1);
     hosts_drop(link);
-    if (!link->conn || !pgp_link_adopt(link)) {
+    if (!link->conn || !pgp_pq_adopt(link)) {
         pgp_error_text(error, "libpq cannot register the connection: out of memory");
         return 0;
     }
@@ -93,11 +93,11 @@ static int connect_start(pgp_link *link, pgp_error *error)
 
 int pgp_pq_connect_begin(pgp_link *link, pgp_error *error)
 {
-    link->hosts = pgp_hosts_read(link->settings->conninfo);
+    link->hosts = pgp_pq_hosts_read(link->settings->conninfo);
     link->phase = LOOKING_UP;
-    if (!pgp_hosts_unknown(link->hosts))
+    if (!pgp_pq_hosts_unknown(link->hosts))
         return connect_start(link, error);
-    link->task = pgp_task_start(pgp_hosts_resolve, pgp_hosts_free, link->hosts);
+    link->task = pgp_task_start(pgp_pq_hosts_resolve, pgp_pq_hosts_free, link->hosts);
     if (link->task)
         return 1;
     pgp_error_text(error, "there is no thread to look the host's name up");
@@ -109,7 +109,7 @@ int pgp_pq_connect_begin(pgp_link *link, pgp_error *error)
 /* A server that does not tell is as good as another. */
 static pgp_step step_surveying(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    const pgp_step step = pgp_link_answer(link, await, error);
+    const pgp_step step = pgp_pq_answer(link, await, error);
 
     return step == PGP_STEP_FAILED && PQstatus(link->conn) == CONNECTION_OK ? PGP_STEP_DONE
                                                                             : step;
@@ -126,8 +126,7 @@ static pgp_step survey(pgp_link *link, struct pollfd *await, pgp_error *error)
         "::pg_catalog.int4";
 
     link->phase = SURVEYING;
-    return pgp_link_ask(link, sql, error) ? step_surveying(link, await, error)
-                                          : PGP_STEP_FAILED;
+    return pgp_pq_ask(link, sql, error) ? step_surveying(link, await, error) : PGP_STEP_FAILED;
 }
 
 /* A reset runs the init SQL again, but where prepared statements stay it must not
@@ -138,7 +137,7 @@ static int init_hides_prepare(const pgp_link *link)
 
     return link->init_done > 0 && link->deeds & PGP_DID_PREPARE &&
            link->settings->reset != PGP_RESET_ALL && link->settings->reset != PGP_RESET_CLOSE &&
-           !pgp_reset_prepares(APR_ARRAY_IDX(sql, link->init_done - 1, const char *));
+           !pgp_pq_reset_prepares(APR_ARRAY_IDX(sql, link->init_done - 1, const char *));
 }
 
 /* The next statement of PgPoolInitSQL; after the last one, the survey. */
@@ -150,11 +149,11 @@ static pgp_step init_next(pgp_link *link, struct pollfd *await, pgp_error *error
         pgp_error_text(error, "PgPoolInitSQL: a PREPARE must stand in a directive of its own");
         return PGP_STEP_FAILED;
     }
-    pgp_link_forget_deeds(link);
+    pgp_pq_forget_deeds(link);
     if (sql && link->init_done < sql->nelts) {
-        if (!pgp_link_ask(link, APR_ARRAY_IDX(sql, link->init_done++, const char *), error))
+        if (!pgp_pq_ask(link, APR_ARRAY_IDX(sql, link->init_done++, const char *), error))
             return PGP_STEP_FAILED;
-        return pgp_link_answer(link, await, error);
+        return pgp_pq_answer(link, await, error);
     }
     if (link->survey)
         return survey(link, await, error);
@@ -164,7 +163,7 @@ static pgp_step init_next(pgp_link *link, struct pollfd *await, pgp_error *error
 
 static pgp_step step_initialising(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    pgp_step step = pgp_link_answer(link, await, error);
+    pgp_step step = pgp_pq_answer(link, await, error);
 
     while (step == PGP_STEP_DONE && link->phase == INITIALISING)
         step = init_next(link, await, error);

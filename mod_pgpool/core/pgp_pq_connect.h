@@ -12,7 +12,7 @@
 #ifndef PGP_PQ_CONNECT_H
 #define PGP_PQ_CONNECT_H
 
-#include "pgp_link.h"
+#include "pgp_pq_private.h"
 
 /* Start to connect a link whose context, first_host and survey are set.  0: it failed, *error
  * says why. */

@@ -160,7 +160,7 @@ static pgp_set_outcome set_all(pgp_link *link, const pgp_vars *applied, const pg
     free(sql);
     if (!sent)
         return send_failed(link, error);
-    if (pgp_link_answer_until(link, until, error))
+    if (pgp_pq_answer_until(link, until, error))
         return PGP_SET_DONE;
     return link->failed && link->refused ? PGP_SET_DENIED : PGP_SET_FAILED;
 }
@@ -168,8 +168,7 @@ static pgp_set_outcome set_all(pgp_link *link, const pgp_vars *applied, const pg
 static bool undo_all(pgp_link *link, apr_time_t until, pgp_error *error)
 {
     char *sql = undo_message(link);
-    const bool undone = pgp_link_ask(link, sql, error) &&
-                        pgp_link_answer_until(link, until, error);
+    const bool undone = pgp_pq_ask(link, sql, error) && pgp_pq_answer_until(link, until, error);
 
     free(sql);
     return undone;
@@ -257,7 +256,7 @@ pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t
         pgp_error_text(error, in_use ? in_use_text : encoding_text);
         return PGP_SET_DENIED;
     }
-    if (!pgp_link_nonblocking(link))
+    if (!pgp_pq_nonblocking(link))
         return send_failed(link, error);
     outcome = apply(link, vars, until, error);
     link->deeds = deeds; /* the borrower's; ours do not count */

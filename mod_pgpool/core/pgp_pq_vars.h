@@ -16,7 +16,7 @@
 #ifndef PGP_PQ_VARS_H
 #define PGP_PQ_VARS_H
 
-#include "pgp_link.h"
+#include "pgp_pq_private.h"
 
 /* The driver's is_set() and set(). */
 int pgp_pq_vars_are_set(const pgp_link *link, const pgp_vars *vars);

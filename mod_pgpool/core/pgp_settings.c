@@ -8,7 +8,7 @@
 #include <apr_strings.h>
 
 #include "pgp_conninfo.h"
-#include "pgp_reset.h"
+#include "pgp_pq_reset.h"
 
 #define PGP_OPTION_ROW(id, field, name, kind, initial, low, high, help)                        \
     {name,                                                                                     \
@@ -253,7 +253,7 @@ void pgp_settings_overlay(pgp_settings *base, const pgp_settings *over)
 
 void pgp_settings_finish(pgp_settings *settings, apr_pool_t *p)
 {
-    pgp_reset_compose(settings, p);
+    pgp_pq_reset_compose(settings, p);
 }
 
 static int text_equal(const char *a, const char *b)

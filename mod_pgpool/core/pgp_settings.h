@@ -113,7 +113,7 @@ typedef struct {
     apr_array_header_t *init_sql; /* of const char *; NULL: none */
 
     /* made from the others by pgp_settings_finish() */
-    const char *reset_all, *reset_session, *reset_prepared; /* see pgp_reset.h */
+    const char *reset_all, *reset_session, *reset_prepared; /* see pgp_pq_reset.h */
     const char *undo_begin, *undo_end; /* around what takes back a borrower's variables */
 
     unsigned set;                         /* 1u << pgp_option_id */

@@ -1,7 +1,7 @@
 /* The hosts of a connection string, unresolved: from each start, as many names as addresses. */
 #include "fuzz.h"
 
-#include "pgp_hosts.h"
+#include "pgp_pq_hosts.h"
 
 static int commas(const char *list)
 {
@@ -15,18 +15,18 @@ static int commas(const char *list)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     apr_pool_t *p = fuzz_pool();
-    pgp_hosts *hosts = pgp_hosts_read(apr_pstrmemdup(p, (const char *)data, size));
+    pgp_pq_hosts *hosts = pgp_pq_hosts_read(apr_pstrmemdup(p, (const char *)data, size));
 
     for (unsigned first = 0; first < 4; first++) {
         const char *params[3] = {NULL, NULL, NULL};
 
-        if (pgp_hosts_params(hosts, first, params))
+        if (pgp_pq_hosts_params(hosts, first, params))
             PROMISE(commas(params[0]) == commas(params[1]));
         else
             PROMISE(!params[0] && !params[1] && !params[2]);
     }
-    pgp_hosts_unknown(hosts);
-    pgp_hosts_free(hosts);
+    pgp_pq_hosts_unknown(hosts);
+    pgp_pq_hosts_free(hosts);
     apr_pool_destroy(p);
     return 0;
 }

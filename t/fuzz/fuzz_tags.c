@@ -1,16 +1,16 @@
 /* Command tags, which a server sends, and statements of PgPoolInitSQL. */
 #include "fuzz.h"
 
-#include "pgp_reset.h"
+#include "pgp_pq_reset.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     apr_pool_t *p = fuzz_pool();
     const char *text = apr_pstrmemdup(p, (const char *)data, size);
 
-    PROMISE(pgp_reset_tag(text, 0));
-    PROMISE(pgp_reset_tag(text, 1));
-    pgp_reset_prepares(text);
+    PROMISE(pgp_pq_reset_tag(text, 0));
+    PROMISE(pgp_pq_reset_tag(text, 1));
+    pgp_pq_reset_prepares(text);
     apr_pool_destroy(p);
     return 0;
 }

@@ -25,7 +25,7 @@
 #include <libpq-fe.h>
 
 #include "pgp_keeper.h"
-#include "pgp_libpq.h"
+#include "pgp_pq.h"
 
 /* A cancel is late by less than this, a statement's end and its return are within this
  * (microseconds). */
@@ -83,7 +83,7 @@ static const pgp_env env = {.now = now,
                             .random = chance,
                             .log_wanted = log_wanted,
                             .log_write = log_write,
-                            .driver = &pgp_libpq_driver};
+                            .driver = &pgp_pq_driver};
 
 /* --- rounds ----------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@
 
 #include "stage.h"
 
-#include "pgp_hosts.h"
+#include "pgp_pq_hosts.h"
 #include "pgp_task.h"
 
 /* --- hosts ------------------------------------------------------------------ */
@@ -35,14 +35,15 @@ static const struct {
 START_TEST(hosts_in_their_order)
 {
     const char *params[3] = {NULL, NULL, NULL};
-    pgp_hosts *hosts = pgp_hosts_read(lists[_i].conninfo);
+    pgp_pq_hosts *hosts = pgp_pq_hosts_read(lists[_i].conninfo);
 
-    ck_assert(!pgp_hosts_unknown(hosts));
-    ck_assert_int_eq(pgp_hosts_params(hosts, lists[_i].first, params), lists[_i].host != NULL);
+    ck_assert(!pgp_pq_hosts_unknown(hosts));
+    ck_assert_int_eq(pgp_pq_hosts_params(hosts, lists[_i].first, params),
+                     lists[_i].host != NULL);
     ck_assert_pstr_eq(params[0], lists[_i].host);
     ck_assert_pstr_eq(params[1], lists[_i].addr);
     ck_assert_pstr_eq(params[2], lists[_i].port);
-    pgp_hosts_free(hosts);
+    pgp_pq_hosts_free(hosts);
 }
 END_TEST
 
@@ -65,28 +66,28 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
 START_TEST(name_is_looked_up)
 {
     const char *params[3] = {NULL, NULL, NULL};
-    pgp_hosts *hosts = pgp_hosts_read("host=/run/a,db port=1,2");
+    pgp_pq_hosts *hosts = pgp_pq_hosts_read("host=/run/a,db port=1,2");
 
-    ck_assert(pgp_hosts_unknown(hosts));
-    pgp_hosts_resolve(hosts);
-    ck_assert(!pgp_hosts_unknown(hosts));
-    ck_assert_ptr_null(pgp_hosts_error(hosts));
-    ck_assert_int_eq(pgp_hosts_params(hosts, 0, params), 1);
+    ck_assert(pgp_pq_hosts_unknown(hosts));
+    pgp_pq_hosts_resolve(hosts);
+    ck_assert(!pgp_pq_hosts_unknown(hosts));
+    ck_assert_ptr_null(pgp_pq_hosts_error(hosts));
+    ck_assert_int_eq(pgp_pq_hosts_params(hosts, 0, params), 1);
     ck_assert_str_eq(params[0], "/run/a,db,db");
     ck_assert_str_eq(params[1], ",192.0.2.7,2001:db8::7");
     ck_assert_str_eq(params[2], "1,2,2");
-    pgp_hosts_free(hosts);
+    pgp_pq_hosts_free(hosts);
 }
 END_TEST
 
 START_TEST(name_that_nobody_knows)
 {
-    pgp_hosts *hosts = pgp_hosts_read("host=nowhere.invalid");
+    pgp_pq_hosts *hosts = pgp_pq_hosts_read("host=nowhere.invalid");
 
-    pgp_hosts_resolve(hosts);
-    ck_assert_ptr_nonnull(pgp_hosts_error(hosts));
-    ck_assert_ptr_nonnull(strstr(pgp_hosts_error(hosts), "\"nowhere.invalid\""));
-    pgp_hosts_free(hosts);
+    pgp_pq_hosts_resolve(hosts);
+    ck_assert_ptr_nonnull(pgp_pq_hosts_error(hosts));
+    ck_assert_ptr_nonnull(strstr(pgp_pq_hosts_error(hosts), "\"nowhere.invalid\""));
+    pgp_pq_hosts_free(hosts);
 }
 END_TEST
 
@@ -94,14 +95,14 @@ END_TEST
 START_TEST(unknown_name_among_others)
 {
     const char *params[3] = {NULL, NULL, NULL};
-    pgp_hosts *hosts = pgp_hosts_read("host=nowhere.invalid,/run/b port=1,2");
+    pgp_pq_hosts *hosts = pgp_pq_hosts_read("host=nowhere.invalid,/run/b port=1,2");
 
-    pgp_hosts_resolve(hosts);
-    ck_assert_ptr_null(pgp_hosts_error(hosts));
-    ck_assert_int_eq(pgp_hosts_params(hosts, 0, params), 1);
+    pgp_pq_hosts_resolve(hosts);
+    ck_assert_ptr_null(pgp_pq_hosts_error(hosts));
+    ck_assert_int_eq(pgp_pq_hosts_params(hosts, 0, params), 1);
     ck_assert_str_eq(params[0], "/run/b");
     ck_assert_str_eq(params[2], "2");
-    pgp_hosts_free(hosts);
+    pgp_pq_hosts_free(hosts);
 }
 END_TEST
 

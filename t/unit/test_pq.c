@@ -9,9 +9,9 @@
 #include <unistd.h>
 #include <apr_strings.h>
 
-#include "pgp_libpq.h"
+#include "pgp_pq.h"
 
-static const pgp_driver *const driver = &pgp_libpq_driver;
+static const pgp_driver *const driver = &pgp_pq_driver;
 
 /* A server that accepts connections, and a link that waits for its first word. */
 typedef struct {

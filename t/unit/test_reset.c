@@ -4,7 +4,7 @@
 
 #include "stage.h"
 
-#include "pgp_reset.h"
+#include "pgp_pq_reset.h"
 
 /* --- deeds ------------------------------------------------------------------ */
 
@@ -55,7 +55,7 @@ static const struct {
 
 START_TEST(deeds_by_tag)
 {
-    ck_assert_msg(pgp_reset_tag(tags[_i].tag, tags[_i].rows) == tags[_i].deeds, "%s",
+    ck_assert_msg(pgp_pq_reset_tag(tags[_i].tag, tags[_i].rows) == tags[_i].deeds, "%s",
                   tags[_i].tag);
 }
 END_TEST
@@ -65,13 +65,13 @@ START_TEST(due_by_mode)
     int mode;
 
     for (mode = PGP_RESET_SESSION; mode <= PGP_RESET_CLOSE; mode++)
-        ck_assert(!pgp_reset_due(mode, 0));
-    ck_assert(pgp_reset_due(PGP_RESET_SESSION, ONLY));
-    ck_assert(pgp_reset_due(PGP_RESET_ALL, ONLY));
-    ck_assert(!pgp_reset_due(PGP_RESET_AUTO, ONLY));
-    ck_assert(pgp_reset_due(PGP_RESET_AUTO, CHANGE));
-    ck_assert(!pgp_reset_due(PGP_RESET_TRANSACTION, PREPARED));
-    ck_assert(!pgp_reset_due(PGP_RESET_CLOSE, CHANGE));
+        ck_assert(!pgp_pq_reset_due(mode, 0));
+    ck_assert(pgp_pq_reset_due(PGP_RESET_SESSION, ONLY));
+    ck_assert(pgp_pq_reset_due(PGP_RESET_ALL, ONLY));
+    ck_assert(!pgp_pq_reset_due(PGP_RESET_AUTO, ONLY));
+    ck_assert(pgp_pq_reset_due(PGP_RESET_AUTO, CHANGE));
+    ck_assert(!pgp_pq_reset_due(PGP_RESET_TRANSACTION, PREPARED));
+    ck_assert(!pgp_pq_reset_due(PGP_RESET_CLOSE, CHANGE));
 }
 END_TEST
 
@@ -91,7 +91,7 @@ static const struct {
 
 START_TEST(statements_that_prepare)
 {
-    ck_assert_int_eq(pgp_reset_prepares(statements[_i].sql) != 0, statements[_i].prepares);
+    ck_assert_int_eq(pgp_pq_reset_prepares(statements[_i].sql) != 0, statements[_i].prepares);
 }
 END_TEST
 
@@ -111,7 +111,7 @@ static const char *message_after(unsigned deeds, const char *mode, const char *i
         wrong = pgp_settings_set(settings, p, PGP_OPTION_INIT_SQL, 1, argv, "t:1");
     ck_assert_msg(!wrong, "%s", wrong);
     pgp_settings_finish(settings, p);
-    return pgp_reset_sql(settings, deeds);
+    return pgp_pq_reset_sql(settings, deeds);
 }
 
 static const char *message(const char *mode, const char *init)

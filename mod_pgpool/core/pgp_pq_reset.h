@@ -13,11 +13,11 @@
  * SQL it is their list again, with nothing left out.
  *
  * The command tags of a lease's results (libpq's event procedure) tell what it did.  So
- * pgp_reset_tag() cannot know what no tag tells: set_config() or an advisory lock inside a
+ * pgp_pq_reset_tag() cannot know what no tag tells: set_config() or an advisory lock inside a
  * SELECT, a DEALLOCATE inside a function, and PQclosePrepared().
  */
-#ifndef PGP_RESET_H
-#define PGP_RESET_H
+#ifndef PGP_PQ_RESET_H
+#define PGP_PQ_RESET_H
 
 #include "pgp_settings.h"
 
@@ -32,19 +32,19 @@ typedef enum {
 /* The deeds that one result tells of.  tag: its command tag; rows: whether it was
  * one that returns rows (SELECT INTO has the tag of a SELECT, but none); prepared
  * statements made by the protocol have no tag. */
-unsigned pgp_reset_tag(const char *tag, int rows);
+unsigned pgp_pq_reset_tag(const char *tag, int rows);
 
 /* Whether a statement of the init SQL is a PREPARE: it need not run again where
  * prepared statements stay. */
-int pgp_reset_prepares(const char *sql);
+int pgp_pq_reset_prepares(const char *sql);
 
 /* Whether a lease with these deeds owes a reset. */
-int pgp_reset_due(pgp_reset reset, unsigned deeds);
+int pgp_pq_reset_due(pgp_reset reset, unsigned deeds);
 
 /* The message for a lease with these deeds. */
-const char *pgp_reset_sql(const pgp_settings *settings, unsigned deeds);
+const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned deeds);
 
 /* Make the messages when the settings are complete. */
-void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p);
+void pgp_pq_reset_compose(pgp_settings *settings, apr_pool_t *p);
 
 #endif

@@ -1,4 +1,4 @@
-#include "pgp_libpq.h"
+#include "pgp_pq.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,10 +8,10 @@
 #include <unistd.h>
 #include <apr_strings.h>
 
-#include "pgp_link.h"
+#include "pgp_pq_private.h"
 #include "pgp_pq_connect.h"
 #include "pgp_pq_vars.h"
-#include "pgp_reset.h"
+#include "pgp_pq_reset.h"
 
 #ifndef POLLRDHUP
 #error "POLLRDHUP is needed to see a half-closed connection: Linux, or FreeBSD 13"
@@ -97,7 +97,7 @@ static int undo_ask(pgp_link *link, const char *sql)
     pgp_error error;
 
     link->owes = 1;
-    return pgp_link_nonblocking(link) && pgp_link_ask(link, sql, &error) &&
+    return pgp_pq_nonblocking(link) && pgp_pq_ask(link, sql, &error) &&
            PQflush(link->conn) == 0;
 }
 
@@ -108,12 +108,12 @@ static int undo_send(pgp_link *link, unsigned deeds)
     char *undo = pgp_pq_vars_undo_sql(link);
     int sent;
 
-    pgp_link_forget_deeds(link);
+    pgp_pq_forget_deeds(link);
     pgp_pq_vars_forget(link);
     if (!encoding_kept(link)) /* libpq is told of it, however it was set */
         deeds |= PGP_DID_SOMETHING | PGP_DID_CHANGE;
-    if (pgp_reset_due(settings->reset, deeds))
-        sent = undo_ask(link, pgp_reset_sql(settings, deeds));
+    if (pgp_pq_reset_due(settings->reset, deeds))
+        sent = undo_ask(link, pgp_pq_reset_sql(settings, deeds));
     else if (!encoding_kept(link))
         sent = !undo && undo_ask(link, "SET client_encoding = 'UTF8'");
     else if (undo)
@@ -147,7 +147,7 @@ static pgp_step made_ready(pgp_link *link, pgp_error *error)
     link->phase = READY;
     if (!encoding_note(link, error))
         return PGP_STEP_FAILED;
-    pgp_link_forget_deeds(link);
+    pgp_pq_forget_deeds(link);
     pgp_pq_vars_forget(link);
     link->large = 0; /* what PgPoolInitSQL needs, the next connection needs as well */
     role_note(link);
@@ -167,7 +167,7 @@ static pgp_step step_new(pgp_link *link, struct pollfd *await, pgp_error *error)
 static pgp_step rolled_back(pgp_link *link, pgp_error *error)
 {
     link->phase = READY;
-    pgp_link_drop_notifies(link); /* the transaction's end has brought them */
+    pgp_pq_drop_notifies(link); /* the transaction's end has brought them */
     link->deeds |= PGP_DID_SOMETHING |
                    PGP_DID_CHANGE; /* what was drained may not tell of all */
     if (PQtransactionStatus(link->conn) == PQTRANS_IDLE)
@@ -181,13 +181,12 @@ static pgp_step then_ask(pgp_link *link, link_phase phase, const char *sql,
                          struct pollfd *await, pgp_error *error)
 {
     link->phase = phase;
-    return pgp_link_ask(link, sql, error) ? pgp_link_answer(link, await, error)
-                                          : PGP_STEP_FAILED;
+    return pgp_pq_ask(link, sql, error) ? pgp_pq_answer(link, await, error) : PGP_STEP_FAILED;
 }
 
 static pgp_step step_rolling_back(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    const pgp_step step = pgp_link_answer(link, await, error);
+    const pgp_step step = pgp_pq_answer(link, await, error);
 
     return step == PGP_STEP_DONE ? rolled_back(link, error) : step;
 }
@@ -203,14 +202,14 @@ static pgp_step roll_back(pgp_link *link, struct pollfd *await, pgp_error *error
 
 static pgp_step step_absorbing(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    const pgp_step step = pgp_link_answer(link, await, error);
+    const pgp_step step = pgp_pq_answer(link, await, error);
 
     return step == PGP_STEP_DONE ? roll_back(link, await, error) : step;
 }
 
 static pgp_step step_winding_up(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    pgp_step step = pgp_windup_step(link, await, error);
+    pgp_step step = pgp_pq_cleanup_step(link, await, error);
 
     if (step == PGP_STEP_DONE && link->cancelled)
         step = then_ask(link, ABSORBING, "", await, error);
@@ -273,7 +272,7 @@ static void answer_take(pgp_link *link)
     PGresult *result;
 
     while (!PQisBusy(link->conn) && (result = PQgetResult(link->conn)) != NULL) {
-        pgp_link_judge(link, result);
+        pgp_pq_judge(link, result);
         PQclear(result);
     }
 }
@@ -286,11 +285,11 @@ static void link_last_words(pgp_link *link, pgp_error *error)
     const int is_active = PQtransactionStatus(link->conn) == PQTRANS_ACTIVE;
     int more = 1, n;
 
-    pgp_link_mark(link, false); /* it lies idle no more: it will be closed */
+    pgp_pq_mark(link, false); /* it lies idle no more: it will be closed */
     *error = (pgp_error){.sqlstate = ""};
     if (!link->ended)
         link->failed = 0;
-    pgp_link_listen(link);
+    pgp_pq_listen(link);
     for (n = 0; n < QUIET_PATIENCE && more && !link->ended; n++) {
         more = pgp_poll_now(PQsocket(link->conn), POLLIN) & POLLIN &&
                PQconsumeInput(link->conn);
@@ -324,7 +323,7 @@ static pgp_probe hear(pgp_link *link, pgp_error *error)
             return role_kept(link) ? PGP_PROBE_HEARD : dead(error, role_changed);
         if (events & SOCKET_DEAD || !PQconsumeInput(link->conn))
             return dead(error, closed_while_idle);
-        pgp_link_drop_notifies(link);
+        pgp_pq_drop_notifies(link);
     }
     return dead(error, "the connection does not become quiet");
 }
@@ -345,7 +344,7 @@ static pgp_probe link_probe(pgp_link *link, pgp_error *error)
     pgp_probe probe;
     pgp_error words;
 
-    pgp_link_mark(link, false);
+    pgp_pq_mark(link, false);
     probe = look(link, error);
     if (probe != PGP_PROBE_DEAD && !link->ended)
         return probe;
@@ -360,19 +359,18 @@ static pgp_probe link_probe(pgp_link *link, pgp_error *error)
 static int greet(pgp_link *link, int ping, apr_time_t until, pgp_error *error)
 {
     if (link->owes) {
-        if (!pgp_link_answer_until(link, until, error))
+        if (!pgp_pq_answer_until(link, until, error))
             return 0;
-        pgp_link_drop_notifies(link);
+        pgp_pq_drop_notifies(link);
     }
-    return !ping ||
-           (pgp_link_ask(link, "", error) && pgp_link_answer_until(link, until, error));
+    return !ping || (pgp_pq_ask(link, "", error) && pgp_pq_answer_until(link, until, error));
 }
 
 static int link_greet(pgp_link *link, int ping, apr_time_t until, pgp_error *error)
 {
     const unsigned deeds = link->deeds;
 
-    if (!pgp_link_nonblocking(link)) {
+    if (!pgp_pq_nonblocking(link)) {
         pgp_error_text(error, PQerrorMessage(link->conn));
         return 0;
     }
@@ -396,11 +394,11 @@ static int answer_take_in(pgp_link *link, pgp_error *error)
     int i;
 
     for (i = 0; i < QUIET_PATIENCE && step == PGP_STEP_AGAIN && socket_events(link); i++)
-        step = pgp_link_answer(link, &await, error);
+        step = pgp_pq_answer(link, &await, error);
     link->deeds = deeds; /* ours do not count */
     if (step == PGP_STEP_AGAIN)
         return 1;
-    pgp_link_drop_notifies(link);
+    pgp_pq_drop_notifies(link);
     if (step == PGP_STEP_DONE && rest(link) && role_kept(link))
         return 1;
     if (step == PGP_STEP_DONE)
@@ -412,10 +410,10 @@ static int link_take_in(pgp_link *link, pgp_error *error)
 {
     int quiet;
 
-    pgp_link_mark(link, false);
+    pgp_pq_mark(link, false);
     quiet = (!link->owes || answer_take_in(link, error)) &&
             link_probe(link, error) != PGP_PROBE_DEAD;
-    pgp_link_mark(link, quiet);
+    pgp_pq_mark(link, quiet);
     return quiet;
 }
 
@@ -423,8 +421,8 @@ static int link_take_in(pgp_link *link, pgp_error *error)
 
 static pgp_return link_settle(pgp_link *link)
 {
-    pgp_link_restore(link);
-    pgp_link_drop_notifies(link); /* and hear what else has come */
+    pgp_pq_restore(link);
+    pgp_pq_drop_notifies(link); /* and hear what else has come */
     if (PQstatus(link->conn) != CONNECTION_OK || link->ended)
         return PGP_RETURN_BROKEN;
     if (link->role_matters && link->met_read_only && !link->role_set)
@@ -440,7 +438,7 @@ static pgp_return link_settle(pgp_link *link)
         return PGP_RETURN_CLEAN; /* the pool closes it: nothing has to be undone */
     if (!undo_send(link, link->deeds))
         return PGP_RETURN_UNKNOWN;
-    pgp_link_mark(link, true);
+    pgp_pq_mark(link, true);
     return PGP_RETURN_CLEAN;
 }
 
@@ -459,7 +457,7 @@ static int finish(pgp_link *link)
     const int fd = PQsocket(link->conn);
     const int second = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
 
-    if (fd >= 0 && !pgp_link_nonblocking(link))
+    if (fd >= 0 && !pgp_pq_nonblocking(link))
         shutdown(fd, SHUT_RDWR);
     PQfinish(link->conn);
     link->conn = NULL;
@@ -472,12 +470,12 @@ static void link_close(pgp_link *link)
 {
     pgp_error error;
 
-    pgp_link_mark(link, false);
+    pgp_pq_mark(link, false);
     /* A reset that has ended need not be cancelled. */
     if (link->conn && link->owes)
         answer_take_in(link, &error);
     if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE) {
-        pgp_windup_abandon(link);
+        pgp_pq_cleanup_abandon(link);
         /* PQfinish() would still send what its borrower has queued, for the server to run. */
         shutdown(PQsocket(link->conn), SHUT_WR);
     }
@@ -522,7 +520,7 @@ static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error
     if (link->phase == CLOSING)
         return step_closing(link, await);
     step = step_phase(link, await, error);
-    pgp_link_mark(link, step == PGP_STEP_DONE);
+    pgp_pq_mark(link, step == PGP_STEP_DONE);
     return step;
 }
 
@@ -553,7 +551,7 @@ static void *link_handle(const pgp_link *link)
     return link->conn;
 }
 
-const pgp_driver pgp_libpq_driver = {
+const pgp_driver pgp_pq_driver = {
     .connect = link_connect,
     .step = link_step,
     .alive = link_alive,
@@ -564,7 +562,7 @@ const pgp_driver pgp_libpq_driver = {
     .is_set = pgp_pq_vars_are_set,
     .set = pgp_pq_vars_set,
     .settle = link_settle,
-    .clean = pgp_windup_start,
+    .clean = pgp_pq_cleanup_start,
     .close = link_close,
     .destroy = link_destroy,
     .capacity = link_capacity,

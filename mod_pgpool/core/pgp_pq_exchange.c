@@ -1,4 +1,4 @@
-#include "pgp_link.h"
+#include "pgp_pq_private.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -9,9 +9,9 @@
 #include <apr_strings.h>
 #include <libpq-events.h>
 
-#include "pgp_libpq.h"
+#include "pgp_pq.h"
 #include "pgp_pq_vars.h"
-#include "pgp_reset.h"
+#include "pgp_pq_reset.h"
 #include "pgp_text.h"
 
 /* --- what went wrong -------------------------------------------------------- */
@@ -115,9 +115,9 @@ static unsigned deeds_of(pgp_link *link, const PGresult *result)
     case PGRES_EMPTY_QUERY:
         return 0;
     case PGRES_COMMAND_OK:
-        return pgp_reset_tag(PQcmdStatus((PGresult *)result), 0);
+        return pgp_pq_reset_tag(PQcmdStatus((PGresult *)result), 0);
     case PGRES_TUPLES_OK:
-        return pgp_reset_tag(PQcmdStatus((PGresult *)result), 1);
+        return pgp_pq_reset_tag(PQcmdStatus((PGresult *)result), 1);
     case PGRES_FATAL_ERROR:
         sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
         if (sqlstate && !strcmp(sqlstate, "25006"))
@@ -128,7 +128,7 @@ static unsigned deeds_of(pgp_link *link, const PGresult *result)
     }
 }
 
-void pgp_link_mark(pgp_link *link, bool idle)
+void pgp_pq_mark(pgp_link *link, bool idle)
 {
 #ifdef PGP_CHECKED
     link->idle = idle;
@@ -183,14 +183,14 @@ static int link_event(PGEventId event, void *info, void *baton)
     return 1;
 }
 
-void *pgp_libpq_owner(const PGconn *conn)
+void *pgp_pq_owner(const PGconn *conn)
 {
     const pgp_link *link = PQinstanceData(conn, link_event);
 
     return link ? link->owner : NULL;
 }
 
-void pgp_link_forget_deeds(pgp_link *link)
+void pgp_pq_forget_deeds(pgp_link *link)
 {
     link->deeds = 0;
     link->met_read_only = 0;
@@ -247,28 +247,28 @@ static void receive(void *baton, const PGresult *result)
     process(result);
 }
 
-int pgp_link_adopt(pgp_link *link)
+int pgp_pq_adopt(pgp_link *link)
 {
-    pgp_link_restore(link);
+    pgp_pq_restore(link);
     return PQregisterEventProc(link->conn, link_event, "mod_pgpool", NULL) &&
            PQsetInstanceData(link->conn, link_event, link);
 }
 
-void pgp_link_listen(pgp_link *link)
+void pgp_pq_listen(pgp_link *link)
 {
     PQsetNoticeReceiver(link->conn, receive, link);
     PQsetNoticeProcessor(link->conn, notice, (void *)link->context);
 }
 
-void pgp_link_restore(pgp_link *link)
+void pgp_pq_restore(pgp_link *link)
 {
-    pgp_link_listen(link);
+    pgp_pq_listen(link);
     PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
     PQsetErrorContextVisibility(link->conn, PQSHOW_CONTEXT_ERRORS);
     PQuntrace(link->conn);
 }
 
-void pgp_link_drop_notifies(pgp_link *link)
+void pgp_pq_drop_notifies(pgp_link *link)
 {
     PGnotify *notify;
 
@@ -278,7 +278,7 @@ void pgp_link_drop_notifies(pgp_link *link)
 
 /* --- one question, one answer ----------------------------------------------- */
 
-int pgp_link_ask(pgp_link *link, const char *sql, pgp_error *error)
+int pgp_pq_ask(pgp_link *link, const char *sql, pgp_error *error)
 {
     link->failed = 0;
     if (PQsendQuery(link->conn, sql))
@@ -306,21 +306,21 @@ short pgp_poll_now(int fd, short events)
     return n < 0 ? POLLERR : polled.revents;
 }
 
-int pgp_link_blocked(const pgp_link *link)
+int pgp_pq_blocked(const pgp_link *link)
 {
     if (PQisnonblocking(link->conn) || all_sent(link))
         return 0;
     return !(pgp_poll_now(PQsocket(link->conn), POLLOUT) & POLLOUT);
 }
 
-int pgp_link_nonblocking(pgp_link *link)
+int pgp_pq_nonblocking(pgp_link *link)
 {
-    if (pgp_link_blocked(link))
+    if (pgp_pq_blocked(link))
         shutdown(PQsocket(link->conn), SHUT_RDWR);
     return PQsetnonblocking(link->conn, 1) == 0;
 }
 
-struct pollfd pgp_link_await(const pgp_link *link, int unsent)
+struct pollfd pgp_pq_await(const pgp_link *link, int unsent)
 {
     return (struct pollfd){.fd = PQsocket(link->conn),
                            .events = unsent ? POLLIN | POLLOUT : POLLIN};
@@ -336,7 +336,7 @@ static int capacity_told(const PGresult *result)
     return capacity > 0 ? capacity : 0;
 }
 
-int pgp_link_judge(pgp_link *link, const PGresult *result)
+int pgp_pq_judge(pgp_link *link, const PGresult *result)
 {
     switch (PQresultStatus(result)) {
     case PGRES_EMPTY_QUERY:
@@ -359,7 +359,7 @@ int pgp_link_judge(pgp_link *link, const PGresult *result)
     }
 }
 
-pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error)
+pgp_step pgp_pq_answer(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     const int unsent = PQflush(link->conn);
 
@@ -369,7 +369,7 @@ pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error)
     }
     while (!PQisBusy(link->conn)) {
         PGresult *result = PQgetResult(link->conn);
-        const int ended = !result || pgp_link_judge(link, result);
+        const int ended = !result || pgp_pq_judge(link, result);
 
         PQclear(result);
         if (ended && link->failed)
@@ -377,7 +377,7 @@ pgp_step pgp_link_answer(pgp_link *link, struct pollfd *await, pgp_error *error)
         if (ended)
             return link->failed ? PGP_STEP_FAILED : PGP_STEP_DONE;
     }
-    *await = pgp_link_await(link, unsent);
+    *await = pgp_pq_await(link, unsent);
     return PGP_STEP_AGAIN;
 }
 
@@ -389,13 +389,13 @@ static int await_until(const pgp_link *link, struct pollfd *await, apr_time_t un
     return left > 0 && (poll(await, 1, (int)((left + 999) / 1000)) >= 0 || errno == EINTR);
 }
 
-int pgp_link_answer_until(pgp_link *link, apr_time_t until, pgp_error *error)
+int pgp_pq_answer_until(pgp_link *link, apr_time_t until, pgp_error *error)
 {
     struct pollfd await;
     pgp_step step;
 
     do
-        step = pgp_link_answer(link, &await, error);
+        step = pgp_pq_answer(link, &await, error);
     while (step == PGP_STEP_AGAIN && await_until(link, &await, until));
     if (step == PGP_STEP_AGAIN)
         pgp_error_text(error, "no answer from the server within PgPoolCheckTimeout");

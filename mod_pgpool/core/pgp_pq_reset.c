@@ -1,5 +1,5 @@
 /* The messages of PgPoolReset, and when they are due. */
-#include "pgp_reset.h"
+#include "pgp_pq_reset.h"
 
 #include <string.h>
 #include <strings.h>
@@ -42,7 +42,7 @@ static int tag_is(const char *tag, const char *word)
     return !strncmp(tag, word, length) && (tag[length] == '\0' || tag[length] == ' ');
 }
 
-unsigned pgp_reset_tag(const char *tag, int rows)
+unsigned pgp_pq_reset_tag(const char *tag, int rows)
 {
     size_t i;
 
@@ -58,7 +58,7 @@ unsigned pgp_reset_tag(const char *tag, int rows)
     return PGP_DID_SOMETHING | PGP_DID_CHANGE;
 }
 
-int pgp_reset_due(pgp_reset reset, unsigned deeds)
+int pgp_pq_reset_due(pgp_reset reset, unsigned deeds)
 {
     switch (reset) {
     case PGP_RESET_SESSION:
@@ -73,7 +73,7 @@ int pgp_reset_due(pgp_reset reset, unsigned deeds)
     return 0;
 }
 
-int pgp_reset_prepares(const char *sql)
+int pgp_pq_reset_prepares(const char *sql)
 {
     static const char blank[] = " \t\r\n";
 
@@ -91,7 +91,7 @@ static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings
     for (i = 0; settings->init_sql && i < settings->init_sql->nelts; i++) {
         const char *sql = APR_ARRAY_IDX(settings->init_sql, i, const char *);
 
-        if (prepare || !pgp_reset_prepares(sql))
+        if (prepare || !pgp_pq_reset_prepares(sql))
             text = apr_pstrcat(p, text, ";\n", sql, NULL);
     }
     return text;
@@ -102,14 +102,14 @@ static int init_prepares(const pgp_settings *settings)
     int i;
 
     for (i = 0; settings->init_sql && i < settings->init_sql->nelts; i++)
-        if (pgp_reset_prepares(APR_ARRAY_IDX(settings->init_sql, i, const char *)))
+        if (pgp_pq_reset_prepares(APR_ARRAY_IDX(settings->init_sql, i, const char *)))
             return 1;
     return 0;
 }
 
 /* The init SQL has a transaction of its own: one that has begun before the RESET ALL is
  * what the borrower has made the default, perhaps read-only. */
-void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p)
+void pgp_pq_reset_compose(pgp_settings *settings, apr_pool_t *p)
 {
     if (!settings->init_sql) {
         settings->reset_all = DISCARD_ALL;
@@ -129,7 +129,7 @@ void pgp_reset_compose(pgp_settings *settings, apr_pool_t *p)
     settings->undo_end = with_init(p, "; COMMIT", settings, 0);
 }
 
-const char *pgp_reset_sql(const pgp_settings *settings, unsigned deeds)
+const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned deeds)
 {
     if (settings->reset == PGP_RESET_ALL)
         return settings->reset_all;

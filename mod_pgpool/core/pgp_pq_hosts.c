@@ -1,4 +1,4 @@
-#include "pgp_hosts.h"
+#include "pgp_pq_hosts.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -11,7 +11,7 @@ typedef struct {
     const char *host, *addr, *port; /* "" where there is none */
 } entry;
 
-struct pgp_hosts {
+struct pgp_pq_hosts {
     apr_pool_t *p;
     apr_array_header_t *entries; /* of entry */
     int ported;                  /* the string has a port */
@@ -39,7 +39,8 @@ static const char *list_item(const apr_array_header_t *list, int i)
     return i < list->nelts ? APR_ARRAY_IDX(list, i, const char *) : "";
 }
 
-static void entries_make(pgp_hosts *hosts, const char *host, const char *addr, const char *port)
+static void entries_make(pgp_pq_hosts *hosts, const char *host, const char *addr,
+                         const char *port)
 {
     const apr_array_header_t *names = list_split(hosts->p, host);
     const apr_array_header_t *addrs = list_split(hosts->p, addr);
@@ -65,11 +66,11 @@ static const char *value_of(const PQconninfoOption *options, const char *keyword
     return "";
 }
 
-pgp_hosts *pgp_hosts_read(const char *conninfo)
+pgp_pq_hosts *pgp_pq_hosts_read(const char *conninfo)
 {
     PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
     apr_pool_t *p;
-    pgp_hosts *hosts;
+    pgp_pq_hosts *hosts;
 
     apr_pool_create_unmanaged_ex(&p, NULL, NULL);
     hosts = apr_pcalloc(p, sizeof(*hosts));
@@ -84,9 +85,9 @@ pgp_hosts *pgp_hosts_read(const char *conninfo)
     return hosts;
 }
 
-void pgp_hosts_free(void *hosts)
+void pgp_pq_hosts_free(void *hosts)
 {
-    apr_pool_destroy(((pgp_hosts *)hosts)->p);
+    apr_pool_destroy(((pgp_pq_hosts *)hosts)->p);
 }
 
 /* --- looking up ------------------------------------------------------------- */
@@ -100,7 +101,7 @@ static int is_unknown(const entry *e)
            inet_pton(AF_INET6, e->host, binary) != 1;
 }
 
-int pgp_hosts_unknown(const pgp_hosts *hosts)
+int pgp_pq_hosts_unknown(const pgp_pq_hosts *hosts)
 {
     int i;
 
@@ -111,7 +112,7 @@ int pgp_hosts_unknown(const pgp_hosts *hosts)
 }
 
 /* One entry for each address of a name. */
-static void entry_resolve(pgp_hosts *hosts, const entry *e, apr_array_header_t *found)
+static void entry_resolve(pgp_pq_hosts *hosts, const entry *e, apr_array_header_t *found)
 {
     const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct addrinfo *list, *at;
@@ -132,9 +133,9 @@ static void entry_resolve(pgp_hosts *hosts, const entry *e, apr_array_header_t *
     freeaddrinfo(list);
 }
 
-void pgp_hosts_resolve(void *data)
+void pgp_pq_hosts_resolve(void *data)
 {
-    pgp_hosts *hosts = data;
+    pgp_pq_hosts *hosts = data;
     apr_array_header_t *found = apr_array_make(hosts->p, 4, sizeof(entry));
     int i;
 
@@ -149,7 +150,7 @@ void pgp_hosts_resolve(void *data)
     hosts->entries = found;
 }
 
-const char *pgp_hosts_error(const pgp_hosts *hosts)
+const char *pgp_pq_hosts_error(const pgp_pq_hosts *hosts)
 {
     return hosts->entries->nelts == 0 ? hosts->error : NULL;
 }
@@ -161,7 +162,7 @@ static const char *joined(apr_pool_t *p, const char *list, int i, const char *it
     return i == 0 ? item : apr_pstrcat(p, list, ",", item, NULL);
 }
 
-int pgp_hosts_params(pgp_hosts *hosts, unsigned first, const char *params[3])
+int pgp_pq_hosts_params(pgp_pq_hosts *hosts, unsigned first, const char *params[3])
 {
     const int n = hosts->entries->nelts;
     int i;

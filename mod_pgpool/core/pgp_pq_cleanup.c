@@ -7,7 +7,7 @@
  * cancel may arrive after what it was meant for has ended, the link is not done before the task
  * is.
  */
-#include "pgp_link.h"
+#include "pgp_pq_private.h"
 
 /* Results taken in one step, so that a large one does not keep the keeper from
  * other links. */
@@ -43,7 +43,7 @@ static void cancel_start(pgp_link *link)
         PQfreeCancel(cancel);
 }
 
-void pgp_windup_abandon(pgp_link *link)
+void pgp_pq_cleanup_abandon(pgp_link *link)
 {
     /* One that is still on its way would be followed by another that hangs. */
     if (link->task && !pgp_task_done(link->task))
@@ -125,7 +125,7 @@ static drained drain(pgp_link *link)
     return so_far;
 }
 
-void pgp_windup_start(pgp_link *link)
+void pgp_pq_cleanup_start(pgp_link *link)
 {
     link->phase = WINDING_UP;
     link->synced = link->copy_ended = link->drained = 0;
@@ -187,9 +187,9 @@ static pgp_step drain_more(pgp_link *link, struct pollfd *await, pgp_error *erro
     drained so_far;
     int unsent;
 
-    if (pgp_link_blocked(link))
+    if (pgp_pq_blocked(link))
         return await_room(link, await);
-    if (!pgp_link_nonblocking(link) || !pipeline_close(link) || PQflush(link->conn) < 0 ||
+    if (!pgp_pq_nonblocking(link) || !pipeline_close(link) || PQflush(link->conn) < 0 ||
         !PQconsumeInput(link->conn))
         return windup_fail(link, error);
     so_far = drain(link);
@@ -201,11 +201,11 @@ static pgp_step drain_more(pgp_link *link, struct pollfd *await, pgp_error *erro
         cancel_start(link);
     unsent = PQflush(link->conn);
     /* More at once: come again as soon as the socket takes anything. */
-    *await = pgp_link_await(link, unsent || so_far == DRAIN_ON);
+    *await = pgp_pq_await(link, unsent || so_far == DRAIN_ON);
     return PGP_STEP_AGAIN;
 }
 
-pgp_step pgp_windup_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+pgp_step pgp_pq_cleanup_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     pgp_step step = PGP_STEP_DONE;
 

@@ -6,17 +6,17 @@
  * blocking mode, without pipeline, trace or foreign notice processor, whatever
  * the borrower before did to it.
  */
-#ifndef PGP_LIBPQ_H
-#define PGP_LIBPQ_H
+#ifndef PGP_PQ_H
+#define PGP_PQ_H
 
 #include <libpq-fe.h>
 
 #include "pgp_driver.h"
 
-extern const pgp_driver pgp_libpq_driver;
+extern const pgp_driver pgp_pq_driver;
 
 /* The owner that connect() was given for this PGconn; NULL if the PGconn is none
  * of ours.  Any thread that may use the PGconn. */
-void *pgp_libpq_owner(const PGconn *conn);
+void *pgp_pq_owner(const PGconn *conn);
 
 #endif

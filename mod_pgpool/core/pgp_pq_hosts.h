@@ -9,29 +9,29 @@
  *
  * What the string does not say (PGHOST, a service file) is left to libpq.
  *
- * Ownership.  A pgp_hosts belongs to one thread at a time and frees all its memory
+ * Ownership.  A pgp_pq_hosts belongs to one thread at a time and frees all its memory
  * at once.
  */
-#ifndef PGP_HOSTS_H
-#define PGP_HOSTS_H
+#ifndef PGP_PQ_HOSTS_H
+#define PGP_PQ_HOSTS_H
 
-typedef struct pgp_hosts pgp_hosts;
+typedef struct pgp_pq_hosts pgp_pq_hosts;
 
 /* Never fails: a string that libpq does not take has no hosts. */
-pgp_hosts *pgp_hosts_read(const char *conninfo);
-void pgp_hosts_free(void *hosts);
+pgp_pq_hosts *pgp_pq_hosts_read(const char *conninfo);
+void pgp_pq_hosts_free(void *hosts);
 
 /* Whether there is a name to look up. */
-int pgp_hosts_unknown(const pgp_hosts *hosts);
+int pgp_pq_hosts_unknown(const pgp_pq_hosts *hosts);
 
 /* Look all names up.  Blocks for as long as the resolver likes. */
-void pgp_hosts_resolve(void *hosts);
+void pgp_pq_hosts_resolve(void *hosts);
 
 /* Why no host is left after looking up, or NULL. */
-const char *pgp_hosts_error(const pgp_hosts *hosts);
+const char *pgp_pq_hosts_error(const pgp_pq_hosts *hosts);
 
 /* libpq's parameters host, hostaddr and port, beginning with the first-th entry
  * (modulo their number); 0 if the string names no host: nothing to set then. */
-int pgp_hosts_params(pgp_hosts *hosts, unsigned first, const char *params[3]);
+int pgp_pq_hosts_params(pgp_pq_hosts *hosts, unsigned first, const char *params[3]);
 
 #endif
