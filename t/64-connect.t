@@ -10,6 +10,12 @@ use Probe;
 
 my $pg = postgres;
 my $conninfo = conninfo($pg);
+my $status = "<Location /status>\n  SetHandler pgpool-status\n</Location>";
+
+sub pool_json {
+    my ($httpd) = @_;
+    return JSON::PP::decode_json($httpd->get('/status?json')->{content})->{pools}{default};
+}
 
 subtest 'what the server says while we connect' => sub {
     query($pg, q{CREATE ROLE noisy LOGIN; ALTER ROLE noisy SET default_text_search_config = 'nowhere'});
@@ -80,8 +86,10 @@ subtest "a number of PgBouncer's own where PostgreSQL has a pid" => sub {
             complete($session, 'SET') if $type eq 'Q';
         }
     });
-    my $httpd = probed(qq(PgPoolConninfo "@{[conninfo_of($server)]}"\nPgPoolReset transaction));
-    my $answer = probe($httpd, qw(acquire notes));
+    my $httpd = probed(qq(PgPoolConninfo "@{[conninfo_of($server)]}"\nPgPoolReset transaction\n$status));
+    my $held = hold($httpd, qw(acquire notes gate));
+    ok poll_until { (pool_json($httpd)->{holders}[0]{backend} // 0) == 4294967280 }, 'so has the page';
+    my $answer = let_go($held);
     like told($answer, 'note.pgpool-default'), qr{\Adefault/4294967280/\d+\z}, 'the lease has it, without a sign';
     like $httpd->error_log, qr/PGP1004: pool default, backend 4294967280: /, '... so has the log';
     $httpd->stop;
@@ -157,12 +165,7 @@ sub encrypted_server {
     return $node;
 }
 
-my $status = "<Location /status>\n  SetHandler pgpool-status\n</Location>";
-
-sub open_connections {
-    my ($httpd) = @_;
-    return JSON::PP::decode_json($httpd->get('/status?json')->{content})->{pools}{default}{open};
-}
+sub open_connections { return pool_json(@_)->{open} }
 
 # libpq does not say why it goes on without TLS.
 subtest 'HOME is not to be read by the user of the children' => sub {

@@ -82,7 +82,6 @@ static apr_int64_t confined(apr_int64_t value, apr_int64_t most)
 static void holder_confine(pgp_holder *holder, apr_time_t now)
 {
     holder->since = confined(holder->since, now);
-    holder->backend = confined(holder->backend, APR_INT32_MAX);
     holder->client[sizeof holder->client - 1] = '\0';
     holder->what[sizeof holder->what - 1] = '\0';
 }

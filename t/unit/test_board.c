@@ -579,6 +579,8 @@ static void figures_are_sane(const pgp_stats *stats, apr_time_t now)
         ck_assert(stats->n[i] <= APR_UINT64_C(1) << 53);
     for (i = 0; i < PGP_STATES; i++)
         ck_assert(stats->state[i] >= 0 && stats->state[i] <= 100000);
+    ck_assert(stats->tls >= 0 && stats->tls <= stats->state[PGP_IDLE] + stats->state[PGP_LENT] +
+                                                   stats->state[PGP_CLEANING]);
     ck_assert(stats->waiting >= 0 && stats->down >= 0);
     ck_assert(stats->longest_wait >= 0 && stats->longest_hold >= 0);
     ck_assert(stats->error_at >= 0 && stats->error_at <= now);
