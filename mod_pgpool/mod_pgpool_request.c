@@ -290,15 +290,6 @@ static const char *lease_text(apr_pool_t *p, const pgp_conn *conn)
                        apr_off_t_toa(p, (apr_off_t)pgp_conn_lease_id(conn)), NULL);
 }
 
-/* For the page and PgPoolHoldWarning. */
-static void describe(const request_rec *r, pgp_conn *conn)
-{
-    const char *const what[] = {
-        r->method, " ", r->uri, " (", r->handler ? r->handler : "no handler", ")", NULL};
-
-    pgp_conn_describe(conn, r->useragent_ip, what);
-}
-
 /* "pool x: what it means: cause (SQLSTATE ..., waited ... ms)" */
 static const char *cause_text(apr_pool_t *p, const char *name, apr_status_t rv,
                               const pgp_ticket *ticket)
@@ -406,7 +397,15 @@ static apr_status_t borrow(request_rec *r, request_rec *initial, pgp_pool *pool,
                            const pgp_vars *vars, pgp_conn **conn, pgp_ticket *ticket,
                            pgp_set_outcome *outcome)
 {
-    *ticket = (pgp_ticket){.until = 0};
+    const char *const what[] = {r ? r->method : NULL,
+                                " ",
+                                r ? r->uri : NULL,
+                                " (",
+                                r && r->handler ? r->handler : "no handler",
+                                ")",
+                                NULL};
+
+    *ticket = (pgp_ticket){.client = r ? r->useragent_ip : NULL, .what = what};
     *outcome = PGP_SET_DONE;
     for (;;) {
         const pgp_outcome taken = pgp_pool_acquire(pool, conn, ticket);
@@ -504,7 +503,6 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pin *to,
     }
     to->conn = conn;
     to->lease = lease_text(initial->pool, conn);
-    describe(r, conn);
     if (says_response(r))
         release_at_response(r, initial, to);
     return APR_SUCCESS;

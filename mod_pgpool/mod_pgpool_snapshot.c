@@ -43,7 +43,7 @@ static apr_int64_t failures_of(const pgpool_view *view, int member)
 
 static apr_int64_t acquires_of(const pgpool_view *view, int member)
 {
-    return pgp_stats_acquires(&view->stats);
+    return view->stats.n[PGP_N_ACQUIRES];
 }
 
 static apr_int64_t counter_of(const pgpool_view *view, int counter)

@@ -631,7 +631,7 @@ void pgpool_print_section(request_rec *r, const pgpool_snapshot *all)
                    "</td><td>%" APR_UINT64_T_FMT "</td><td>%s</td></tr>\n",
                    view->label, pgpool_health_word(view->health), stats->state[PGP_LENT],
                    stats->state[PGP_IDLE], stats->state[PGP_CONNECTING], stats->waiting,
-                   view->limit, pgp_stats_acquires(stats), stats->n[PGP_N_EXHAUSTED],
+                   view->limit, stats->n[PGP_N_ACQUIRES], stats->n[PGP_N_EXHAUSTED],
                    stats->n[PGP_N_UNAVAILABLE], view->why);
     }
     ap_rputs("</table>\n", r);

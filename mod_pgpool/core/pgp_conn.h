@@ -18,8 +18,8 @@
  *     (+) but that the keeper polls its socket.
  *
  * IDLE to CLEANING is the keeper's, for the moment in which it reads what an idle connection
- * has received.  LENT to LENT is the hand-off to a waiter.  A link that is being tested before
- * it is given out is LENT already: the borrower does the testing.
+ * has received.  LENT to LENT is the hand-off to a waiter.  A connection that is checked before it is
+ * given out is LENT already: its borrower checks it.
  *
  * Ownership.  The fields are in three groups.  "Guarded": only under the pool's
  * lock.  "Owner": only by the link's owner, without the lock; taking a slot from
@@ -28,7 +28,6 @@
 #ifndef PGP_CONN_H
 #define PGP_CONN_H
 
-#include <stdatomic.h>
 #include <apr_ring.h>
 
 #include "pgp_driver.h"
@@ -46,9 +45,6 @@ struct pgp_conn {
     int warned;            /* in LENT: PgPoolHoldWarning was given */
     apr_time_t idle_since; /* in IDLE, and for a borrower who tests it */
     int is_tls;            /* encrypted; written in CONNECTING, before any other state */
-
-    /* atomic */
-    _Atomic int testing; /* in LENT: its borrower has not got it yet */
 
     /* the keeper's thread only */
     int socket; /* of the link */

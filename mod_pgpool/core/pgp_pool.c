@@ -1,3 +1,6 @@
+/*
+ * The borrowers' side of a pool: the queue, acquire, release (pgp_pool.h).
+ */
 #include "pgp_pool_private.h"
 
 #include <apr_strings.h>
@@ -5,20 +8,22 @@
 /* Refusals are over when no line of theirs was due for so long. */
 #define REFUSALS_OVER (PGP_LOG_PERIOD + PGP_SEC(10))
 
-/* An ask may be late by this much if its connection has still to be tested. */
+/* A caller may come back this much after its deadline if its connection was still to be
+ * checked. */
 #define LAST_MOMENT PGP_MS(50)
 
-/* One borrower's ask, over all its tries; on its stack. */
+/* One call of pgp_pool_acquire(), over all its tries; on its stack. */
 typedef struct {
     pgp_pool *pool;
-    pgp_ticket *ticket;
+    pgp_ticket *info;
     apr_time_t start, until;
-    pgp_conn *conn;
-    int ping;             /* conn needs a round trip first */
-    int again;            /* one that was taken was unfit: this ask has been let in already */
-    int call;             /* the keeper is to be told of missed demand */
+    pgp_conn *conn;       /* the one that was taken, */
+    bool needs_ping;      /* needs a round trip before it is given out, */
+    bool has_waited;      /* and was waited for */
+    bool is_retry;        /* a connection was unfit: PgPoolMaxWaiters has let it in already */
+    bool wake_keeper;     /* the keeper does not know of the demand yet */
     apr_time_t probed_at; /* since when it awaits an attempt to connect; 0: it does not */
-} ask;
+} acquire_request;
 
 /* --- making it -------------------------------------------------------------- */
 
@@ -128,9 +133,7 @@ static void lend_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
 {
     pgp_conn_move(pool->lists, conn, PGP_LENT);
     conn->lease = ++pool->leases;
-    pool->stats.n[PGP_N_LENT]++;
     conn->warned = 0;
-    atomic_store(&conn->testing, 1);
     conn->holder.since = now;
     conn->holder.client[0] = conn->holder.what[0] = '\0';
 }
@@ -190,88 +193,67 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
     }
 }
 
-static pgp_outcome refuse_locked(ask *a, pgp_outcome outcome)
+/* Count a failure, and explain it to the caller. */
+static void request_fail_locked(acquire_request *req, pgp_outcome outcome)
 {
-    if (outcome == PGP_EXHAUSTED)
-        a->pool->stats.n[PGP_N_EXHAUSTED]++;
-    else if (outcome == PGP_UNAVAILABLE)
-        a->pool->stats.n[PGP_N_UNAVAILABLE]++;
-    explain_locked(a->pool, outcome, &a->ticket->error);
-    return outcome;
-}
+    pgp_pool *pool = req->pool;
 
-static void taken_locked(ask *a, pgp_conn *conn, apr_time_t now)
-{
-    a->conn = conn;
-    a->ping = pgp_policy_ping_due(conn, a->pool->settings, a->pool->suspect_since, now);
+    if (outcome == PGP_EXHAUSTED)
+        pool->stats.n[PGP_N_EXHAUSTED]++;
+    else if (outcome == PGP_UNAVAILABLE)
+        pool->stats.n[PGP_N_UNAVAILABLE]++;
+    explain_locked(pool, outcome, &req->info->error);
 }
 
 /* Whether this caller may wait although waiting is futile, for one attempt to connect. */
-static bool may_probe_locked(ask *a, apr_time_t now)
+static bool may_probe_locked(acquire_request *req, apr_time_t now)
 {
-    pgp_pool *pool = a->pool;
+    pgp_pool *pool = req->pool;
 
-    if (a->probed_at)
-        return !pgp_outage_has_failed_since(&pool->outage, a->probed_at);
+    if (req->probed_at)
+        return !pgp_outage_has_failed_since(&pool->outage, req->probed_at);
     /* One at a time; and without a permit no attempt can be made. */
     if (pool->waiting || pool->share.at_cap ||
         !pgp_outage_may_probe(&pool->outage, now, &pool->settings->retry,
                               count(pool, PGP_CONNECTING) > 0))
         return false;
-    a->probed_at = now;
+    req->probed_at = now;
     return true;
 }
 
-/* The next one is to find a connection: the keeper grows for who was refused, too. */
-static void missed_locked(ask *a)
+/* With PgPoolAcquireTimeout 0 a caller still waits for a connection that the keeper reads from:
+ * it is as good as idle. */
+static bool may_wait_locked(const acquire_request *req, apr_time_t now)
 {
-    a->call = !a->pool->missed;
-    a->pool->missed = 1;
+    const pgp_pool *pool = req->pool;
+    const int most = pool->settings->max_waiters;
+
+    return (pool->settings->acquire_timeout || pool->reading) && now < req->until &&
+           (!most || req->is_retry || pool->waiting < most);
 }
 
-/* Settle an ask without a wait.  Returns 0 if it has to wait, else 1 with its
- * outcome. */
-static int take_locked(ask *a, apr_time_t now, pgp_outcome *outcome)
+/* The pool grows for a caller that cannot wait, so that the next one finds a connection. */
+static void demand_note_locked(acquire_request *req)
 {
-    pgp_pool *pool = a->pool;
-
-    if (pool->phase == STOPPED) {
-        *outcome = refuse_locked(a, PGP_STOPPING);
-        return 1;
-    }
-    if (count(pool, PGP_IDLE) > 0 && now <= a->until) {
-        lend_locked(pool, APR_RING_FIRST(&pool->lists[PGP_IDLE].ring), now);
-        taken_locked(a, APR_RING_FIRST(&pool->lists[PGP_LENT].ring), now);
-        pgp_stats_time(&pool->stats, PGP_N_WAIT, 0);
-        pgp_share_idle_changed_locked(pool);
-        *outcome = PGP_GRANTED;
-        return 1;
-    }
-    if (pgp_pool_is_futile_locked(pool, now) && !may_probe_locked(a, now)) {
-        if (pool->share.at_cap)
-            missed_locked(a); /* it is the other children who have them all */
-        *outcome = refuse_locked(a, PGP_UNAVAILABLE);
-        return 1;
-    }
-    return 0;
+    req->wake_keeper = !req->pool->missed;
+    req->pool->missed = 1;
 }
 
-/* Also where nobody is to wait: what the keeper reads from is as good as idle. */
-static int may_wait_locked(const ask *a, apr_time_t now)
+static void conn_take_locked(acquire_request *req, pgp_conn *conn, apr_time_t now)
 {
-    const pgp_settings *settings = a->pool->settings;
-
-    return (settings->acquire_timeout || a->pool->reading) && now < a->until &&
-           (!settings->max_waiters || a->again || a->pool->waiting < settings->max_waiters);
+    req->conn = conn;
+    req->needs_ping = pgp_policy_ping_due(conn, req->pool->settings, req->pool->suspect_since,
+                                          now);
 }
 
-static void count_wait_locked(pgp_pool *pool, apr_interval_time_t waited)
+static void conn_take_idle_locked(acquire_request *req, apr_time_t now)
 {
-    pool->stats.n[PGP_N_WAITS]++;
-    pool->stats.n[PGP_N_WAIT_US] += waited;
-    pgp_stats_time(&pool->stats, PGP_N_WAIT, waited);
-    if (waited > pool->stats.longest_wait)
-        pool->stats.longest_wait = waited;
+    pgp_pool *pool = req->pool;
+    pgp_conn *newest = APR_RING_FIRST(&pool->lists[PGP_IDLE].ring);
+
+    lend_locked(pool, newest, now);
+    conn_take_locked(req, newest, now);
+    pgp_share_idle_changed_locked(pool);
 }
 
 /* Whether to wake the keeper for a new waiter: it can open a connection.  If several lack
@@ -299,20 +281,15 @@ static void waiter_sleep(pgp_pool *pool, waiter *w)
         ; /* a signal */
 }
 
-/* Queue up and sleep until somebody ends the wait.  What it sleeps on is not in memory of the
- * request's: in prefork a child may be told to stop, and destroy that, in a signal handler in
+/* Join the queue and sleep until the wait ends; the lock is free meanwhile.  The waiter stands
+ * on the stack, not in memory of the request: in prefork a signal handler may destroy that in
  * the middle of a wait. */
-static pgp_outcome wait_locked(ask *a)
+static pgp_outcome wait_locked(acquire_request *req, apr_time_t now)
 {
-    pgp_pool *pool = a->pool;
-    const apr_time_t now = now_of(pool);
-    waiter w = {.until = a->until};
+    pgp_pool *pool = req->pool;
+    waiter w = {.until = req->until};
     int call;
 
-    if (!may_wait_locked(a, now)) {
-        missed_locked(a);
-        return refuse_locked(a, pgp_shortage_locked(pool));
-    }
     sem_init(&w.woken, 0, 0);
     queue_insert_locked(pool, &w, now);
     pgp_outage_hasten(&pool->outage, now, &pool->settings->retry);
@@ -323,24 +300,40 @@ static pgp_outcome wait_locked(ask *a)
     waiter_sleep(pool, &w);
     sem_destroy(&w.woken);
     lock(pool);
-    a->ticket->waited = now_of(pool) - a->start;
-    if (w.outcome != PGP_GRANTED)
-        return refuse_locked(a, w.outcome);
-    count_wait_locked(pool, w.conn->holder.since - a->start);
-    taken_locked(a, w.conn, w.conn->idle_since);
-    return PGP_GRANTED;
+    req->has_waited = true;
+    req->info->waited = now_of(pool) - req->start;
+    if (w.outcome == PGP_GRANTED)
+        conn_take_locked(req, w.conn, w.conn->idle_since);
+    return w.outcome;
 }
 
-static pgp_outcome take(ask *a, apr_time_t now)
+/* Take an idle connection, or wait for one. */
+static pgp_outcome request_take(acquire_request *req)
 {
-    pgp_pool *pool = a->pool;
-    pgp_outcome outcome;
+    pgp_pool *pool = req->pool;
+    const apr_time_t now = now_of(pool);
+    pgp_outcome outcome = PGP_GRANTED;
 
     lock(pool);
-    if (!take_locked(a, now, &outcome))
-        outcome = wait_locked(a);
+    if (pool->phase == STOPPED)
+        outcome = PGP_STOPPING;
+    else if (count(pool, PGP_IDLE) > 0 && now <= req->until)
+        conn_take_idle_locked(req, now);
+    else if (pgp_pool_is_futile_locked(pool, now) && !may_probe_locked(req, now)) {
+        if (pool->share.at_cap)
+            demand_note_locked(req); /* the other children have all the permits */
+        outcome = PGP_UNAVAILABLE;
+    }
+    else if (!may_wait_locked(req, now)) {
+        demand_note_locked(req);
+        outcome = pgp_shortage_locked(pool);
+    }
+    else
+        outcome = wait_locked(req, now);
+    if (outcome != PGP_GRANTED)
+        request_fail_locked(req, outcome);
     unlock(pool);
-    if (a->call)
+    if (req->wake_keeper)
         pool->waker.wake(pool->waker.baton);
     return outcome;
 }
@@ -362,19 +355,21 @@ static apr_time_t test_deadline(const pgp_pool *pool, apr_time_t until)
     return until == PGP_NEVER || check < until ? check : until;
 }
 
-/* Test what was taken, by a look at its socket, and greet it if it owes anything. */
-static pgp_reason unfit_reason(ask *a)
+/* Check the connection that was taken: look at its socket, and do what it owes.  Returns why it
+ * is unfit, or PGP_REASON_NONE. */
+static pgp_reason request_check(acquire_request *req)
 {
-    const pgp_driver *driver = a->pool->env->driver;
-    const pgp_probe probe = driver->probe(a->conn->link, &a->ticket->error);
-    const int ping = a->ping || probe == PGP_PROBE_HEARD;
+    const pgp_driver *driver = req->pool->env->driver;
+    pgp_error *error = &req->info->error;
+    const pgp_probe probe = driver->probe(req->conn->link, error);
+    const int ping = req->needs_ping || probe == PGP_PROBE_HEARD;
 
     if (probe == PGP_PROBE_DEAD)
         return PGP_REASON_LOST;
     if ((probe == PGP_PROBE_QUIET && !ping) ||
-        driver->greet(a->conn->link, ping, test_deadline(a->pool, a->until), &a->ticket->error))
+        driver->greet(req->conn->link, ping, test_deadline(req->pool, req->until), error))
         return PGP_REASON_NONE;
-    if (!pgp_conn_alive(a->conn))
+    if (!pgp_conn_alive(req->conn))
         return PGP_REASON_LOST;
     return probe == PGP_PROBE_OWING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
 }
@@ -407,51 +402,81 @@ static void discard_unfit(pgp_conn **unfit, pgp_reason reason, const pgp_error *
         pgp_reset_failed(*unfit, error);
     lock(pool);
     pool->stats.n[PGP_N_UNFIT]++;
-    atomic_store(&(*unfit)->testing, 0);
     unlock(pool);
     pgp_pool_discard(unfit, reason);
 }
 
-/* 0: it was unfit, and is on its way to the keeper. */
-static int examine(ask *a)
+/* For the page and PgPoolHoldWarning. */
+static void borrower_describe_locked(pgp_conn *conn, const pgp_ticket *info)
 {
-    pgp_reason reason;
+    pgp_holder *borrower = &conn->holder;
+    const char *const *what = info->what;
+    char *at = borrower->what, *const end = at + sizeof borrower->what;
 
-    assert(a->conn);
-    reason = unfit_reason(a);
-    if (reason == PGP_REASON_NONE)
-        return 1;
-    discard_unfit(&a->conn, reason, &a->ticket->error);
-    a->again = 1;
-    return 0;
+    if (!info->client)
+        return;
+    apr_cpystrn(borrower->client, info->client, sizeof borrower->client);
+    for (; *what; what++)
+        at = apr_cpystrn(at, *what, end - at);
 }
 
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_conn **conn, pgp_ticket *ticket)
+/* An acquire counts when it has succeeded, and so does its wait. */
+static void request_succeed(acquire_request *req)
+{
+    pgp_pool *pool = req->pool;
+    pgp_stats *stats = &pool->stats;
+    const apr_interval_time_t waited = req->has_waited ? req->conn->holder.since - req->start
+                                                       : 0;
+
+    req->info->error.sqlstate[0] = req->info->error.message[0] = '\0';
+    lock(pool);
+    stats->n[PGP_N_ACQUIRES]++;
+    stats->n[PGP_N_WAITS] += req->has_waited;
+    stats->n[PGP_N_WAIT_US] += waited;
+    pgp_stats_time(stats, PGP_N_WAIT, waited);
+    if (waited > stats->longest_wait)
+        stats->longest_wait = waited;
+    borrower_describe_locked(req->conn, req->info);
+    unlock(pool);
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LENT, pool->name, pgp_conn_backend(req->conn),
+            "lent, lease %" APR_UINT64_T_FMT ", waited %" APR_TIME_T_FMT " us",
+            req->conn->lease, req->info->waited);
+}
+
+/* A caller that does not wait for a connection still gives a check its time. */
+static acquire_request request_begin(pgp_pool *pool, pgp_ticket *info)
 {
     const pgp_settings *settings = pool->settings;
-    const apr_time_t start = now_of(pool);
-    ask a = {.pool = pool, .ticket = ticket, .start = start};
-    pgp_outcome outcome;
+    acquire_request req = {.pool = pool, .info = info, .start = now_of(pool)};
 
-    a.again = ticket->until != 0;
-    /* Who will not wait for a connection still gives a test its time. */
-    if (!a.again)
-        ticket->until = start + (settings->acquire_timeout ? settings->acquire_timeout
-                                                           : settings->check_timeout);
-    a.until = ticket->until;
-    ticket->waited = 0;
-    ticket->error.sqlstate[0] = ticket->error.message[0] = '\0';
-    outcome = take(&a, start);
-    while (outcome == PGP_GRANTED && !examine(&a))
-        outcome = take(&a, now_of(pool));
-    if (outcome != PGP_GRANTED)
-        return outcome;
-    ticket->error.sqlstate[0] = ticket->error.message[0] = '\0';
-    *conn = a.conn;
-    atomic_store(&a.conn->testing, 0);
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LENT, pool->name, pgp_conn_backend(a.conn),
-            "lent, lease %" APR_UINT64_T_FMT ", waited %" APR_TIME_T_FMT " us", a.conn->lease,
-            ticket->waited);
+    req.is_retry = info->until != 0;
+    if (!req.is_retry)
+        info->until = req.start + (settings->acquire_timeout ? settings->acquire_timeout
+                                                             : settings->check_timeout);
+    req.until = info->until;
+    info->waited = 0;
+    info->error.sqlstate[0] = info->error.message[0] = '\0';
+    return req;
+}
+
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_conn **conn, pgp_ticket *info)
+{
+    acquire_request req = request_begin(pool, info);
+
+    for (;;) {
+        const pgp_outcome outcome = request_take(&req);
+        pgp_reason unfit;
+
+        if (outcome != PGP_GRANTED)
+            return outcome;
+        unfit = request_check(&req);
+        if (unfit == PGP_REASON_NONE)
+            break;
+        discard_unfit(&req.conn, unfit, &info->error);
+        req.is_retry = true;
+    }
+    request_succeed(&req);
+    *conn = req.conn;
     return PGP_GRANTED;
 }
 
@@ -500,18 +525,6 @@ void pgp_refusals_end(pgp_pool *pool, apr_time_t now)
                     "%" APR_UINT64_T_FMT " more requests got no connection (%s) since the last "
                     "line, and none for a while",
                     count.events, i ? "unavailable" : "exhausted");
-}
-
-void pgp_conn_describe(pgp_conn *conn, const char *client, const char *const *what)
-{
-    pgp_holder *holder = &conn->holder;
-    char *at = holder->what, *const end = at + sizeof holder->what;
-
-    lock(conn->pool);
-    apr_cpystrn(holder->client, client, sizeof holder->client);
-    for (; *what; what++)
-        at = apr_cpystrn(at, *what, end - at);
-    unlock(conn->pool);
 }
 
 int pgp_conn_alive(const pgp_conn *conn)

@@ -57,11 +57,15 @@ typedef enum {
     PGP_STOPPING     /* the pool is stopped */
 } pgp_outcome;
 
-/* What an ask cost, and why it failed.  A caller sets it to 0 before its first ask; if
- * pgp_pool_unfit() took what it got, it asks again with the same one, within the same deadline.
- */
+/* What the pool is told of a caller, and what it tells the caller. */
 typedef struct {
-    apr_time_t until;           /* the deadline, on the env's clock; 0: none yet */
+    /* by the caller */
+    const char *client;      /* for the page and PgPoolHoldWarning; NULL: it is not a request */
+    const char *const *what; /* what the client wants, in parts; NULL ends them */
+
+    /* by the pool */
+    apr_time_t until; /* the deadline, on the env's clock; 0 at first.  Passed again, it holds
+                       * for one more acquire of the same caller */
     apr_interval_time_t waited; /* microseconds in the queue */
     pgp_error error;            /* set only if the outcome is not PGP_GRANTED */
 } pgp_ticket;
@@ -156,9 +160,6 @@ void pgp_pool_count(pgp_pool *pool, pgp_counts *counts);
  * first of its kind in all children is, and one a minute while it goes on.  Then *unlogged is
  * how many were not logged since the last that was. */
 int pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged);
-
-/* Say who holds it, for the page and PgPoolHoldWarning.  what: in parts, NULL ends them. */
-void pgp_conn_describe(pgp_conn *conn, const char *client, const char *const *what);
 
 /* --- the keeper's thread only ----------------------------------------------- */
 

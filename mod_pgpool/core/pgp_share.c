@@ -421,8 +421,6 @@ void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
         stats->state[i] = count(pool, i);
     stats->waiting = pool->waiting;
     stats->down = pool->outage.failures;
-    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry) {
+    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry)
         pgp_stats_add_holder(stats, &conn->holder);
-        stats->n[PGP_N_LENT] -= atomic_load(&conn->testing); /* it may yet be unfit */
-    }
 }

@@ -93,8 +93,6 @@ void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
     for (i = 0; i < PGP_COUNTERS; i++)
         if (stats->n[i] > MOST_COUNTED)
             stats->n[i] = MOST_COUNTED;
-    if (stats->n[PGP_N_UNFIT] > stats->n[PGP_N_LENT])
-        stats->n[PGP_N_UNFIT] = stats->n[PGP_N_LENT];
     stats->longest_wait = confined(stats->longest_wait, MOST_COUNTED);
     stats->longest_hold = confined(stats->longest_hold, MOST_COUNTED);
     for (i = 0; i < PGP_STATES; i++)

@@ -19,13 +19,13 @@
 #define PGP_HOLDERS 5
 
 enum {
-    PGP_N_LENT,                              /* connections taken for a borrower */
-    PGP_N_UNFIT,                             /* of these, found unfit and not given out */
-    PGP_N_WAITS,                             /* of the asks granted, those that waited */
+    PGP_N_ACQUIRES,                          /* succeeded */
+    PGP_N_UNFIT,                             /* connections found unfit, and replaced */
+    PGP_N_WAITS,                             /* of the acquires, those that waited */
     PGP_N_EXHAUSTED,                         /* refused */
     PGP_N_UNAVAILABLE,                       /* refused */
     PGP_N_CONNECTS,                          /* succeeded */
-    PGP_N_WAIT_US,                           /* sum of the waits of those granted */
+    PGP_N_WAIT_US,                           /* sum of the acquires' waits */
     PGP_N_HOLD_US,                           /* sum of the times held */
     PGP_N_CLOSES,                            /* by pgp_reason */
     PGP_N_WAIT = PGP_N_CLOSES + PGP_REASONS, /* histogram */
@@ -46,12 +46,6 @@ typedef struct {
     pgp_error error;                 /* of the last failed one */
     pgp_holder holders[PGP_HOLDERS]; /* longest first; since 0: no more */
 } pgp_stats;
-
-/* Asks granted: lent and fit. */
-static inline apr_uint64_t pgp_stats_acquires(const pgp_stats *stats)
-{
-    return stats->n[PGP_N_LENT] - stats->n[PGP_N_UNFIT];
-}
 
 /* Count a time in the histogram that starts at `first`. */
 void pgp_stats_time(pgp_stats *stats, int first, apr_interval_time_t time);

@@ -402,8 +402,13 @@ int waiting(stage *s)
 
 pgp_conn *acquire(stage *s)
 {
+    return acquire_as(s, NULL, NULL);
+}
+
+pgp_conn *acquire_as(stage *s, const char *client, const char *const *what)
+{
     pgp_conn *conn = NULL;
-    pgp_ticket ticket = {.until = 0};
+    pgp_ticket ticket = {.client = client, .what = what};
     pgp_outcome outcome;
 
     ck_assert_msg(idle(s) > 0, "none is idle"); /* to wait would be to wait for ever */

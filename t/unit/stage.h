@@ -111,6 +111,7 @@ int waiting(stage *s);
 
 /* Asks that do not have to wait. */
 pgp_conn *acquire(stage *s);
+pgp_conn *acquire_as(stage *s, const char *client, const char *const *what);
 pgp_outcome refused(stage *s, pgp_ticket *ticket);
 
 /* Give back, and be at peace. */

@@ -148,13 +148,13 @@ END_TEST
 /* What a tenant has left, in a slot and in the totals, is not the next one's. */
 START_TEST(new_pool_counts_from_zero)
 {
-    pgp_stats stats = {.n[PGP_N_LENT] = 7}, more = {.n[PGP_N_LENT] = 1};
+    pgp_stats stats = {.n[PGP_N_ACQUIRES] = 7}, more = {.n[PGP_N_ACQUIRES] = 1};
     pgp_gate_count count;
     int slot = pgp_board_claim(board, NOW);
 
     pgp_board_publish(board, slot, 0, &stats);
     pgp_board_leave(board, slot, NOW);
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
     ck_assert(
         pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW, PGP_NEVER, &count));
     fake_locks_die(locks, locks->pid);
@@ -163,16 +163,16 @@ START_TEST(new_pool_counts_from_zero)
     ck_assert_int_eq(configure(&b, &d), 1);
     ck_assert_int_eq(configure(&b, &d), 0);
     ck_assert_int_eq(pgp_board_place(board, &d), 0);
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 0);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 0);
     ck_assert(
         pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW, PGP_NEVER, &count));
 
     slot = pgp_board_claim(board, NOW);
     pgp_board_read(board, slot, 0, NOW, &stats);
-    ck_assert_int_eq(stats.n[PGP_N_LENT], 0);
+    ck_assert_int_eq(stats.n[PGP_N_ACQUIRES], 0);
     pgp_board_publish(board, slot, 0, &more);
     pgp_board_leave(board, slot, NOW);
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 1);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 1);
 }
 END_TEST
 
@@ -205,7 +205,7 @@ END_TEST
 /* A child that dies without a word. */
 static int child_that_died(void)
 {
-    const pgp_stats stats = {.n[PGP_N_LENT] = 7, .longest_wait = 30, .longest_hold = 40};
+    const pgp_stats stats = {.n[PGP_N_ACQUIRES] = 7, .longest_wait = 30, .longest_hold = 40};
     const int pid = locks->pid;
     pgp_quota quota;
     int slot;
@@ -233,14 +233,14 @@ START_TEST(ended_one_is_folded)
     ck_assert(pgp_board_counts(board, 0, &pid)); /* nobody has folded it yet */
     ck_assert_int_eq(pid, 0);
     pgp_board_read(board, 0, 0, NOW, &stats);
-    ck_assert_int_eq(stats.n[PGP_N_LENT], 7);
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 0);
+    ck_assert_int_eq(stats.n[PGP_N_ACQUIRES], 7);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 0);
     ck_assert_int_eq(used(NOW), 2);
     pgp_board_reap(board, NOW + 1);
     ck_assert(!pgp_board_counts(board, 0, &pid));
     ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE), 2); /* perhaps the server knows not */
     ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE + 1), 0);
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
     ck_assert_uint_ne(pgp_board_flips(board), flips);
 }
 END_TEST
@@ -253,7 +253,7 @@ START_TEST(ended_are_added_up)
     child_that_died();
     pgp_board_reap(board, NOW);
     totals = totals_of(0);
-    ck_assert_int_eq(totals.n[PGP_N_LENT], 14);
+    ck_assert_int_eq(totals.n[PGP_N_ACQUIRES], 14);
     ck_assert_int_eq(totals.longest_wait, 30);
     ck_assert_int_eq(totals.longest_hold, 40);
 }
@@ -267,9 +267,9 @@ START_TEST(ended_one_is_folded_once)
     pgp_board_reap(board, NOW);
     pgp_board_reap(board, NOW + STEP);
     ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_BOARD_GRACE), 0);
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
     pgp_board_read(board, 0, 0, NOW, &stats);
-    ck_assert_int_eq(stats.n[PGP_N_LENT], 0);
+    ck_assert_int_eq(stats.n[PGP_N_ACQUIRES], 0);
     ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE), 0);
 }
 END_TEST
@@ -304,28 +304,28 @@ START_TEST(one_looks_for_the_ended_at_a_time)
     pgp_board_reap(board, NOW);
     child_that_died();
     pgp_board_reap(board, NOW + STEP - 1); /* another child has just looked */
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
     locks->taken[SLOTS] = 1; /* another child looks */
     pgp_board_reap(board, NOW + STEP);
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 7);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
     locks->taken[SLOTS] = 0;
     pgp_board_reap(board, NOW + STEP);
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 14);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 14);
 }
 END_TEST
 
 START_TEST(who_leaves_meanwhile_is_folded_later)
 {
-    const pgp_stats stats = {.n[PGP_N_LENT] = 3};
+    const pgp_stats stats = {.n[PGP_N_ACQUIRES] = 3};
     const int slot = pgp_board_claim(board, NOW);
 
     pgp_board_publish(board, slot, 0, &stats);
     locks->taken[SLOTS] = 1; /* another child looks for the ended */
     pgp_board_leave(board, slot, NOW);
     locks->taken[SLOTS] = 0;
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 0);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 0);
     pgp_board_reap(board, NOW);
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 3);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 3);
 }
 END_TEST
 
@@ -360,7 +360,7 @@ static void real_begin(void)
 /* A process of its own that has a slot and has published; it dies when it is killed. */
 static pid_t child_begun(int lent, apr_time_t now)
 {
-    pgp_stats stats = {.n[PGP_N_LENT] = lent};
+    pgp_stats stats = {.n[PGP_N_ACQUIRES] = lent};
     int ready[2], slot;
     pid_t pid;
     char byte;
@@ -405,7 +405,7 @@ START_TEST(kernel_tells_who_lives)
     ck_assert(!pgp_board_counts(board, 0, &pid));
     ck_assert(pgp_board_counts(board, 1, &pid));
     ck_assert(pgp_board_counts(board, mine, &pid)); /* it has not folded itself */
-    ck_assert_int_eq(totals_of(0).n[PGP_N_LENT], 1);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 1);
     child_kill(second);
 }
 END_TEST
@@ -476,14 +476,14 @@ static long undertaker_killed_after(long most, apr_time_t now)
 /* What a reader of the page would add up. */
 static apr_uint64_t lent_in_all(void)
 {
-    apr_uint64_t sum = totals_of(0).n[PGP_N_LENT];
+    apr_uint64_t sum = totals_of(0).n[PGP_N_ACQUIRES];
     pgp_stats stats;
     int slot, pid;
 
     for (slot = 0; slot < SLOTS; slot++)
         if (pgp_board_counts(board, slot, &pid)) {
             pgp_board_read(board, slot, 0, NOW, &stats);
-            sum += stats.n[PGP_N_LENT];
+            sum += stats.n[PGP_N_ACQUIRES];
         }
     return sum;
 }
@@ -504,7 +504,7 @@ START_TEST(fold_survives_a_kill_at_any_instruction)
     ck_assert_msg(all > 0, "this system allows no tracing");
     sum += 11;
     for (i = 0; i < KILLS; i++) {
-        if (totals_of(0).n[PGP_N_LENT] == sum) { /* both are folded */
+        if (totals_of(0).n[PGP_N_ACQUIRES] == sum) { /* both are folded */
             now += PGP_SEC(1);
             child_kill(child_begun(1, now));
             child_kill(child_begun(10, now));
@@ -514,7 +514,7 @@ START_TEST(fold_survives_a_kill_at_any_instruction)
         ck_assert_uint_eq(lent_in_all(), sum);
     }
     pgp_board_reap(board, now + STEP);
-    ck_assert_uint_eq(totals_of(0).n[PGP_N_LENT], sum);
+    ck_assert_uint_eq(totals_of(0).n[PGP_N_ACQUIRES], sum);
 }
 END_TEST
 
@@ -615,7 +615,7 @@ static void use_permits(int slot, int row, apr_time_t now)
 /* All that an honest child does, in memory of which nothing is true. */
 static void use_all(apr_time_t now, int how)
 {
-    const pgp_stats published = {.n[PGP_N_LENT] = 5};
+    const pgp_stats published = {.n[PGP_N_ACQUIRES] = 5};
     pgp_gate_count count;
     pgp_stats stats;
     int slot, s, p, pid;

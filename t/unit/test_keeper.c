@@ -148,7 +148,7 @@ static apr_uint64_t lent_by_the_ended(stage *s)
     pgp_stats stats;
 
     pgp_board_read(s->board, -1, 0, s->world->now, &stats);
-    return stats.n[PGP_N_LENT];
+    return stats.n[PGP_N_ACQUIRES];
 }
 
 /* Old generations may be many; only those that hold a connection take a slot. */

@@ -307,9 +307,8 @@ START_TEST(long_holder_is_told_of_once)
     pgp_conn *a, *b;
 
     warm(s, 2);
-    a = acquire(s);
+    a = acquire_as(s, "192.0.2.7", (const char *const[]){"GET ", "/slow", NULL});
     b = acquire(s);
-    pgp_conn_describe(a, "192.0.2.7", (const char *const[]){"GET ", "/slow", NULL});
     keep(s, PGP_SEC(9));
     release(b);
     ck_assert_int_eq(fake_logged(s->world, "PGP1016"), 0);
