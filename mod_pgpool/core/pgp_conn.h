@@ -18,8 +18,8 @@
  *     (+) but that the keeper polls its socket.
  *
  * IDLE to CLEANING is the keeper's, for the moment in which it reads what an idle connection
- * has received.  LENT to LENT is the hand-off to a waiter.  A connection that is checked before it is
- * given out is LENT already: its borrower checks it.
+ * has received.  LENT to LENT is the hand-off to a waiter.  A connection that is checked before
+ * it is given out is LENT already: its borrower checks it.
  *
  * Ownership.  The fields are in three groups.  "Guarded": only under the pool's
  * lock.  "Owner": only by the link's owner, without the lock; taking a slot from
