@@ -9,10 +9,10 @@
  * Trust.  Any child may be hostile, and it can write every word of the shared memory.  So
  * a pgp_board is private memory: numbers of slots and places, addresses, names and
  * identities of pools stand there, written by the parent alone and copied by fork().  Only
- * plain figures are shared.  No figure decides where a process writes or how often a loop
- * runs; each one is brought into its range when it is read.  After it has made the memory,
- * the parent neither reads nor writes it.  A hostile child can falsify figures, take all
- * permits, and keep locks while it lives: it can deny the service, and no more.
+ * plain figures are shared.  No figure decides where a process writes, and private numbers
+ * bound each loop; each figure is brought into its range when it is read.  After it has made
+ * the memory, the parent neither reads nor writes it.  A hostile child can falsify figures,
+ * take all permits, and keep locks while it lives: it can deny the service, and no more.
  *
  * Life.  Whether a child lives is not told by memory but by locks of the kernel
  * (pgp_locks.h): one a slot, held by its child; one a place, shared by all children whose
