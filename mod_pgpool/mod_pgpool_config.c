@@ -1,24 +1,26 @@
 /*
- * The directives: read, inherited, checked, shown.
+ * Reads, inherits, checks and prints the directives (mod_pgpool_config.h).
  *
- * Pool directives all come from the core's option table (core/pgp_settings.h).
- * A value is checked where it is read, so that httpd names file and line itself;
- * what involves several directives is checked in check_config, which names them
- * from the settings' origins.
+ * Pool directives all come from the core's option table (core/pgp_settings.h).  A directive's
+ * function checks its value, so that httpd itself names file and line.  The check_config hook
+ * checks rules that involve several directives, and names their lines from the settings'
+ * origins.
  */
-#include "mod_pgpool_private.h"
+#include "mod_pgpool_config.h"
 
 #include <apr_cstr.h>
 #include <apr_file_io.h>
 #include <apr_lib.h>
 #include <apr_strings.h>
 #include <http_core.h>
+#include <http_log.h>
 
 #include "core/pgp_conninfo.h"
+#include "mod_pgpool_module.h"
 
 APLOG_USE_MODULE(pgpool);
 
-static pgpool_server_conf *server_conf(const server_rec *s)
+pgpool_server_conf *pgpool_config_of(const server_rec *s)
 {
     return ap_get_module_config(s->module_config, &pgpool_module);
 }
@@ -42,7 +44,9 @@ void *pgpool_server_conf_make(apr_pool_t *p, server_rec *s)
     return conf;
 }
 
-static pgp_settings *overlaid(apr_pool_t *p, const pgp_settings *base, const pgp_settings *over)
+/* base or over: NULL if there are none. */
+static pgp_settings *settings_overlaid(apr_pool_t *p, const pgp_settings *base,
+                                       const pgp_settings *over)
 {
     pgp_settings *settings = pgp_settings_make(p);
 
@@ -56,7 +60,7 @@ static pgp_settings *overlaid(apr_pool_t *p, const pgp_settings *base, const pgp
 static void *named_overlaid(apr_pool_t *p, const void *key, apr_ssize_t length,
                             const void *over, const void *base, const void *data)
 {
-    return overlaid(p, base, over);
+    return settings_overlaid(p, base, over);
 }
 
 void *pgpool_server_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
@@ -64,10 +68,10 @@ void *pgpool_server_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
     const pgpool_server_conf *base = base_conf, *over = over_conf;
     pgpool_server_conf *conf = apr_pcalloc(p, sizeof(*conf));
 
-    conf->bare = overlaid(p, base->bare, over->bare);
+    conf->bare = settings_overlaid(p, base->bare, over->bare);
     conf->named = apr_hash_merge(p, over->named, base->named, named_overlaid, NULL);
     conf->origins = over->origins;
-    conf->uses = over->uses; /* the base's are checked with the base */
+    conf->uses = over->uses; /* the base server checks its own */
     conf->needs = over->needs;
     return conf;
 }
@@ -77,7 +81,7 @@ void *pgpool_dir_conf_make(apr_pool_t *p, char *dir)
     return apr_pcalloc(p, sizeof(pgpool_dir_conf));
 }
 
-/* A PgPoolSet takes the place of one of the same name. */
+/* A PgPoolSet replaces one of the same name. */
 static apr_array_header_t *set_put(apr_pool_t *p, apr_array_header_t *sets, pgpool_set set)
 {
     int i;
@@ -118,6 +122,8 @@ void *pgpool_dir_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
     return conf;
 }
 
+/* A PgPoolMax below the default PgPoolMin lowers the latter: the operator need not write both.
+ */
 static void complete_add(apr_pool_t *p, apr_hash_t *all, const char *name,
                          const pgp_settings *bare, const pgp_settings *own)
 {
@@ -126,16 +132,15 @@ static void complete_add(apr_pool_t *p, apr_hash_t *all, const char *name,
     pgp_settings_overlay(settings, bare);
     if (own)
         pgp_settings_overlay(settings, own);
-    /* Who wants fewer than the default PgPoolMin need not say so twice. */
     if (!(settings->set & (1u << PGP_OPTION_MIN)) && settings->min > settings->max)
         settings->min = settings->max;
     pgp_settings_finish(settings, p);
     apr_hash_set(all, name, APR_HASH_KEY_STRING, settings);
 }
 
-apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s)
+apr_hash_t *pgpool_config_complete(apr_pool_t *p, const server_rec *s)
 {
-    const pgpool_server_conf *conf = server_conf(s);
+    const pgpool_server_conf *conf = pgpool_config_of(s);
     apr_hash_t *all = apr_hash_make(p);
     apr_hash_index_t *i;
 
@@ -146,130 +151,18 @@ apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s)
     return all;
 }
 
-int pgpool_config_plan(const apr_array_header_t *plans, const char *name,
-                       const pgp_settings *settings)
-{
-    int i;
-
-    for (i = 0; i < plans->nelts; i++) {
-        const pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
-
-        if (!strcmp(plan->name, name) && pgp_settings_equal(plan->settings, settings))
-            break;
-    }
-    return i;
-}
-
-static void plan_add(apr_array_header_t *plans, const server_rec *s, const char *name,
-                     pgp_settings *settings)
-{
-    pgpool_plan made = {.name = name,
-                        .settings = settings,
-                        .owner = s,
-                        .label = name,
-                        .server = pgp_conninfo_identity(plans->pool, settings->conninfo)};
-    int i;
-
-    if (pgpool_config_plan(plans, name, settings) < plans->nelts)
-        return;
-    for (i = 0; i < plans->nelts; i++) {
-        const pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
-
-        if (!strcmp(plan->name, name) && !strcmp(plan->server, made.server))
-            made.nth++;
-    }
-    APR_ARRAY_PUSH(plans, pgpool_plan) = made;
-}
-
-/* How a virtual host is written in a URL.  What no host has in its name is left out, so that no
- * format of the status has to escape a label. */
-static const char *host_text(apr_pool_t *p, const server_rec *s)
-{
-    const apr_port_t port = s->port || !s->addrs ? s->port : s->addrs->host_port;
-    char *host = apr_pstrdup(p, s->server_hostname ? s->server_hostname : "?"), *c;
-
-    for (c = host; *c; c++)
-        if (!apr_isalnum(*c) && !strchr("*-.:[]_", *c))
-            *c = '?';
-    return port ? apr_psprintf(p, "%s:%u", host, port) : host;
-}
-
-static int has_namesake(const apr_array_header_t *plans, const pgpool_plan *plan)
-{
-    int i, n = 0;
-
-    for (i = 0; i < plans->nelts; i++)
-        n += !strcmp(APR_ARRAY_IDX(plans, i, pgpool_plan).name, plan->name);
-    return n > 1;
-}
-
-static int has_label(const apr_array_header_t *plans, const char *label)
-{
-    int i, n = 0;
-
-    for (i = 0; i < plans->nelts; i++)
-        n += !strcmp(APR_ARRAY_IDX(plans, i, pgpool_plan).label, label);
-    return n > 0;
-}
-
-/* The main server's pool keeps the bare name, however many virtual hosts have one of that name.
- */
-static void plans_label(apr_array_header_t *plans)
-{
-    apr_pool_t *p = plans->pool;
-    int i, n;
-
-    for (i = 0; i < plans->nelts; i++) {
-        pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
-        const char *label;
-
-        if (!plan->owner->is_virtual || !has_namesake(plans, plan))
-            continue;
-        label = apr_psprintf(p, "%s (%s)", plan->name, host_text(p, plan->owner));
-        for (n = 2; has_label(plans, label); n++)
-            label = apr_psprintf(p, "%s (%s)#%d", plan->name, host_text(p, plan->owner), n);
-        plan->label = label;
-    }
-}
-
-static void server_plans_add(apr_array_header_t *plans, server_rec *s)
-{
-    apr_hash_t *all = pgpool_config_complete(plans->pool, s);
-    apr_hash_index_t *i;
-
-    for (i = apr_hash_first(plans->pool, all); i; i = apr_hash_next(i))
-        plan_add(plans, s, apr_hash_this_key(i), apr_hash_this_val(i));
-}
-
-/* httpd lists the virtual hosts last one first.  In the order of the files one that is added at
- * the end leaves the others' numbers and labels as they were. */
-apr_array_header_t *pgpool_config_plans(apr_pool_t *p, server_rec *s)
-{
-    apr_array_header_t *plans = apr_array_make(p, 4, sizeof(pgpool_plan));
-    apr_array_header_t *hosts = apr_array_make(p, 4, sizeof(server_rec *));
-    int i;
-
-    server_plans_add(plans, s);
-    for (s = s->next; s; s = s->next)
-        APR_ARRAY_PUSH(hosts, server_rec *) = s;
-    for (i = hosts->nelts - 1; i >= 0; i--)
-        server_plans_add(plans, APR_ARRAY_IDX(hosts, i, server_rec *));
-    plans_label(plans);
-    return plans;
-}
-
 /* --- directives ------------------------------------------------------------- */
 
-/* Each directive that may stand in a directory asks this first: AllowOverrideList would let it
- * into .htaccess, and inside <Limit> it would count for every method.  Returns NULL, or why it
- * is refused. */
-static const char *misplaced(cmd_parms *cmd)
+/* Each directive that may stand in a directory calls this first: AllowOverrideList would let it
+ * into .htaccess, and inside <Limit> it would apply to every method.  Returns NULL, or why the
+ * directive is rejected. */
+static const char *context_check(cmd_parms *cmd)
 {
     return ap_check_cmd_context(cmd, NOT_IN_HTACCESS | NOT_IN_LIMIT);
 }
 
-/* Others show the configuration as it was written (mod_info): let them show the
- * connection string without its secrets. */
+/* mod_info prints the configuration as it was written; let it print the connection string
+ * without the secrets. */
 static void secret_hide(cmd_parms *cmd, const char *conninfo)
 {
     cmd->directive->args = apr_pstrcat(cmd->pool, "\"",
@@ -280,7 +173,7 @@ static const char *set_option(cmd_parms *cmd, void *dir, int argc, char *const a
 {
     const pgp_option *option = cmd->info;
     const pgp_option_id id = option - pgp_options;
-    pgpool_server_conf *conf = server_conf(cmd->server);
+    pgpool_server_conf *conf = pgpool_config_of(cmd->server);
     const char *wrong = pgp_settings_set(conf->section ? conf->section : conf->bare, cmd->pool,
                                          id, argc, (const char *const *)argv, origin_of(cmd));
 
@@ -289,8 +182,8 @@ static const char *set_option(cmd_parms *cmd, void *dir, int argc, char *const a
     return wrong;
 }
 
-/* The identifier goes into notes' names, logs and labels. */
-static int name_is_good(const char *name)
+/* A pool's name is a part of the names of notes, of log lines and of labels. */
+static bool name_is_good(const char *name)
 {
     size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                  "0123456789_-");
@@ -298,7 +191,7 @@ static int name_is_good(const char *name)
     return length > 0 && length <= 63 && !name[length];
 }
 
-static int is_pool_option(const char *directive)
+static bool is_pool_option(const char *directive)
 {
     int id = 0;
 
@@ -307,13 +200,13 @@ static int is_pool_option(const char *directive)
     return id < PGP_OPTION_COUNT;
 }
 
-static const char *section_body(cmd_parms *cmd)
+static const char *section_read(cmd_parms *cmd)
 {
     const ap_directive_t *line;
 
     for (line = cmd->directive->first_child; line; line = line->next)
         if (!is_pool_option(line->directive)) {
-            cmd->err_directive = line; /* that is the line to name */
+            cmd->err_directive = line; /* httpd names this line */
             return apr_psprintf(cmd->pool, "%s has no place inside <PgPool>", line->directive);
         }
     return ap_walk_config(cmd->directive->first_child, cmd, cmd->context);
@@ -321,7 +214,7 @@ static const char *section_body(cmd_parms *cmd)
 
 static const char *open_section(cmd_parms *cmd, void *dir, const char *args)
 {
-    pgpool_server_conf *conf = server_conf(cmd->server);
+    pgpool_server_conf *conf = pgpool_config_of(cmd->server);
     const char *end = ap_strrchr_c(args, '>'), *name, *wrong, *before;
     const char *text = end ? apr_pstrmemdup(cmd->pool, args, end - args) : "";
     pgp_settings *settings = pgp_settings_make(cmd->pool);
@@ -335,16 +228,16 @@ static const char *open_section(cmd_parms *cmd, void *dir, const char *args)
     apr_hash_set(conf->origins, name, APR_HASH_KEY_STRING, origin_of(cmd));
     apr_hash_set(conf->named, name, APR_HASH_KEY_STRING, settings);
     conf->section = settings;
-    wrong = section_body(cmd);
+    wrong = section_read(cmd);
     conf->section = NULL;
     return wrong;
 }
 
 static const char *set_use(cmd_parms *cmd, void *dir, const char *name)
 {
-    pgpool_server_conf *conf = server_conf(cmd->server);
+    pgpool_server_conf *conf = pgpool_config_of(cmd->server);
     pgpool_dir_conf *here = dir;
-    const char *wrong = misplaced(cmd);
+    const char *wrong = context_check(cmd);
 
     if (wrong)
         return wrong;
@@ -357,7 +250,7 @@ static const char *set_use(cmd_parms *cmd, void *dir, const char *name)
 static const char *set_release(cmd_parms *cmd, void *dir, const char *when)
 {
     pgpool_dir_conf *here = dir;
-    const char *wrong = misplaced(cmd);
+    const char *wrong = context_check(cmd);
 
     if (wrong)
         return wrong;
@@ -371,8 +264,9 @@ static const char *set_release(cmd_parms *cmd, void *dir, const char *when)
     return NULL;
 }
 
-/* It is pasted into the statement that undoes it, hence nothing to quote. */
-static int setting_is_good(const char *name)
+/* The name becomes a part of the statement that undoes the setting, so it may contain nothing
+ * that SQL has to quote. */
+static bool setting_is_good(const char *name)
 {
     return apr_isalpha(*name) && !name[strspn(name, "abcdefghijklmnopqrstuvwxyz"
                                                     "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -383,7 +277,7 @@ static const char *set_set(cmd_parms *cmd, void *dir, const char *name, const ch
 {
     pgpool_dir_conf *here = dir;
     pgpool_set set = {.name = name, .constant = !strpbrk(value, "%$")};
-    const char *wrong = misplaced(cmd);
+    const char *wrong = context_check(cmd);
 
     if (wrong)
         return wrong;
@@ -408,7 +302,7 @@ static const char *set_set(cmd_parms *cmd, void *dir, const char *name, const ch
 const command_rec pgpool_commands[] = {
     PGP_OPTIONS(PGPOOL_COMMAND)
         AP_INIT_RAW_ARGS("<PgPool", open_section, NULL, RSRC_CONF,
-                         "a named pool; what stands outside is its default"),
+                         "a named pool; directives outside of it are its defaults"),
     AP_INIT_TAKE1("PgPoolUse", set_use, NULL, RSRC_CONF | ACCESS_CONF,
                   "the pool that handlers here use"),
     AP_INIT_TAKE1("PgPoolRelease", set_release, NULL, RSRC_CONF | ACCESS_CONF,
@@ -420,7 +314,8 @@ const command_rec pgpool_commands[] = {
 
 /* --- checks ----------------------------------------------------------------- */
 
-static int refuse(server_rec *s, const char *origin, const char *wrong)
+/* wrong: why the configuration is rejected; origin: the line, or NULL. */
+static int config_reject(server_rec *s, const char *origin, const char *wrong)
 {
     ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s, "%s: %s",
                  origin ? origin : "configuration", wrong);
@@ -429,7 +324,7 @@ static int refuse(server_rec *s, const char *origin, const char *wrong)
 
 static int pools_check(apr_pool_t *p, server_rec *s, apr_hash_t *pools)
 {
-    const pgpool_server_conf *conf = server_conf(s);
+    const pgpool_server_conf *conf = pgpool_config_of(s);
     apr_hash_index_t *i;
 
     for (i = apr_hash_first(p, pools); i; i = apr_hash_next(i)) {
@@ -438,40 +333,40 @@ static int pools_check(apr_pool_t *p, server_rec *s, apr_hash_t *pools)
         pgp_option_id culprit;
 
         if (!settings->conninfo)
-            return refuse(s, apr_hash_get(conf->origins, name, APR_HASH_KEY_STRING),
-                          apr_psprintf(p,
-                                       "pool %s has no PgPoolConninfo, and none stands "
-                                       "outside of its <PgPool> either",
-                                       name));
+            return config_reject(s, apr_hash_get(conf->origins, name, APR_HASH_KEY_STRING),
+                                 apr_psprintf(p,
+                                              "pool %s has no PgPoolConninfo, and none stands "
+                                              "outside of its <PgPool> either",
+                                              name));
         wrong = pgp_settings_check(settings, p, &culprit);
         if (wrong)
-            return refuse(s, settings->origin[culprit],
-                          apr_psprintf(p, "pool %s: %s", name, wrong));
+            return config_reject(s, settings->origin[culprit],
+                                 apr_psprintf(p, "pool %s: %s", name, wrong));
     }
     return OK;
 }
 
 static int uses_check(apr_pool_t *p, server_rec *s, apr_hash_t *pools)
 {
-    const apr_array_header_t *uses = server_conf(s)->uses;
+    const apr_array_header_t *uses = pgpool_config_of(s)->uses;
     int i;
 
     for (i = 0; i < uses->nelts; i++) {
         const pgpool_use *use = &APR_ARRAY_IDX(uses, i, pgpool_use);
 
         if (!apr_hash_get(pools, use->pool, APR_HASH_KEY_STRING))
-            return refuse(s, use->origin,
-                          apr_psprintf(p,
-                                       "PgPoolUse %s: there is no <PgPool %s> in this server",
-                                       use->pool, use->pool));
+            return config_reject(
+                s, use->origin,
+                apr_psprintf(p, "PgPoolUse %s: there is no <PgPool %s> in this server",
+                             use->pool, use->pool));
     }
     return OK;
 }
 
-/* In a virtual host without a directive of ours httpd has made no configuration. */
+/* httpd makes no configuration for a virtual host without a directive of ours. */
 void pgpool_config_needs_pool(cmd_parms *cmd)
 {
-    pgpool_server_conf *conf = server_conf(cmd->server);
+    pgpool_server_conf *conf = pgpool_config_of(cmd->server);
 
     if (!conf) {
         conf = pgpool_server_conf_make(cmd->pool, cmd->server);
@@ -481,29 +376,31 @@ void pgpool_config_needs_pool(cmd_parms *cmd)
 }
 
 /* Whether pool NULL can mean a pool somewhere in this server: the default one, or that of a
- * PgPoolUse.  Those of the main server hold in every virtual host. */
-static int has_pool_to_give(apr_pool_t *p, server_rec *s, const server_rec *main_server)
+ * PgPoolUse.  A PgPoolUse in the main server holds in every virtual host. */
+static bool has_default_pool(apr_pool_t *p, server_rec *s, const server_rec *main_server)
 {
     return apr_hash_get(pgpool_config_complete(p, s), PGPOOL_DEFAULT_NAME,
                         APR_HASH_KEY_STRING) ||
-           server_conf(s)->uses->nelts || server_conf(main_server)->uses->nelts;
+           pgpool_config_of(s)->uses->nelts || pgpool_config_of(main_server)->uses->nelts;
 }
 
-/* What stands in the main server also serves the virtual hosts, so a pool of one of them is
- * enough there.  A virtual host that says nothing has the main server's configuration. */
+/* A handler that is configured in the main server serves the virtual hosts as well, so a pool
+ * in one of them is enough.  A virtual host without directives of ours shares the main server's
+ * configuration, which was checked already. */
 static int needs_check(apr_pool_t *p, server_rec *s, server_rec *main_server)
 {
-    const apr_array_header_t *needs = server_conf(s)->needs;
+    const apr_array_header_t *needs = pgpool_config_of(s)->needs;
     server_rec *giver = s;
 
-    if (!needs->nelts || (s != main_server && server_conf(s) == server_conf(main_server)))
+    if (!needs->nelts ||
+        (s != main_server && pgpool_config_of(s) == pgpool_config_of(main_server)))
         return OK;
-    while (giver && !has_pool_to_give(p, giver, main_server))
+    while (giver && !has_default_pool(p, giver, main_server))
         giver = s == main_server ? giver->next : NULL;
     return giver ? OK
-                 : refuse(s, APR_ARRAY_IDX(needs, 0, const char *),
-                          "there is no pool for this handler: write PgPoolConninfo, or "
-                          "PgPoolUse with the name of a pool");
+                 : config_reject(s, APR_ARRAY_IDX(needs, 0, const char *),
+                                 "there is no pool for this handler: write PgPoolConninfo, or "
+                                 "PgPoolUse with the name of a pool");
 }
 
 int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,

@@ -21,82 +21,10 @@
 #include <http_log.h>
 
 #include "core/pgp_pool.h"
-
-/* The one symbol that httpd looks for; all others are hidden (-fvisibility). */
-extern module __attribute__((visibility("default"))) pgpool_module;
-
-#define PGPOOL_DEFAULT_NAME "default"
-
-/* One server's pools. */
-typedef struct {
-    pgp_settings *bare;        /* sparse: what stands outside of any <PgPool> */
-    apr_hash_t *named;         /* name -> pgp_settings *, sparse: what stands inside */
-    apr_hash_t *origins;       /* name -> "file:line" of its <PgPool> in this server */
-    pgp_settings *section;     /* while its <PgPool> is read, else NULL */
-    apr_array_header_t *uses;  /* of pgpool_use: each PgPoolUse, to be checked */
-    apr_array_header_t *needs; /* of const char *, "file:line": see mod_pgpool_companion.h */
-    apr_hash_t *pools;         /* in a child: name -> pgpool_child_pool * */
-} pgpool_server_conf;
-
-typedef struct {
-    const char *pool, *origin;
-} pgpool_use;
-
-/* A pool that a child has, and the notes that its requests get. */
-typedef struct {
-    pgp_pool *core;
-    const char *lease_note, *wait_note;
-} pgpool_child_pool;
-
-/* One PgPoolSet. */
-typedef struct {
-    const char *name;
-    ap_expr_info_t *value;
-    int constant; /* the value is the same for every request */
-} pgpool_set;
-
-typedef enum {
-    PGPOOL_RELEASE_UNSET,
-    PGPOOL_RELEASE_REQUEST,
-    PGPOOL_RELEASE_RESPONSE
-} pgpool_release_time;
-
-typedef struct {
-    const char *use;          /* PgPoolUse, or NULL */
-    pgpool_release_time when; /* PgPoolRelease */
-    apr_array_header_t *sets; /* of pgpool_set, each name once; NULL: none */
-} pgpool_dir_conf;
-
-/* mod_pgpool_config.c */
-extern const command_rec pgpool_commands[];
-void *pgpool_server_conf_make(apr_pool_t *p, server_rec *s);
-void *pgpool_server_conf_merge(apr_pool_t *p, void *base, void *over);
-void *pgpool_dir_conf_make(apr_pool_t *p, char *dir);
-void *pgpool_dir_conf_merge(apr_pool_t *p, void *base, void *over);
-int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s);
-void pgpool_config_dump(apr_pool_t *p, server_rec *s);
-/* The optional function of mod_pgpool_companion.h. */
-void pgpool_config_needs_pool(cmd_parms *cmd);
-/* A server's pools with complete settings: name -> pgp_settings *. */
-apr_hash_t *pgpool_config_complete(apr_pool_t *p, server_rec *s);
-
-/* A pool that a child is to have: servers whose pools are equal share one. */
-typedef struct {
-    const char *name;
-    pgp_settings *settings;
-    const char *server;      /* its connection string without secrets */
-    int nth;                 /* among those of the same name and server */
-    const server_rec *owner; /* the first server that has it */
-    const char *label;       /* the name; where several have it, a virtual host's says whose it
-                              * is: "name (host:port)".  Letters, digits and " #()*-.:[]_?" */
-} pgpool_plan;
-
-/* All pools of a list of servers, each once, in an order that stays the same as long
- * as the configuration does: array of pgpool_plan. */
-apr_array_header_t *pgpool_config_plans(apr_pool_t *p, server_rec *s);
-/* The number of the plan for a server's pool. */
-int pgpool_config_plan(const apr_array_header_t *plans, const char *name,
-                       const pgp_settings *settings);
+#include "mod_pgpool_child.h"
+#include "mod_pgpool_config.h"
+#include "mod_pgpool_definition.h"
+#include "mod_pgpool_module.h"
 
 /* mod_pgpool_request.c: the optional functions of mod_pgpool.h */
 apr_status_t pgpool_acquire(request_rec *r, const char *pool, PGconn **conn);
@@ -165,22 +93,5 @@ void pgpool_status_register(void);
 
 /* mod_pgpool_home.c */
 void pgpool_home_register(void);
-
-/* mod_pgpool.c: the board of all children; NULL before it is made. */
-pgp_board *pgpool_board(void);
-/* When it was made, and a pool's place on it; -1: it has none. */
-apr_time_t pgpool_board_start(void);
-int pgpool_board_place(const pgpool_plan *plan);
-/* This child's environment; NULL in the parent. */
-const pgp_env *pgpool_child_env(void);
-/* Whether this process is the child that made the pools, and not a fork of it. */
-int pgpool_child_is_here(void);
-/* Whether nothing may be closed when a pool is destroyed now: this is another process than the
- * one that made the connections, or a child that has ended in a signal handler in the middle of
- * a request, as prefork does.  That request may have locked malloc's heap; the end of the
- * process closes all. */
-int pgpool_child_cut_off(void);
-/* The pools that this child has: array of pgpool_plan. */
-const apr_array_header_t *pgpool_child_plans(void);
 
 #endif

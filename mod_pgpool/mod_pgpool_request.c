@@ -90,13 +90,6 @@ static const char *name_in(const char *given, ap_conf_vector_t *per_dir)
     return dir && dir->use ? dir->use : PGPOOL_DEFAULT_NAME;
 }
 
-static const pgpool_child_pool *pool_of(server_rec *s, const char *name)
-{
-    const pgpool_server_conf *conf = ap_get_module_config(s->module_config, &pgpool_module);
-
-    return conf->pools ? apr_hash_get(conf->pools, name, APR_HASH_KEY_STRING) : NULL;
-}
-
 pgpool_request *pgpool_request_of(request_rec *r)
 {
     pgpool_request *of = ap_get_module_config(r->request_config, &pgpool_module);
@@ -121,7 +114,7 @@ static apr_status_t pin_end(void *data)
 {
     pin *ended = data;
 
-    if (ended->conn && !pgpool_child_cut_off())
+    if (ended->conn && !pgpool_child_is_aborted())
         pgp_pool_release(&ended->conn);
     return APR_SUCCESS;
 }
@@ -251,7 +244,7 @@ void pgpool_pins_restore(request_rec *ended)
     pin *held = pgpool_request_of(initial_of(ended))->pins;
     pgp_error error;
 
-    if (pgpool_child_cut_off())
+    if (pgpool_child_is_aborted())
         return;
     for (; held; held = held->next)
         if (holders_drop(held, ended) && held->holders && held->conn &&
@@ -433,7 +426,7 @@ static apr_status_t remains_end(void *data)
 {
     remains *ended = data;
 
-    if (!pgpool_child_cut_off())
+    if (!pgpool_child_is_aborted())
         pgp_pool_bury(ended->pool, &ended->link);
     return APR_SUCCESS;
 }
@@ -572,7 +565,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     if (!pgpool_child_is_here())
         return PGPOOL_ESTOPPING;
     name = name_in(name, r->per_dir_config);
-    pool = pool_of(r->server, name);
+    pool = pgpool_child_pool_find(r->server, name);
     if (!pool)
         return fail_no_pool(r, name);
     mine = pin_find(initial, pool);
@@ -588,7 +581,8 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
 
 void pgpool_release(request_rec *r, const char *name)
 {
-    const pgpool_child_pool *pool = pool_of(r->server, name_in(name, r->per_dir_config));
+    const pgpool_child_pool *pool = pgpool_child_pool_find(r->server,
+                                                           name_in(name, r->per_dir_config));
     pin *mine = pool ? pin_find(initial_of(r), pool) : NULL;
 
     if (!mine || !pgpool_child_is_here())
@@ -603,7 +597,7 @@ static apr_status_t lease_end(void *data)
 {
     lease *ended = data;
 
-    if (pgpool_child_cut_off())
+    if (pgpool_child_is_aborted())
         return APR_SUCCESS;
     pgp_conn_set_baton(ended->conn, NULL);
     pgp_pool_release(&ended->conn);
@@ -623,7 +617,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
     if (!pgpool_child_is_here())
         return PGPOOL_ESTOPPING;
     name = name_in(name, s->lookup_defaults);
-    pool = pool_of(s, name);
+    pool = pgpool_child_pool_find(s, name);
     if (!pool) {
         ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: pool %s: %s", PGP_MSG_REFUSED, name,
                      pgpool_strerror(PGPOOL_ENOPOOL));

@@ -295,15 +295,14 @@ static int label_compare(const void *a, const void *b)
 /* Plans have an order of their own in each child. */
 static apr_array_header_t *pools_list(apr_pool_t *p)
 {
-    const apr_array_header_t *plans = pgpool_child_plans();
+    const apr_array_header_t *plans = pgpool_child_definitions();
     apr_array_header_t *pools = apr_array_make(p, 4, sizeof(pgpool_view));
     int i;
 
     for (i = 0; i < plans->nelts; i++) {
-        const pgpool_plan *plan = &APR_ARRAY_IDX(plans, i, pgpool_plan);
-        const pgpool_view view = {.place = pgpool_board_place(plan),
-                                  .label = plan->label,
-                                  .settings = plan->settings};
+        const pgpool_definition *plan = APR_ARRAY_IDX(plans, i, pgpool_definition *);
+        const pgpool_view view = {
+            .place = plan->place, .label = plan->label, .settings = plan->settings};
 
         APR_ARRAY_PUSH(pools, pgpool_view) = view;
     }
@@ -338,7 +337,7 @@ static void part_read(pgpool_part *part, pgpool_snapshot *all, int slot, apr_tim
 
         if (sum->place < 0)
             continue;
-        pgp_board_read(pgpool_board(), slot, sum->place, now, &stats);
+        pgp_board_read(pgpool_child_board()->core, slot, sum->place, now, &stats);
         texts_mend(&stats);
         pgp_stats_add(&part->pools[i].stats, &stats);
         pgp_stats_add(&sum->stats, &stats);
@@ -348,7 +347,7 @@ static void part_read(pgpool_part *part, pgpool_snapshot *all, int slot, apr_tim
 
 static void board_read(apr_pool_t *p, pgpool_snapshot *all)
 {
-    const pgp_board *board = pgpool_board();
+    const pgp_board *board = pgpool_child_board()->core;
     const apr_time_t now = pgp_now(pgpool_child_env());
     int slot, pid;
 
@@ -393,10 +392,10 @@ pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p)
 
     /* Figures that move to the totals meanwhile would count twice or not at all. */
     do {
-        flips = pgp_board_flips(pgpool_board());
+        flips = pgp_board_flips(pgpool_child_board()->core);
         board_read(p, all);
-    } while (pgp_board_flips(pgpool_board()) != flips && --tries);
-    all->start = pgpool_board_start();
+    } while (pgp_board_flips(pgpool_child_board()->core) != flips && --tries);
+    all->start = pgpool_child_board()->start;
     for (i = 0; i < all->pools->nelts; i++)
         pool_judge(p, all, i);
     return all;

@@ -1,0 +1,77 @@
+/*
+ * The configuration as httpd keeps it: for each server, and for each directory.
+ *
+ * Model.  A server's pools are sparse settings: `bare` from the directives outside of any
+ * <PgPool>, `named` from those inside.  A virtual host's are laid over the main server's.
+ * Completed with the defaults they are what pgpool_config_complete() returns; the parent then
+ * makes pool definitions of all servers' (mod_pgpool_definition.h) and fills the last group.
+ *
+ * Threads.  The parent's one thread writes; after the fork nobody does.
+ */
+#ifndef MOD_PGPOOL_CONFIG_H
+#define MOD_PGPOOL_CONFIG_H
+
+#include <stdbool.h>
+#include <ap_expr.h>
+#include <apr_hash.h>
+#include <http_config.h>
+
+#include "core/pgp_settings.h"
+
+#define PGPOOL_DEFAULT_NAME "default"
+
+typedef struct {
+    pgp_settings *bare;        /* sparse */
+    apr_hash_t *named;         /* name -> pgp_settings *, sparse */
+    apr_hash_t *origins;       /* name -> "file:line" of its <PgPool> in this server */
+    pgp_settings *section;     /* while its <PgPool> is read, else NULL */
+    apr_array_header_t *uses;  /* of pgpool_use: each PgPoolUse, to be checked */
+    apr_array_header_t *needs; /* of const char *, "file:line": see mod_pgpool_companion.h */
+
+    /* resolved, from post_config on */
+    apr_hash_t *pools;               /* name -> pgpool_definition * */
+    apr_array_header_t *definitions; /* the main server's: of pgpool_definition *, all */
+} pgpool_server_conf;
+
+typedef struct {
+    const char *pool, *origin;
+} pgpool_use;
+
+/* One PgPoolSet. */
+typedef struct {
+    const char *name;
+    ap_expr_info_t *value;
+    bool constant; /* the value is the same for every request */
+} pgpool_set;
+
+typedef enum {
+    PGPOOL_RELEASE_UNSET,
+    PGPOOL_RELEASE_REQUEST,
+    PGPOOL_RELEASE_RESPONSE
+} pgpool_release_time;
+
+typedef struct {
+    const char *use;          /* PgPoolUse, or NULL */
+    pgpool_release_time when; /* PgPoolRelease */
+    apr_array_header_t *sets; /* of pgpool_set, each name once; NULL: none */
+} pgpool_dir_conf;
+
+extern const command_rec pgpool_commands[];
+void *pgpool_server_conf_make(apr_pool_t *p, server_rec *s);
+void *pgpool_server_conf_merge(apr_pool_t *p, void *base, void *over);
+void *pgpool_dir_conf_make(apr_pool_t *p, char *dir);
+void *pgpool_dir_conf_merge(apr_pool_t *p, void *base, void *over);
+
+pgpool_server_conf *pgpool_config_of(const server_rec *s);
+
+/* A server's pools with complete settings: name -> pgp_settings *. */
+apr_hash_t *pgpool_config_complete(apr_pool_t *p, const server_rec *s);
+
+/* Hooks: check what one directive alone cannot, and print all under -D DUMP_PGPOOL. */
+int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s);
+void pgpool_config_dump(apr_pool_t *p, server_rec *s);
+
+/* The optional function of mod_pgpool_companion.h. */
+void pgpool_config_needs_pool(cmd_parms *cmd);
+
+#endif

@@ -1,0 +1,22 @@
+/*
+ * What httpd gives to the core: the clock, chance, the log, the limits of the MPM.
+ */
+#ifndef MOD_PGPOOL_ENV_H
+#define MOD_PGPOOL_ENV_H
+
+#include <stdbool.h>
+#include <httpd.h>
+
+#include "core/pgp_env.h"
+
+/* The environment of a child's pools.  Its log is the main server's, so s must live as long. */
+pgp_env pgpool_env_make(server_rec *main_server);
+
+/* Now, on the clock of that environment. */
+apr_time_t pgpool_env_now(void);
+
+/* What the MPM answers to a query (AP_MPMQ_*), but at least 1: prefork says 0 threads. */
+int pgpool_mpm_number(int query);
+bool pgpool_mpm_is_threaded(void);
+
+#endif
