@@ -8,7 +8,8 @@ use Probe;
 
 my $pg = postgres;
 my $conninfo = conninfo($pg);
-my $httpd = probed(<<"CONF", modules => ['pgpool_query']);
+# One child, which has several requests at once.
+my $httpd = probed(<<"CONF", mpm => 'event', modules => ['pgpool_query']);
 PgPoolConninfo "$conninfo"
 PgPoolMin 4
 <PgPool one>

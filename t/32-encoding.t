@@ -15,6 +15,9 @@ for my $name (sort keys %encoding) {
     $pg->safe_psql($name, 'CREATE TABLE word (word text)');
 }
 
+# One child, so that the next request has the same connection.
+my @child = ($ENV{PGPOOL_MPM} // '') eq 'prefork' ? (threads => 1) : ();
+
 sub in_database {
     my ($name, @more) = @_;
     my $conninfo = conninfo($pg) =~ s/dbname='postgres'/dbname=$name/r;
@@ -45,7 +48,7 @@ sub locations {
 my $httpd = probed(join('', map({ in_database($_) } sort keys %encoding), map({ locations($_) } sort keys %encoding),
         map { in_database($_->[0], qq(PgPoolInitSQL "SET client_encoding = $_->[1]")) } ['set-utf', 'UTF8'], ['set-latin', 'LATIN1'])
         =~ s/dbname=set-\w+/dbname=latin/gr,
-    modules => ['pgpool_query'], env => { PGCLIENTENCODING => 'LATIN1' });
+    @child, modules => ['pgpool_query'], env => { PGCLIENTENCODING => 'LATIN1' });
 
 sub said {
     my ($path) = @_;
@@ -111,7 +114,7 @@ $httpd->stop;
 
 my @mode = qw(session all auto transaction);
 my $modes = probed(join("\n", map { in_database($_, "PgPoolReset $_") } @mode) =~ s/dbname=\w+/dbname=latin/gr
-    . "<Location /probe/set>\n  PgPoolSet app.user x\n</Location>\n");
+    . "<Location /probe/set>\n  PgPoolSet app.user x\n</Location>\n", @child);
 
 my @change = (
     ['SET' => 'sql=SET client_encoding = LATIN1'],
