@@ -11,6 +11,8 @@ ok @programs > 0, 'there are unit tests';
 # libcheck writes TAP; it is passed on line by line.
 $ENV{CK_TAP_LOG_FILE_NAME} = '-';
 $ENV{CK_VERBOSITY} = 'silent';
+# A test may take a minute on a machine that does nothing else, without a sanitizer.
+$ENV{CK_TIMEOUT_MULTIPLIER} = 5;
 
 for my $program (@programs) {
     subtest $program =~ s{.*/}{}r => sub {

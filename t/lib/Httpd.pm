@@ -33,7 +33,8 @@ my @BASE_MODULES = qw(unixd log_config authn_core authz_core);
 
 my @started;
 
-# mpm       event, worker or prefork; else the first of mpms()
+# mpm       event, worker or prefork; else one with threads, which most tests want: a child has one pool
+#           and several requests at a time.  Where there is none, the test ends.
 # modules   names without "mod_": ours, a test's helper's or httpd's own; default pgpool
 # conf      directives
 # preload   of .build/t, what is to stand between httpd and its libraries
@@ -42,7 +43,7 @@ my @started;
 sub new {
     my ($class, %option) = @_;
     my $self = bless {
-        mpm      => (mpms())[0],
+        mpm      => $option{mpm} // threaded_mpm(),
         modules  => ['pgpool'],
         conf     => '',
         children => 1,
@@ -140,13 +141,23 @@ sub is_built_in {
 
 sub has_module { my ($name) = @_; return module_file($name) || is_built_in($name) }
 
-# The MPMs to test on: those of $ENV{PGPOOL_MPM}, or those that this httpd has.  One that is built in
-# is the only one.
-sub mpms {
-    return split ' ', $ENV{PGPOOL_MPM} if $ENV{PGPOOL_MPM};
+# The MPMs to test on: those of $ENV{PGPOOL_MPM}, or those that this httpd has.
+sub mpms { return $ENV{PGPOOL_MPM} ? split ' ', $ENV{PGPOOL_MPM} : available_mpms() }
+
+# One that is built in is the only one.
+sub available_mpms {
     my @all = qw(event worker prefork);
     my @built_in = grep { is_built_in("mpm_$_") } @all;
     return @built_in ? @built_in : grep { module_file("mpm_$_") } @all;
+}
+
+sub threaded_mpm {
+    my ($mpm) = grep { $_ ne 'prefork' } mpms(), available_mpms();
+    return $mpm if $mpm;
+    Test::More::plan(skip_all => 'wants an MPM with threads') if !Test::More->builder->current_test;
+    Test::More::note('the rest wants an MPM with threads');
+    Test::More::done_testing();
+    exit 0;
 }
 
 # All children are there from the start and stay, so that a test can count them.
