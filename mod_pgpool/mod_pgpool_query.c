@@ -292,6 +292,7 @@ static int answer(request_rec *r, const query_t *query, const char *const *value
 {
     const int *pins = pins_of(r), before = *pins;
     int status = OK;
+    const char *encoding;
     PGresult *result;
     PGconn *conn;
     apr_status_t rv = acquire(r, NULL, &conn);
@@ -299,12 +300,13 @@ static int answer(request_rec *r, const query_t *query, const char *const *value
     if (rv != APR_SUCCESS)
         return http_status(r, rv);
 
-    if (strcmp(pg_encoding_to_char(PQclientEncoding(conn)), "UTF8") != 0) {
+    encoding = PQparameterStatus(conn, "client_encoding");
+    if (encoding && strcmp(encoding, "UTF8") != 0) {
         note_error(r, "PgPoolQuery: another handler of this request has set client_encoding");
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
                       "PGP2002: PgPoolQuery at %s: another handler of this request has set "
                       "client_encoding to %s, so that its values would be misread",
-                      query->where, pg_encoding_to_char(PQclientEncoding(conn)));
+                      query->where, encoding);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
 

@@ -129,10 +129,11 @@ static int undo_send(pgp_link *link, unsigned deeds)
 /* Whether the connection speaks UTF-8, as each borrower may expect. */
 static int encoding_note(pgp_link *link, pgp_error *error)
 {
-    const char *name = pg_encoding_to_char(PQclientEncoding(link->conn));
+    const char *name = PQparameterStatus(link->conn, "client_encoding");
 
     link->encoding = PQclientEncoding(link->conn);
-    if (!strcmp(name, "UTF8"))
+    if (!name ||
+        !strcmp(name, "UTF8")) /* it was asked for: a proxy that does not tell has it */
         return 1;
     apr_snprintf(
         error->message, sizeof error->message,
