@@ -9,14 +9,25 @@
  *
  * The hooks that work on requests are registered by the files that have them.
  */
-#include "mod_pgpool_private.h"
-#include "mod_pgpool_companion.h"
+#include "mod_pgpool.h"
 
 #include <stdlib.h>
 #include <ap_mpm.h>
+#include <http_config.h>
 #include <http_core.h>
-#include <http_protocol.h>
+#include <http_log.h>
 #include <mpm_common.h>
+
+#include "mod_pgpool_api.h"
+#include "mod_pgpool_board.h"
+#include "mod_pgpool_child.h"
+#include "mod_pgpool_companion.h"
+#include "mod_pgpool_config.h"
+#include "mod_pgpool_definition.h"
+#include "mod_pgpool_identity.h"
+#include "mod_pgpool_module.h"
+#include "mod_pgpool_outcome.h"
+#include "mod_pgpool_register.h"
 
 /* --- the parent ------------------------------------------------------------- */
 
@@ -102,10 +113,11 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_config_needs_pool);
     APR_REGISTER_OPTIONAL_FN(pgpool_note_error);
     APR_REGISTER_OPTIONAL_FN(pgpool_expr_value);
-    pgpool_release_register();
-    pgpool_identity_register();
-    pgpool_status_register();
+    pgpool_bracket_register();
     pgpool_home_register();
+    pgpool_identity_register();
+    pgpool_release_register();
+    pgpool_status_register();
     ap_hook_check_config(pgpool_config_check, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(itk_reject, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_test_config(pgpool_config_dump, NULL, NULL, APR_HOOK_MIDDLE);

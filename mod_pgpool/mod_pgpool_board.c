@@ -5,6 +5,7 @@
 
 #include <ap_mpm.h>
 #include <apr_strings.h>
+#include <httpd.h>
 #include <http_config.h>
 
 #include "mod_pgpool_definition.h"

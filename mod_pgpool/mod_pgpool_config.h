@@ -12,6 +12,7 @@
 #define MOD_PGPOOL_CONFIG_H
 
 #include <stdbool.h>
+#include <httpd.h>
 #include <ap_expr.h>
 #include <apr_hash.h>
 #include <http_config.h>

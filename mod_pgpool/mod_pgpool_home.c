@@ -1,21 +1,22 @@
 /*
- * HOME of a child: libpq looks there for certificates, the password file and the service file.
+ * Sets HOME in a child.  libpq looks there for certificates, the password file and the service
+ * file.
  *
- * httpd hands its own environment down.  If root has started it, HOME is root's, which the
- * children's user cannot read: libpq then goes on without TLS under sslmode=prefer, and fails
- * under require.  So a child gets the home directory of the user that it runs as.
- *
- * A user who starts httpd without privileges has chosen HOME; it stays, if it can be entered.
+ * A child inherits httpd's environment.  If root has started httpd, HOME is root's directory,
+ * which the children's user cannot read: libpq then goes on without TLS under sslmode=prefer,
+ * and fails under sslmode=require.  So a child gets the home directory of the user that it runs
+ * as.  A user who starts httpd without privileges has chosen HOME; it stays if the child can
+ * enter it.
  */
-#include "mod_pgpool_private.h"
-
 #include <pwd.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <mpm_common.h>
 #include <unixd.h>
 
-/* Runs in the child before it changes its user, and before it has a second thread. */
+#include "mod_pgpool_register.h"
+
+/* A child runs this before it changes its user, and before it has a second thread. */
 static int home_choose(apr_pool_t *pchild, server_rec *s)
 {
     const int is_root = geteuid() == 0;
@@ -24,7 +25,7 @@ static int home_choose(apr_pool_t *pchild, server_rec *s)
     const struct passwd *user;
 
     if (!home || (!is_root && access(home, X_OK) == 0))
-        return OK; /* without HOME libpq asks for the user's directory itself */
+        return OK; /* without HOME libpq looks up the user's directory itself */
     user = getpwuid(uid);
     if (user && *user->pw_dir)
         setenv("HOME", user->pw_dir, 1);

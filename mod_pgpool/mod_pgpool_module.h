@@ -4,6 +4,7 @@
 #ifndef MOD_PGPOOL_MODULE_H
 #define MOD_PGPOOL_MODULE_H
 
+#include <httpd.h>
 #include <http_config.h>
 
 /* The one symbol that httpd looks for; all others are hidden (-fvisibility). */

@@ -1,9 +1,18 @@
 /*
- * How an ask ended, in the words of mod_pgpool.h and of HTTP: one table.
+ * Tells how an acquire ended (mod_pgpool_outcome.h).
  */
-#include "mod_pgpool_private.h"
+#include "mod_pgpool_outcome.h"
 
 #include <apr_strings.h>
+#include <http_log.h>
+
+#include "core/pgp_text.h"
+#include "mod_pgpool.h"
+#include "mod_pgpool_request.h"
+
+APLOG_USE_MODULE(pgpool);
+
+/* --- statuses --------------------------------------------------------------- */
 
 typedef struct {
     apr_status_t rv;
@@ -12,7 +21,7 @@ typedef struct {
     const char *text;
 } outcome_row;
 
-static const outcome_row rows[] = {
+static const outcome_row outcome_rows[] = {
     {APR_SUCCESS, OK, NULL, "a connection was given"},
     {PGPOOL_EEXHAUSTED, HTTP_SERVICE_UNAVAILABLE, "1",
      "all connections stayed lent until the deadline"},
@@ -24,17 +33,17 @@ static const outcome_row rows[] = {
     {PGPOOL_ESTOPPING, HTTP_SERVICE_UNAVAILABLE, "1", "this child process is stopping"},
 };
 
-static const outcome_row unknown = {0, HTTP_INTERNAL_SERVER_ERROR, NULL,
-                                    "not a status of mod_pgpool"};
+static const outcome_row outcome_unknown = {0, HTTP_INTERNAL_SERVER_ERROR, NULL,
+                                            "not a status of mod_pgpool"};
 
-static const outcome_row *row_of(apr_status_t rv)
+static const outcome_row *outcome_row_of(apr_status_t rv)
 {
     size_t i;
 
-    for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        if (rows[i].rv == rv)
-            return &rows[i];
-    return &unknown;
+    for (i = 0; i < sizeof(outcome_rows) / sizeof(outcome_rows[0]); i++)
+        if (outcome_rows[i].rv == rv)
+            return &outcome_rows[i];
+    return &outcome_unknown;
 }
 
 apr_status_t pgpool_outcome_status(pgp_outcome outcome)
@@ -51,7 +60,7 @@ apr_status_t pgpool_outcome_status(pgp_outcome outcome)
 
 int pgpool_http_status(request_rec *r, apr_status_t rv)
 {
-    const outcome_row *row = row_of(rv);
+    const outcome_row *row = outcome_row_of(rv);
 
     if (row->retry_after)
         apr_table_setn(r->err_headers_out, "Retry-After", row->retry_after);
@@ -60,5 +69,60 @@ int pgpool_http_status(request_rec *r, apr_status_t rv)
 
 const char *pgpool_strerror(apr_status_t rv)
 {
-    return row_of(rv)->text;
+    return outcome_row_of(rv)->text;
+}
+
+const char *pgpool_outcome_text(apr_pool_t *p, const char *pool, apr_status_t rv,
+                                const pgp_ticket *info)
+{
+    const char *sqlstate = info->error.sqlstate;
+
+    return apr_psprintf(p, "pool %s: %s: %s (%s%s%swaited %" APR_TIME_T_FMT " ms)", pool,
+                        pgpool_strerror(rv), info->error.message, *sqlstate ? "SQLSTATE " : "",
+                        sqlstate, *sqlstate ? ", " : "", info->waited / 1000);
+}
+
+/* --- notes and log ---------------------------------------------------------- */
+
+void pgpool_note(request_rec *r, const char *key, const char *text)
+{
+    request_rec *initial = pgpool_request_initial(r);
+
+    apr_table_setn(r->notes, key, text);
+    if (initial != r)
+        apr_table_setn(initial->notes, key, text);
+}
+
+void pgpool_note_error(request_rec *r, const char *text)
+{
+    char *clean = apr_pstrdup(pgpool_request_initial(r)->pool, text);
+
+    pgp_text_clean(clean);
+    pgpool_note(r, "pgpool-error", clean);
+}
+
+apr_status_t pgpool_fail(request_rec *r, pgp_message id, apr_status_t rv, const char *text)
+{
+    pgpool_note_error(r, text);
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s", id, text);
+    return rv;
+}
+
+apr_status_t pgpool_fail_often(request_rec *r, pgp_pool *pool, apr_status_t rv,
+                               const char *text)
+{
+    const pgp_outcome outcome = rv == PGPOOL_EEXHAUSTED ? PGP_EXHAUSTED : PGP_UNAVAILABLE;
+    const char *more = "";
+    apr_uint64_t unlogged;
+
+    pgpool_note_error(r, text);
+    if (!pgp_pool_may_log(pool, outcome, &unlogged)) {
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "PGP%d: %s", PGP_MSG_REFUSED, text);
+        return rv;
+    }
+    if (unlogged)
+        more = apr_psprintf(r->pool, "; %" APR_UINT64_T_FMT " more like it since the last line",
+                            unlogged);
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s%s", PGP_MSG_REFUSED, text, more);
+    return rv;
 }

@@ -1,25 +1,19 @@
 /*
- * When a connection goes back, if its handler did not say.
- *
- *   request    (default) As soon as the handler has finished.  httpd then sends an
- *              end-of-request bucket down the connection's filters; it passes there
- *              long before a slow reader has read the last byte, which is when the
- *              request's pool dies.
- *   response   When the response's end has been generated: its end-of-stream bucket
- *              passes the initial request's protocol filters.
- *
- * The cleanup on the request's pool is the guarantee behind both.
- *
- * Threads.  Both filters run on the thread that works on the request.
+ * Gives connections back at the end of a request or of its response (mod_pgpool_release.h).
  */
-#include "mod_pgpool_private.h"
+#include "mod_pgpool_release.h"
 
 #include <http_request.h>
 #include <util_filter.h>
 
-/* A connection's conn_config: whose end is looked out for.  An HTTP/1.1 connection
- * has one request with pins at a time, since its end-of-request bucket comes before
- * the next request is read; in HTTP/2 each request has a connection of its own. */
+#include "mod_pgpool_module.h"
+#include "mod_pgpool_pin.h"
+#include "mod_pgpool_register.h"
+
+/* In a client connection's conn_config: the request whose end the filter waits for; NULL: none.
+ * On an HTTP/1.1 connection one request at a time has pins, since its end-of-request bucket
+ * comes before httpd reads the next request.  In HTTP/2 each request has a connection of its
+ * own. */
 typedef struct {
     request_rec *watched;
 } connection_watch;
@@ -47,14 +41,14 @@ static apr_status_t eos_filter(ap_filter_t *f, apr_bucket_brigade *bb)
 
     for (b = APR_BRIGADE_FIRST(bb); b != APR_BRIGADE_SENTINEL(bb); b = APR_BUCKET_NEXT(b))
         if (APR_BUCKET_IS_EOS(b)) {
-            pgpool_response_pins_release(f->ctx);
+            pgpool_pins_release_at_response(f->ctx);
             ap_remove_output_filter(f);
             break;
         }
     return ap_pass_brigade(f->next, bb);
 }
 
-static apr_status_t watch_end(void *data)
+static apr_status_t watch_cleanup(void *data)
 {
     request_rec *initial = data;
     connection_watch *watch = ap_get_module_config(initial->connection->conn_config,
@@ -76,10 +70,11 @@ void pgpool_release_at_request_end(request_rec *initial)
         ap_add_output_filter(eor_filter_name, watch, NULL, c);
     }
     watch->watched = initial;
-    apr_pool_cleanup_register(initial->pool, initial, watch_end, apr_pool_cleanup_null);
+    apr_pool_cleanup_register(initial->pool, initial, watch_cleanup, apr_pool_cleanup_null);
 }
 
-/* A subrequest's end is not the response's: the filter goes to its main request. */
+/* The end of a subrequest is not the end of the response, so the filter goes to the main
+ * request. */
 void pgpool_release_at_response_end(request_rec *r, request_rec *initial)
 {
     while (r->main)

@@ -8,6 +8,8 @@
 #include <apr_strings.h>
 
 #include "core/pgp_text.h"
+#include "mod_pgpool_child.h"
+#include "mod_pgpool_definition.h"
 
 /* --- the tables ------------------------------------------------------------- */
 

@@ -8,9 +8,12 @@
 
 #include <apr_lib.h>
 #include <apr_strings.h>
+#include <http_config.h>
 #include <http_protocol.h>
 #include <http_request.h>
 #include <mod_status.h>
+
+#include "mod_pgpool_register.h"
 
 #define REFRESH_MOST 3600
 

@@ -12,9 +12,11 @@
 #ifndef MOD_PGPOOL_STATUS_H
 #define MOD_PGPOOL_STATUS_H
 
-#include "mod_pgpool_private.h"
-
 #include <apr_tables.h>
+#include <httpd.h>
+
+#include "core/pgp_settings.h"
+#include "core/pgp_stats.h"
 
 /* The word for a pool's health, and why. */
 typedef enum {

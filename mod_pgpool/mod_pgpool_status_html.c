@@ -13,6 +13,8 @@
 #include <http_protocol.h>
 #include <util_time.h>
 
+#include "mod_pgpool.h"
+
 static const char *escaped(request_rec *r, const char *text)
 {
     return ap_escape_html(r->pool, text);

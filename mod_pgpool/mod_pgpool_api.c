@@ -1,0 +1,277 @@
+/*
+ * The functions that a module calls: acquire and release for a request, open and close without
+ * one.
+ *
+ * acquire
+ *   1. Find the pool and the family's pin on it.
+ *   2. If the pin's connection has died, report the loss.  If the last acquire has failed
+ * within the last second, fail with the same status, without a wait.
+ *   3. Evaluate the request's session variables.
+ *   4. If the pin holds a connection, set them on it.  Otherwise borrow a connection
+ *      (mod_pgpool_lease.h), with a wait up to PgPoolAcquireTimeout.
+ *   5. The request becomes the innermost borrower of the pin.
+ */
+#include "mod_pgpool_api.h"
+
+#include <apr_strings.h>
+#include <http_log.h>
+
+#include "core/pgp_pq.h"
+#include "mod_pgpool.h"
+#include "mod_pgpool_child.h"
+#include "mod_pgpool_config.h"
+#include "mod_pgpool_identity.h"
+#include "mod_pgpool_lease.h"
+#include "mod_pgpool_module.h"
+#include "mod_pgpool_outcome.h"
+#include "mod_pgpool_pin.h"
+#include "mod_pgpool_release.h"
+#include "mod_pgpool_request.h"
+
+APLOG_USE_MODULE(pgpool);
+
+/* A failed acquire is answered again without a wait for so long. */
+#define FAILURE_REMEMBERED PGP_SEC(1)
+
+/* The name of the pool that a caller means. */
+static const char *pool_name_or_default(const char *name, ap_conf_vector_t *per_dir)
+{
+    const pgpool_dir_conf *dir = ap_get_module_config(per_dir, &pgpool_module);
+
+    if (name)
+        return name;
+    return dir && dir->use ? dir->use : PGPOOL_DEFAULT_NAME;
+}
+
+/* --- acquire ---------------------------------------------------------------- */
+
+/* A lost connection, as long as an outer handler may still have its PGconn. */
+typedef struct {
+    const pgp_pool *pool;
+    pgp_link *link;
+} lost_connection;
+
+static apr_status_t lost_cleanup(void *data)
+{
+    lost_connection *lost = data;
+
+    if (!pgpool_child_is_aborted())
+        pgp_pool_bury(lost->pool, &lost->link);
+    return APR_SUCCESS;
+}
+
+/* Report a loss once: the next acquire borrows another connection. */
+static apr_status_t pin_report_loss(request_rec *r, request_rec *initial, pgpool_pin *pin)
+{
+    pgp_pool *pool = pin->pool->core;
+    lost_connection *lost = apr_palloc(initial->pool, sizeof(*lost));
+    char words[PGP_ERROR_WORDS];
+    pgp_error error;
+    const char *text;
+
+    pgp_conn_last_words(pin->conn, &error);
+    text = apr_psprintf(r->pool,
+                        "pool %s: backend %u, pinned to this request, is gone%s%s; what it had "
+                        "not committed is lost",
+                        pgp_pool_name(pool), pgp_conn_backend(pin->conn),
+                        *error.message ? ": " : "", pgp_error_print(words, &error));
+    *lost = (lost_connection){.pool = pool, .link = pgp_pool_part(&pin->conn)};
+    apr_pool_cleanup_register(initial->pool, lost, lost_cleanup, apr_pool_cleanup_null);
+    return pgpool_fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
+}
+
+static apr_status_t fail_denied(request_rec *r, const pgpool_pin *pin, const pgp_error *error)
+{
+    return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
+                       apr_psprintf(r->pool, "pool %s: PgPoolSet: %s%s%s%s",
+                                    pgp_pool_name(pin->pool->core), error->message,
+                                    *error->sqlstate ? " (SQLSTATE " : "", error->sqlstate,
+                                    *error->sqlstate ? ")" : ""));
+}
+
+/* Set the variables of r on the pinned connection.  If that fails half-way, the statements of r
+ * must not run with those of an outer request: the connection is shut down. */
+static apr_status_t pin_set(request_rec *r, request_rec *initial, pgpool_pin *pin,
+                            const pgp_vars *vars)
+{
+    const pgpool_pin_borrower *outer = pgpool_pin_outer(pin, r);
+    pgp_error error;
+
+    if (outer && !pgp_vars_equal(&outer->vars, vars) &&
+        !pgpool_request_is_bracketed(r, outer->r))
+        return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
+                           apr_psprintf(r->pool,
+                                        "pool %s: PgPoolSet: the request is only looked up, so "
+                                        "that the settings of %s, which has the connection, "
+                                        "cannot be changed for it",
+                                        pgp_pool_name(pin->pool->core), outer->r->uri));
+    switch (pgpool_lease_set(r, pin->conn, vars, PGP_NEVER, &error)) {
+    case PGP_SET_DONE:
+        return APR_SUCCESS;
+    case PGP_SET_DENIED:
+        return fail_denied(r, pin, &error);
+    case PGP_SET_FAILED:
+        break;
+    }
+    pgpool_pin_shutdown(pin);
+    return pin_report_loss(r, initial, pin);
+}
+
+static bool releases_at_response(const request_rec *r)
+{
+    const pgpool_dir_conf *dir = ap_get_module_config(r->per_dir_config, &pgpool_module);
+
+    return dir->when == PGPOOL_RELEASE_RESPONSE;
+}
+
+static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pgpool_pin *pin,
+                               const pgp_vars *vars)
+{
+    pgp_pool *pool = pin->pool->core;
+    pgpool_request *kept = pgpool_request_of(initial);
+    pgp_ticket info;
+    pgp_conn *conn;
+    bool denied;
+    apr_status_t rv = pgpool_lease_take(r, initial, pool, vars, &conn, &info, &denied);
+
+    pgpool_note(r, pin->pool->wait_note, apr_off_t_toa(initial->pool, info.waited));
+    pin->failure.rv = APR_SUCCESS;
+    if (denied)
+        return fail_denied(r, pin, &info.error);
+    if (rv != APR_SUCCESS) {
+        pin->failure.rv = rv;
+        pin->failure.text = pgpool_outcome_text(initial->pool, pgp_pool_name(pool), rv, &info);
+        pin->failure.until = pgp_now(pgpool_child_env()) + FAILURE_REMEMBERED;
+        return pgpool_fail_often(r, pool, rv, pin->failure.text);
+    }
+    pin->conn = conn;
+    pin->lease_text = pgpool_lease_text(initial->pool, conn);
+    if (releases_at_response(r)) {
+        pin->at_response = true;
+        if (!kept->at_response)
+            pgpool_release_at_response_end(r, initial);
+        kept->at_response = true;
+    }
+    return APR_SUCCESS;
+}
+
+apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
+{
+    request_rec *initial = pgpool_request_initial(r);
+    const pgpool_child_pool *pool;
+    const char *wrong;
+    pgpool_pin *pin;
+    pgp_vars vars;
+    apr_status_t rv;
+
+    if (!pgpool_child_is_here())
+        return PGPOOL_ESTOPPING;
+    name = pool_name_or_default(name, r->per_dir_config);
+    pool = pgpool_child_pool_find(r->server, name);
+    if (!pool)
+        return pgpool_fail(r, PGP_MSG_REFUSED, PGPOOL_ENOPOOL,
+                           apr_psprintf(r->pool,
+                                        "pool %s: there is no such pool in this server; write "
+                                        "PgPoolConninfo or <PgPool %s> in its configuration",
+                                        name, name));
+    pin = pgpool_pin_find(initial, pool);
+    if (!pin) {
+        if (!pgpool_request_of(initial)->pins)
+            pgpool_release_at_request_end(initial);
+        pin = pgpool_pin_make(initial, pool);
+    }
+
+    if (pin->conn && !pgp_conn_alive(pin->conn))
+        return pin_report_loss(r, initial, pin);
+    if (!pin->conn && pin->failure.rv && pgp_now(pgpool_child_env()) < pin->failure.until) {
+        pgpool_note_error(r, pin->failure.text);
+        return pin->failure.rv;
+    }
+    wrong = pgpool_identity_evaluate(r, &vars);
+    if (wrong)
+        return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL, wrong);
+    pgpool_pin_prune(pin, r);
+    rv = pin->conn ? pin_set(r, initial, pin, &vars) : pin_borrow(r, initial, pin, &vars);
+    if (rv != APR_SUCCESS)
+        return rv;
+    pgpool_pin_enter(pin, r, &vars);
+    /* This handler may use the connection after the response's end, whoever pinned it. */
+    if (!releases_at_response(r))
+        pin->at_response = false;
+    pgpool_note(r, pool->lease_note, pin->lease_text);
+    *conn = pgp_conn_handle(pin->conn);
+    return APR_SUCCESS;
+}
+
+void pgpool_release(request_rec *r, const char *name)
+{
+    const pgpool_child_pool *pool = pgpool_child_pool_find(
+        r->server, pool_name_or_default(name, r->per_dir_config));
+    pgpool_pin *pin = pool ? pgpool_pin_find(pgpool_request_initial(r), pool) : NULL;
+
+    if (!pin || !pgpool_child_is_here())
+        return;
+    pgpool_pin_leave(pin, r);
+    pgpool_pin_release(pin);
+}
+
+/* --- without a request ------------------------------------------------------ */
+
+/* In the pool that the caller of open has given. */
+typedef struct {
+    pgp_conn *conn;
+    apr_pool_t *p;
+} open_lease;
+
+static apr_status_t open_cleanup(void *data)
+{
+    open_lease *lease = data;
+
+    if (pgpool_child_is_aborted())
+        return APR_SUCCESS;
+    pgp_conn_set_baton(lease->conn, NULL);
+    pgp_pool_release(&lease->conn);
+    return APR_SUCCESS;
+}
+
+apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn **conn)
+{
+    static const pgp_vars no_vars = {.n = 0};
+    const pgpool_child_pool *pool;
+    open_lease *lease;
+    pgp_conn *borrowed;
+    pgp_ticket info;
+    bool denied;
+    apr_status_t rv;
+
+    if (!pgpool_child_is_here())
+        return PGPOOL_ESTOPPING;
+    name = pool_name_or_default(name, s->lookup_defaults);
+    pool = pgpool_child_pool_find(s, name);
+    if (!pool) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: pool %s: %s", PGP_MSG_REFUSED, name,
+                     pgpool_strerror(PGPOOL_ENOPOOL));
+        return PGPOOL_ENOPOOL;
+    }
+    rv = pgpool_lease_take(NULL, NULL, pool->core, &no_vars, &borrowed, &info, &denied);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_REFUSED,
+                     pgpool_outcome_text(p, name, rv, &info));
+        return rv;
+    }
+    lease = apr_palloc(p, sizeof(*lease));
+    *lease = (open_lease){.conn = borrowed, .p = p};
+    pgp_conn_set_baton(borrowed, lease);
+    apr_pool_cleanup_register(p, lease, open_cleanup, apr_pool_cleanup_null);
+    *conn = pgp_conn_handle(borrowed);
+    return APR_SUCCESS;
+}
+
+void pgpool_close(PGconn *conn)
+{
+    const pgp_conn *borrowed = conn && pgpool_child_is_here() ? pgp_pq_owner(conn) : NULL;
+    open_lease *lease = borrowed ? pgp_conn_baton(borrowed) : NULL;
+
+    if (lease)
+        apr_pool_cleanup_run(lease->p, lease, open_cleanup);
+}

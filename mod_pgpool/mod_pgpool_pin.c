@@ -1,0 +1,153 @@
+/*
+ * Makes pins, keeps the list of their borrowers, and gives connections back (mod_pgpool_pin.h).
+ */
+#include "mod_pgpool_pin.h"
+
+#include <sys/socket.h>
+#include <http_log.h>
+#include <libpq-fe.h>
+
+#include "mod_pgpool_request.h"
+
+APLOG_USE_MODULE(pgpool);
+
+pgpool_pin *pgpool_pin_find(request_rec *initial, const pgpool_child_pool *pool)
+{
+    pgpool_pin *pin = pgpool_request_of(initial)->pins;
+
+    while (pin && pin->pool != pool)
+        pin = pin->next;
+    return pin;
+}
+
+static apr_status_t pin_cleanup(void *data)
+{
+    pgpool_pin_release(data);
+    return APR_SUCCESS;
+}
+
+pgpool_pin *pgpool_pin_make(request_rec *initial, const pgpool_child_pool *pool)
+{
+    pgpool_request *kept = pgpool_request_of(initial);
+    pgpool_pin *pin = apr_palloc(initial->pool, sizeof(*pin));
+
+    *pin = (pgpool_pin){.next = kept->pins, .pool = pool};
+    kept->pins = pin;
+    apr_pool_cleanup_register(initial->pool, pin, pin_cleanup, apr_pool_cleanup_null);
+    return pin;
+}
+
+void pgpool_pin_release(pgpool_pin *pin)
+{
+    if (pin->conn && !pgpool_child_is_aborted())
+        pgp_pool_release(&pin->conn);
+}
+
+/* --- borrowers -------------------------------------------------------------- */
+
+/* A subrequest's memory may go before the pin's. */
+static apr_status_t borrower_cleanup(void *data)
+{
+    pgpool_pin_borrower *ended = data, **link = &ended->pin->borrowers;
+
+    while (*link && *link != ended)
+        link = &(*link)->outer;
+    if (*link)
+        *link = ended->outer;
+    return APR_SUCCESS;
+}
+
+void pgpool_pin_enter(pgpool_pin *pin, request_rec *r, const pgp_vars *vars)
+{
+    pgpool_pin_borrower *borrower = pin->borrowers;
+
+    if (!borrower || borrower->r != r) {
+        borrower = apr_palloc(r->pool, sizeof(*borrower));
+        *borrower = (pgpool_pin_borrower){.outer = pin->borrowers, .pin = pin, .r = r};
+        pin->borrowers = borrower;
+        if (r->pool != pgpool_request_initial(r)->pool)
+            apr_pool_cleanup_register(r->pool, borrower, borrower_cleanup,
+                                      apr_pool_cleanup_null);
+    }
+    borrower->vars = *vars;
+}
+
+bool pgpool_pin_leave(pgpool_pin *pin, const request_rec *ended)
+{
+    const pgpool_pin_borrower *first = pin->borrowers;
+
+    while (pin->borrowers && pgpool_request_is_within(pin->borrowers->r, ended))
+        pin->borrowers = pin->borrowers->outer;
+    return pin->borrowers != first;
+}
+
+void pgpool_pin_prune(pgpool_pin *pin, const request_rec *r)
+{
+    while (pin->borrowers && !pgpool_request_is_within(r, pin->borrowers->r))
+        pin->borrowers = pin->borrowers->outer;
+}
+
+const pgpool_pin_borrower *pgpool_pin_outer(const pgpool_pin *pin, const request_rec *r)
+{
+    const pgpool_pin_borrower *first = pin->borrowers;
+
+    return first && first->r == r ? first->outer : first;
+}
+
+void pgpool_pin_shutdown(pgpool_pin *pin)
+{
+    shutdown(PQsocket(pgp_conn_handle(pin->conn)), SHUT_RDWR);
+}
+
+/* --- all pins of a family --------------------------------------------------- */
+
+bool pgpool_pins_are_held(request_rec *r)
+{
+    const pgpool_pin *pin = pgpool_request_of(pgpool_request_initial(r))->pins;
+
+    while (pin && !(pin->conn && pin->borrowers))
+        pin = pin->next;
+    return pin != NULL;
+}
+
+void pgpool_pins_restore(request_rec *ended)
+{
+    pgpool_pin *pin = pgpool_request_of(pgpool_request_initial(ended))->pins;
+    pgp_error error;
+
+    if (pgpool_child_is_aborted())
+        return;
+    for (; pin; pin = pin->next) {
+        if (!pgpool_pin_leave(pin, ended) || !pin->borrowers || !pin->conn ||
+            !pgp_conn_alive(pin->conn))
+            continue;
+        if (pgp_conn_set(pin->conn, &pin->borrowers->vars, PGP_NEVER, &error) == PGP_SET_DONE)
+            continue;
+        ap_log_rerror(
+            APLOG_MARK, APLOG_ERR, 0, ended,
+            "PGP%d: pool %s: backend %u is cut off: the settings of the outer request "
+            "cannot be set again: %s",
+            PGP_MSG_IDENTITY, pgp_pool_name(pin->pool->core), pgp_conn_backend(pin->conn),
+            error.message);
+        pgpool_pin_shutdown(pin);
+    }
+}
+
+void pgpool_pins_release(request_rec *initial)
+{
+    pgpool_pin *pin;
+
+    for (pin = pgpool_request_of(initial)->pins; pin; pin = pin->next)
+        pgpool_pin_release(pin);
+}
+
+void pgpool_pins_release_at_response(request_rec *initial)
+{
+    pgpool_request *kept = pgpool_request_of(initial);
+    pgpool_pin *pin;
+
+    for (pin = kept->pins; pin; pin = pin->next)
+        if (pin->at_response)
+            pgpool_pin_release(pin);
+    kept->at_response = false;
+}

@@ -1,0 +1,14 @@
+/*
+ * The files that have hooks, filters or handlers of their own register them here, for
+ * mod_pgpool.c.
+ */
+#ifndef MOD_PGPOOL_REGISTER_H
+#define MOD_PGPOOL_REGISTER_H
+
+void pgpool_bracket_register(void);  /* mod_pgpool_bracket.c */
+void pgpool_home_register(void);     /* mod_pgpool_home.c */
+void pgpool_identity_register(void); /* mod_pgpool_identity.c */
+void pgpool_release_register(void);  /* mod_pgpool_release.c */
+void pgpool_status_register(void);   /* mod_pgpool_status.c */
+
+#endif

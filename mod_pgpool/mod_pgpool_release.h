@@ -1,0 +1,25 @@
+/*
+ * The moment when a connection goes back, if its handler has not given it back itself.
+ *
+ *   request    (default) As soon as the handler has finished.  httpd then sends an
+ *              end-of-request bucket down the connection's filters.  The bucket passes long
+ *              before a slow client has read the last byte and the request's pool dies.
+ *   response   When the response has been generated: its end-of-stream bucket passes the
+ *              initial request's protocol filters.
+ *
+ * The cleanup of a pin (mod_pgpool_pin.h) gives back what both have missed.
+ *
+ * Threads.  Both filters run on the thread that works on the request.
+ */
+#ifndef MOD_PGPOOL_RELEASE_H
+#define MOD_PGPOOL_RELEASE_H
+
+#include <httpd.h>
+
+/* Wait for the end of a request that is about to get its first pin. */
+void pgpool_release_at_request_end(request_rec *initial);
+
+/* Wait for the end of the response that r, of the initial request's family, is a part of. */
+void pgpool_release_at_response_end(request_rec *r, request_rec *initial);
+
+#endif
