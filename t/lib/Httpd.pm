@@ -236,10 +236,15 @@ sub alive {
 # All children are there and one answers.  "OPTIONS *" reaches no handler of a test's.
 sub answers {
     my ($self) = @_;
-    my $children = $self->{children} * ($self->{mpm} eq 'prefork' ? $self->{threads} : 1);
     return slurp($self->dir . '/pid') eq "$self->{pid}\n"
-        && $self->children >= $children
+        && $self->children >= $self->processes
         && Pending->new($self->port, '*', method => 'OPTIONS')->finish->{success};
+}
+
+# How many child processes there should be.
+sub processes {
+    my ($self) = @_;
+    return $self->{children} * ($self->{mpm} eq 'prefork' ? $self->{threads} : 1);
 }
 
 # With TERM (the default) at once, with WINCH gracefully.  Fails the test when it leaves problems.
@@ -349,7 +354,7 @@ sub wait_gone {
 # were there one more, it would stay for good.
 sub wait_complete {
     my ($self) = @_;
-    poll_until { $self->children == $self->{children} } 60 or die 'children: ', scalar $self->children, "\n";
+    poll_until { $self->children == $self->processes } 60 or die 'children: ', scalar $self->children, "\n";
     return;
 }
 
