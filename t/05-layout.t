@@ -10,6 +10,7 @@ my $apxs = $ENV{APXS} || 'apxs';
 is_deeply [stray_entries()], [], 'the top level holds what it should and no more';
 is_deeply [httpd_includes()], [], 'the core includes no header of httpd';
 is_deeply [long_functions(80)], [], 'no function is longer than 80 lines';
+is_deeply [unasserted()], [], 'each _locked function asserts first that the lock is held';
 
 SKIP: {
     # Each version has rules of its own; .clang-format was made with this one.
@@ -69,6 +70,15 @@ sub long_functions {
             push @found, "$file:" . ($open + 1) if $i - $open - 1 > $limit;
             undef $open;
         }
+    }
+    return @found;
+}
+
+sub unasserted {
+    my @found;
+    for my $file (glob 'mod_pgpool/core/*.[ch]') {
+        my $text = slurp($file);
+        push @found, map { "$file: $_" } $text =~ /(\w+_locked)\([^;{}]*\)\n\{\n(?!    PGP_LOCKED)/g;
     }
     return @found;
 }

@@ -9,6 +9,8 @@
 #include <apr_tables.h>
 #include <apr_thread_proc.h>
 
+#include "pgp_pool_keeper.h"
+
 /* Without a pool there is nothing that could call. */
 #define LONGEST_NAP PGP_SEC(60)
 
@@ -110,10 +112,10 @@ void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
 static int work(pgp_keeper *keeper, pgp_conn *conn, apr_time_t *next)
 {
     if (conn->state != PGP_CLOSING && !conn->link) {
-        pgp_keep_connect(conn);
+        pgp_pool_grow_begin(conn);
         return 1;
     }
-    if (conn->state == PGP_CLOSING ? pgp_keep_close(conn) : pgp_keep_step(conn))
+    if (conn->state == PGP_CLOSING ? pgp_pool_close(conn) : pgp_pool_step(conn))
         return 1;
     keeper->fds[keeper->nfds++] = conn->await;
     if (conn->overdue < *next)
@@ -128,9 +130,9 @@ static void obey(pgp_keeper *keeper, pgp_pool *pool)
     const int order = atomic_load(&keeper->order);
 
     if (order == PGP_ORDER_STOP)
-        pgp_keep_stop(pool);
+        pgp_pool_stop(pool);
     else if (order == PGP_ORDER_DRAIN)
-        pgp_keep_drain(pool);
+        pgp_pool_drain(pool);
 }
 
 static void slot_set(pgp_keeper *keeper, int slot)
@@ -140,7 +142,7 @@ static void slot_set(pgp_keeper *keeper, int slot)
     keeper->post = slot;
     keeper->bell = slot < 0 ? -1 : pgp_board_bell(keeper->board, slot);
     for (i = 0; i < keeper->pools->nelts; i++)
-        pgp_keep_slot(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), slot);
+        pgp_pool_set_child(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), slot);
 }
 
 static void slot_claim(pgp_keeper *keeper, apr_time_t now)
@@ -176,7 +178,7 @@ static int is_drained(pgp_keeper *keeper)
     if (atomic_load(&keeper->order) == PGP_ORDER_RUN)
         return 0;
     for (i = 0; i < keeper->pools->nelts; i++)
-        used += pgp_keep_is_used(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
+        used += pgp_pool_is_used(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
     return used == 0;
 }
 
@@ -206,7 +208,7 @@ static void hear_bell(pgp_keeper *keeper)
     if (keeper->bell < 0 || eventfd_read(keeper->bell, &rings) != 0)
         return;
     for (i = 0; i < keeper->pools->nelts; i++)
-        pgp_keep_rung(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
+        pgp_pool_hear_bell(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
 }
 
 apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
@@ -223,13 +225,13 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
         int n;
 
         obey(keeper, pool);
-        due = pgp_keep_tend(pool);
+        due = pgp_pool_maintain(pool);
         if (due < next)
             next = due;
-        due = pgp_keep_watch(pool, keeper->conns, keeper->fds + keeper->nfds);
+        due = pgp_pool_watch_idle(pool, keeper->conns, keeper->fds + keeper->nfds);
         if (due < next)
             next = due;
-        n = pgp_keep_list(pool, keeper->conns);
+        n = pgp_pool_list_pending(pool, keeper->conns);
         for (k = 0; k < n; k++)
             changed |= work(keeper, keeper->conns[k], &next);
     }
@@ -257,7 +259,7 @@ static int leave_all(pgp_keeper *keeper)
     int i, left = 0;
 
     for (i = 0; i < keeper->pools->nelts; i++)
-        left += pgp_keep_leave(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
+        left += pgp_pool_leave(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
     return left == keeper->pools->nelts;
 }
 

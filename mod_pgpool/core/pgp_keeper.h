@@ -2,8 +2,8 @@
  * The keeper: the one thread of a process that does all that is slow.
  *
  * Model.  A keeper looks after several pools.  It takes turns: each turn it tends
- * each pool (pgp_keep_tend: time), works on each slot that is in its hands
- * (pgp_keep_step: connect, clean; pgp_keep_close), and then sleeps in one poll()
+ * each pool (pgp_pool_maintain: time), works on each slot that is in its hands
+ * (pgp_pool_step: connect, clean; pgp_pool_close), and then sleeps in one poll()
  * until a socket is ready, a deadline comes, or somebody wakes it.  Nothing in a
  * turn blocks, so no server, however slow, delays another.
  *

@@ -87,6 +87,7 @@ void pgp_pool_count(pgp_pool *pool, pgp_counts *counts)
 
 static void queue_insert_locked(pgp_pool *pool, waiter *w, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     waiter *before = APR_RING_LAST(&pool->queue);
 
     if (pool->waiting++ == 0)
@@ -99,6 +100,7 @@ static void queue_insert_locked(pgp_pool *pool, waiter *w, apr_time_t now)
 /* The only way out of the queue. */
 static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn)
 {
+    PGP_LOCKED(pool);
     APR_RING_REMOVE(w, entry);
     pool->waiting--;
     w->outcome = outcome;
@@ -109,6 +111,7 @@ static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, 
 
 void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn)
 {
+    PGP_LOCKED(pool);
     waiter_leave_locked(pool, w, outcome, conn);
     w->ended_after = pool->ended;
     pool->ended = w;
@@ -116,11 +119,13 @@ void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_c
 
 waiter *pgp_queue_first_locked(pgp_pool *pool)
 {
+    PGP_LOCKED(pool);
     return pool->waiting ? APR_RING_FIRST(&pool->queue) : NULL;
 }
 
 void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome)
 {
+    PGP_LOCKED(pool);
     waiter *w;
 
     while ((w = pgp_queue_first_locked(pool)) != NULL)
@@ -131,6 +136,7 @@ void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome)
 
 static void lend_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     pgp_conn_move(pool->lists, conn, PGP_LENT);
     conn->lease = ++pool->leases;
     conn->warned = 0;
@@ -140,6 +146,7 @@ static void lend_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
 
 void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     waiter *w = pgp_queue_first_locked(pool);
 
     conn->idle_since = now;
@@ -154,6 +161,7 @@ void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
 
 pgp_outcome pgp_shortage_locked(const pgp_pool *pool)
 {
+    PGP_LOCKED(pool);
     return live_locked(pool) > 0 || (pool->share.at_cap && !pool->outage.failures)
                ? PGP_EXHAUSTED
                : PGP_UNAVAILABLE;
@@ -161,6 +169,7 @@ pgp_outcome pgp_shortage_locked(const pgp_pool *pool)
 
 bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     return live_locked(pool) == 0 &&
            pgp_outage_is_futile(&pool->outage, now, pool->settings->acquire_timeout);
 }
@@ -168,6 +177,7 @@ bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now)
 /* Say it in words; the cause is the last connect's, if connects fail. */
 static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error *error)
 {
+    PGP_LOCKED(pool);
     if (outcome == PGP_STOPPING)
         *error = (pgp_error){.message = "this child is stopping"};
     else if (pool->outage.failures)
@@ -196,6 +206,7 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
 /* Count a failure, and explain it to the caller. */
 static void request_fail_locked(acquire_request *req, pgp_outcome outcome)
 {
+    PGP_LOCKED(req->pool);
     pgp_pool *pool = req->pool;
 
     if (outcome == PGP_EXHAUSTED)
@@ -208,6 +219,7 @@ static void request_fail_locked(acquire_request *req, pgp_outcome outcome)
 /* Whether this caller may wait although waiting is futile, for one attempt to connect. */
 static bool may_probe_locked(acquire_request *req, apr_time_t now)
 {
+    PGP_LOCKED(req->pool);
     pgp_pool *pool = req->pool;
 
     if (req->probed_at)
@@ -225,6 +237,7 @@ static bool may_probe_locked(acquire_request *req, apr_time_t now)
  * it is as good as idle. */
 static bool may_wait_locked(const acquire_request *req, apr_time_t now)
 {
+    PGP_LOCKED(req->pool);
     const pgp_pool *pool = req->pool;
     const int most = pool->settings->max_waiters;
 
@@ -235,12 +248,14 @@ static bool may_wait_locked(const acquire_request *req, apr_time_t now)
 /* The pool grows for a caller that cannot wait, so that the next one finds a connection. */
 static void demand_note_locked(acquire_request *req)
 {
+    PGP_LOCKED(req->pool);
     req->wake_keeper = !req->pool->missed;
     req->pool->missed = 1;
 }
 
 static void conn_take_locked(acquire_request *req, pgp_conn *conn, apr_time_t now)
 {
+    PGP_LOCKED(req->pool);
     req->conn = conn;
     req->needs_ping = pgp_policy_ping_due(conn, req->pool->settings, req->pool->suspect_since,
                                           now);
@@ -248,6 +263,7 @@ static void conn_take_locked(acquire_request *req, pgp_conn *conn, apr_time_t no
 
 static void conn_take_idle_locked(acquire_request *req, apr_time_t now)
 {
+    PGP_LOCKED(req->pool);
     pgp_pool *pool = req->pool;
     pgp_conn *newest = APR_RING_FIRST(&pool->lists[PGP_IDLE].ring);
 
@@ -260,6 +276,7 @@ static void conn_take_idle_locked(acquire_request *req, apr_time_t now)
  * permits, the first of them tells the other children. */
 static int keeper_needed_locked(const pgp_pool *pool)
 {
+    PGP_LOCKED(pool);
     return count(pool, PGP_FREE) > 0 && (!pool->share.waits_since || pool->waiting == 1);
 }
 
@@ -286,6 +303,7 @@ static void waiter_sleep(pgp_pool *pool, waiter *w)
  * the middle of a wait. */
 static pgp_outcome wait_locked(acquire_request *req, apr_time_t now)
 {
+    PGP_LOCKED(req->pool);
     pgp_pool *pool = req->pool;
     waiter w = {.until = req->until};
     int call;
@@ -409,6 +427,7 @@ static void discard_unfit(pgp_conn **unfit, pgp_reason reason, const pgp_error *
 /* For the page and PgPoolHoldWarning. */
 static void borrower_describe_locked(pgp_conn *conn, const pgp_ticket *info)
 {
+    PGP_LOCKED(conn->pool);
     pgp_holder *borrower = &conn->holder;
     const char *const *what = info->what;
     char *at = borrower->what, *const end = at + sizeof borrower->what;
@@ -552,6 +571,7 @@ unsigned pgp_conn_backend(const pgp_conn *conn)
 /* How long its borrower had it. */
 static void count_hold_locked(pgp_conn *conn, apr_time_t now)
 {
+    PGP_LOCKED(conn->pool);
     pgp_stats *stats = &conn->pool->stats;
     const apr_interval_time_t held = now - conn->holder.since;
 
@@ -564,6 +584,7 @@ static void count_hold_locked(pgp_conn *conn, apr_time_t now)
 /* If this was the last usable connection, waiting may be futile from now on. */
 void pgp_doom_locked(pgp_conn *conn, pgp_reason reason)
 {
+    PGP_LOCKED(conn->pool);
     pgp_pool *pool = conn->pool;
     const int lived = live_locked(pool);
 

@@ -53,6 +53,7 @@ static const char *queue_broken(const pgp_pool *pool)
 
 const char *pgp_pool_broken_locked(const pgp_pool *pool)
 {
+    PGP_LOCKED(pool);
     const char *broken = slots_broken(pool);
 
     if (!broken)

@@ -1,14 +1,16 @@
 /*
  * The inside of a pool, for the files that implement it:
  *
- *   pgp_pool.c   the borrowers' side: the queue, taking, giving back
- *   pgp_keep.c   the keeper's side: time, connections, phases
- *   pgp_share.c  the pool among those of the other children
- *   pgp_pool_outage.c  attempts to connect fail
- *   pgp_pool_check.c  the invariants
+ *   pgp_pool.c          acquire and release, the queue
+ *   pgp_pool_grow.c     new connections
+ *   pgp_pool_maint.c    what time brings: retirement, warnings, a look at what is idle
+ *   pgp_pool_pending.c  slots in the keeper's hands, step by step; the phases
+ *   pgp_pool_outage.c   attempts to connect fail
+ *   pgp_pool_check.c    the invariants
+ *   pgp_share.c         the pool among those of the other children
  *
- * The model, the invariants and the lock rules stand in pgp_pool.h; a function that
- * ends in _locked is called with the pool's lock held.
+ * The model, the invariants and the lock rules stand in pgp_pool.h.  A function that ends in
+ * _locked is called with the pool's lock held, and asserts that (PGP_LOCKED).
  */
 #ifndef PGP_POOL_PRIVATE_H
 #define PGP_POOL_PRIVATE_H
@@ -104,14 +106,17 @@ struct pgp_pool {
     apr_time_t first_left; /* when an attempt that began with it has failed */
 };
 
+/* What each _locked function asserts first. */
+#define PGP_LOCKED(pool) PGP_CHECK((pool)->locked_by == pthread_self())
+
 static inline void lock(pgp_pool *pool)
 {
     apr_thread_mutex_lock(pool->lock);
     pool->locked_by = pthread_self();
 }
 
-/* Whether this thread holds the lock: what each _locked function asserts. */
-static inline int is_locked(const pgp_pool *pool)
+/* Whether this thread holds the lock. */
+static inline bool holds_lock(const pgp_pool *pool)
 {
     return pool->locked_by == pthread_self();
 }
@@ -148,6 +153,7 @@ static inline int count(const pgp_pool *pool, pgp_state state)
 /* Connections that serve somebody, or can. */
 static inline int live_locked(const pgp_pool *pool)
 {
+    PGP_LOCKED(pool);
     return count(pool, PGP_IDLE) + count(pool, PGP_LENT) + count(pool, PGP_CLEANING);
 }
 
@@ -178,6 +184,19 @@ void pgp_close_end(pgp_conn *conn);
 void pgp_settle(pgp_conn *conn);
 /* If error is the server's word against a reset, warn of it, once a minute. */
 void pgp_reset_failed(pgp_conn *conn, const pgp_error *error);
+
+/* --- pgp_pool_grow.c -------------------------------------------------------- */
+
+/* Reserve slots for demand: CONNECTING from now on. */
+void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now);
+/* How an attempt to connect has ended. */
+void pgp_pool_grow_done(pgp_conn *conn);
+void pgp_pool_grow_failed(pgp_conn *conn, const pgp_error *error);
+
+/* --- pgp_pool_pending.c ----------------------------------------------------- */
+
+/* The slots in a state; room for PgPoolMax of them.  Returns their number. */
+int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_conn **conns);
 
 /* --- pgp_share.c ------------------------------------------------------------ */
 

@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "pgp_pool_keeper.h"
+
 /* A child that waits looks again after this time, if nobody rings; the first one in the order
  * looks for idle connections more often. */
 #define LOOK_STEP PGP_MS(50)
@@ -58,12 +60,13 @@ void pgp_pool_post(pgp_pool *pool, pgp_board *board, int place)
  * is left are added to the totals. */
 static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
 {
+    PGP_LOCKED(pool);
     pgp_stats_take_locked(pool, stats);
     memset(pool->stats.n, 0, sizeof pool->stats.n);
     pool->stats.longest_wait = pool->stats.longest_hold = 0;
 }
 
-void pgp_keep_slot(pgp_pool *pool, int slot)
+void pgp_pool_set_child(pgp_pool *pool, int slot)
 {
     const int left = pool->share.quota.slot; /* the keeper alone sets it */
     pgp_stats stats;
@@ -79,7 +82,7 @@ void pgp_keep_slot(pgp_pool *pool, int slot)
         pgp_board_publish(pool->board, left, pool->place, &stats);
 }
 
-int pgp_keep_is_used(pgp_pool *pool)
+int pgp_pool_is_used(pgp_pool *pool)
 {
     int state, used;
 
@@ -107,6 +110,7 @@ static apr_interval_time_t connect_time_of(const pgp_pool *pool)
 
 void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took)
 {
+    PGP_LOCKED(pool);
     pool_share *share = &pool->share;
 
     share->connect_time = share->connect_time ? (7 * share->connect_time + took) / 8 : took;
@@ -118,6 +122,7 @@ void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took)
  * permit, so that one child's old requests do not take all permits before another's. */
 static apr_time_t oldest_wait_locked(pgp_pool *pool, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     const waiter *w = pgp_queue_first_locked(pool);
     const pool_share *share = &pool->share;
     apr_time_t since = 0;
@@ -131,6 +136,7 @@ static apr_time_t oldest_wait_locked(pgp_pool *pool, apr_time_t now)
 
 static void wait_publish_locked(pgp_pool *pool, apr_time_t since)
 {
+    PGP_LOCKED(pool);
     if (since == pool->share.waits_since)
         return;
     pool->share.waits_since = since;
@@ -139,12 +145,14 @@ static void wait_publish_locked(pgp_pool *pool, apr_time_t since)
 
 void pgp_share_queue_changed_locked(pgp_pool *pool)
 {
+    PGP_LOCKED(pool);
     if (pool->share.waits_since && !pool->missed)
         wait_publish_locked(pool, oldest_wait_locked(pool, 0));
 }
 
 void pgp_share_idle_changed_locked(pgp_pool *pool)
 {
+    PGP_LOCKED(pool);
     apr_time_t since = 0;
 
     if (!is_sharing(pool))
@@ -160,6 +168,7 @@ void pgp_share_idle_changed_locked(pgp_pool *pool)
 /* Returns whether it has changed. */
 static int moving_publish_locked(pgp_pool *pool)
 {
+    PGP_LOCKED(pool);
     const int closing = count(pool, PGP_CLOSING), connecting = count(pool, PGP_CONNECTING);
 
     if (closing == pool->share.closing && connecting == pool->share.connecting)
@@ -189,6 +198,7 @@ static int is_turn_over(const pgp_pool *pool, apr_time_t now)
 
 static void look_locked(pgp_pool *pool, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     pool_share *share = &pool->share;
 
     pgp_permits_look(&share->quota, now, patience_of(pool), &share->look);
@@ -198,6 +208,7 @@ static void look_locked(pgp_pool *pool, apr_time_t now)
 
 void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     pool_share *share = &pool->share;
     int moved;
 
@@ -221,6 +232,7 @@ void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
 
 int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     pool_share *share = &pool->share;
 
     if (!pool->board)
@@ -252,6 +264,7 @@ int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 /* After the keeper has left, the slot may be another child's. */
 void pgp_share_give_locked(pgp_pool *pool)
 {
+    PGP_LOCKED(pool);
     if (!is_posted(pool) || !pool->kept)
         return;
     pgp_permits_give(&pool->share.quota);
@@ -264,6 +277,7 @@ void pgp_share_give_locked(pgp_pool *pool)
 static pgp_conn *long_idle_locked(const pgp_pool *pool, apr_time_t now,
                                   apr_interval_time_t time)
 {
+    PGP_LOCKED(pool);
     pgp_conn *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
 
     return count(pool, PGP_IDLE) > 0 && now - conn->idle_since >= time ? conn : NULL;
@@ -271,6 +285,7 @@ static pgp_conn *long_idle_locked(const pgp_pool *pool, apr_time_t now,
 
 static void idle_give_locked(pgp_pool *pool, pgp_conn *conn)
 {
+    PGP_LOCKED(pool);
     pgp_doom_locked(conn, PGP_REASON_SHARED);
     pool->share.look.coming++;
     pgp_share_idle_changed_locked(pool);
@@ -280,6 +295,7 @@ static void idle_give_locked(pgp_pool *pool, pgp_conn *conn)
 /* Give up what is idle, to the children that wait. */
 static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     const pgp_outlook *look = &pool->share.look;
     pgp_conn *conn;
 
@@ -292,6 +308,7 @@ static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
  * connection does. */
 static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     const apr_interval_time_t enough = 2 * connect_time_of(pool);
     const pgp_outlook *look = &pool->share.look;
     pgp_conn *conn = long_idle_locked(pool, now, 0);
@@ -307,6 +324,7 @@ static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
 
 static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     pool_share *share = &pool->share;
     const pgp_outlook *look = &share->look;
     const apr_time_t turn_over = share->waits_since + look->waiting * step_of(pool);
@@ -325,6 +343,7 @@ static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
 
 void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     pool_share *share = &pool->share;
 
     if (!is_sharing(pool))
@@ -355,6 +374,7 @@ int pgp_share_is_turn(const pgp_pool *pool)
 
 int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     const pgp_quota *quota = &pool->share.quota;
     const waiter *w = pgp_queue_first_locked(pool);
     const apr_time_t since = w ? w->until - pool->settings->acquire_timeout : now;
@@ -383,7 +403,7 @@ void pgp_share_ring(pgp_pool *pool)
         pgp_permits_ring_one(&share->quota, one);
 }
 
-void pgp_keep_rung(pgp_pool *pool)
+void pgp_pool_hear_bell(pgp_pool *pool)
 {
     lock(pool);
     pool->share.rung = 1;
@@ -409,6 +429,7 @@ void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
 
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
 {
+    PGP_LOCKED(pool);
     static const pgp_state established[] = {PGP_IDLE, PGP_LENT, PGP_CLEANING};
     const pgp_conn *conn;
     int i;

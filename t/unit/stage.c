@@ -367,7 +367,7 @@ void order(stage *s, pgp_order order)
 void stop(stage *s)
 {
     order(s, PGP_ORDER_STOP);
-    REQUIRE(pgp_keep_leave(s->pool), "the keeper cannot leave");
+    REQUIRE(pgp_pool_leave(s->pool), "the keeper cannot leave");
 }
 
 /* --- counting --------------------------------------------------------------- */

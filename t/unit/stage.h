@@ -16,6 +16,7 @@
 #include "fake.h"
 #include "pgp_conn.h"
 #include "pgp_keeper.h"
+#include "pgp_pool_keeper.h"
 
 /* The keeper's side of a stage. */
 typedef struct stage_keeper {

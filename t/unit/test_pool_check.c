@@ -87,11 +87,11 @@ START_TEST(lock_is_this_thread_s)
 {
     stage *s = stage_set("PgPoolMin 0", NULL);
 
-    ck_assert(!is_locked(s->pool));
+    ck_assert(!holds_lock(s->pool));
     lock(s->pool);
-    ck_assert(is_locked(s->pool));
+    ck_assert(holds_lock(s->pool));
     unlock(s->pool);
-    ck_assert(!is_locked(s->pool));
+    ck_assert(!holds_lock(s->pool));
 }
 END_TEST
 

@@ -140,16 +140,16 @@ START_TEST(keeper_cannot_leave_before_all_is_closed)
 
     work(s);
     conn = acquire(s);
-    ck_assert(!pgp_keep_leave(s->pool)); /* it is not even stopped */
-    pgp_keep_stop(s->pool);
-    ck_assert(!pgp_keep_leave(s->pool)); /* one is CLOSING */
+    ck_assert(!pgp_pool_leave(s->pool)); /* it is not even stopped */
+    pgp_pool_stop(s->pool);
+    ck_assert(!pgp_pool_leave(s->pool)); /* one is CLOSING */
     work(s);
     order(s, PGP_ORDER_STOP);
     fake_link_of(conn)->settle = PGP_RETURN_DIRTY;
     release(conn);
-    ck_assert(!pgp_keep_leave(s->pool)); /* one is CLEANING */
+    ck_assert(!pgp_pool_leave(s->pool)); /* one is CLEANING */
     work(s);
-    ck_assert(pgp_keep_leave(s->pool));
+    ck_assert(pgp_pool_leave(s->pool));
     ck_assert_int_eq(fake_open(s->world), 0);
 }
 END_TEST
@@ -163,10 +163,10 @@ START_TEST(cleaned_too_late)
     work(s);
     conn = acquire(s);
     fake_link_of(conn)->settle = PGP_RETURN_DIRTY;
-    pgp_keep_stop(s->pool);
+    pgp_pool_stop(s->pool);
     release(conn);
-    ck_assert_int_eq(pgp_keep_list(s->pool, in_hand), 1);
-    ck_assert_int_eq(pgp_keep_step(in_hand[0]), 1);
+    ck_assert_int_eq(pgp_pool_list_pending(s->pool, in_hand), 1);
+    ck_assert_int_eq(pgp_pool_step(in_hand[0]), 1);
     ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
     ck_assert_int_eq(idle(s), 0);
 }
@@ -229,7 +229,7 @@ static void keeper_looks(fake *world, pgp_link *link)
 {
     pgp_conn *in_hand[1];
 
-    ck_assert_int_eq(pgp_keep_list(world->baton, in_hand), 0);
+    ck_assert_int_eq(pgp_pool_list_pending(world->baton, in_hand), 0);
 }
 
 START_TEST(left_pool_is_none_of_the_keepers_business)
@@ -254,7 +254,7 @@ START_TEST(no_phase_comes_twice)
 
     work(s);
     stop(s);
-    pgp_keep_drain(s->pool);
+    pgp_pool_drain(s->pool);
     ck_assert_int_eq(refused(s, &ticket), PGP_STOPPING);
     work(s);
     ck_assert_int_eq(s->world->opened, 1);

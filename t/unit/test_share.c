@@ -493,7 +493,7 @@ START_TEST(last_figures_are_published)
 
     warm(s, 2);
     pgp_keeper_order(s->keeper->keeper, PGP_ORDER_STOP);
-    while (!pgp_keep_leave(s->pool))
+    while (!pgp_pool_leave(s->pool))
         pgp_keeper_turn(s->keeper->keeper);
     pgp_board_read(s->board, 0, 0, s->world->now, &stats);
     ck_assert_int_eq(stats.n[PGP_N_CLOSES + PGP_REASON_STOP], 2);

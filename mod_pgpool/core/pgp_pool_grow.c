@@ -1,0 +1,238 @@
+/*
+ * How a pool grows: slots are reserved for demand, connected, and handed out.
+ */
+#include "pgp_pool_private.h"
+
+#include <apr_strings.h>
+
+#include "pgp_pool_keeper.h"
+
+/* A first host that did not answer is tried again after so long: sooner would cost
+ * each new connection PgPoolConnectTimeout. */
+#define FIRST_HOST_AGAIN PGP_SEC(60)
+
+/* --- demand ----------------------------------------------------------------- */
+
+static void connect_reserve_locked(pgp_pool *pool)
+{
+    PGP_LOCKED(pool);
+    pgp_conn *conn = APR_RING_FIRST(&pool->lists[PGP_FREE].ring);
+
+    conn->link = NULL;
+    pgp_conn_move(pool->lists, conn, PGP_CONNECTING);
+}
+
+void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
+{
+    PGP_LOCKED(pool);
+    const pgp_demand demand = {
+        .min = pool->phase == RUNNING ? pool->settings->min : 0,
+        .live = live_locked(pool),
+        .connecting = count(pool, PGP_CONNECTING),
+        .free = count(pool, PGP_FREE),
+        .waiting = pool->waiting ? pool->waiting : pool->missed,
+        .unmet = pool->waiting ? now - pool->unmet_since : 0,
+        .down = pool->outage.failures > 0,
+    };
+    const int resting = pool->phase == STOPPED || now < pool->outage.retry_at;
+    int start = resting ? 0 : pgp_policy_growth(&demand);
+    int asked = demand.waiting - demand.connecting; /* for requests; more are for Min */
+
+    pgp_share_look_locked(pool, start > 0 && asked > 0, now);
+    for (; start > 0 && pgp_share_take_locked(pool, asked > 0, now); start--, asked--)
+        connect_reserve_locked(pool);
+    pgp_share_settle_locked(pool, start > 0 && asked > 0, now);
+    /* What is being closed, or given up by others, makes room for it in a later turn. */
+    if (!resting && start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
+        pool->missed = 0;
+}
+
+/* --- success ---------------------------------------------------------------- */
+
+/* The link is ready: for a waiter, or idle; or it came too late. */
+static void admit(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    const apr_time_t now = now_of(pool);
+
+    lock(pool);
+    if (pool->phase == STOPPED)
+        pgp_doom_locked(conn, PGP_REASON_STOP);
+    else
+        pgp_place_locked(pool, conn, now);
+    unlock(pool);
+}
+
+apr_int64_t pgp_pool_most(const pgp_pool *pool)
+{
+    const pgp_settings *settings = pool->settings;
+    const apr_int64_t most = (apr_int64_t)pool->env->children * settings->max;
+
+    return settings->total_max && settings->total_max < most ? settings->total_max : most;
+}
+
+/* Once for all children and pools, if they may ask for more than the server has. */
+static void capacity_check(const pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    const pgp_settings *settings = pool->settings;
+    const pgp_server *server = pool->server;
+    const int capacity = pool->env->driver->capacity(conn->link);
+    const apr_int64_t most = server ? server->most : pgp_pool_most(pool);
+    pgp_gate_count count;
+
+    if (capacity <= 0 || most <= capacity ||
+        !pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_CAPACITY), now_of(pool), PGP_NEVER,
+                       &count))
+        return;
+    if (server && server->pools > 1)
+        pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_CAPACITY, pool->name, 0,
+                "the %d pools of %s may ask for %" APR_INT64_T_FMT
+                " connections together (%d children x PgPoolMax each, PgPoolTotalMax at most), "
+                "but the server takes only %d (max_connections less the reserved ones)",
+                server->pools, server->name, most, pool->env->children, capacity);
+    else
+        pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_CAPACITY, pool->name, 0,
+                "may ask for %" APR_INT64_T_FMT
+                " connections (%d children x PgPoolMax %d, PgPoolTotalMax %d), but the server "
+                "takes only %d (max_connections less the reserved ones)",
+                most, pool->env->children, settings->max, settings->total_max, capacity);
+}
+
+/* The gate for what the server said of a failed attempt. */
+static pgp_gate_id failure_gate(const pgp_error *error)
+{
+    switch (pgp_policy_failure(error->sqlstate)) {
+    case PGP_FAILURE_STARTING:
+        return PGP_GATE_STARTING;
+    case PGP_FAILURE_REFUSED:
+        return PGP_GATE_REJECTED;
+    default:
+        return *error->sqlstate ? PGP_GATE_FAILED : PGP_GATE_CONNECT;
+    }
+}
+
+/* Once for all children and all causes.  A child that has had no failure of its own ends the
+ * outage of a child that lives no more, but with its first connection only: it may well have a
+ * connection where others get none. */
+static void outage_end(pgp_pool *pool, apr_time_t now)
+{
+    apr_interval_time_t lasted = 0;
+    pgp_gate_count count;
+    int id;
+
+    for (id = PGP_GATE_CONNECT; id <= PGP_GATE_FAILED; id++)
+        if (pgp_gate_close(pgp_share_gate(pool, id), now, 0, &count) && count.lasted > lasted)
+            lasted = count.lasted;
+    if (lasted)
+        pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_RECOVERED, pool->name, 0,
+                "the server answers again after %" APR_TIME_T_FMT " ms", lasted / 1000);
+}
+
+void pgp_pool_grow_done(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    const pgp_env *env = pool->env;
+    const char *tls = env->driver->tls(conn->link);
+    const apr_time_t began = conn->born;
+    int may_end_outage = !pool->surveyed;
+
+    conn->born = now_of(pool);
+    conn->expires = pgp_policy_expiry(pool->settings, conn->born, env->random(env->baton));
+    conn->greeted = 0;
+    conn->socket = env->driver->socket(conn->link);
+    conn->holder.backend = env->driver->backend(conn->link);
+    conn->is_tls = tls != NULL;
+    lock(pool);
+    may_end_outage |= pool->outage.failures > 0;
+    pool->outage = (pgp_outage){.failures = 0};
+    pool->stats.n[PGP_N_CONNECTS]++;
+    pgp_share_connected_locked(pool, conn->born - began);
+    unlock(pool);
+    if (may_end_outage)
+        outage_end(pool, conn->born);
+    pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_conn_backend(conn),
+            "connected, %s", tls ? tls : "no TLS");
+    pool->surveyed = 1;
+    capacity_check(conn);
+    admit(conn);
+}
+
+/* The host that an attempt began with has had its chance. */
+static void first_host_leave(pgp_pool *pool, const pgp_conn *conn, apr_time_t now)
+{
+    if (conn->first_host != pool->first_host)
+        return; /* another attempt has said so */
+    pool->first_host++;
+    pool->first_left = now;
+}
+
+/* With one that has answered, but from time to time with the operator's first. */
+static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
+{
+    if (!pool->outage.failures && now - pool->first_left > FIRST_HOST_AGAIN)
+        pool->first_host = 0;
+    return pool->first_host;
+}
+
+/* An attempt that is not worth a line is told at level debug. */
+static void log_failure(pgp_pool *pool, const pgp_error *error, apr_interval_time_t wait,
+                        apr_time_t now)
+{
+    pgp_gate_count count = {.lasted = 0};
+    const int may = pgp_gate_pass(pgp_share_gate(pool, failure_gate(error)), now,
+                                  PGP_LOG_PERIOD, &count);
+    char more[80] = "";
+
+    if (count.lasted)
+        apr_snprintf(more, sizeof more,
+                     "; %" APR_UINT64_T_FMT
+                     " attempts failed like this one since the last line",
+                     count.events);
+    pgp_log(pool->env, may ? PGP_LOG_ERR : PGP_LOG_DEBUG, PGP_MSG_CONNECT_FAILED, pool->name, 0,
+            "cannot connect: %s; trying again in %" APR_TIME_T_FMT " ms%s", error->message,
+            wait / 1000, more);
+}
+
+void pgp_pool_grow_failed(pgp_conn *conn, const pgp_error *error)
+{
+    pgp_pool *pool = conn->pool;
+    const pgp_env *env = pool->env;
+    const apr_uint32_t random = env->random(env->baton);
+    const apr_time_t now = now_of(pool);
+    apr_interval_time_t wait;
+
+    lock(pool);
+    wait = pgp_outage_fail(&pool->outage,
+                           &(pgp_failed_attempt){.error = error,
+                                                 .began = conn->born,
+                                                 .ended = now,
+                                                 .awaited = pool->waiting > 0,
+                                                 .random = random},
+                           &pool->settings->retry);
+    pool->stats.error = pool->outage.error;
+    pool->stats.error_at = pool->outage.last;
+    pgp_doom_locked(conn, PGP_REASON_CONNECT);
+    if (pgp_pool_is_futile_locked(pool, now))
+        pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
+    unlock(pool);
+    first_host_leave(pool, conn, now);
+    log_failure(pool, error, wait, now);
+}
+
+void pgp_pool_grow_begin(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    const pgp_env *env = pool->env;
+    pgp_error error = {.sqlstate = ""};
+
+    conn->born = now_of(pool);
+    conn->overdue = conn->born + pool->settings->connect_timeout;
+    conn->holder.backend = 0;
+    /* Only the keeper writes outage.failures, so it may read it without the lock. */
+    conn->first_host = first_host_choose(pool, conn->born);
+    conn->link = env->driver->connect(&pool->context, conn->first_host, !pool->surveyed, conn,
+                                      &error);
+    if (!conn->link)
+        pgp_pool_grow_failed(conn, &error);
+}

@@ -1,0 +1,228 @@
+/*
+ * What the keeper does for a pool as time passes: it retires connections, warns of long leases,
+ * and looks at what is idle.
+ */
+#include "pgp_pool_private.h"
+
+#include <poll.h>
+
+#include "pgp_pool_keeper.h"
+
+/* The keeper looks at a pool at least this often, so that nothing that only
+ * ages (an idle connection) has to call it, and another child that lacks a
+ * connection has it within a second. */
+#define LONGEST_NAP PGP_MS(500)
+
+/* How often the idle connections are looked at. */
+#define WATCH_STEP PGP_SEC(1)
+
+/* And again, if something was read: the server may have had to wait until there was room. */
+#define WATCH_AGAIN PGP_MS(20)
+
+/* --- time -------------------------------------------------------------------- */
+
+/* While no other can be made, an old one is better than none. */
+static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
+{
+    PGP_LOCKED(pool);
+    int spare = live_locked(pool) - (pool->phase == RUNNING ? pool->settings->min : 0);
+    pgp_conn *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
+    pgp_reason reason;
+
+    if (pool->phase == RUNNING && pool->outage.failures)
+        return;
+    for (; conn != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_conn, entry);
+         conn = newer) {
+        newer = APR_RING_PREV(conn, entry);
+        reason = pool->phase == RUNNING ? pgp_policy_retire(conn, pool->settings, spare, now)
+                                        : PGP_REASON_STOP;
+        if (reason == PGP_REASON_NONE)
+            continue;
+        pgp_doom_locked(conn, reason);
+        spare--;
+    }
+}
+
+/* When something is due that nobody will call for. */
+static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
+{
+    PGP_LOCKED(pool);
+    apr_time_t next = now + LONGEST_NAP;
+
+    if (pool->waiting && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
+        next = now + PGP_GROWTH_STEP;
+    if (now < pool->outage.retry_at && pool->outage.retry_at < next)
+        next = pool->outage.retry_at;
+    if (pgp_share_is_capped(pool) && now < pool->share.look_at && pool->share.look_at < next)
+        next = pool->share.look_at;
+    return next;
+}
+
+/* Who has held a connection for longer than PgPoolHoldWarning and was not told of
+ * yet, or NULL. */
+static pgp_conn *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_holder *holder)
+{
+    PGP_LOCKED(pool);
+    const apr_interval_time_t limit = pool->settings->hold_warning;
+    pgp_conn *conn;
+
+    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry)
+        if (limit != PGP_NEVER && !conn->warned && now - conn->holder.since >= limit) {
+            conn->warned = 1;
+            *holder = conn->holder;
+            return conn;
+        }
+    return NULL;
+}
+
+static void warn_of_holders(pgp_pool *pool, apr_time_t now)
+{
+    pgp_holder holder;
+    pgp_conn *overlong;
+
+    do {
+        lock(pool);
+        overlong = overlong_locked(pool, now, &holder);
+        unlock(pool);
+        if (overlong)
+            pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_HELD, pool->name, holder.backend,
+                    "has been held for %" APR_TIME_T_FMT " s by %s%s%s",
+                    (now - holder.since) / 1000000,
+                    *holder.what ? holder.what : "a module, without a request",
+                    *holder.client ? " for " : "", holder.client);
+    } while (overlong);
+}
+
+apr_time_t pgp_pool_maintain(pgp_pool *pool)
+{
+    const apr_time_t now = now_of(pool);
+    pgp_stats stats;
+    apr_time_t next;
+
+    lock(pool);
+    retire_idle_locked(pool, now);
+    pgp_pool_grow_locked(pool, now);
+    pgp_stats_take_locked(pool, &stats);
+    next = next_locked(pool, now);
+    unlock(pool);
+    pgp_share_ring(pool);
+    pgp_share_publish(pool, &stats);
+    warn_of_holders(pool, now);
+    pgp_refusals_end(pool, now);
+    return next;
+}
+
+/* --- idle connections -------------------------------------------------------- */
+
+/* Not if a borrower has had it meanwhile: then he has seen to it. */
+static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
+{
+    pgp_pool *pool = conn->pool;
+    char words[PGP_ERROR_WORDS];
+    pgp_error error;
+    int ended;
+
+    lock(pool);
+    ended = conn->state == PGP_IDLE && conn->idle_since < seen;
+    if (ended) {
+        pool->suspect_since = seen;
+        pgp_doom_locked(conn, PGP_REASON_LOST);
+    }
+    unlock(pool);
+    if (!ended)
+        return;
+    pgp_conn_last_words(conn, &error); /* it is the keeper's now */
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+            "was closed by the server while idle%s%s", *error.message ? ": " : "",
+            pgp_error_print(words, &error));
+}
+
+/* Make an idle connection the keeper's.  Not one that has just come back: it may be wanted
+ * at any moment, and its next borrower reads from it. */
+static int idle_take(pgp_conn *conn, apr_time_t seen)
+{
+    pgp_pool *pool = conn->pool;
+
+    lock(pool);
+    pool->reading = conn->state == PGP_IDLE && conn->idle_since <= seen - WATCH_STEP;
+    if (pool->reading)
+        pgp_conn_move(pool->lists, conn, PGP_CLEANING);
+    unlock(pool);
+    return pool->reading;
+}
+
+/* That it was read from makes it no younger. */
+static void idle_give_back(pgp_conn *conn, apr_time_t now)
+{
+    pgp_pool *pool = conn->pool;
+    const apr_time_t since = conn->idle_since;
+
+    lock(pool);
+    pool->reading = 0;
+    pgp_place_locked(pool, conn, now);
+    if (conn->state == PGP_IDLE)
+        conn->idle_since = since;
+    unlock(pool);
+}
+
+static void idle_retire(pgp_conn *conn, const pgp_error *error)
+{
+    pgp_pool *pool = conn->pool;
+    const pgp_reason reason = pgp_conn_alive(conn) ? PGP_REASON_UNCLEAN : PGP_REASON_LOST;
+    char words[PGP_ERROR_WORDS];
+
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+            "found unfit while idle (%s): %s", pgp_reason_name(reason),
+            pgp_error_print(words, error));
+    if (reason == PGP_REASON_UNCLEAN)
+        pgp_reset_failed(conn, error);
+    pgp_doom(conn, reason);
+    lock(pool);
+    pool->reading = 0;
+    if (!pool->settings->acquire_timeout) /* nobody waits but for what was read from */
+        pgp_queue_end_all_locked(pool, pgp_shortage_locked(pool));
+    unlock(pool);
+}
+
+/* A server's process that has more to say than its socket takes stands still in the middle of
+ * what it does, with a transaction open. */
+static int read_while_idle(pgp_conn *conn, apr_time_t seen)
+{
+    pgp_error error = {.sqlstate = ""};
+
+    if (!idle_take(conn, seen))
+        return 0;
+    if (conn->pool->env->driver->take_in(conn->link, &error))
+        idle_give_back(conn, seen);
+    else
+        idle_retire(conn, &error);
+    return 1;
+}
+
+/* What has been lent meanwhile may be closed, and its descriptor be another's: but then it
+ * is not idle, or not since so long.  The oldest is read first, and the newest is in front
+ * again afterwards. */
+apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
+{
+    const apr_time_t now = now_of(pool);
+    int i, n, any_read = 0;
+
+    if (now < pool->watch_at)
+        return pool->watch_at;
+    pool->watch_at = now + WATCH_STEP;
+    lock(pool);
+    n = pgp_pool_list_locked(pool, PGP_IDLE, conns);
+    unlock(pool);
+    for (i = 0; i < n; i++)
+        fds[i] = (struct pollfd){.fd = conns[i]->socket, .events = POLLIN | POLLRDHUP};
+    if (poll(fds, n, 0) <= 0)
+        return pool->watch_at;
+    for (i = n - 1; i >= 0; i--)
+        if (fds[i].revents & ~POLLIN)
+            ended_while_idle(conns[i], now);
+        else if (fds[i].revents)
+            any_read |= read_while_idle(conns[i], now);
+    if (any_read)
+        pool->watch_at = now + WATCH_AGAIN;
+    return pool->watch_at;
+}

@@ -1,0 +1,147 @@
+/*
+ * Slots in the keeper's hands: their connections are made, cleaned up or closed, step by step;
+ * and the phases of a pool.
+ */
+#include "pgp_pool_private.h"
+
+#include <apr_strings.h>
+
+#include "pgp_pool_keeper.h"
+
+/* How long a closed connection's process may take to end at the server before its
+ * place is given to another. */
+#define LINGER PGP_SEC(1)
+
+int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_conn **conns)
+{
+    PGP_LOCKED(pool);
+    pgp_conn *conn;
+    int n = 0;
+
+    APR_RING_FOREACH (conn, &pool->lists[state].ring, pgp_conn, entry)
+        conns[n++] = conn;
+    return n;
+}
+
+int pgp_pool_list_pending(pgp_pool *pool, pgp_conn **conns)
+{
+    int n = 0;
+
+    lock(pool);
+    if (pool->kept) { /* else borrowers close what they return */
+        n = pgp_pool_list_locked(pool, PGP_CLOSING, conns);
+        n += pgp_pool_list_locked(pool, PGP_CLEANING, conns + n);
+        n += pgp_pool_list_locked(pool, PGP_CONNECTING, conns + n);
+    }
+    unlock(pool);
+    return n;
+}
+
+static void clean_failed(pgp_conn *conn, const pgp_error *error)
+{
+    pgp_pool *pool = conn->pool;
+    char words[PGP_ERROR_WORDS];
+
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+            "could not be cleaned up: %s", pgp_error_print(words, error));
+    pgp_doom(conn, PGP_REASON_UNCLEAN);
+}
+
+static void step_late(const pgp_conn *conn, pgp_error *error)
+{
+    const pgp_settings *settings = conn->pool->settings;
+    const int connecting = conn->state == PGP_CONNECTING;
+
+    error->sqlstate[0] = '\0';
+    apr_snprintf(error->message, sizeof error->message,
+                 "no answer from the server within %s (%" APR_TIME_T_FMT " ms)",
+                 connecting ? "PgPoolConnectTimeout" : "PgPoolCheckTimeout",
+                 (connecting ? settings->connect_timeout : settings->check_timeout) / 1000);
+}
+
+int pgp_pool_step(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    const int connecting = conn->state == PGP_CONNECTING;
+    pgp_error error = {.sqlstate = ""};
+    pgp_step step = pool->env->driver->step(conn->link, &conn->await, &error);
+
+    if (step == PGP_STEP_AGAIN && now_of(pool) < conn->overdue)
+        return 0;
+    if (step == PGP_STEP_AGAIN)
+        step_late(conn, &error);
+    if (step == PGP_STEP_DONE && connecting)
+        pgp_pool_grow_done(conn);
+    else if (step == PGP_STEP_DONE)
+        pgp_settle(conn);
+    else if (connecting)
+        pgp_pool_grow_failed(conn, &error);
+    else
+        clean_failed(conn, &error);
+    return 1;
+}
+
+/* --- closing ----------------------------------------------------------------- */
+
+/* A slot without a cap is free as soon as the server has been told; with one, the server's
+ * process counts as long as it lives, up to a second. */
+int pgp_pool_close(pgp_conn *conn)
+{
+    pgp_pool *pool = conn->pool;
+    pgp_error unsaid;
+
+    if (!conn->overdue) {
+        pgp_close_begin(conn);
+        conn->overdue = now_of(pool) + LINGER;
+    }
+    if (conn->link && pgp_share_is_capped(pool) && now_of(pool) < conn->overdue &&
+        pool->env->driver->step(conn->link, &conn->await, &unsaid) == PGP_STEP_AGAIN)
+        return 0;
+    pgp_close_end(conn);
+    return 1;
+}
+
+/* --- phases ------------------------------------------------------------------ */
+
+void pgp_pool_drain(pgp_pool *pool)
+{
+    lock(pool);
+    if (pool->phase == RUNNING)
+        pool->phase = DRAINING;
+    unlock(pool);
+}
+
+static void doom_all_locked(pgp_pool *pool, pgp_state state)
+{
+    PGP_LOCKED(pool);
+    while (count(pool, state) > 0)
+        pgp_doom_locked(APR_RING_FIRST(&pool->lists[state].ring), PGP_REASON_STOP);
+}
+
+void pgp_pool_stop(pgp_pool *pool)
+{
+    lock(pool);
+    pool->phase = STOPPED;
+    pgp_queue_end_all_locked(pool, PGP_STOPPING);
+    doom_all_locked(pool, PGP_IDLE);
+    doom_all_locked(pool, PGP_CONNECTING);
+    doom_all_locked(pool, PGP_CLEANING);
+    unlock(pool);
+}
+
+int pgp_pool_leave(pgp_pool *pool)
+{
+    pgp_stats stats;
+    int left;
+
+    lock(pool);
+    left = pool->phase == STOPPED && count(pool, PGP_CLOSING) == 0 &&
+           count(pool, PGP_CLEANING) == 0;
+    pgp_stats_take_locked(pool, &stats);
+    if (left)
+        pool->kept = 0;
+    unlock(pool);
+    if (left)
+        pgp_share_publish(pool, &stats);
+    return left;
+}
