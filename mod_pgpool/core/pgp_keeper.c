@@ -11,19 +11,19 @@
 
 #include "pgp_pool_keeper.h"
 
-/* Without a pool there is nothing that could call. */
+/* The longest sleep of a keeper without pools. */
 #define LONGEST_NAP PGP_SEC(60)
 
 #define JOIN_STEP PGP_MS(2)
 
-/* A link that is being cleaned is looked at so often even if nothing comes: a cancel may
- * have to be repeated. */
+/* The keeper looks at a connection that is cleaned up this often even if nothing comes: it may
+ * have to repeat a cancel. */
 #define CLEANING_STEP PGP_MS(50)
 
-/* The board is visited at most this often. */
+/* The keeper visits the board at most this often. */
 #define REAP_STEP PGP_MS(50)
 
-/* That there is no slot is logged at most so often, by all children together. */
+/* All children together log this often that the board has no slot left. */
 #define CLAIM_LOG_STEP PGP_SEC(60)
 
 struct pgp_keeper {
@@ -108,7 +108,8 @@ void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
 
 /* --- a turn ----------------------------------------------------------------- */
 
-/* Returns 1 if the slot changed its state, else notes what it waits for. */
+/* Go on with a slot in the keeper's hands.  Returns 1 if its state has changed; otherwise
+ * poll() will wait for what the slot waits for. */
 static int work(pgp_keeper *keeper, pgp_conn *conn, apr_time_t *next)
 {
     if (conn->state != PGP_CLOSING && !conn->link) {
@@ -169,8 +170,9 @@ static void slot_leave(pgp_keeper *keeper, apr_time_t now)
     pgp_board_leave(keeper->board, slot, now);
 }
 
-/* Whether this child needs no slot: it takes no new requests, and those that it has neither
- * hold a connection nor wait for one.  One that asks later has it claim a slot again. */
+/* Whether this child needs no slot on the board: it takes no new requests, and none of its
+ * requests holds a connection or waits for one.  If one asks later, the child claims a slot
+ * again. */
 static int is_drained(pgp_keeper *keeper)
 {
     int i, used = 0;
@@ -182,7 +184,7 @@ static int is_drained(pgp_keeper *keeper)
     return used == 0;
 }
 
-/* Fold the ended children; have a slot while it is needed. */
+/* Fold the figures of children that have ended; hold a slot while this child needs one. */
 static void visit_board(pgp_keeper *keeper)
 {
     const apr_time_t now = pgp_now(keeper->env);
@@ -199,7 +201,8 @@ static void visit_board(pgp_keeper *keeper)
         slot_claim(keeper, now);
 }
 
-/* Before the pools look: a bell that is rung later ends the nap. */
+/* Hear the bell before the pools look at the others: a bell that rings later ends the poll().
+ */
 static void hear_bell(pgp_keeper *keeper)
 {
     eventfd_t rings;

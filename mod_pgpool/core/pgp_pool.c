@@ -5,7 +5,7 @@
 
 #include <apr_strings.h>
 
-/* Refusals are over when no line of theirs was due for so long. */
+/* Callers get connections again if no failure was worth a line for this long. */
 #define REFUSALS_OVER (PGP_LOG_PERIOD + PGP_SEC(10))
 
 /* A caller may come back this much after its deadline if its connection was still to be
@@ -25,7 +25,7 @@ typedef struct {
     apr_time_t probed_at; /* since when it awaits an attempt to connect; 0: it does not */
 } acquire_request;
 
-/* --- making it -------------------------------------------------------------- */
+/* --- creation --------------------------------------------------------------- */
 
 static void slots_make(pgp_pool *pool, apr_pool_t *p)
 {
@@ -97,7 +97,7 @@ static void queue_insert_locked(pgp_pool *pool, waiter *w, apr_time_t now)
     APR_RING_INSERT_AFTER(before, w, entry);
 }
 
-/* The only way out of the queue. */
+/* Each waiter leaves the queue here, and only once. */
 static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn)
 {
     PGP_LOCKED(pool);
@@ -132,7 +132,7 @@ void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome)
         pgp_waiter_end_locked(pool, w, outcome, NULL);
 }
 
-/* --- taking ----------------------------------------------------------------- */
+/* --- acquire ---------------------------------------------------------------- */
 
 static void lend_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
 {
@@ -174,7 +174,7 @@ bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now)
            pgp_outage_is_futile(&pool->outage, now, pool->settings->acquire_timeout);
 }
 
-/* Say it in words; the cause is the last connect's, if connects fail. */
+/* Explain a failure to the caller.  While connects fail, the last one's error is the cause. */
 static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error *error)
 {
     PGP_LOCKED(pool);
@@ -361,8 +361,9 @@ static apr_time_t check_deadline(const pgp_pool *pool)
     return now_of(pool) + pool->settings->check_timeout;
 }
 
-/* Within a deadline; but what was handed over at the last moment is not to be closed because
- * its borrower has no time to hear that it is well. */
+/* The deadline of a check: PgPoolCheckTimeout, but within the caller's deadline.  A connection
+ * that was handed over at the last moment still gets the time of one round trip: it may be
+ * sound. */
 static apr_time_t test_deadline(const pgp_pool *pool, apr_time_t until)
 {
     const apr_time_t now = now_of(pool);
@@ -424,7 +425,7 @@ static void discard_unfit(pgp_conn **unfit, pgp_reason reason, const pgp_error *
     pgp_pool_discard(unfit, reason);
 }
 
-/* For the page and PgPoolHoldWarning. */
+/* Record the borrower, for the page and PgPoolHoldWarning. */
 static void borrower_describe_locked(pgp_conn *conn, const pgp_ticket *info)
 {
     PGP_LOCKED(conn->pool);
@@ -566,9 +567,9 @@ unsigned pgp_conn_backend(const pgp_conn *conn)
     return conn->holder.backend;
 }
 
-/* --- giving back ------------------------------------------------------------ */
+/* --- release ---------------------------------------------------------------- */
 
-/* How long its borrower had it. */
+/* Count how long the borrower has had the connection. */
 static void count_hold_locked(pgp_conn *conn, apr_time_t now)
 {
     PGP_LOCKED(conn->pool);
@@ -620,7 +621,7 @@ void pgp_close_end(pgp_conn *conn)
     pgp_share_ring(pool);
 }
 
-/* To the keeper to be closed; without a keeper here and now. */
+/* Retire a connection: the keeper closes it.  Without a keeper it is closed at once. */
 void pgp_doom(pgp_conn *conn, pgp_reason reason)
 {
     pgp_pool *pool = conn->pool;
@@ -688,7 +689,7 @@ static void send_to_cleaning(pgp_conn *conn)
         pgp_doom(conn, PGP_REASON_STOP);
 }
 
-/* Its borrower may not have told why. */
+/* Log why the server ended a connection: its borrower may not have done so. */
 static void log_lost(const pgp_conn *conn)
 {
     const pgp_pool *pool = conn->pool;
@@ -726,8 +727,8 @@ void pgp_settle(pgp_conn *conn)
     }
 }
 
-/* Whether the turn of another child has come.  The connection is closed then as it is: to reset
- * it would only keep the server's process busy. */
+/* Whether another child's turn has come.  Then the connection is closed without a reset, which
+ * would only keep the server's process busy. */
 static int is_passed_on(pgp_pool *pool)
 {
     int passed;

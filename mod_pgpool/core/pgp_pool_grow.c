@@ -42,14 +42,16 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
     for (; start > 0 && pgp_share_take_locked(pool, asked > 0, now); start--, asked--)
         connect_reserve_locked(pool);
     pgp_share_settle_locked(pool, start > 0 && asked > 0, now);
-    /* What is being closed, or given up by others, makes room for it in a later turn. */
+    /* A connection that is closing, or that another child gives up, makes room in a later turn.
+     */
     if (!resting && start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
         pool->missed = 0;
 }
 
 /* --- success ---------------------------------------------------------------- */
 
-/* The link is ready: for a waiter, or idle; or it came too late. */
+/* Hand the new connection to a waiter, or park it.  If the pool has been stopped meanwhile, it
+ * is closed. */
 static void admit(pgp_conn *conn)
 {
     pgp_pool *pool = conn->pool;
@@ -71,7 +73,8 @@ apr_int64_t pgp_pool_most(const pgp_pool *pool)
     return settings->total_max && settings->total_max < most ? settings->total_max : most;
 }
 
-/* Once for all children and pools, if they may ask for more than the server has. */
+/* Warn, once for all children and pools, if they may ask for more connections than the server
+ * takes. */
 static void capacity_check(const pgp_conn *conn)
 {
     pgp_pool *pool = conn->pool;
@@ -99,7 +102,7 @@ static void capacity_check(const pgp_conn *conn)
                 most, pool->env->children, settings->max, settings->total_max, capacity);
 }
 
-/* The gate for what the server said of a failed attempt. */
+/* The gate for a failed attempt: a new cause is logged although another one was before. */
 static pgp_gate_id failure_gate(const pgp_error *error)
 {
     switch (pgp_policy_failure(error->sqlstate)) {
@@ -112,9 +115,9 @@ static pgp_gate_id failure_gate(const pgp_error *error)
     }
 }
 
-/* Once for all children and all causes.  A child that has had no failure of its own ends the
- * outage of a child that lives no more, but with its first connection only: it may well have a
- * connection where others get none. */
+/* Log the end of an outage, once for all children and all causes.  A child without a failure of
+ * its own closes the gates with its first connection only: they may have been left open by a
+ * child that has died, but also by one that gets no connection where this one does. */
 static void outage_end(pgp_pool *pool, apr_time_t now)
 {
     apr_interval_time_t lasted = 0;
@@ -158,7 +161,7 @@ void pgp_pool_grow_done(pgp_conn *conn)
     admit(conn);
 }
 
-/* The host that an attempt began with has had its chance. */
+/* The first host of a failed attempt has had its chance: begin with the next one. */
 static void first_host_leave(pgp_pool *pool, const pgp_conn *conn, apr_time_t now)
 {
     if (conn->first_host != pool->first_host)
@@ -167,7 +170,7 @@ static void first_host_leave(pgp_pool *pool, const pgp_conn *conn, apr_time_t no
     pool->first_left = now;
 }
 
-/* With one that has answered, but from time to time with the operator's first. */
+/* Begin with the last host that worked; return to the first one every FIRST_HOST_AGAIN. */
 static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
 {
     if (!pool->outage.failures && now - pool->first_left > FIRST_HOST_AGAIN)
@@ -175,7 +178,7 @@ static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
     return pool->first_host;
 }
 
-/* An attempt that is not worth a line is told at level debug. */
+/* Log a failed attempt: at level error if the gate lets it pass, else at level debug. */
 static void log_failure(pgp_pool *pool, const pgp_error *error, apr_interval_time_t wait,
                         apr_time_t now)
 {

@@ -8,20 +8,20 @@
 
 #include "pgp_pool_keeper.h"
 
-/* The keeper looks at a pool at least this often, so that nothing that only
- * ages (an idle connection) has to call it, and another child that lacks a
- * connection has it within a second. */
+/* The keeper looks at a pool at least this often.  So an idle connection that grows old needs
+ * no alarm of its own. */
 #define LONGEST_NAP PGP_MS(500)
 
-/* How often the idle connections are looked at. */
+/* The keeper looks at the idle connections this often, */
 #define WATCH_STEP PGP_SEC(1)
 
-/* And again, if something was read: the server may have had to wait until there was room. */
+/* and this soon again if it has read something: the server may have waited for room. */
 #define WATCH_AGAIN PGP_MS(20)
 
 /* --- time -------------------------------------------------------------------- */
 
-/* While no other can be made, an old one is better than none. */
+/* Retire idle connections that are due.  During an outage none is retired: an old connection is
+ * better than none. */
 static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -43,7 +43,7 @@ static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
     }
 }
 
-/* When something is due that nobody will call for. */
+/* When the keeper has to look again although nobody wakes it. */
 static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -58,8 +58,8 @@ static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
     return next;
 }
 
-/* Who has held a connection for longer than PgPoolHoldWarning and was not told of
- * yet, or NULL. */
+/* A connection that has been in use for longer than PgPoolHoldWarning without a warning yet,
+ * with a copy of its borrower's description; NULL: there is none. */
 static pgp_conn *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_holder *holder)
 {
     PGP_LOCKED(pool);
@@ -114,7 +114,8 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool)
 
 /* --- idle connections -------------------------------------------------------- */
 
-/* Not if a borrower has had it meanwhile: then he has seen to it. */
+/* Retire an idle connection that the server has closed.  If a borrower has had it meanwhile,
+ * the borrower has found out. */
 static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
 {
     pgp_pool *pool = conn->pool;
@@ -137,8 +138,8 @@ static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
             pgp_error_print(words, &error));
 }
 
-/* Make an idle connection the keeper's.  Not one that has just come back: it may be wanted
- * at any moment, and its next borrower reads from it. */
+/* Take an idle connection into the keeper's hands.  One that came back a moment ago stays idle:
+ * a request may want it at any moment, and reads from it then. */
 static int idle_take(pgp_conn *conn, apr_time_t seen)
 {
     pgp_pool *pool = conn->pool;
@@ -151,7 +152,7 @@ static int idle_take(pgp_conn *conn, apr_time_t seen)
     return pool->reading;
 }
 
-/* That it was read from makes it no younger. */
+/* Park the connection again, or hand it to a waiter.  Reading makes it no younger. */
 static void idle_give_back(pgp_conn *conn, apr_time_t now)
 {
     pgp_pool *pool = conn->pool;
@@ -184,8 +185,8 @@ static void idle_retire(pgp_conn *conn, const pgp_error *error)
     unlock(pool);
 }
 
-/* A server's process that has more to say than its socket takes stands still in the middle of
- * what it does, with a transaction open. */
+/* Read what the server has sent.  If nobody reads, its process blocks as soon as the socket is
+ * full, in the middle of its work, with a transaction open. */
 static int read_while_idle(pgp_conn *conn, apr_time_t seen)
 {
     pgp_error error = {.sqlstate = ""};
@@ -199,9 +200,10 @@ static int read_while_idle(pgp_conn *conn, apr_time_t seen)
     return 1;
 }
 
-/* What has been lent meanwhile may be closed, and its descriptor be another's: but then it
- * is not idle, or not since so long.  The oldest is read first, and the newest is in front
- * again afterwards. */
+/* A connection may be borrowed and closed between the list and the poll(), and its descriptor
+ * may be another's by then; the functions above find out, for it is not idle any more, or not
+ * since so long.  The oldest connection is read first, so that the newest is in front again
+ * afterwards. */
 apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
 {
     const apr_time_t now = now_of(pool);

@@ -8,8 +8,7 @@
 
 #include "pgp_pool_keeper.h"
 
-/* How long a closed connection's process may take to end at the server before its
- * place is given to another. */
+/* A closed connection's slot and permit wait this long for the server's process to end. */
 #define LINGER PGP_SEC(1)
 
 int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_conn **conns)
@@ -83,8 +82,8 @@ int pgp_pool_step(pgp_conn *conn)
 
 /* --- closing ----------------------------------------------------------------- */
 
-/* A slot without a cap is free as soon as the server has been told; with one, the server's
- * process counts as long as it lives, up to a second. */
+/* Without a cap the slot is free as soon as the server has been told.  With a cap the server's
+ * process counts as long as it lives, up to LINGER. */
 int pgp_pool_close(pgp_conn *conn)
 {
     pgp_pool *pool = conn->pool;

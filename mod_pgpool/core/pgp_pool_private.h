@@ -26,7 +26,7 @@
 #include "pgp_pool.h"
 #include "pgp_pool_outage.h"
 
-/* What goes on is logged so often, by all children together. */
+/* All children together log a condition that lasts this often. */
 #define PGP_LOG_PERIOD PGP_SEC(60)
 
 typedef enum { RUNNING, DRAINING, STOPPED } pool_phase;
@@ -121,11 +121,11 @@ static inline bool holds_lock(const pgp_pool *pool)
     return pool->locked_by == pthread_self();
 }
 
-/* NULL, or which invariant of pgp_pool.h does not hold. */
+/* Which invariant of pgp_pool.h does not hold; NULL: all hold. */
 const char *pgp_pool_broken_locked(const pgp_pool *pool);
 
-/* A waiter whose wait was ended is woken only now: before, it would wake up to sleep again, for
- * the lock.  Its memory is gone as soon as it is woken. */
+/* Unlock, then wake the waiters whose wait this thread has ended: earlier they would wake up
+ * only to sleep again, for the lock.  A waiter's memory is gone as soon as it is woken. */
 static inline void unlock(pgp_pool *pool)
 {
     waiter *w = pool->ended, *next;
@@ -150,7 +150,7 @@ static inline int count(const pgp_pool *pool, pgp_state state)
     return pool->lists[state].count;
 }
 
-/* Connections that serve somebody, or can. */
+/* Usable connections: idle, in use, or being cleaned up. */
 static inline int live_locked(const pgp_pool *pool)
 {
     PGP_LOCKED(pool);
@@ -159,20 +159,20 @@ static inline int live_locked(const pgp_pool *pool)
 
 /* --- pgp_pool.c ------------------------------------------------------------- */
 
-/* The oldest waiter, or NULL. */
+/* The first waiter, or NULL. */
 waiter *pgp_queue_first_locked(pgp_pool *pool);
 /* End a wait: the waiter leaves the queue now, and is woken by unlock(). */
 void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn);
 void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome);
-/* A fit connection goes to whoever has waited longest, else it is idle. */
+/* Hand a clean connection to the first waiter, or park it. */
 void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now);
-/* What somebody is told who got nothing. */
+/* The outcome for a caller that gets no connection. */
 pgp_outcome pgp_shortage_locked(const pgp_pool *pool);
 /* Whether a caller would wait in vain: no connection is usable, and the outage goes on. */
 bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now);
-/* Log how many refusals were not logged, if the last line is more than a minute old. */
+/* Log how many callers failed since the last line, if it is more than a minute old. */
 void pgp_refusals_end(pgp_pool *pool, apr_time_t now);
-/* To CLOSING, for the keeper. */
+/* Retire a connection: to CLOSING, for the keeper. */
 void pgp_doom_locked(pgp_conn *conn, pgp_reason reason);
 /* The same with the lock not held; without a keeper it is closed here and now. */
 void pgp_doom(pgp_conn *conn, pgp_reason reason);
@@ -180,9 +180,9 @@ void pgp_doom(pgp_conn *conn, pgp_reason reason);
 void pgp_close_begin(pgp_conn *conn);
 void pgp_close_end(pgp_conn *conn);
 
-/* Where a connection goes that comes back, from its borrower or from being cleaned up. */
+/* End a lease, or a clean-up: hand the connection off, park it, clean it up, or retire it. */
 void pgp_settle(pgp_conn *conn);
-/* If error is the server's word against a reset, warn of it, once a minute. */
+/* Warn, once a minute, if the server has rejected a reset. */
 void pgp_reset_failed(pgp_conn *conn, const pgp_error *error);
 
 /* --- pgp_pool_grow.c -------------------------------------------------------- */
