@@ -102,10 +102,12 @@ my $hba = $pg->data_dir . '/pg_hba.conf';
 Httpd::spew($hba, "local all guarded scram-sha-256\n" . Httpd::slurp($hba));
 $pg->reload;
 
+my $passfiles = 0;
+
 # A file with that text and mode; for libpq "*" is any host, port, database or user.
 sub passfile {
     my ($mode, $line) = @_;
-    my $file = "$ENV{TESTDIR}/passfile" . ++$PgPoolTest::passfiles;
+    my $file = "$ENV{TESTDIR}/passfile" . ++$passfiles;
     Httpd::spew($file, "$line\n");
     chmod $mode, $file;
     return $file;
@@ -174,7 +176,7 @@ subtest 'HOME is not to be read by the user of the children' => sub {
     mkdir $home, 0;
     for my $sslmode (qw(prefer require)) {
         my $httpd = probed("PgPoolConninfo \"$tcp sslmode=$sslmode\"\nPgPoolMin 2\nPgPoolMax 2\n$status",
-            env => { HOME => $home });
+            env => { HOME => $home }, threads => 2);
         my ($said) = $httpd->wait_log(qr/PGP1001: pool default, backend \d+: connected, (.*)/);
         like $said, qr/\ATLSv1\.\d\z/, "sslmode=$sslmode: encrypted, and the log says how";
         tells probe($httpd, 'acquire', 'sql=SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()'),
@@ -190,7 +192,7 @@ subtest 'HOME is not to be read by the user of the children' => sub {
 };
 
 subtest 'a Unix socket' => sub {
-    my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 2\nPgPoolMax 2\n$status");
+    my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 2\nPgPoolMax 2\n$status", threads => 2);
     $httpd->wait_log(qr/PGP1001: pool default, backend \d+: connected, no TLS$/m);
     ok poll_until { open_connections($httpd)->{plain} == 2 }, 'counts as without TLS';
     is open_connections($httpd)->{tls}, 0, '... and not as with it';

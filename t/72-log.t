@@ -10,9 +10,12 @@ use Probe qw(probe told tells hold let_go);
 my $pg = postgres;
 my $conninfo = conninfo($pg);
 
+# A child with threads: what one request holds another one of the same child is refused.
+my $mpm = ($ENV{PGPOOL_MPM} // '') eq 'worker' ? 'worker' : 'event';
+
 sub probed {
     my ($conf) = @_;
-    return httpd(<<"CONF", modules => [qw(authz_core pgpool pgpool_query pgpool_probe)], threads => 16);
+    return httpd(<<"CONF", modules => [qw(authz_core pgpool pgpool_query pgpool_probe)], threads => 16, mpm => $mpm);
 PgPoolConninfo "$conninfo"
 $conf
 <Location /probe>
@@ -74,7 +77,7 @@ subtest 'refusals' => sub {
 };
 
 subtest 'what expressions see' => sub {
-    my $httpd = httpd(<<"CONF", modules => [qw(authz_core headers pgpool pgpool_probe)]);
+    my $httpd = httpd(<<"CONF", modules => [qw(authz_core headers pgpool pgpool_probe)], mpm => $mpm);
 PgPoolConninfo "$conninfo"
 PgPoolMax 1
 LogFormat "%U" path
