@@ -105,10 +105,9 @@ static const char *check_sql(apr_pool_t *p, const pgpool_sql *sql, int nparams)
     if (!sql->length)
         return "PgPoolQuery: the SQL is empty";
     if (sql->params != nparams)
-        return apr_psprintf(p,
-                            "PgPoolQuery: the SQL has parameters up to $%d, but expressions up "
-                            "to $%d follow it",
-                            sql->params, nparams);
+        return apr_psprintf(
+            p, "PgPoolQuery: the SQL has %d parameters, but %d expressions follow it",
+            sql->params, nparams);
     return NULL;
 }
 
@@ -137,7 +136,7 @@ static const apr_array_header_t *words_of(apr_pool_t *p, const char *args)
     return words;
 }
 
-/* Whether the SQL is right only the server can tell: it does at the first request. */
+/* The server judges the SQL, at the first request; here only its form can be wrong. */
 static const char *set_query(cmd_parms *cmd, void *dir_conf, const char *args)
 {
     query_dir_conf *conf = dir_conf;

@@ -296,9 +296,9 @@ subtest 'what the configuration refuses' => sub {
         ['a closed bracket', endpoint('/q', 'SELECT 1) SELECT 2 --'),
             qr/PgPoolQuery takes one SQL statement; a parenthesis is closed but not opened: \) SELECT 2 --$/m],
         ['no expression',    endpoint('/q', 'SELECT $1, $2', 'only one'),
-            qr/PgPoolQuery: the SQL has parameters up to \$2, but expressions up to \$1 follow it$/m],
+            qr/PgPoolQuery: the SQL has 2 parameters, but 1 expressions follow it$/m],
         ['an idle one',      endpoint('/q', 'SELECT $1', 'one', 'two'),
-            qr/PgPoolQuery: the SQL has parameters up to \$1, but expressions up to \$2 follow it$/m],
+            qr/PgPoolQuery: the SQL has 1 parameters, but 2 expressions follow it$/m],
         ['a bad expression', endpoint('/q', 'SELECT $1, $2', 'a', '%{'), qr/PgPoolQuery: cannot parse "%\{" \(\$2\): /],
         ['no section',       pgpool_query('SELECT 1'),         qr/PgPoolQuery not allowed (?:here|in)/],
     );
