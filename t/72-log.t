@@ -63,14 +63,15 @@ subtest 'PgPoolHoldWarning' => sub {
 
 subtest 'refusals' => sub {
     my $httpd = probed("PgPoolMin 1\nPgPoolMax 1\nPgPoolAcquireTimeout 0");
+    ok poll_until { $httpd->get('/probe?acquire')->{content} =~ /^status=0/m }, 'a connection is there';
     my $free = $httpd->dir . '/free';
     my $mark = $httpd->dir . '/mark';
     my $held = $httpd->begin("/probe?acquire&touch=$mark&hold=$free");
     ok poll_until { -e $mark }, 'the only connection is lent';
     my @refused = grep { $_->{content} =~ /EEXHAUSTED/ } map { $httpd->get('/probe?acquire') } 1 .. 50;
     is scalar @refused, 50, 'others are refused';
-    is count_of(qr/pgpool:error\] .*PGP1011/, $httpd->error_log), 1, '... which one line tells';
-    is count_of(qr/pgpool:debug\] .*PGP1011/, $httpd->error_log), 49, '... at level error';
+    is count_of(qr/pgpool:error\] .*PGP1011.*are lent/, $httpd->error_log), 1, '... which one line tells';
+    is count_of(qr/pgpool:debug\] .*PGP1011.*are lent/, $httpd->error_log), 49, '... at level error';
     Httpd::spew($free, '');
     $held->finish;
     $httpd->stop;
