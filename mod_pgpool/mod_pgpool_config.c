@@ -16,6 +16,7 @@
 #include <http_log.h>
 
 #include "core/pgp_conninfo.h"
+#include "core/pgp_pq_reset.h"
 #include "mod_pgpool_module.h"
 
 APLOG_USE_MODULE(pgpool);
@@ -134,7 +135,7 @@ static void complete_add(apr_pool_t *p, apr_hash_t *all, const char *name,
         pgp_settings_overlay(settings, own);
     if (!(settings->set & (1u << PGP_OPTION_MIN)) && settings->min > settings->max)
         settings->min = settings->max;
-    pgp_settings_finish(settings, p);
+    pgp_pq_reset_compose(settings, p);
     apr_hash_set(all, name, APR_HASH_KEY_STRING, settings);
 }
 

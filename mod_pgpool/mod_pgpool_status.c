@@ -1,7 +1,7 @@
 /*
- * SetHandler pgpool-status, and the section in mod_status.
+ * Answers SetHandler pgpool-status, and adds a section to mod_status.
  *
- *     ?refresh=2     the page, again every so many seconds (1 to 3600)
+ *     ?refresh=2     the page, which the browser loads again after so many seconds (1 to 3600)
  *     ?json  ?openmetrics  ?auto
  */
 #include "mod_pgpool_status.h"
@@ -13,15 +13,17 @@
 #include <http_request.h>
 #include <mod_status.h>
 
+#include "mod_pgpool_baseline.h"
 #include "mod_pgpool_register.h"
+#include "mod_pgpool_snapshot.h"
 
-#define REFRESH_MOST 3600
+#define REFRESH_MAX 3600
 
-/* --- what is asked for ------------------------------------------------------ */
+/* --- the query string ------------------------------------------------------- */
 
 /* The value of a word of the query string: "" if it stands alone, NULL if it is not
  * there. */
-static const char *argument(request_rec *r, const char *name)
+static const char *query_argument(request_rec *r, const char *name)
 {
     const apr_size_t length = strlen(name);
     const char *rest = r->args ? r->args : "";
@@ -35,13 +37,13 @@ static const char *argument(request_rec *r, const char *name)
     return NULL;
 }
 
-/* In seconds; 0: not at all. */
+/* In seconds; 0: the page is not to be loaded again. */
 static int refresh_of(request_rec *r)
 {
-    const char *text = argument(r, "refresh");
+    const char *text = query_argument(r, "refresh");
     const apr_int64_t seconds = text && apr_isdigit(*text) ? apr_atoi64(text) : 0;
 
-    return seconds < REFRESH_MOST ? (int)seconds : REFRESH_MOST;
+    return seconds < REFRESH_MAX ? (int)seconds : REFRESH_MAX;
 }
 
 /* --- formats ---------------------------------------------------------------- */
@@ -53,19 +55,20 @@ static void page_headers(request_rec *r, const pgpool_snapshot *all, int refresh
     if (refresh)
         apr_table_setn(r->headers_out, "Refresh",
                        apr_psprintf(r->pool, "%d; url=?refresh=%d&since=%s", refresh, refresh,
-                                    pgpool_sample_text(r->pool, all)));
+                                    pgpool_baseline_text(r->pool, all)));
 }
 
 static void print_page(request_rec *r, const pgpool_snapshot *all)
 {
-    const char *since = argument(r, "since");
+    const char *since = query_argument(r, "since");
     const int refresh = refresh_of(r);
 
     page_headers(r, all, refresh);
-    pgpool_print_html(r, all, since ? pgpool_sample_read(r->pool, all, since) : NULL, refresh);
+    pgpool_print_html(r, all, since ? pgpool_baseline_read(r->pool, all, since) : NULL,
+                      refresh);
 }
 
-/* The last one is for whoever asks for none of the others. */
+/* The last format is the default. */
 static const struct {
     const char *argument, *type;
     void (*print)(request_rec *r, const pgpool_snapshot *all);
@@ -77,11 +80,11 @@ static const struct {
     {NULL, "text/html; charset=utf-8", print_page},
 };
 
-static int answer(request_rec *r)
+static int print_answer(request_rec *r)
 {
     int i = 0;
 
-    while (formats[i].argument && !argument(r, formats[i].argument))
+    while (formats[i].argument && !query_argument(r, formats[i].argument))
         i++;
     ap_set_content_type(r, formats[i].type);
     apr_table_setn(r->headers_out, "Cache-Control", "no-store");
@@ -102,7 +105,7 @@ static int status_handler(request_rec *r)
     if (r->method_number != M_GET)
         return HTTP_METHOD_NOT_ALLOWED;
     status = ap_discard_request_body(r);
-    return status == OK ? answer(r) : status;
+    return status == OK ? print_answer(r) : status;
 }
 
 static int status_section(request_rec *r, int flags)
@@ -119,6 +122,6 @@ static int status_section(request_rec *r, int flags)
 void pgpool_status_register(void)
 {
     ap_hook_handler(status_handler, NULL, NULL, APR_HOOK_MIDDLE);
-    /* Nobody runs it where there is no mod_status. */
+    /* Without mod_status nobody runs this hook. */
     APR_OPTIONAL_HOOK(ap, status_hook, status_section, NULL, NULL, APR_HOOK_MIDDLE);
 }

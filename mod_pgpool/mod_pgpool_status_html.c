@@ -1,9 +1,8 @@
 /*
- * The status page, and the section in mod_status (mod_pgpool_status.h).
+ * Prints the status page, and the section in mod_status (mod_pgpool_status.h).
  *
- * Texts from outside go through escaped(); everything else printed here is a number, a
- * word of the tables, or a pool's name, which the configuration keeps to letters, digits,
- * "_" and "-".
+ * html_escape() takes every text from outside.  Everything else printed here is a number, a
+ * word of the tables, or a label, whose characters HTML need not escape (pgpool_definition).
  */
 #include "mod_pgpool_status.h"
 
@@ -14,20 +13,17 @@
 #include <util_time.h>
 
 #include "mod_pgpool.h"
+#include "mod_pgpool_health.h"
+#include "mod_pgpool_metrics.h"
 
-static const char *escaped(request_rec *r, const char *text)
+static const char *html_escape(request_rec *r, const char *text)
 {
     return ap_escape_html(r->pool, text);
 }
 
-static const pgpool_view *view_of(const pgpool_snapshot *all, int n)
+static const pgpool_pool_view *view_of(const pgpool_snapshot *all, int n)
 {
-    return &APR_ARRAY_IDX(all->pools, n, pgpool_view);
-}
-
-static int is_plain_counter(const pgpool_figure *figure)
-{
-    return figure->kind == PGPOOL_COUNTER && !figure->dimension;
+    return &APR_ARRAY_IDX(all->pools, n, pgpool_pool_view);
 }
 
 /* The operator's word for a state. */
@@ -38,7 +34,7 @@ static const char *state_label(int state)
 
 /* --- times ------------------------------------------------------------------ */
 
-static const char *duration(apr_pool_t *p, apr_interval_time_t time)
+static const char *duration_text(apr_pool_t *p, apr_interval_time_t time)
 {
     const int s = time / APR_USEC_PER_SEC;
 
@@ -57,118 +53,17 @@ static const char *duration(apr_pool_t *p, apr_interval_time_t time)
     return apr_psprintf(p, "%d&nbsp;d&nbsp;%d&nbsp;h", s / 86400, s / 3600 % 24);
 }
 
-/* A quantile is known as the bound of its bucket only. */
-static const char *bound(apr_pool_t *p, apr_interval_time_t time)
+/* The text of a quantile, of which only the bound of its bucket is known. */
+static const char *bound_text(apr_pool_t *p, apr_interval_time_t time)
 {
     if (!time)
         return "–"; /* there are none */
     if (time == pgp_stats_bound(0))
         return "0";
     if (time == APR_INT64_MAX)
-        return apr_psprintf(p, "&gt;&nbsp;%s", duration(p, pgp_stats_bound(PGP_BUCKETS - 2)));
-    return apr_psprintf(p, "&lt;&nbsp;%s", duration(p, time));
-}
-
-/* --- samples ---------------------------------------------------------------- */
-
-static int counters_per_pool(void)
-{
-    const pgpool_figure *figure;
-    int n = 0;
-
-    for (figure = pgpool_figures; figure->key; figure++)
-        n += is_plain_counter(figure);
-    return n;
-}
-
-static apr_int64_t *counters_of(apr_pool_t *p, const pgpool_snapshot *all)
-{
-    apr_int64_t *counters = apr_palloc(p, (all->pools->nelts * counters_per_pool() + 1) *
-                                              sizeof(*counters));
-    const pgpool_figure *figure;
-    int i, n = 0;
-
-    for (i = 0; i < all->pools->nelts; i++)
-        for (figure = pgpool_figures; figure->key; figure++)
-            if (is_plain_counter(figure))
-                counters[n++] = figure->get(view_of(all, i), figure->first);
-    return counters;
-}
-
-/* A sample is carried in a request line, which httpd takes up to LimitRequestLine (8190). */
-#define SAMPLE_LENGTH_MOST 4000
-
-/* "_1,2,0,3", without the zeros at its end. */
-static const char *pool_sample_text(apr_pool_t *p, const apr_int64_t *counters)
-{
-    const char *text = "_";
-    int n = counters_per_pool(), i;
-
-    while (n > 0 && !counters[n - 1])
-        n--;
-    for (i = 0; i < n; i++)
-        text = apr_pstrcat(p, text, i ? "," : "", apr_off_t_toa(p, counters[i]), NULL);
-    return text;
-}
-
-const char *pgpool_sample_text(apr_pool_t *p, const pgpool_snapshot *all)
-{
-    const apr_int64_t *counters = counters_of(p, all);
-    const int pools = all->pools->nelts;
-    apr_array_header_t *parts = apr_array_make(p, pools + 1, sizeof(const char *));
-    const char *part = apr_psprintf(p, "%" APR_TIME_T_FMT ",%d", all->now, pools);
-    apr_size_t length = strlen(part);
-    int i;
-
-    APR_ARRAY_PUSH(parts, const char *) = part;
-    for (i = 0; i < pools; i++) {
-        part = pool_sample_text(p, counters + i * counters_per_pool());
-        length += strlen(part);
-        if (length > SAMPLE_LENGTH_MOST)
-            break;
-        APR_ARRAY_PUSH(parts, const char *) = part;
-    }
-    return apr_array_pstrcat(p, parts, 0);
-}
-
-/* Read one pool's part, from behind its "_".  Returns where it ends. */
-static const char *pool_sample_read(const char *text, apr_int64_t *counters)
-{
-    const int n = counters_per_pool();
-    char *end = (char *)text;
-    int i;
-
-    for (i = 0; i < n && apr_isdigit(*end); i++) {
-        counters[i] = apr_strtoi64(end, &end, 10);
-        if (*end == ',')
-            end++;
-    }
-    return end;
-}
-
-const pgpool_sample *pgpool_sample_read(apr_pool_t *p, const pgpool_snapshot *all,
-                                        const char *text)
-{
-    const apr_int64_t *now = counters_of(p, all);
-    const int n = counters_per_pool(), pools = all->pools->nelts;
-    apr_int64_t *then = apr_pcalloc(p, (pools * n + 1) * sizeof(*then));
-    pgpool_sample *sample = apr_palloc(p, sizeof(*sample));
-    const char *at;
-    char *end;
-    int i;
-
-    *sample = (pgpool_sample){.at = apr_strtoi64(text, &end, 10), .counters = then};
-    if (sample->at < all->start || sample->at >= all->now || *end != ',' ||
-        apr_strtoi64(end + 1, &end, 10) != pools)
-        return NULL;
-    for (at = end; sample->pools < pools && *at == '_'; sample->pools++)
-        at = pool_sample_read(at + 1, then + sample->pools * n);
-    if (*at)
-        return NULL;
-    for (i = 0; i < sample->pools * n; i++)
-        if (then[i] > now[i])
-            return NULL;
-    return sample;
+        return apr_psprintf(p, "&gt;&nbsp;%s",
+                            duration_text(p, pgp_stats_bound(PGP_BUCKETS - 2)));
+    return apr_psprintf(p, "&lt;&nbsp;%s", duration_text(p, time));
 }
 
 /* --- the page's head -------------------------------------------------------- */
@@ -234,32 +129,32 @@ static void print_head(request_rec *r, const pgpool_snapshot *all)
                "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
                "<title>%s – PostgreSQL pools</title>\n<style>%s</style>\n</head>\n",
-               pgpool_health_word(pgpool_snapshot_health(all)), style);
+               pgpool_health_word(pgpool_health_worst(all)), style);
 }
 
-static void print_choice(request_rec *r, const char *sample, int chosen, int seconds)
+static void print_choice(request_rec *r, const char *baseline, int chosen, int seconds)
 {
     if (seconds == chosen)
         ap_rprintf(r, "<b>%d s</b>\n", seconds);
     else
-        ap_rprintf(r, "<a href=\"?refresh=%d&amp;since=%s\">%d s</a>\n", seconds, sample,
+        ap_rprintf(r, "<a href=\"?refresh=%d&amp;since=%s\">%d s</a>\n", seconds, baseline,
                    seconds);
 }
 
 static void print_navigation(request_rec *r, const pgpool_snapshot *all, int refresh)
 {
-    const char *sample = pgpool_sample_text(r->pool, all);
+    const char *baseline = pgpool_baseline_text(r->pool, all);
 
     ap_rputs("<nav>\n<span>Refresh every</span>\n", r);
-    print_choice(r, sample, refresh, 2);
-    print_choice(r, sample, refresh, 10);
-    print_choice(r, sample, refresh, 60);
+    print_choice(r, baseline, refresh, 2);
+    print_choice(r, baseline, refresh, 10);
+    print_choice(r, baseline, refresh, 60);
     if (refresh && refresh != 2 && refresh != 10 && refresh != 60)
-        print_choice(r, sample, refresh, refresh);
+        print_choice(r, baseline, refresh, refresh);
     ap_rprintf(r,
                refresh ? "<a href=\"?since=%s\">stop</a>\n"
                        : "<a href=\"?since=%s\">once more</a>\n",
-               sample);
+               baseline);
     ap_rputs("<span class=\"formats\">the same as</span>\n<a href=\"?json\">JSON</a>\n<a "
              "href=\"?openmetrics\">OpenMetrics</a>\n"
              "<a href=\"?auto\">plain text</a>\n</nav>\n",
@@ -274,8 +169,8 @@ static void print_header(request_rec *r, const pgpool_snapshot *all, int refresh
     ap_rprintf(r,
                "<body>\n<header>\n<h1>PostgreSQL pools of %s</h1>\n"
                "<p>%s · %d child%s of httpd · counting for %s</p>\n</header>\n",
-               escaped(r, ap_get_server_name(r)), time, children, children == 1 ? "" : "ren",
-               duration(r->pool, all->now - all->start));
+               html_escape(r, ap_get_server_name(r)), time, children,
+               children == 1 ? "" : "ren", duration_text(r->pool, all->now - all->start));
     print_navigation(r, all, refresh);
 }
 
@@ -292,14 +187,14 @@ static const pgp_state shown_states[] = {PGP_LENT, PGP_CLEANING, PGP_IDLE, PGP_C
                                          PGP_CLOSING};
 #define SHOWN_STATES (sizeof shown_states / sizeof *shown_states)
 
-/* The rarer ones show up when they are there. */
-static int is_worth_a_number(const pgpool_view *view, pgp_state state)
+/* The rarer states are shown only when they occur. */
+static bool is_worth_a_number(const pgpool_pool_view *view, pgp_state state)
 {
     return view->stats.state[state] > 0 || state == PGP_LENT || state == PGP_IDLE ||
            state == PGP_CONNECTING;
 }
 
-static void print_numbers(request_rec *r, const pgpool_view *view)
+static void print_numbers(request_rec *r, const pgpool_pool_view *view)
 {
     unsigned i;
 
@@ -312,11 +207,11 @@ static void print_numbers(request_rec *r, const pgpool_view *view)
     ap_rputs("</dl>\n", r);
 }
 
-/* What the full width of a bar stands for: more than the limit there can be for a
- * moment, when it has just been lowered. */
-static int scale_of(const pgpool_view *view)
+/* The number of connections that the full width of a bar stands for.  For a moment after the
+ * limit was lowered there may be more connections than the limit. */
+static int scale_of(const pgpool_pool_view *view)
 {
-    const int open = pgpool_view_open(view);
+    const int open = pgpool_metric_open(view);
     const int most = open > view->limit ? open : view->limit;
 
     return most > 0 ? most : 1;
@@ -334,7 +229,7 @@ static void print_tick(request_rec *r, int at, int scale)
                    percent(at, scale), percent(at, scale));
 }
 
-static void print_bars(request_rec *r, const pgpool_view *view)
+static void print_bars(request_rec *r, const pgpool_pool_view *view)
 {
     const int scale = scale_of(view);
     int at = 0;
@@ -343,7 +238,7 @@ static void print_bars(request_rec *r, const pgpool_view *view)
     ap_rprintf(r,
                "<svg role=\"img\" aria-label=\"%d open, %d of them in use, of at most %d\">\n"
                "<rect class=\"track\" width=\"100%%\" height=\"100%%\"/>\n",
-               pgpool_view_open(view), view->stats.state[PGP_LENT], view->limit);
+               pgpool_metric_open(view), view->stats.state[PGP_LENT], view->limit);
     for (i = 0; i < SHOWN_STATES; i++) {
         const int n = view->stats.state[shown_states[i]];
 
@@ -364,13 +259,13 @@ static void print_bars(request_rec *r, const pgpool_view *view)
                view->stats.waiting, percent(view->stats.waiting, scale));
 }
 
-static void print_limits(request_rec *r, const pgpool_view *view)
+static void print_limits(request_rec *r, const pgpool_pool_view *view)
 {
     const pgp_settings *settings = view->settings;
     const int n = view->children;
 
     ap_rprintf(r, "<p class=\"note\">%d open of at most %d: PgPoolMax %d × %d child%s = %d, ",
-               pgpool_view_open(view), view->limit, settings->max, n, n == 1 ? "" : "ren",
+               pgpool_metric_open(view), view->limit, settings->max, n, n == 1 ? "" : "ren",
                settings->max * n);
     if (settings->total_max)
         ap_rprintf(r, "PgPoolTotalMax %d", settings->total_max);
@@ -380,7 +275,7 @@ static void print_limits(request_rec *r, const pgpool_view *view)
                settings->min * n);
 }
 
-static void print_error(request_rec *r, const pgpool_view *view, apr_time_t now)
+static void print_error(request_rec *r, const pgpool_pool_view *view, apr_time_t now)
 {
     const pgp_error *error = &view->stats.error;
 
@@ -388,87 +283,84 @@ static void print_error(request_rec *r, const pgpool_view *view, apr_time_t now)
         return;
     ap_rprintf(r, "<p class=\"%s\"><strong>Last error, %s ago%s:</strong> %s%s%s%s</p>\n",
                view->stats.down ? "error" : "note",
-               duration(r->pool, now - view->stats.error_at),
-               view->stats.down ? "" : " (connecting works again)", escaped(r, error->message),
-               *error->sqlstate ? " (SQLSTATE " : "", escaped(r, error->sqlstate),
-               *error->sqlstate ? ")" : "");
+               duration_text(r->pool, now - view->stats.error_at),
+               view->stats.down ? "" : " (connecting works again)",
+               html_escape(r, error->message), *error->sqlstate ? " (SQLSTATE " : "",
+               html_escape(r, error->sqlstate), *error->sqlstate ? ")" : "");
 }
 
 /* --- a pool: tables --------------------------------------------------------- */
 
-static void print_counter(request_rec *r, const pgpool_figure *figure, apr_int64_t total,
+static void print_counter(request_rec *r, const pgpool_metric *metric, apr_int64_t total,
                           double rate)
 {
     ap_rprintf(
         r, "<tr><th>%s <small>%s</small></th><td>%" APR_INT64_T_FMT "</td><td>%.1f</td></tr>\n",
-        figure->label, figure->help, total, rate);
+        metric->label, metric->help, total, rate);
 }
 
 static void print_counters(request_rec *r, const pgpool_snapshot *all, int n,
-                           const pgpool_sample *before)
+                           const pgpool_baseline *before)
 {
-    const int is_sampled = before && n < before->pools;
-    const apr_int64_t *then = is_sampled ? before->counters + n * counters_per_pool() : NULL;
-    const apr_interval_time_t time = all->now - (is_sampled ? before->at : all->start);
-    const pgpool_figure *figure;
+    const bool has_baseline = before && n < before->pools;
+    const apr_int64_t *then = has_baseline ? before->counters + n * pgpool_baseline_counters()
+                                           : NULL;
+    const apr_interval_time_t time = all->now - (has_baseline ? before->at : all->start);
+    const pgpool_metric *metric;
 
     ap_rprintf(r,
                "<table>\n<thead><tr><th></th><th>total</th><th>per&nbsp;second<br>%s&nbsp;%s"
                "</th></tr></thead>\n<tbody>\n",
-               is_sampled ? "in the last" : "mean of", duration(r->pool, time));
-    for (figure = pgpool_figures; figure->key; figure++)
-        if (is_plain_counter(figure)) {
-            const apr_int64_t total = figure->get(view_of(all, n), figure->first);
+               has_baseline ? "in the last" : "mean of", duration_text(r->pool, time));
+    for (metric = pgpool_metrics; metric->key; metric++)
+        if (pgpool_metric_is_plain_counter(metric)) {
+            const apr_int64_t total = metric->get(view_of(all, n), metric->first);
 
-            print_counter(r, figure, total,
+            print_counter(r, metric, total,
                           (total - (then ? *then++ : 0)) / (time > 0 ? time / 1e6 : 1));
         }
     ap_rputs("</tbody>\n</table>\n", r);
 }
 
-static void print_timing(request_rec *r, const pgpool_view *view, const pgpool_timing *timing)
+static void print_histogram(request_rec *r, const pgpool_pool_view *view,
+                            const pgpool_histogram *histogram)
 {
-    const apr_interval_time_t longest = pgpool_timing_longest(view, timing);
+    const apr_interval_time_t longest = pgpool_histogram_longest(view, histogram);
     const pgpool_quantile *quantile;
 
-    ap_rprintf(r, "<tr><th>%s</th>", timing->label);
+    ap_rprintf(r, "<tr><th>%s</th>", histogram->label);
     for (quantile = pgpool_quantiles; quantile->key; quantile++)
         ap_rprintf(r, "<td>%s</td>",
-                   bound(r->pool, pgpool_timing_quantile(view, timing, quantile)));
-    ap_rprintf(r, "<td>%s</td></tr>\n", longest ? duration(r->pool, longest) : "–");
+                   bound_text(r->pool, pgpool_histogram_quantile(view, histogram, quantile)));
+    ap_rprintf(r, "<td>%s</td></tr>\n", longest ? duration_text(r->pool, longest) : "–");
 }
 
-static void print_timings(request_rec *r, const pgpool_view *view)
+static void print_histograms(request_rec *r, const pgpool_pool_view *view)
 {
     const pgpool_quantile *quantile;
-    const pgpool_timing *timing;
+    const pgpool_histogram *histogram;
 
     ap_rputs("<table>\n<thead><tr><th></th>", r);
     for (quantile = pgpool_quantiles; quantile->key; quantile++)
         ap_rprintf(r, "<th>%s</th>", quantile->key);
     ap_rputs("<th>longest</th></tr></thead>\n<tbody>\n", r);
-    for (timing = pgpool_timings; timing->key; timing++)
-        print_timing(r, view, timing);
+    for (histogram = pgpool_histograms; histogram->key; histogram++)
+        print_histogram(r, view, histogram);
     ap_rputs("</tbody>\n</table>\n", r);
 }
 
-/* The bars show the connections by state. */
-static int is_state(const pgpool_figure *figure)
-{
-    return figure->member == pgpool_state_member;
-}
-
-/* The members of a family that are not zero, in one line. */
-static void print_family(request_rec *r, const pgpool_figure *figure, const pgpool_view *view)
+/* In one line, the members of a family that are not zero. */
+static void print_family(request_rec *r, const pgpool_metric *metric,
+                         const pgpool_pool_view *view)
 {
     const char *comma = "";
     int i;
 
-    ap_rprintf(r, "<p class=\"note families\">%s by %s: ", figure->label, figure->dimension);
-    for (i = figure->first; i < figure->end; i++)
-        if (figure->get(view, i) > 0) {
-            ap_rprintf(r, "%s%s&nbsp;%" APR_INT64_T_FMT, comma, figure->member(i),
-                       figure->get(view, i));
+    ap_rprintf(r, "<p class=\"note families\">%s by %s: ", metric->label, metric->dimension);
+    for (i = metric->first; i < metric->end; i++)
+        if (metric->get(view, i) > 0) {
+            ap_rprintf(r, "%s%s&nbsp;%" APR_INT64_T_FMT, comma, metric->member(i),
+                       metric->get(view, i));
             comma = ", ";
         }
     ap_rputs(*comma ? "</p>\n" : "none</p>\n", r);
@@ -479,9 +371,9 @@ static void print_holder(request_rec *r, const pgp_holder *holder, apr_time_t no
     ap_rprintf(r,
                "<tr><td>%s</td><td class=\"left text\">%s</td><td class=\"left\">%s</td>"
                "<td>%u</td></tr>\n",
-               duration(r->pool, now - holder->since),
-               *holder->what ? escaped(r, holder->what) : "<em>not a request</em>",
-               *holder->client ? escaped(r, holder->client) : "–", holder->backend);
+               duration_text(r->pool, now - holder->since),
+               *holder->what ? html_escape(r, holder->what) : "<em>not a request</em>",
+               *holder->client ? html_escape(r, holder->client) : "–", holder->backend);
 }
 
 static void print_holders(request_rec *r, const pgp_stats *stats, apr_time_t now)
@@ -500,11 +392,11 @@ static void print_holders(request_rec *r, const pgp_stats *stats, apr_time_t now
 }
 
 static void print_pool(request_rec *r, const pgpool_snapshot *all, int n,
-                       const pgpool_sample *before)
+                       const pgpool_baseline *before)
 {
-    const pgpool_view *view = view_of(all, n);
+    const pgpool_pool_view *view = view_of(all, n);
     const char *word = pgpool_health_word(view->health);
-    const pgpool_figure *figure;
+    const pgpool_metric *metric;
 
     ap_rprintf(r,
                "<section>\n<div class=\"title\"><h2>%s</h2> <span class=\"word %s\">%s</span> "
@@ -517,10 +409,10 @@ static void print_pool(request_rec *r, const pgpool_snapshot *all, int n,
     ap_rputs("<div class=\"tables\">\n<div>\n<h3>Counts</h3>\n", r);
     print_counters(r, all, n, before);
     ap_rputs("</div>\n<div>\n<h3>Times</h3>\n", r);
-    print_timings(r, view);
-    for (figure = pgpool_figures; figure->key; figure++)
-        if (figure->dimension && !is_state(figure))
-            print_family(r, figure, view);
+    print_histograms(r, view);
+    for (metric = pgpool_metrics; metric->key; metric++)
+        if (metric->dimension && !pgpool_metric_is_state(metric)) /* the bars show the states */
+            print_family(r, metric, view);
     ap_rputs("</div>\n</div>\n", r);
     print_holders(r, &view->stats, all->now);
     ap_rputs("</section>\n", r);
@@ -528,54 +420,54 @@ static void print_pool(request_rec *r, const pgpool_snapshot *all, int n,
 
 /* --- by child --------------------------------------------------------------- */
 
-static int is_of_a_part(const pgpool_figure *figure)
+static bool is_shown_by_child(const pgpool_metric *metric)
 {
-    return figure->kind != PGPOOL_LIMIT && (figure->kind == PGPOOL_GAUGE || !figure->dimension);
+    return metric->kind != PGPOOL_LIMIT && (metric->kind == PGPOOL_GAUGE || !metric->dimension);
 }
 
-static void print_part_labels(request_rec *r)
+static void print_child_labels(request_rec *r)
 {
-    const pgpool_figure *figure;
+    const pgpool_metric *metric;
     int i;
 
-    for (figure = pgpool_figures; figure->key; figure++)
-        if (is_of_a_part(figure) && !figure->dimension)
-            ap_rprintf(r, "<th title=\"%s\">%s</th>", figure->help, figure->label);
-        else if (is_of_a_part(figure))
-            for (i = figure->first; i < figure->end; i++)
+    for (metric = pgpool_metrics; metric->key; metric++)
+        if (is_shown_by_child(metric) && !metric->dimension)
+            ap_rprintf(r, "<th title=\"%s\">%s</th>", metric->help, metric->label);
+        else if (is_shown_by_child(metric))
+            for (i = metric->first; i < metric->end; i++)
                 ap_rprintf(r, "<th>%s</th>",
-                           is_state(figure) ? state_label(i) : figure->member(i));
+                           pgpool_metric_is_state(metric) ? state_label(i) : metric->member(i));
 }
 
-static void print_part_figures(request_rec *r, const pgpool_view *view)
+static void print_child_metrics(request_rec *r, const pgpool_pool_view *view)
 {
-    const pgpool_figure *figure;
+    const pgpool_metric *metric;
     int i;
 
-    for (figure = pgpool_figures; figure->key; figure++)
-        for (i = figure->first; is_of_a_part(figure); i++) {
-            ap_rprintf(r, "<td>%" APR_INT64_T_FMT "</td>", figure->get(view, i));
-            if (!figure->dimension || i + 1 == figure->end)
+    for (metric = pgpool_metrics; metric->key; metric++)
+        for (i = metric->first; is_shown_by_child(metric); i++) {
+            ap_rprintf(r, "<td>%" APR_INT64_T_FMT "</td>", metric->get(view, i));
+            if (!metric->dimension || i + 1 == metric->end)
                 break;
         }
 }
 
-static void print_part(request_rec *r, const pgpool_part *part, int pools)
+static void print_child(request_rec *r, const pgpool_child_view *child, int pools)
 {
     int i;
 
     for (i = 0; i < pools; i++) {
-        if (part->pid)
-            ap_rprintf(r, "<tr><th>%d</th>", part->pid);
+        if (child->pid)
+            ap_rprintf(r, "<tr><th>%d</th>", child->pid);
         else
             ap_rputs("<tr><th>ended</th>", r);
-        ap_rprintf(r, "<td class=\"left\">%s</td>", part->pools[i].label);
-        print_part_figures(r, &part->pools[i]);
+        ap_rprintf(r, "<td class=\"left\">%s</td>", child->pools[i].label);
+        print_child_metrics(r, &child->pools[i]);
         ap_rputs("</tr>\n", r);
     }
 }
 
-static void print_parts(request_rec *r, const pgpool_snapshot *all)
+static void print_children(request_rec *r, const pgpool_snapshot *all)
 {
     const int pools = all->pools->nelts;
     int i;
@@ -583,18 +475,18 @@ static void print_parts(request_rec *r, const pgpool_snapshot *all)
     ap_rputs("<section>\n<h2>By child</h2>\n<div class=\"wide\"><table>\n<thead><tr>"
              "<th>pid</th><th class=\"left\">pool</th>",
              r);
-    print_part_labels(r);
+    print_child_labels(r);
     ap_rputs("</tr></thead>\n<tbody>\n", r);
     for (i = 0; i < all->children->nelts; i++)
-        print_part(r, &APR_ARRAY_IDX(all->children, i, pgpool_part), pools);
-    print_part(r, &all->ended, pools);
+        print_child(r, &APR_ARRAY_IDX(all->children, i, pgpool_child_view), pools);
+    print_child(r, &all->ended, pools);
     ap_rputs("</tbody>\n</table></div>\n</section>\n", r);
 }
 
 /* --- whole ------------------------------------------------------------------ */
 
-void pgpool_print_html(request_rec *r, const pgpool_snapshot *all, const pgpool_sample *before,
-                       int refresh)
+void pgpool_print_html(request_rec *r, const pgpool_snapshot *all,
+                       const pgpool_baseline *before, int refresh)
 {
     int i;
 
@@ -605,15 +497,16 @@ void pgpool_print_html(request_rec *r, const pgpool_snapshot *all, const pgpool_
         ap_rputs("<section><p>No pool is configured.</p></section>\n", r);
     for (i = 0; i < all->pools->nelts; i++)
         print_pool(r, all, i, before);
-    print_parts(r, all);
-    ap_rputs("</main>\n<footer><p class=\"note\">Each child tells its figures when something "
-             "happens, and once a second at least. A time is known as the bound below which "
-             "it lies; the longest is exact.  mod_pgpool " PGPOOL_VERSION ".</p></footer>\n"
-             "</body>\n</html>\n",
-             r);
+    print_children(r, all);
+    ap_rputs(
+        "</main>\n<footer><p class=\"note\">Each child publishes its metrics when "
+        "something happens, and once a second at least. A time is known as the bound below "
+        "which it lies; the longest is exact.  mod_pgpool " PGPOOL_VERSION ".</p></footer>\n"
+        "</body>\n</html>\n",
+        r);
 }
 
-/* In the manner of mod_status, which has neither style nor classes. */
+/* Plain HTML, since mod_status has neither style nor classes. */
 void pgpool_print_section(request_rec *r, const pgpool_snapshot *all)
 {
     int i;
@@ -624,7 +517,7 @@ void pgpool_print_section(request_rec *r, const pgpool_snapshot *all)
              "<th>unavailable</th><th>why</th></tr>\n",
              r);
     for (i = 0; i < all->pools->nelts; i++) {
-        const pgpool_view *view = view_of(all, i);
+        const pgpool_pool_view *view = view_of(all, i);
         const pgp_stats *stats = &view->stats;
 
         ap_rprintf(r,

@@ -8,7 +8,6 @@
 #include <apr_strings.h>
 
 #include "pgp_conninfo.h"
-#include "pgp_pq_reset.h"
 
 #define PGP_OPTION_ROW(id, field, name, kind, initial, low, high, help)                        \
     {name,                                                                                     \
@@ -249,11 +248,6 @@ void pgp_settings_overlay(pgp_settings *base, const pgp_settings *over)
         base->set |= 1u << id;
         base->origin[id] = over->origin[id];
     }
-}
-
-void pgp_settings_finish(pgp_settings *settings, apr_pool_t *p)
-{
-    pgp_pq_reset_compose(settings, p);
 }
 
 static int text_equal(const char *a, const char *b)

@@ -112,7 +112,7 @@ typedef struct {
     pgp_reset reset;
     apr_array_header_t *init_sql; /* of const char *; NULL: none */
 
-    /* made from the others by pgp_settings_finish() */
+    /* made from the others by pgp_pq_reset_compose(), when the settings are complete */
     const char *reset_all, *reset_session, *reset_prepared; /* see pgp_pq_reset.h */
     const char *undo_begin, *undo_end; /* around what takes back a borrower's variables */
 
@@ -133,9 +133,6 @@ const char *pgp_settings_set(pgp_settings *settings, apr_pool_t *p, pgp_option_i
 
 /* Copy to base what is set in over. */
 void pgp_settings_overlay(pgp_settings *base, const pgp_settings *over);
-
-/* Complete settings are ready for use: make what follows from them. */
-void pgp_settings_finish(pgp_settings *settings, apr_pool_t *p);
 
 /* Whether two complete settings make the same pool; origins do not count. */
 int pgp_settings_equal(const pgp_settings *a, const pgp_settings *b);

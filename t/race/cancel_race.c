@@ -26,6 +26,7 @@
 
 #include "pgp_keeper.h"
 #include "pgp_pq.h"
+#include "pgp_pq_reset.h"
 
 /* A cancel is late by less than this, a statement's end and its return are within this
  * (microseconds). */
@@ -168,7 +169,7 @@ static pgp_keeper *pool_start(apr_pool_t *p, const char *conninfo, const char *c
     set(settings, p, PGP_OPTION_ACQUIRE_TIMEOUT, "60s");
     set(settings, p, PGP_OPTION_CHECK_TIMEOUT, "60s");
     set(settings, p, PGP_OPTION_RESET, "transaction");
-    pgp_settings_finish(settings, p);
+    pgp_pq_reset_compose(settings, p);
     if (pgp_keeper_create(&keeper, p, &env) ||
         pgp_pool_create(&pool, p, "race", settings, &env, pgp_keeper_waker(keeper)))
         exit(2);

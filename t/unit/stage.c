@@ -1,4 +1,5 @@
 #include "stage.h"
+#include "pgp_pq_reset.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -57,7 +58,7 @@ static pgp_settings *settings_made(apr_pool_t *p, const char *setting, va_list m
     setting_set(settings, p, "PgPoolConninfo dbname=fake");
     for (; setting; setting = va_arg(more, const char *))
         setting_set(settings, p, setting);
-    pgp_settings_finish(settings, p);
+    pgp_pq_reset_compose(settings, p);
     return settings;
 }
 

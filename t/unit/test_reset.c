@@ -110,7 +110,7 @@ static const char *message_after(unsigned deeds, const char *mode, const char *i
     if (!wrong && init)
         wrong = pgp_settings_set(settings, p, PGP_OPTION_INIT_SQL, 1, argv, "t:1");
     ck_assert_msg(!wrong, "%s", wrong);
-    pgp_settings_finish(settings, p);
+    pgp_pq_reset_compose(settings, p);
     return pgp_pq_reset_sql(settings, deeds);
 }
 

@@ -1,0 +1,170 @@
+/*
+ * The tables of metrics and histograms, and how to read them off a view (mod_pgpool_metrics.h).
+ */
+#include "mod_pgpool_metrics.h"
+
+#include <stddef.h>
+
+/* --- what a row gets -------------------------------------------------------- */
+
+static apr_int64_t get_setting(const pgpool_pool_view *view, int offset)
+{
+    return *(const int *)((const char *)view->settings + offset);
+}
+
+static apr_int64_t get_state(const pgpool_pool_view *view, int state)
+{
+    return view->stats.state[state];
+}
+
+enum { ENCRYPTION_TLS, ENCRYPTION_NONE, ENCRYPTIONS };
+
+static apr_int64_t get_open(const pgpool_pool_view *view, int encryption)
+{
+    const int *state = view->stats.state;
+    const int open = state[PGP_IDLE] + state[PGP_LENT] + state[PGP_CLEANING];
+
+    return encryption == ENCRYPTION_TLS ? view->stats.tls : open - view->stats.tls;
+}
+
+static apr_int64_t get_waiting(const pgpool_pool_view *view, int member)
+{
+    return view->stats.waiting;
+}
+
+static apr_int64_t get_failures(const pgpool_pool_view *view, int member)
+{
+    return view->stats.down;
+}
+
+static apr_int64_t get_acquires(const pgpool_pool_view *view, int member)
+{
+    return view->stats.n[PGP_N_ACQUIRES];
+}
+
+static apr_int64_t get_counter(const pgpool_pool_view *view, int counter)
+{
+    return view->stats.n[counter];
+}
+
+static apr_int64_t get_closes(const pgpool_pool_view *view, int reason)
+{
+    return view->stats.n[PGP_N_CLOSES + reason];
+}
+
+static const char *state_name(int state)
+{
+    return pgp_state_name(state);
+}
+
+static const char *encryption_name(int encryption)
+{
+    return encryption == ENCRYPTION_TLS ? "tls" : "plain";
+}
+
+static const char *reason_name(int reason)
+{
+    return pgp_reason_name(reason);
+}
+
+/* --- the tables ------------------------------------------------------------- */
+
+#define LIMIT(field, label, help)                                                              \
+    {                                                                                          \
+#field, label, help, PGPOOL_LIMIT, get_setting, NULL, offsetof(pgp_settings, field)    \
+    }
+#define COUNTER(key, label, help, get, id)                                                     \
+    {                                                                                          \
+        key, label, help, PGPOOL_COUNTER, get, NULL, id                                        \
+    }
+
+const pgpool_metric pgpool_metrics[] = {
+    LIMIT(min, "min", "PgPoolMin, connections kept open in each child"),
+    LIMIT(max, "max", "PgPoolMax, connections at most in each child"),
+    LIMIT(total_max, "total max",
+          "PgPoolTotalMax, connections at most over all children, 0 for no such cap"),
+    {"connections", "connections", "connections by state", PGPOOL_GAUGE, get_state, "state",
+     PGP_FREE + 1, PGP_STATES, state_name},
+    {"open", "open", "established connections by encryption; plain over a Unix socket, too",
+     PGPOOL_GAUGE, get_open, "encryption", ENCRYPTION_TLS, ENCRYPTIONS, encryption_name},
+    {"waiting", "waiting", "requests that wait for a connection", PGPOOL_GAUGE, get_waiting},
+    {"connect_failures", "failing",
+     "attempts to connect that failed in a row, where they are most", PGPOOL_GAUGE,
+     get_failures},
+    COUNTER("acquires", "acquires", "connections given to requests", get_acquires, 0),
+    COUNTER("waits", "waited", "of these, those that had to wait", get_counter, PGP_N_WAITS),
+    COUNTER("exhausted", "exhausted", "refused: all connections stayed in use", get_counter,
+            PGP_N_EXHAUSTED),
+    COUNTER("unavailable", "unavailable", "refused: no connection to the server", get_counter,
+            PGP_N_UNAVAILABLE),
+    COUNTER("connects", "connects", "connections made", get_counter, PGP_N_CONNECTS),
+    COUNTER("unfit", "unfit", "connections found dead before use, replaced", get_counter,
+            PGP_N_UNFIT),
+    {"closes", "closed", "connections closed and attempts given up, by reason", PGPOOL_COUNTER,
+     get_closes, "reason", PGP_REASON_NONE + 1, PGP_REASONS, reason_name},
+    {NULL},
+};
+
+const pgpool_histogram pgpool_histograms[] = {
+    {"wait", "waited", "how long requests waited for a connection", PGP_N_WAIT, PGP_N_WAIT_US,
+     offsetof(pgp_stats, longest_wait)},
+    {"hold", "held", "how long requests had a connection", PGP_N_HOLD, PGP_N_HOLD_US,
+     offsetof(pgp_stats, longest_hold)},
+    {NULL},
+};
+
+const pgpool_quantile pgpool_quantiles[] = {{"p50", 0.5}, {"p95", 0.95}, {"p99", 0.99}, {NULL}};
+
+/* --- reading a view --------------------------------------------------------- */
+
+bool pgpool_metric_is_plain_counter(const pgpool_metric *metric)
+{
+    return metric->kind == PGPOOL_COUNTER && !metric->dimension;
+}
+
+bool pgpool_metric_is_state(const pgpool_metric *metric)
+{
+    return metric->member == state_name;
+}
+
+int pgpool_metric_open(const pgpool_pool_view *view)
+{
+    int state, open = 0;
+
+    for (state = PGP_FREE + 1; state < PGP_STATES; state++)
+        open += view->stats.state[state];
+    return open;
+}
+
+apr_uint64_t pgpool_histogram_count(const pgpool_pool_view *view,
+                                    const pgpool_histogram *histogram)
+{
+    apr_uint64_t count = 0;
+    int b;
+
+    for (b = 0; b < PGP_BUCKETS; b++)
+        count += view->stats.n[histogram->first_bucket + b];
+    return count;
+}
+
+apr_interval_time_t pgpool_histogram_sum(const pgpool_pool_view *view,
+                                         const pgpool_histogram *histogram)
+{
+    return view->stats.n[histogram->sum];
+}
+
+apr_interval_time_t pgpool_histogram_longest(const pgpool_pool_view *view,
+                                             const pgpool_histogram *histogram)
+{
+    return *(const apr_interval_time_t *)((const char *)&view->stats + histogram->longest);
+}
+
+apr_interval_time_t pgpool_histogram_quantile(const pgpool_pool_view *view,
+                                              const pgpool_histogram *histogram,
+                                              const pgpool_quantile *quantile)
+{
+    const apr_interval_time_t bound = pgp_stats_quantile(
+        &view->stats.n[histogram->first_bucket], quantile->fraction);
+
+    return bound < pgp_stats_bound(PGP_BUCKETS - 1) ? bound : APR_INT64_MAX;
+}
