@@ -54,8 +54,10 @@ apr_status_t pgpool_board_make(apr_pool_t *p, int pools)
 
 static pgp_board_pool board_pool_of(const pgpool_definition *definition)
 {
-    return (pgp_board_pool){
-        .name = definition->name, .server = definition->server, .nth = definition->nth};
+    return (pgp_board_pool){.name = definition->name,
+                            .server = definition->server,
+                            .host = definition->host,
+                            .nth = definition->nth};
 }
 
 int pgpool_board_configure(const pgpool_board *board, const apr_array_header_t *definitions)

@@ -34,6 +34,7 @@ static pgpool_definition *definition_find_or_add(apr_array_header_t *all, const 
                                  .name = name,
                                  .settings = settings,
                                  .server = server,
+                                 .host = pgp_conninfo_server(all->pool, settings->conninfo),
                                  .nth = nth,
                                  .place = -1,
                                  .owner = s,

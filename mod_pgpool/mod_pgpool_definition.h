@@ -21,6 +21,7 @@ typedef struct {
     const char *name;
     pgp_settings *settings;  /* complete */
     const char *server;      /* the connection string without its secrets */
+    const char *host;        /* and port of that server, for all its pools the same */
     int nth;                 /* among the definitions with this name and server */
     int place;               /* on the board; -1: it has none */
     const server_rec *owner; /* the first server that has it */

@@ -110,6 +110,10 @@ const pgpool_histogram pgpool_histograms[] = {
      offsetof(pgp_stats, longest_wait)},
     {"hold", "held", "how long requests had a connection", PGP_N_HOLD, PGP_N_HOLD_US,
      offsetof(pgp_stats, longest_hold)},
+    {"permit_wait", "waited for a permit",
+     "how long requests waited while PgPoolTotalMax allowed no further connection, a part of "
+     "all waits",
+     PGP_N_PERMIT, PGP_N_PERMIT_US, offsetof(pgp_stats, longest_permit)},
     {NULL},
 };
 

@@ -30,7 +30,7 @@ typedef struct {
 typedef struct {
     _Atomic unsigned tenure; /* whose they are; 0: there are none */
     _Atomic apr_uint64_t n[PGP_COUNTERS];
-    _Atomic apr_int64_t longest_wait, longest_hold;
+    _Atomic apr_int64_t longest_wait, longest_hold, longest_permit;
 } totals;
 
 /* What the children say of a pool in turns. */
@@ -405,6 +405,7 @@ static void totals_read(const totals *t, pgp_stats *stats)
         stats->n[i] = atomic_load_explicit(&t->n[i], memory_order_acquire);
     stats->longest_wait = atomic_load(&t->longest_wait);
     stats->longest_hold = atomic_load(&t->longest_hold);
+    stats->longest_permit = atomic_load(&t->longest_permit);
     pgp_stats_confine(stats, 0);
 }
 
@@ -416,11 +417,12 @@ static void totals_write(totals *t, const pgp_stats *stats, unsigned tenure)
         atomic_store_explicit(&t->n[i], stats->n[i], memory_order_release);
     atomic_store(&t->longest_wait, stats->longest_wait);
     atomic_store(&t->longest_hold, stats->longest_hold);
+    atomic_store(&t->longest_permit, stats->longest_permit);
     atomic_store(&t->tenure, tenure);
 }
 
 /* The totals of one place with an ended child's figures: those of the younger tenant, or the
- * sum if they have the same. */
+ * sum if they have the same.  What was open has ended with the child. */
 static void place_fold(pgp_board *board, int s, int p, const totals *from, totals *to)
 {
     const unsigned old = atomic_load(&from->tenure);
@@ -436,6 +438,7 @@ static void place_fold(pgp_board *board, int s, int p, const totals *from, total
         totals_read(from, &sum);
     if (more >= old) {
         cell_read(cell_of(board, s, p), 0, &stats);
+        stats.n[PGP_N_CLOSES + PGP_REASON_KILLED] += pgp_stats_open(&stats);
         pgp_stats_add(&sum, &stats);
         pgp_stats_confine(&sum, 0);
     }

@@ -25,6 +25,8 @@ typedef struct {
  * writes it. */
 typedef struct {
     _Alignas(PGP_CACHE_LINE) _Atomic apr_int64_t next, last;
+    _Atomic apr_int64_t full_at; /* of a server: when it had no place for more */
+    _Atomic int full;            /* than these */
 } pgp_turn;
 
 pgp_standing *pgp_board_standing(const pgp_board *board, int slot, int row);

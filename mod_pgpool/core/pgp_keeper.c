@@ -142,6 +142,7 @@ static void slot_set(pgp_keeper *keeper, int slot)
 
     keeper->post = slot;
     keeper->bell = slot < 0 ? -1 : pgp_board_bell(keeper->board, slot);
+    pgp_pool_set_servers_child((pgp_pool **)keeper->pools->elts, keeper->pools->nelts, slot);
     for (i = 0; i < keeper->pools->nelts; i++)
         pgp_pool_set_child(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), slot);
 }
@@ -217,6 +218,7 @@ static void hear_bell(pgp_keeper *keeper)
 apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
 {
     apr_time_t next = pgp_now(keeper->env) + LONGEST_NAP;
+    apr_time_t due;
     int i, k, changed = 0;
 
     keeper->nfds = 0;
@@ -224,7 +226,6 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
     hear_bell(keeper);
     for (i = 0; i < keeper->pools->nelts; i++) {
         pgp_pool *pool = APR_ARRAY_IDX(keeper->pools, i, pgp_pool *);
-        apr_time_t due;
         int n;
 
         obey(keeper, pool);
@@ -238,6 +239,10 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
         for (k = 0; k < n; k++)
             changed |= work(keeper, keeper->conns[k], &next);
     }
+    due = pgp_pool_settle_servers((pgp_pool **)keeper->pools->elts, keeper->pools->nelts,
+                                  pgp_now(keeper->env));
+    if (due != PGP_NEVER && due < next)
+        next = due;
     return changed ? 0 : next;
 }
 

@@ -230,3 +230,21 @@ void pgp_permits_settle(const pgp_quota *quota, const pgp_outlook *look, apr_tim
     if (turn != look->turn)
         turn_swap(quota, look->turn, turn);
 }
+
+/* --- a server without places ------------------------------------------------- */
+
+void pgp_permits_set_full(const pgp_quota *quota, int n, apr_time_t now)
+{
+    pgp_turn *turn = pgp_board_turn(quota->board, quota->row);
+
+    atomic_store(&turn->full, n);
+    atomic_store(&turn->full_at, now);
+}
+
+int pgp_permits_full(const pgp_quota *quota, apr_time_t now, apr_interval_time_t age)
+{
+    const pgp_turn *turn = pgp_board_turn(quota->board, quota->row);
+    const apr_time_t at = past(atomic_load(&turn->full_at), now);
+
+    return at && now - at < age ? confined(atomic_load(&turn->full)) : 0;
+}

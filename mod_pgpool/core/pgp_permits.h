@@ -113,6 +113,11 @@ int pgp_permits_pass(const pgp_quota *quota, apr_time_t turn, apr_time_t now);
 /* For when the last turn was due; 0: there was none. */
 apr_time_t pgp_permits_passed(const pgp_quota *quota, apr_time_t now);
 
+/* The server took no more than n connections at that time; and what was said of it less than
+ * `age` ago, 0: nothing. */
+void pgp_permits_set_full(const pgp_quota *quota, int n, apr_time_t now);
+int pgp_permits_full(const pgp_quota *quota, apr_time_t now, apr_interval_time_t age);
+
 /* Say when the next turn comes, unless somebody has passed a connection on since the look. */
 void pgp_permits_settle(const pgp_quota *quota, const pgp_outlook *look, apr_time_t turn);
 

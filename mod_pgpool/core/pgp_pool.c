@@ -174,6 +174,20 @@ bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now)
            pgp_outage_is_futile(&pool->outage, now, pool->settings->acquire_timeout);
 }
 
+/* Which children hold how many of the permits, as the keeper has last seen it. */
+static void explain_cap_locked(const pgp_pool *pool, pgp_error *error)
+{
+    const pgp_outlook *look = &pool->share.look;
+    const int mine = pool->settings->max - count(pool, PGP_FREE);
+
+    apr_snprintf(error->message, sizeof error->message,
+                 "all %d connections that PgPoolTotalMax allows are taken: %d by this child, "
+                 "%d of them in use, and %d by %d others; %d more requests wait here",
+                 pool->settings->total_max, mine, count(pool, PGP_LENT),
+                 look->used > mine ? look->used - mine : 0, look->holders - (mine > 0),
+                 pool->waiting);
+}
+
 /* Explain a failure to the caller.  While connects fail, the last one's error is the cause. */
 static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error *error)
 {
@@ -189,10 +203,7 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
             .message = "this child has no slot in the memory that all children "
                        "share, see PGP1017"};
     else if (pool->share.at_cap && outcome == PGP_EXHAUSTED)
-        apr_snprintf(error->message, sizeof error->message,
-                     "all %d connections that PgPoolTotalMax allows are taken, %d of them lent "
-                     "by this child, %d more are waiting",
-                     pool->settings->total_max, count(pool, PGP_LENT), pool->waiting);
+        explain_cap_locked(pool, error);
     else if (outcome == PGP_UNAVAILABLE)
         *error = (pgp_error){.message = "no connection could be made in time"};
     else {
@@ -440,6 +451,15 @@ static void borrower_describe_locked(pgp_conn *conn, const pgp_ticket *info)
         at = apr_cpystrn(at, *what, end - at);
 }
 
+/* Waits at the cap are counted apart as well. */
+static void permit_wait_count(pgp_stats *stats, apr_interval_time_t waited)
+{
+    stats->n[PGP_N_PERMIT_US] += waited;
+    pgp_stats_time(stats, PGP_N_PERMIT, waited);
+    if (waited > stats->longest_permit)
+        stats->longest_permit = waited;
+}
+
 /* An acquire counts when it has succeeded, and so does its wait. */
 static void request_succeed(acquire_request *req)
 {
@@ -456,6 +476,8 @@ static void request_succeed(acquire_request *req)
     pgp_stats_time(stats, PGP_N_WAIT, waited);
     if (waited > stats->longest_wait)
         stats->longest_wait = waited;
+    if (req->has_waited && pgp_share_was_short_locked(pool, req->start))
+        permit_wait_count(stats, waited);
     borrower_describe_locked(req->conn, req->info);
     unlock(pool);
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LENT, pool->name, pgp_conn_backend(req->conn),
@@ -589,8 +611,9 @@ void pgp_doom_locked(pgp_conn *conn, pgp_reason reason)
     pgp_pool *pool = conn->pool;
     const int lived = live_locked(pool);
 
-    conn->reason = reason;
+    conn->reason = conn->state == PGP_CONNECTING ? PGP_REASON_CONNECT : reason;
     conn->overdue = 0;
+    pool->stats.n[PGP_N_CLOSES + conn->reason]++;
     pgp_conn_move(pool->lists, conn, PGP_CLOSING);
     if (lived && !live_locked(pool))
         pgp_outage_deprive(&pool->outage, now_of(pool));
@@ -614,7 +637,6 @@ void pgp_close_end(pgp_conn *conn)
         pool->env->driver->destroy(conn->link);
     conn->link = NULL;
     lock(pool);
-    pool->stats.n[PGP_N_CLOSES + conn->reason]++;
     pgp_conn_move(pool->lists, conn, PGP_FREE);
     pgp_share_give_locked(pool);
     unlock(pool);

@@ -46,7 +46,7 @@
 #include <stdbool.h>
 #include <apr_errno.h>
 
-#include "pgp_board.h"
+#include "pgp_permits.h"
 #include "pgp_types.h"
 
 /* How an ask ended. */
@@ -93,10 +93,18 @@ void pgp_pool_post(pgp_pool *pool, pgp_board *board, int place);
 
 /* The server that some of a child's pools connect to. */
 typedef struct {
+    /* immutable once the keeper runs */
     const char *name; /* pgp_conninfo_server() */
     int pools;        /* that go there */
     apr_int64_t most; /* connections that all children may ask for, for all of these */
     int place;        /* on the board, of one of them, where all speak for all; -1: none */
+    int max;          /* the least PgPoolServerMax of them; 0: none has one */
+
+    /* the core's own (pgp_share_server.c); 0 at the beginning */
+    pgp_quota quota;
+    int first;              /* which of the keeper's pools is the first of them */
+    apr_time_t waits_since; /* as published */
+    int ring;
 } pgp_server;
 
 /* How many connections all children may ask for, for one pool. */
@@ -104,7 +112,7 @@ apr_int64_t pgp_pool_most(const pgp_pool *pool);
 
 /* Say which other pools go to the same server; before the keeper starts.  The struct must
  * live as long as the pool.  Without it the pool is the only one. */
-void pgp_pool_share_server(pgp_pool *pool, const pgp_server *server);
+void pgp_pool_share_server(pgp_pool *pool, pgp_server *server);
 
 /* --- borrowers: any thread -------------------------------------------------- */
 

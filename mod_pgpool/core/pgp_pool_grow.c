@@ -197,6 +197,29 @@ static void log_failure(pgp_pool *pool, const pgp_error *error, apr_interval_tim
             wait / 1000, more);
 }
 
+/* The server has no place left, but some places are this httpd's: what is idle gives way, and
+ * the next attempt is made when a place is free.  That is no outage. */
+static int give_way_found(pgp_conn *conn, const pgp_error *error, apr_time_t now)
+{
+    pgp_pool *pool = conn->pool;
+    int ours;
+
+    if (pgp_policy_failure(error->sqlstate) != PGP_FAILURE_FULL)
+        return 0;
+    lock(pool);
+    ours = pgp_server_found_full(pool, now);
+    if (ours) {
+        pool->stats.error = *error;
+        pool->stats.error_at = now;
+        pgp_doom_locked(conn, PGP_REASON_CONNECT);
+    }
+    unlock(pool);
+    if (ours)
+        pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_CONNECT_FAILED, pool->name, 0,
+                "the server has no place left, idle connections give way: %s", error->message);
+    return ours;
+}
+
 void pgp_pool_grow_failed(pgp_conn *conn, const pgp_error *error)
 {
     pgp_pool *pool = conn->pool;
@@ -205,6 +228,8 @@ void pgp_pool_grow_failed(pgp_conn *conn, const pgp_error *error)
     const apr_time_t now = now_of(pool);
     apr_interval_time_t wait;
 
+    if (give_way_found(conn, error, now))
+        return;
     lock(pool);
     wait = pgp_outage_fail(&pool->outage,
                            &(pgp_failed_attempt){.error = error,

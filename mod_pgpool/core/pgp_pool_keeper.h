@@ -39,6 +39,13 @@ void pgp_pool_set_child(pgp_pool *pool, int slot);
 /* Whether there is a connection, or somebody wants one. */
 int pgp_pool_is_used(pgp_pool *pool);
 
+/* After each turn of the keeper's, with all of its pools: what the pools of a server settle
+ * together.  Returns when to call again at the latest, PGP_NEVER, or 0: at once. */
+apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now);
+
+/* The same as pgp_pool_set_child() for their servers. */
+void pgp_pool_set_servers_child(pgp_pool **pools, int n, int slot);
+
 /* Another child has rung: permits are free, or it waits for one. */
 void pgp_pool_hear_bell(pgp_pool *pool);
 

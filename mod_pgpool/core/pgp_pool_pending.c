@@ -93,7 +93,7 @@ int pgp_pool_close(pgp_conn *conn)
         pgp_close_begin(conn);
         conn->overdue = now_of(pool) + LINGER;
     }
-    if (conn->link && pgp_share_is_capped(pool) && now_of(pool) < conn->overdue &&
+    if (conn->link && pgp_share_is_awaited(pool) && now_of(pool) < conn->overdue &&
         pool->env->driver->step(conn->link, &conn->await, &unsaid) == PGP_STEP_AGAIN)
         return 0;
     pgp_close_end(conn);

@@ -55,6 +55,7 @@ typedef struct {
     pgp_outlook look;
     int looked;                       /* in this turn of the keeper's */
     int waited;                       /* a request waited for a permit */
+    int lacks_server;                 /* there was no permit of the server's for a request */
     int at_cap;                       /* there was no permit for this child */
     apr_time_t gained_at;             /* when it took a permit for a request */
     apr_time_t short_until;           /* when a request last waited for a permit; 0: never */
@@ -69,9 +70,9 @@ typedef struct {
 
 struct pgp_pool {
     /* immutable once the keeper runs */
-    pgp_board *board;         /* NULL: alone */
-    int place;                /* on it */
-    const pgp_server *server; /* NULL: it goes where no other pool does */
+    pgp_board *board;   /* NULL: alone */
+    int place;          /* on it */
+    pgp_server *server; /* NULL: it goes where no other pool does */
     const char *name;
     const pgp_settings *settings;
     const pgp_env *env;
@@ -200,8 +201,13 @@ int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_conn **conns
 
 /* --- pgp_share.c ------------------------------------------------------------ */
 
-/* Whether somebody else may wait for the place of a connection. */
 int pgp_share_is_capped(const pgp_pool *pool);
+/* Whether somebody else may wait for the place of a connection. */
+int pgp_share_is_awaited(const pgp_pool *pool);
+/* What a connect takes; the greatest age of a wait; how far apart turns are. */
+apr_interval_time_t pgp_share_connect_time(const pgp_pool *pool);
+apr_interval_time_t pgp_share_patience(const pgp_pool *pool);
+apr_interval_time_t pgp_share_step(const pgp_pool *pool, int waiting);
 /* To be called in this order, by the keeper: publish whether a request wants a permit, and look
  * at the other children; take permits for connections (0: there is none to be had); settle what
  * follows from it.  lacks: there was none for a request. */
@@ -219,6 +225,8 @@ int pgp_share_is_turn(const pgp_pool *pool);
 /* Whether the connection that comes back is to be closed, since another child's turn has come.
  */
 int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now);
+/* Whether a request has waited for a permit since then. */
+int pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since);
 /* Another request may be the oldest one that waits; another connection the longest idle one. */
 void pgp_share_queue_changed_locked(pgp_pool *pool);
 void pgp_share_idle_changed_locked(pgp_pool *pool);
@@ -227,5 +235,14 @@ pgp_gate *pgp_share_gate(pgp_pool *pool, pgp_gate_id id);
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
 /* The figures of this moment. */
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats);
+
+/* --- pgp_share_server.c ----------------------------------------------------- */
+
+int pgp_server_is_capped(const pgp_pool *pool);
+/* A permit of the server's quota, beside one of the pool's. */
+int pgp_server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
+void pgp_server_give_locked(pgp_pool *pool);
+/* The server has refused a connection for want of places.  0: none of them is ours. */
+int pgp_server_found_full(pgp_pool *pool, apr_time_t now);
 
 #endif

@@ -64,6 +64,9 @@ typedef enum {
       "connections at most in each child")                                                     \
     X(TOTAL_MAX, total_max, "PgPoolTotalMax", PGP_KIND_NUMBER, "80", 0, 1000000,               \
       "connections at most over all children of this httpd; 0 = no such cap")                  \
+    X(SERVER_MAX, server_max, "PgPoolServerMax", PGP_KIND_NUMBER, "0", 0, 1000000,             \
+      "connections at most to this pool's server, over all pools and children; 0 = no such "   \
+      "cap")                                                                                   \
     X(ACQUIRE_TIMEOUT, acquire_timeout, "PgPoolAcquireTimeout", PGP_KIND_TIME, "2s", 0,        \
       PGP_DAY, "how long an acquire may take in all; 0 = fail at once")                        \
     X(MAX_WAITERS, max_waiters, "PgPoolMaxWaiters", PGP_KIND_NUMBER, "0", 0, 100000,           \
@@ -104,7 +107,7 @@ extern const pgp_option pgp_options[PGP_OPTION_COUNT];
 
 typedef struct {
     const char *conninfo; /* NULL: not a pool yet */
-    int min, max, total_max, max_waiters;
+    int min, max, total_max, server_max, max_waiters;
     apr_interval_time_t acquire_timeout, connect_timeout, check_timeout;
     apr_interval_time_t ping;                                     /* or PGP_NEVER */
     apr_interval_time_t idle_timeout, max_lifetime, hold_warning; /* or PGP_NEVER */

@@ -36,14 +36,28 @@ int pgp_share_is_capped(const pgp_pool *pool)
     return pool->share.quota.cap > 0;
 }
 
+int pgp_share_is_awaited(const pgp_pool *pool)
+{
+    return pgp_share_is_capped(pool) || pgp_server_is_capped(pool);
+}
+
 static int is_sharing(const pgp_pool *pool)
 {
     return is_posted(pool) && pgp_share_is_capped(pool);
 }
 
-void pgp_pool_share_server(pgp_pool *pool, const pgp_server *server)
+void pgp_pool_share_server(pgp_pool *pool, pgp_server *server)
 {
+    const int max = pool->settings->server_max;
+
     pool->server = server;
+    if (max && (!server->max || max < server->max))
+        server->max = max;
+    if (!pool->board)
+        return;
+    server->quota.board = pool->board;
+    server->quota.row = pgp_board_server_row(pool->board, pool->place);
+    server->quota.slot = -1;
 }
 
 void pgp_pool_post(pgp_pool *pool, pgp_board *board, int place)
@@ -63,7 +77,7 @@ static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
     PGP_LOCKED(pool);
     pgp_stats_take_locked(pool, stats);
     memset(pool->stats.n, 0, sizeof pool->stats.n);
-    pool->stats.longest_wait = pool->stats.longest_hold = 0;
+    pool->stats.longest_wait = pool->stats.longest_hold = pool->stats.longest_permit = 0;
 }
 
 void pgp_pool_set_child(pgp_pool *pool, int slot)
@@ -94,12 +108,12 @@ int pgp_pool_is_used(pgp_pool *pool)
     return used > 0;
 }
 
-static apr_interval_time_t patience_of(const pgp_pool *pool)
+apr_interval_time_t pgp_share_patience(const pgp_pool *pool)
 {
     return pool->settings->acquire_timeout + WAIT_STALE;
 }
 
-static apr_interval_time_t connect_time_of(const pgp_pool *pool)
+apr_interval_time_t pgp_share_connect_time(const pgp_pool *pool)
 {
     const apr_interval_time_t time = pool->share.connect_time;
 
@@ -181,10 +195,15 @@ static int moving_publish_locked(pgp_pool *pool)
 
 /* --- taking ----------------------------------------------------------------- */
 
+apr_interval_time_t pgp_share_step(const pgp_pool *pool, int waiting)
+{
+    return pgp_policy_step(waiting, pgp_share_connect_time(pool),
+                           pool->settings->acquire_timeout);
+}
+
 static apr_interval_time_t step_of(const pgp_pool *pool)
 {
-    return pgp_policy_step(pool->share.look.waiting, connect_time_of(pool),
-                           pool->settings->acquire_timeout);
+    return pgp_share_step(pool, pool->share.look.waiting);
 }
 
 /* Whether the oldest request has waited for a turn. */
@@ -201,7 +220,7 @@ static void look_locked(pgp_pool *pool, apr_time_t now)
     PGP_LOCKED(pool);
     pool_share *share = &pool->share;
 
-    pgp_permits_look(&share->quota, now, patience_of(pool), &share->look);
+    pgp_permits_look(&share->quota, now, pgp_share_patience(pool), &share->look);
     share->at_cap = share->look.free <= share->look.ahead;
     share->looked = 1;
 }
@@ -212,7 +231,7 @@ void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
     pool_share *share = &pool->share;
     int moved;
 
-    share->looked = 0;
+    share->looked = share->lacks_server = 0;
     if (!is_sharing(pool))
         return;
     if (share->waited && !wants)
@@ -230,7 +249,7 @@ void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
     look_locked(pool, now);
 }
 
-int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+static int pool_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pool_share *share = &pool->share;
@@ -261,6 +280,19 @@ int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     return 1;
 }
 
+/* A permit of the pool's quota, and one of the server's. */
+int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+{
+    if (!pool_take_locked(pool, for_wait, now))
+        return 0;
+    if (pgp_server_take_locked(pool, for_wait, now))
+        return 1;
+    if (is_posted(pool))
+        pgp_permits_give(&pool->share.quota);
+    pool->share.ring = pgp_share_is_capped(pool);
+    return 0;
+}
+
 /* After the keeper has left, the slot may be another child's. */
 void pgp_share_give_locked(pgp_pool *pool)
 {
@@ -269,6 +301,7 @@ void pgp_share_give_locked(pgp_pool *pool)
         return;
     pgp_permits_give(&pool->share.quota);
     pool->share.ring = pgp_share_is_capped(pool);
+    pgp_server_give_locked(pool);
 }
 
 /* --- giving up -------------------------------------------------------------- */
@@ -300,7 +333,7 @@ static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
     pgp_conn *conn;
 
     while (look->waiting > look->free + look->coming &&
-           (conn = long_idle_locked(pool, now, connect_time_of(pool))) != NULL)
+           (conn = long_idle_locked(pool, now, pgp_share_connect_time(pool))) != NULL)
         idle_give_locked(pool, conn);
 }
 
@@ -309,7 +342,7 @@ static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
 static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    const apr_interval_time_t enough = 2 * connect_time_of(pool);
+    const apr_interval_time_t enough = 2 * pgp_share_connect_time(pool);
     const pgp_outlook *look = &pool->share.look;
     pgp_conn *conn = long_idle_locked(pool, now, 0);
 
@@ -332,11 +365,11 @@ static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
 
     share->short_until = now;
     if (look->first_since == share->waits_since)
-        again = now + connect_time_of(pool);
+        again = now + pgp_share_connect_time(pool);
     if (look->free > look->ahead && turn_over > now && turn_over < again)
         again = turn_over;
     if (look->first_since && look->idle_since &&
-        now - look->idle_since >= connect_time_of(pool))
+        now - look->idle_since >= pgp_share_connect_time(pool))
         share->ring_one = look->idlest;
     share->look_at = again;
 }
@@ -367,23 +400,34 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
         pgp_policy_turn(&share->look, step_of(pool), pgp_permits_passed(&share->quota, now)));
 }
 
+int pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since)
+{
+    return pool->share.short_until > since;
+}
+
 int pgp_share_is_turn(const pgp_pool *pool)
 {
-    return is_sharing(pool) && pgp_permits_turn(&pool->share.quota) != INT64_MAX;
+    return (pgp_share_is_capped(pool) && pgp_permits_turn(&pool->share.quota) != INT64_MAX) ||
+           (pool->server && pool->server->quota.board &&
+            pgp_permits_turn(&pool->server->quota) != INT64_MAX);
+}
+
+static int quota_passes(const pgp_quota *quota, apr_time_t since, apr_time_t now)
+{
+    const apr_time_t turn = pgp_permits_turn(quota);
+
+    return since >= turn && pgp_permits_pass(quota, turn, now);
 }
 
 int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    const pgp_quota *quota = &pool->share.quota;
     const waiter *w = pgp_queue_first_locked(pool);
     const apr_time_t since = w ? w->until - pool->settings->acquire_timeout : now;
-    apr_time_t turn;
 
-    if (!is_sharing(pool))
-        return 0;
-    turn = pgp_permits_turn(quota);
-    return since >= turn && pgp_permits_pass(quota, turn, now);
+    return (is_sharing(pool) && quota_passes(&pool->share.quota, since, now)) ||
+           (is_posted(pool) && pool->server && pool->server->quota.board &&
+            quota_passes(&pool->server->quota, since, now));
 }
 
 void pgp_share_ring(pgp_pool *pool)
@@ -398,7 +442,7 @@ void pgp_share_ring(pgp_pool *pool)
     share->ring_one = -1;
     unlock(pool);
     if (ring && is_sharing(pool))
-        pgp_permits_ring(&share->quota, now_of(pool), patience_of(pool));
+        pgp_permits_ring(&share->quota, now_of(pool), pgp_share_patience(pool));
     if (one >= 0 && is_sharing(pool))
         pgp_permits_ring_one(&share->quota, one);
 }

@@ -60,6 +60,8 @@ void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
         sum->longest_wait = more->longest_wait;
     if (more->longest_hold > sum->longest_hold)
         sum->longest_hold = more->longest_hold;
+    if (more->longest_permit > sum->longest_permit)
+        sum->longest_permit = more->longest_permit;
     if (more->down > sum->down)
         sum->down = more->down;
     if (more->error_at > sum->error_at) {
@@ -95,6 +97,7 @@ void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
             stats->n[i] = MOST_COUNTED;
     stats->longest_wait = confined(stats->longest_wait, MOST_COUNTED);
     stats->longest_hold = confined(stats->longest_hold, MOST_COUNTED);
+    stats->longest_permit = confined(stats->longest_permit, MOST_COUNTED);
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = confined(stats->state[i], MOST_AT_ONCE);
     stats->tls = confined(stats->tls, stats->state[PGP_IDLE] + stats->state[PGP_LENT] +

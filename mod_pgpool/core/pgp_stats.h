@@ -27,15 +27,17 @@ enum {
     PGP_N_CONNECTS,                          /* succeeded */
     PGP_N_WAIT_US,                           /* sum of the acquires' waits */
     PGP_N_HOLD_US,                           /* sum of the times held */
+    PGP_N_PERMIT_US,                         /* of the waits, while a permit was lacking */
     PGP_N_CLOSES,                            /* by pgp_reason */
     PGP_N_WAIT = PGP_N_CLOSES + PGP_REASONS, /* histogram */
     PGP_N_HOLD = PGP_N_WAIT + PGP_BUCKETS,   /* histogram */
-    PGP_COUNTERS = PGP_N_HOLD + PGP_BUCKETS
+    PGP_N_PERMIT = PGP_N_HOLD + PGP_BUCKETS, /* histogram */
+    PGP_COUNTERS = PGP_N_PERMIT + PGP_BUCKETS
 };
 
 typedef struct {
     apr_uint64_t n[PGP_COUNTERS];
-    apr_interval_time_t longest_wait, longest_hold;
+    apr_interval_time_t longest_wait, longest_hold, longest_permit;
 
     /* gauges */
     int state[PGP_STATES];
@@ -46,6 +48,13 @@ typedef struct {
     pgp_error error;                 /* of the last failed one */
     pgp_holder holders[PGP_HOLDERS]; /* longest first; since 0: no more */
 } pgp_stats;
+
+/* Connections that stand.  Those that were made are these and those that were closed, but for
+ * PGP_REASON_CONNECT: these were never made. */
+static inline int pgp_stats_open(const pgp_stats *stats)
+{
+    return stats->state[PGP_IDLE] + stats->state[PGP_LENT] + stats->state[PGP_CLEANING];
+}
 
 /* Count a time in the histogram that starts at `first`. */
 void pgp_stats_time(pgp_stats *stats, int first, apr_interval_time_t time);

@@ -37,6 +37,7 @@ typedef enum {
     PGP_REASON_HOOK,     /* a hook refused it */
     PGP_REASON_SHARED,   /* given up to another child (PgPoolTotalMax) */
     PGP_REASON_STOP,     /* the child or its generation ends */
+    PGP_REASON_KILLED,   /* its child has ended without a word, or before its borrower */
     PGP_REASONS
 } pgp_reason;
 

@@ -205,7 +205,11 @@ END_TEST
 /* A child that dies without a word. */
 static int child_that_died(void)
 {
-    const pgp_stats stats = {.n[PGP_N_ACQUIRES] = 7, .longest_wait = 30, .longest_hold = 40};
+    const pgp_stats stats = {.n[PGP_N_ACQUIRES] = 7,
+                             .state[PGP_IDLE] = 2,
+                             .state[PGP_LENT] = 1,
+                             .longest_wait = 30,
+                             .longest_hold = 40};
     const int pid = locks->pid;
     pgp_quota quota;
     int slot;
@@ -240,6 +244,7 @@ START_TEST(ended_one_is_folded)
     ck_assert(!pgp_board_counts(board, 0, &pid));
     ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE), 2); /* perhaps the server knows not */
     ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE + 1), 0);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_CLOSES + PGP_REASON_KILLED], 3);
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
     ck_assert_uint_ne(pgp_board_flips(board), flips);
 }

@@ -39,6 +39,7 @@ static const struct {
     {"PgPoolMin", "2"},
     {"PgPoolMax", "32"},
     {"PgPoolTotalMax", "80"},
+    {"PgPoolServerMax", "0"},
     {"PgPoolAcquireTimeout", "2s"},
     {"PgPoolMaxWaiters", "0"},
     {"PgPoolConnectTimeout", "3s"},

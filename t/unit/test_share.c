@@ -45,8 +45,8 @@ START_TEST(one_child_keeps_to_the_cap)
         granted(b[i]);
     answered(b[3], PGP_EXHAUSTED);
     ck_assert_str_eq(b[3]->ticket.error.message,
-                     "all 3 connections that PgPoolTotalMax allows are taken, 3 of them lent "
-                     "by this child, 0 more are waiting");
+                     "all 3 connections that PgPoolTotalMax allows are taken: 3 by this "
+                     "child, 3 of them in use, and 0 by 0 others; 0 more requests wait here");
     ck_assert_int_eq(s->world->opened, 3);
 }
 END_TEST
@@ -539,6 +539,64 @@ START_TEST(waits_are_counted)
 }
 END_TEST
 
+/* Waits at the cap are counted apart. */
+START_TEST(waits_for_a_permit_are_counted)
+{
+    stage *other, *s = full_child(&other);
+    pgp_conn *conn = acquire(s);
+    borrower *b;
+    pgp_stats stats;
+
+    acquire(s);
+    acquire(s);
+    b = queue_up(s); /* it waits for a connection, at the cap as well */
+    keep(s, PGP_MS(30));
+    release(conn);
+    release(granted(b));
+    stats = figures(s);
+    ck_assert_int_eq(stats.n[PGP_N_PERMIT_US], PGP_MS(30));
+    ck_assert_int_eq(stats.longest_permit, PGP_MS(30));
+    ck_assert_int_eq(stats.n[PGP_N_WAITS], 4); /* three of them waited for a connect */
+}
+END_TEST
+
+/* What was made is open or was closed. */
+static void counts_add_up(stage *s)
+{
+    const pgp_stats stats = figures(s);
+    apr_int64_t closed = 0;
+    int reason;
+
+    for (reason = 0; reason < PGP_REASONS; reason++)
+        if (reason != PGP_REASON_CONNECT)
+            closed += stats.n[PGP_N_CLOSES + reason];
+    ck_assert_int_eq(stats.n[PGP_N_CONNECTS], closed + pgp_stats_open(&stats));
+}
+
+START_TEST(counts_add_up_at_any_time)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
+    pgp_conn *conn;
+
+    s->world->lingers = 1;
+    warm(s, 3);
+    counts_add_up(s);
+    conn = acquire(s);
+    counts_add_up(s);
+    pgp_pool_discard(&conn, PGP_REASON_HOOK);
+    counts_add_up(s); /* its process has not ended */
+    s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "57P03"};
+    conn = acquire(s);
+    acquire(s);
+    queue_up(s);
+    keep(s, PGP_MS(1200));
+    counts_add_up(s);
+    s->world->plan = (fake_plan){.end = FAKE_HANGS};
+    keep(s, PGP_MS(300));
+    counts_add_up(s);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("share");
@@ -572,6 +630,8 @@ int main(void)
     t = tcase(suite, "figures");
     tcase_add_test(t, figures_are_published);
     tcase_add_test(t, waits_are_counted);
+    tcase_add_test(t, waits_for_a_permit_are_counted);
+    tcase_add_test(t, counts_add_up_at_any_time);
     tcase_add_test(t, a_long_description_is_cut);
     tcase_add_test(t, last_figures_are_published);
     tcase_add_test(t, late_return_gives_no_permit_back);

@@ -1,0 +1,229 @@
+/*
+ * The pools of a child that go to the same server: PgPoolServerMax, and what to do when the
+ * server has no place left (53300).
+ *
+ * A server has a quota as a pool has (pgp_permits.h).  Its cap is the least PgPoolServerMax of
+ * its pools, or for a while what the server has turned out to take: then too the connections
+ * that are idle longest give way to requests, whichever pools and children they belong to.
+ *
+ * All of this is the keeper's, but for the turn, which request threads read.
+ */
+#include "pgp_pool_keeper.h"
+#include "pgp_pool_private.h"
+
+/* How long a child believes that the server takes no more than it did. */
+#define FULL_FOR PGP_SEC(30)
+
+/* A child whose requests wait looks again after this time, if nobody rings. */
+#define LOOK_STEP PGP_MS(20)
+
+static int is_posted(const pgp_server *server)
+{
+    return server && server->quota.board && server->quota.slot >= 0;
+}
+
+static int has_cap(const pgp_server *server)
+{
+    return server && server->quota.cap > 0;
+}
+
+int pgp_server_is_capped(const pgp_pool *pool)
+{
+    return has_cap(pool->server);
+}
+
+static void cap_update(pgp_server *server, apr_time_t now)
+{
+    const int full = pgp_permits_full(&server->quota, now, FULL_FOR);
+
+    server->quota.cap = server->max && (!full || server->max < full) ? server->max : full;
+}
+
+/* --- a pool's part ---------------------------------------------------------- */
+
+int pgp_server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+{
+    PGP_LOCKED(pool);
+    pgp_server *server = pool->server;
+    pgp_outlook look;
+
+    pool->share.lacks_server = 0;
+    if (!is_posted(server))
+        return 1;
+    cap_update(server, now);
+    if (!server->quota.cap)
+        return pgp_permits_take(&server->quota, now);
+    pgp_permits_look(&server->quota, now, pgp_share_patience(pool), &look);
+    look.without = 0;
+    if (pgp_policy_may_take(&look, for_wait, 1) && pgp_permits_take(&server->quota, now))
+        return 1;
+    pool->share.lacks_server = for_wait;
+    server->ring = 1;
+    return 0;
+}
+
+void pgp_server_give_locked(pgp_pool *pool)
+{
+    PGP_LOCKED(pool);
+    pgp_server *server = pool->server;
+
+    if (!is_posted(server))
+        return;
+    pgp_permits_give(&server->quota);
+    server->ring = 1;
+}
+
+int pgp_server_found_full(pgp_pool *pool, apr_time_t now)
+{
+    pgp_server *server = pool->server;
+    pgp_outlook look;
+
+    if (!is_posted(server))
+        return 0;
+    pgp_permits_look(&server->quota, now, pgp_share_patience(pool), &look);
+    /* This one's permit, and those of others that are on their way to the same answer. */
+    if (look.used - 1 < 1)
+        return 0;
+    pgp_permits_set_full(&server->quota, look.used - 1, now);
+    cap_update(server, now);
+    return 1;
+}
+
+/* --- the pools of a server together ------------------------------------------ */
+
+typedef struct {
+    apr_time_t waits_since, idle_since;
+    int closing, connecting;
+    pgp_pool *idlest; /* it has the longest idle connection */
+    pgp_pool *first;  /* any of the pools */
+} server_state;
+
+static apr_time_t earlier(apr_time_t a, apr_time_t b)
+{
+    return !a || (b && b < a) ? b : a;
+}
+
+static void state_add(server_state *state, pgp_pool *pool)
+{
+    lock(pool);
+    state->first = pool;
+    if (pool->share.lacks_server && pool->waiting)
+        state->waits_since = earlier(state->waits_since, pgp_queue_first_locked(pool)->until -
+                                                             pool->settings->acquire_timeout);
+    if (count(pool, PGP_IDLE) > 0) {
+        const apr_time_t since = APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since;
+
+        if (earlier(state->idle_since, since) == since) {
+            state->idle_since = since;
+            state->idlest = pool;
+        }
+    }
+    state->closing += count(pool, PGP_CLOSING);
+    state->connecting += count(pool, PGP_CONNECTING);
+    unlock(pool);
+}
+
+static server_state state_of(const pgp_server *server, pgp_pool **pools, int n)
+{
+    server_state state = {0};
+    int i;
+
+    for (i = 0; i < n; i++)
+        if (pools[i]->server == server)
+            state_add(&state, pools[i]);
+    return state;
+}
+
+static void publish(pgp_server *server, const server_state *state)
+{
+    if (server->waits_since && !state->waits_since)
+        server->ring = 1;
+    if (server->waits_since != state->waits_since)
+        pgp_permits_wait(&server->quota, state->waits_since);
+    server->waits_since = state->waits_since;
+    pgp_permits_idle(&server->quota, state->idle_since);
+    pgp_permits_moving(&server->quota, state->closing, state->connecting);
+}
+
+/* Close the longest idle connection of this child, if it was idle for longer than a connect
+ * takes.  Returns whether there was one. */
+static int idle_give(const server_state *state, apr_time_t now)
+{
+    pgp_pool *pool = state->idlest;
+    pgp_conn *conn;
+    int given = 0;
+
+    if (!pool)
+        return 0;
+    lock(pool);
+    conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
+    if (count(pool, PGP_IDLE) > 0 && now - conn->idle_since >= pgp_share_connect_time(pool)) {
+        pgp_doom_locked(conn, PGP_REASON_SHARED);
+        pgp_share_idle_changed_locked(pool);
+        given = 1;
+    }
+    unlock(pool);
+    return given;
+}
+
+static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr_time_t now)
+{
+    server_state state = state_of(server, pools, n);
+    pgp_outlook look;
+    int uncovered, given = 0;
+
+    publish(server, &state);
+    pgp_permits_look(&server->quota, now, pgp_share_patience(state.first), &look);
+    uncovered = look.waiting - look.free - look.coming;
+    for (; uncovered > 0 && (!look.idle_since || state.idle_since <= look.idle_since) &&
+           idle_give(&state, now);
+         uncovered--, given++)
+        state = state_of(server, pools, n);
+    if (given)
+        publish(server, &state);
+    if (uncovered > 0 && !given && look.idlest >= 0)
+        pgp_permits_ring_one(&server->quota, look.idlest);
+    pgp_permits_settle(&server->quota, &look,
+                       pgp_policy_turn(&look, pgp_share_step(state.first, look.waiting),
+                                       pgp_permits_passed(&server->quota, now)));
+    if (server->ring)
+        pgp_permits_ring(&server->quota, now, pgp_share_patience(state.first));
+    server->ring = 0;
+    /* What has become free since a pool was refused it is to be taken at once. */
+    if (given || (state.waits_since && look.free > look.ahead))
+        return 0;
+    return state.waits_since ? now + LOOK_STEP : PGP_NEVER;
+}
+
+apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now)
+{
+    apr_time_t next = PGP_NEVER;
+    int i;
+
+    for (i = 0; i < n; i++) {
+        pgp_server *server = pools[i]->server;
+        apr_time_t due;
+
+        if (!is_posted(server) || server->first != i)
+            continue;
+        cap_update(server, now);
+        if (!has_cap(server))
+            continue;
+        due = server_settle(server, pools, n, now);
+        if (due != PGP_NEVER && (next == PGP_NEVER || due < next))
+            next = due;
+    }
+    return next;
+}
+
+void pgp_pool_set_servers_child(pgp_pool **pools, int n, int slot)
+{
+    int i;
+
+    for (i = 0; i < n; i++)
+        if (pools[i]->server)
+            pools[i]->server->quota.slot = slot;
+    for (i = n - 1; i >= 0; i--)
+        if (pools[i]->server)
+            pools[i]->server->first = i;
+}

@@ -1,0 +1,81 @@
+#!/usr/bin/perl
+
+# Many pools, one server: what is idle in one pool gives way to a request of another, whether
+# PgPoolServerMax says how many connections there may be, or the server itself.
+
+use PgPoolTest;
+
+my $pg = postgres("max_connections = 20\nsuperuser_reserved_connections = 3\n");
+query($pg, 'CREATE ROLE web LOGIN');
+my $pools = 60;
+
+sub pools_of {
+    my ($n) = @_;
+    return join '', map { <<"POOL" } 1 .. $n;
+<PgPool p$_>
+</PgPool>
+<Location /p$_>
+  SetHandler pgpool-query
+  PgPoolUse p$_
+  PgPoolQuery "SELECT $_ AS n FROM pg_sleep(0.002)"
+</Location>
+POOL
+}
+
+sub served_by {
+    my ($conf, %option) = @_;
+    my $conninfo = conninfo($pg, application_name => 'many', user => 'web');
+    return httpd(<<"CONF", modules => [qw(pgpool pgpool_query)], threads => 16, %option);
+PgPoolConninfo "$conninfo"
+$conf
+CONF
+}
+
+sub each_in_turn {
+    my ($httpd, $rounds) = @_;
+    my %seen;
+    for my $round (1 .. $rounds) {
+        $seen{ $httpd->get("/p$_")->{status} }++ for 1 .. $pools;
+    }
+    return \%seen;
+}
+
+subtest "$pools pools, a server with 17 places" => sub {
+    my $httpd = served_by(pools_of($pools));
+    is_deeply each_in_turn($httpd, 3), { 200 => 3 * $pools }, 'each pool answers when it is asked';
+    cmp_ok backends($pg, 'many'), '<=', 17, 'over the places that there are';
+    $httpd->stop;
+    ok poll_until { backends($pg, 'many') == 0 }, 'nothing is left';
+};
+
+subtest '... in two children' => sub {
+    my $httpd = served_by(pools_of($pools), children => 2);
+    is_deeply each_in_turn($httpd, 2), { 200 => 2 * $pools }, 'each pool answers when it is asked';
+    $httpd->stop;
+};
+
+subtest 'PgPoolServerMax' => sub {
+    my $httpd = served_by("PgPoolServerMax 5\n" . pools_of($pools), children => 2);
+    my $most = 0;
+    my %seen;
+    for (1 .. 2 * $pools) {
+        $seen{ $httpd->get('/p' . (1 + $_ % $pools))->{status} }++;
+        my $open = $_ % 10 ? 0 : backends($pg, 'many');
+        $most = $open if $open > $most;
+    }
+    is_deeply \%seen, { 200 => 2 * $pools }, 'each pool answers when it is asked';
+    cmp_ok $most, '<=', 5, 'never more than the cap';
+    my @load = map { $httpd->load("/p$_", clients => 1, keep_alive => 1) } 1 .. 12;
+    my $until = now() + 3;
+    while (now() < $until) {
+        my $open = backends($pg, 'many');
+        $most = $open if $open > $most;
+    }
+    my @busy = map { $_->stop } @load;
+    is_deeply [map { join ' ', sort keys %$_ } @busy], [(200) x 12], 'twelve busy pools share five connections';
+    cmp_ok $most, '<=', 5, '... and no more';
+    $httpd->stop;
+    ok poll_until { backends($pg, 'many') == 0 }, 'nothing is left';
+};
+
+done_testing;
