@@ -177,6 +177,7 @@ bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now)
 /* Which children hold how many of the permits, as the keeper has last seen it. */
 static void explain_cap_locked(const pgp_pool *pool, pgp_error *error)
 {
+    PGP_LOCKED(pool);
     const pgp_outlook *look = &pool->share.look;
     const int mine = pool->settings->max - count(pool, PGP_FREE);
 

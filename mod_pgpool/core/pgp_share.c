@@ -283,6 +283,7 @@ static int pool_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 /* A permit of the pool's quota, and one of the server's. */
 int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 {
+    PGP_LOCKED(pool);
     if (!pool_take_locked(pool, for_wait, now))
         return 0;
     if (pgp_server_take_locked(pool, for_wait, now))
@@ -402,6 +403,7 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
 
 int pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since)
 {
+    PGP_LOCKED(pool);
     return pool->share.short_until > since;
 }
 
