@@ -87,8 +87,6 @@ pgp_failure pgp_policy_failure(const char *sqlstate)
         return PGP_FAILURE_STARTING;
     if (!strncmp(sqlstate, "28", 2) || !strcmp(sqlstate, "3D000"))
         return PGP_FAILURE_REFUSED;
-    if (!strcmp(sqlstate, "53300"))
-        return PGP_FAILURE_FULL;
     return PGP_FAILURE_TRANSIENT;
 }
 

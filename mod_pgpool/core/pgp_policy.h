@@ -56,7 +56,6 @@ apr_time_t pgp_policy_expiry(const pgp_settings *settings, apr_time_t now, apr_u
 typedef enum {
     PGP_FAILURE_TRANSIENT, /* may pass: back off, doubling */
     PGP_FAILURE_STARTING,  /* 57P03, the server starts up: try again soon */
-    PGP_FAILURE_FULL,      /* 53300, the server has no place left: as TRANSIENT */
     PGP_FAILURE_REFUSED    /* wrong user, password or database: waiting is no use */
 } pgp_failure;
 

@@ -3,6 +3,8 @@
  */
 #include "pgp_pool_private.h"
 
+#include <string.h>
+
 #include <apr_strings.h>
 
 #include "pgp_pool_keeper.h"
@@ -204,7 +206,7 @@ static int give_way_found(pgp_conn *conn, const pgp_error *error, apr_time_t now
     pgp_pool *pool = conn->pool;
     int ours;
 
-    if (pgp_policy_failure(error->sqlstate) != PGP_FAILURE_FULL)
+    if (strcmp(error->sqlstate, "53300") != 0)
         return 0;
     lock(pool);
     ours = pgp_server_found_full(pool, now);

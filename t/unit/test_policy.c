@@ -255,7 +255,7 @@ static const struct {
     {"", PGP_FAILURE_TRANSIENT},      /* connection refused */
     {"57P03", PGP_FAILURE_STARTING},  /* the database system is starting up */
     {"57P01", PGP_FAILURE_TRANSIENT}, /* the administrator ended it */
-    {"53300", PGP_FAILURE_FULL},      /* too many connections */
+    {"53300", PGP_FAILURE_TRANSIENT}, /* too many connections */
     {"28P01", PGP_FAILURE_REFUSED},   /* wrong password */
     {"28000", PGP_FAILURE_REFUSED},   /* no such role, or not by pg_hba.conf */
     {"3D000", PGP_FAILURE_REFUSED},   /* no such database */
