@@ -34,8 +34,8 @@ sub build_driver {
 # or not its cancel is still on its way.
 sub unguarded_source {
     my $source = Httpd::slurp('mod_pgpool/core/pgp_pq_cleanup.c');
-    $source =~ s/return link->task != NULL;/if (link->task) pgp_task_leave(&link->task); return 0;/
-        && $source =~ s/step != PGP_STEP_FAILED && link->task\b/0/
+    $source =~ s/return link->task != NULL;/if (link->task) pgp_task_leave(&link->task); return false;/
+        && $source =~ s{step == PGP_STEP_FAILED \|\| !link->task}{true}
         or die "the guard is not where it was\n";
     Httpd::spew("$build/pgp_pq_cleanup.c", $source);
     return "$build/pgp_pq_cleanup.c";

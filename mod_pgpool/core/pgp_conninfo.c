@@ -1,12 +1,15 @@
+/* Connection strings: checked and shown without giving away a secret. */
+
 #include "pgp_conninfo.h"
 
+#include <stdbool.h>
 #include <string.h>
 #include <apr_strings.h>
 #include <libpq-fe.h>
 
-/* All that stands between the first and the last quote goes: libpq quotes pieces
- * of the string as they are, quotes in them included. */
-static const char *quoted_blanked(apr_pool_t *p, const char *text)
+/* A complaint of libpq's without what stands between its first and its last quote: libpq quotes
+ * pieces of the string as they are, with the quotes in them. */
+static const char *complaint_blanked(apr_pool_t *p, const char *text)
 {
     const char *first = strchr(text, '"'), *last = strrchr(text, '"');
 
@@ -16,13 +19,13 @@ static const char *quoted_blanked(apr_pool_t *p, const char *text)
                        apr_pstrmemdup(p, last + 1, strcspn(last + 1, "\n")), NULL);
 }
 
-static int is_keyword(const PQconninfoOption *o, const char *keyword)
+static bool is_given(const PQconninfoOption *o, const char *keyword)
 {
     return o->val && !strcmp(o->keyword, keyword);
 }
 
-/* Within a name; at its start it means an abstract socket. */
-static int has_at_sign(const char *hosts)
+/* Whether a host has a "@" within its name; at the start it means an abstract socket. */
+static bool has_at_sign(const char *hosts)
 {
     const char *at = strchr(hosts, '@');
 
@@ -31,39 +34,37 @@ static int has_at_sign(const char *hosts)
     return at != NULL;
 }
 
-/* Of a URI's password what follows a "@" would be taken for the host, what stands
- * before a "/" for the port and what follows that for the database; all are shown when it
- * cannot connect. */
-static const char *misread(const PQconninfoOption *all, int is_uri)
+/* Complain of pieces of a password that libpq has misread, since host, port and database are
+ * shown when a connect fails.  In a URI's password, libpq takes what follows a "@" for the
+ * host, what precedes a "/" for the port, and what follows that for the database. */
+static const char *misread_complaint(const PQconninfoOption *all, bool is_uri)
 {
     const PQconninfoOption *o;
 
     for (o = all; o->keyword; o++) {
-        if (is_keyword(o, "host") && has_at_sign(o->val))
+        if (is_given(o, "host") && has_at_sign(o->val))
             return "the host has a \"@\" in it; within a URI's password write it as %40";
-        if (is_keyword(o, "port") && o->val[strspn(o->val, "0123456789, ")])
+        if (is_given(o, "port") && o->val[strspn(o->val, "0123456789, ")])
             return "the port is no number; within a URI's password write \"/\" as %2F";
     }
     for (o = all; o->keyword; o++)
-        if (is_keyword(o, "dbname") && (strchr(o->val, '=') || (is_uri && strchr(o->val, '@'))))
+        if (is_given(o, "dbname") && (strchr(o->val, '=') || (is_uri && strchr(o->val, '@'))))
             return "the dbname looks like a connection string or a piece of one; within a "
                    "URI's password write \"/\" as %2F and \"@\" as %40";
     return NULL;
 }
 
-/* What is not said, or said with no value, is UTF-8. */
-static const char *other_encoding(const PQconninfoOption *all)
+/* Complain of another encoding than UTF-8.  A missing or empty value leaves it at UTF-8. */
+static const char *encoding_complaint(const PQconninfoOption *all)
 {
     const PQconninfoOption *o;
 
     for (o = all; o->keyword; o++)
-        if (is_keyword(o, "client_encoding") && *o->val &&
+        if (is_given(o, "client_encoding") && *o->val &&
             pg_char_to_encoding(o->val) != pg_char_to_encoding("UTF8"))
             return "client_encoding cannot be other than UTF8, since the text of requests and "
-                   "of "
-                   "the configuration is UTF-8; leave it out: the server converts to and from "
-                   "the "
-                   "database's encoding";
+                   "of the configuration is UTF-8; leave it out: the server converts to and "
+                   "from the database's encoding";
     return NULL;
 }
 
@@ -74,20 +75,20 @@ const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo)
     PQconninfoOption *options = PQconninfoParse(conninfo, &complaint);
 
     if (options) {
-        text = misread(options, strstr(conninfo, "://") != NULL);
+        text = misread_complaint(options, strstr(conninfo, "://") != NULL);
         if (!text)
-            text = other_encoding(options);
+            text = encoding_complaint(options);
         PQconninfoFree(options);
         return text;
     }
     text = apr_pstrcat(
-        p, "libpq says: ", complaint ? quoted_blanked(p, complaint) : "out of memory",
+        p, "libpq says: ", complaint ? complaint_blanked(p, complaint) : "out of memory",
         " (quoted text is left out, it may be secret)", NULL);
     PQfreemem(complaint);
     return text;
 }
 
-/* As libpq wants it: quoted where it holds blanks or quotes, or nothing. */
+/* A value as libpq reads it: quoted where it is empty, or holds blanks or quotes. */
 static const char *value_quoted(apr_pool_t *p, const char *value)
 {
     char *out, *end;
@@ -107,13 +108,14 @@ static const char *value_quoted(apr_pool_t *p, const char *value)
 }
 
 /* Some secrets of libpq 18 (oauth_client_secret) are marked as debug options only, "D". */
-static int is_secret(const PQconninfoOption *o)
+static bool is_secret(const PQconninfoOption *o)
 {
     return strpbrk(o->dispchar, "*D") != NULL;
 }
 
-/* Each parameter that is set, a secret one with `secret` as its value; NULL leaves it out. */
-static const char *pairs_text(apr_pool_t *p, const char *conninfo, const char *secret)
+/* Print each parameter that is given as key=value.  secret: stands for the value of a secret
+ * one; NULL leaves such parameters out. */
+static const char *pairs_print(apr_pool_t *p, const char *conninfo, const char *secret)
 {
     PQconninfoOption *options = PQconninfoParse(conninfo, NULL), *o;
     const char *text = "";
@@ -130,36 +132,37 @@ static const char *pairs_text(apr_pool_t *p, const char *conninfo, const char *s
 
 const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo)
 {
-    return pairs_text(p, conninfo, "***");
+    return pairs_print(p, conninfo, "***");
 }
 
 const char *pgp_conninfo_identity(apr_pool_t *p, const char *conninfo)
 {
-    return pairs_text(p, conninfo, NULL);
+    return pairs_print(p, conninfo, NULL);
 }
 
-static const char *value_of(const PQconninfoOption *options, const char *keyword)
+static const char *value_find(const PQconninfoOption *options, const char *keyword)
 {
     const PQconninfoOption *o;
 
     for (o = options; o && o->keyword; o++)
-        if (is_keyword(o, keyword) && *o->val)
+        if (is_given(o, keyword) && *o->val)
             return o->val;
     return NULL;
 }
 
-/* The first that is given of several keywords, in the string before the defaults. */
+/* The value of the first keyword, else of the second one (may be NULL), in the string; then in
+ * libpq's defaults. */
 static const char *value_first(const PQconninfoOption *own, const PQconninfoOption *defaults,
                                const char *first, const char *second, const char *otherwise)
 {
-    const char *value = value_of(own, first);
+    const char *value = value_find(own, first);
 
     if (!value && second)
-        value = value_of(own, second);
+        value = value_find(own, second);
     if (!value)
-        value = value_of(defaults, first);
+        value = value_find(defaults, first);
     if (!value && second)
-        value = value_of(defaults, second);
+        value = value_find(defaults, second);
     return value ? value : otherwise;
 }
 

@@ -392,17 +392,17 @@ static pgp_reason request_check(acquire_request *req)
 {
     const pgp_driver *driver = req->pool->env->driver;
     pgp_error *error = &req->info->error;
-    const pgp_probe probe = driver->probe(req->conn->link, error);
-    const int ping = req->needs_ping || probe == PGP_PROBE_HEARD;
+    const pgp_idle_state idle = driver->check_idle(req->conn->link, error);
+    const int ping = req->needs_ping || idle == PGP_IDLE_HEARD;
 
-    if (probe == PGP_PROBE_DEAD)
+    if (idle == PGP_IDLE_DEAD)
         return PGP_REASON_LOST;
-    if ((probe == PGP_PROBE_QUIET && !ping) ||
-        driver->greet(req->conn->link, ping, test_deadline(req->pool, req->until), error))
+    if ((idle == PGP_IDLE_QUIET && !ping) ||
+        driver->prepare(req->conn->link, ping, test_deadline(req->pool, req->until), error))
         return PGP_REASON_NONE;
     if (!pgp_conn_alive(req->conn))
         return PGP_REASON_LOST;
-    return probe == PGP_PROBE_OWING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
+    return idle == PGP_IDLE_RESET_PENDING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
 }
 
 void pgp_reset_failed(pgp_conn *conn, const pgp_error *error)
@@ -572,7 +572,7 @@ void pgp_refusals_end(pgp_pool *pool, apr_time_t now)
 
 int pgp_conn_alive(const pgp_conn *conn)
 {
-    return conn->pool->env->driver->alive(conn->link);
+    return conn->pool->env->driver->is_alive(conn->link);
 }
 
 void pgp_conn_last_words(const pgp_conn *conn, pgp_error *error)
@@ -697,7 +697,7 @@ static void send_to_cleaning(pgp_conn *conn)
 
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLEANING, pool->name, pgp_conn_backend(conn),
             "came back with work open, is being cleaned up");
-    pool->env->driver->clean(conn->link);
+    pool->env->driver->cleanup(conn->link);
     conn->overdue = check_deadline(pool);
     lock(pool);
     kept = pool->kept;
@@ -727,7 +727,7 @@ static void log_lost(const pgp_conn *conn)
 
 void pgp_settle(pgp_conn *conn)
 {
-    switch (conn->pool->env->driver->settle(conn->link)) {
+    switch (conn->pool->env->driver->finish_lease(conn->link)) {
     case PGP_RETURN_CLEAN:
         give_back(conn);
         break;

@@ -1,10 +1,8 @@
 /*
- * The driver on libpq.
+ * The driver on libpq: the model stands in pgp_driver.h.
  *
- * A link is a PGconn and what the pool keeps with it.  While the keeper has it
- * (connecting, cleaning) it is in libpq's nonblocking mode; a borrower gets it in
- * blocking mode, without pipeline, trace or foreign notice processor, whatever
- * the borrower before did to it.
+ * A borrower gets a PGconn that is idle, in blocking mode, in UTF-8, without pipeline, trace or
+ * a foreign notice processor, whatever the borrower before did to it.
  */
 #ifndef PGP_PQ_H
 #define PGP_PQ_H
@@ -15,8 +13,8 @@
 
 extern const pgp_driver pgp_pq_driver;
 
-/* The owner that connect() was given for this PGconn; NULL if the PGconn is none
- * of ours.  Any thread that may use the PGconn. */
+/* The owner that connect() was given for this PGconn; NULL if the PGconn is not of this driver.
+ * Any thread that may use the PGconn. */
 void *pgp_pq_owner(const PGconn *conn);
 
 #endif

@@ -1,75 +1,92 @@
 /*
- * Winding up: what a borrower left running is ended, by the keeper, without a wait.
+ * Ending what a borrower left running, without a wait.
  *
- * What has come is drained; a COPY IN is ended from here; a pipeline gets the rollback
- * and the sync that it lacks.  If something still runs then, it is cancelled, and so is what
- * comes behind it.  PQcancel() blocks and has no deadline, so it runs as a task; and because a
- * cancel may arrive after what it was meant for has ended, the link is not done before the task
- * is.
+ * What has come is drained.  A COPY IN is ended from here, and a pipeline gets the rollback and
+ * the sync that it lacks.  If something still runs then, it is cancelled, and so is what comes
+ * behind it.  PQcancel() blocks and has no deadline, so it runs as a task; and since a cancel
+ * may arrive after its statement has ended, the connection is not handed on before the task is
+ * done and a round trip has taken in what the cancel hits.  A rollback ends the transaction.
  */
 #include "pgp_pq_private.h"
 
-/* Results taken in one step, so that a large one does not keep the keeper from
- * other links. */
+#include "pgp_pq_reset.h"
+
+/* What a step takes at most, so that a large result does not keep the keeper from other
+ * connections. */
 #define RESULTS_A_STEP 1000
 #define ROWS_A_RESULT 100
 
-/* If nothing has come of a cancel by then, another is sent. */
+/* If nothing has come of a cancel by then, another one is sent. */
 #define CANCEL_AGAIN PGP_MS(50)
 
-static void cancel_run(void *data)
-{
-    char error[256];
+/* --- cancelling -------------------------------------------------------------- */
 
-    PQcancel(data, error, sizeof error); /* what came of it the connection tells */
+/* What came of the cancel, the connection tells. */
+static void cancel_run(PGcancel *cancel)
+{
+    char unsaid[256];
+
+    PQcancel(cancel, unsaid, sizeof unsaid);
 }
 
-static void cancel_dispose(void *data)
-{
-    PQfreeCancel(data);
-}
+PGP_TASK_DEFINE(cancel_task_start, PGcancel, cancel_run, PQfreeCancel)
 
 static void cancel_start(pgp_link *link)
 {
     PGcancel *cancel = PQgetCancel(link->conn);
 
-    link->cancelled = 1;
-    link->cancelled_at = pgp_now(link->context->env);
-    link->answered = 0;
+    link->cleanup.cancelled = true;
+    link->cleanup.cancelled_at = pgp_now(link->context->env);
+    link->cleanup.answered = false;
     if (!cancel)
         return;
-    link->task = pgp_task_start(cancel_run, cancel_dispose, cancel);
+    link->task = cancel_task_start(cancel);
     if (!link->task)
         PQfreeCancel(cancel);
 }
 
-void pgp_pq_cleanup_abandon(pgp_link *link)
+/* Something runs that was not cancelled yet; or it was, but the cancel may have come before the
+ * server had begun with it. */
+static bool cancel_is_due(const pgp_link *link)
 {
-    /* One that is still on its way would be followed by another that hangs. */
-    if (link->task && !pgp_task_done(link->task))
-        return;
-    if (link->task)
-        pgp_task_leave(&link->task);
-    cancel_start(link);
+    return !link->cleanup.cancelled || link->cleanup.answered ||
+           pgp_now(link->context->env) - link->cleanup.cancelled_at >= CANCEL_AGAIN;
 }
 
+/* Whether a cancel is still on its way; one that has arrived is forgotten. */
+static bool cancel_is_pending(pgp_link *link)
+{
+    if (link->task && pgp_task_is_done(link->task))
+        pgp_task_leave(&link->task);
+    return link->task != NULL;
+}
+
+/* If an earlier cancel still hangs, another one would hang as well. */
+void pgp_pq_cleanup_abandon(pgp_link *link)
+{
+    if (!cancel_is_pending(link))
+        cancel_start(link);
+}
+
+/* --- draining --------------------------------------------------------------- */
+
 typedef enum {
-    DRAIN_ON,   /* there may be more at once */
+    DRAIN_MORE, /* there may be more at once */
     DRAIN_WAIT, /* more has to come first */
     DRAIN_END,  /* that was all */
     DRAIN_NEVER /* it cannot be ended */
-} drained;
+} drain_state;
 
-/* Answers end with NULL; those of a pipeline with one NULL a query, and when the last
- * sync is answered. */
-static drained drain_null(pgp_link *link)
+/* libpq ends answers with NULL; those of a pipeline with one NULL a query, and for good when
+ * the last sync is answered. */
+static drain_state drain_null(pgp_link *link)
 {
     if (PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF || PQexitPipelineMode(link->conn))
         return DRAIN_END;
-    return DRAIN_ON;
+    return DRAIN_MORE;
 }
 
-static drained drain_copy_out(pgp_link *link)
+static drain_state drain_copy_out(pgp_link *link)
 {
     char *row;
     int n, length = 0;
@@ -82,18 +99,19 @@ static drained drain_copy_out(pgp_link *link)
     }
     if (length == -2)
         return DRAIN_NEVER;
-    return length == 0 ? DRAIN_WAIT : DRAIN_ON;
+    return length == 0 ? DRAIN_WAIT : DRAIN_MORE;
 }
 
-static drained drain_copy_in(pgp_link *link)
+static drain_state drain_copy_in(pgp_link *link)
 {
-    if (link->copy_ended)
+    if (link->cleanup.copy_ended)
         return DRAIN_NEVER;
-    link->copy_ended = 1;
-    return PQputCopyEnd(link->conn, "left open by its borrower") == 1 ? DRAIN_ON : DRAIN_NEVER;
+    link->cleanup.copy_ended = true;
+    return PQputCopyEnd(link->conn, "left open by its borrower") == 1 ? DRAIN_MORE
+                                                                      : DRAIN_NEVER;
 }
 
-static drained drain_result(pgp_link *link)
+static drain_state drain_result(pgp_link *link)
 {
     PGresult *result = PQgetResult(link->conn);
     const ExecStatusType status = PQresultStatus(result);
@@ -102,7 +120,7 @@ static drained drain_result(pgp_link *link)
         return drain_null(link);
     PQclear(result);
     if (status != PGRES_COPY_OUT)
-        link->answered = 1;
+        link->cleanup.answered = true;
     switch (status) {
     case PGRES_COPY_IN:
         return drain_copy_in(link);
@@ -111,111 +129,132 @@ static drained drain_result(pgp_link *link)
     case PGRES_COPY_BOTH:
         return DRAIN_NEVER;
     default:
-        return DRAIN_ON;
+        return DRAIN_MORE;
     }
 }
 
-static drained drain(pgp_link *link)
+static drain_state drain_results(pgp_link *link)
 {
-    drained so_far = DRAIN_ON;
+    drain_state state = DRAIN_MORE;
     int n;
 
-    for (n = 0; n < RESULTS_A_STEP && so_far == DRAIN_ON; n++)
-        so_far = PQisBusy(link->conn) ? DRAIN_WAIT : drain_result(link);
-    return so_far;
+    for (n = 0; n < RESULTS_A_STEP && state == DRAIN_MORE; n++)
+        state = PQisBusy(link->conn) ? DRAIN_WAIT : drain_result(link);
+    return state;
 }
 
-void pgp_pq_cleanup_start(pgp_link *link)
+/* Send a sync behind whatever is in a pipeline: without one the server neither answers nor goes
+ * on after an error.  A sync commits, and the driver must not commit what the borrower had not
+ * synced, so a rollback goes before it. */
+static bool pipeline_close(pgp_link *link)
 {
-    link->phase = WINDING_UP;
-    link->synced = link->copy_ended = link->drained = 0;
-    link->cancelled = link->answered = 0;
-}
-
-/* Whatever is in a pipeline gets a sync behind it: without one the server neither
- * answers nor goes on after an error.  A sync commits; what its borrower had not synced
- * is not for us to commit. */
-static int pipeline_close(pgp_link *link)
-{
-    if (link->synced || PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF)
-        return 1;
-    link->synced = 1;
+    if (link->cleanup.pipeline_closed || PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF)
+        return true;
+    link->cleanup.pipeline_closed = true;
     return PQsendQueryParams(link->conn, "ROLLBACK", 0, NULL, NULL, NULL, NULL, 0) &&
            PQpipelineSync(link->conn);
 }
 
-/* A cancel that has ended is done with; 1: one is still on its way. */
-static int cancel_pending(pgp_link *link)
+/* Go on until nothing runs any more and pipeline mode is off. */
+static pgp_step drain_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    if (link->task && pgp_task_done(link->task))
-        pgp_task_leave(&link->task);
-    return link->task != NULL;
+    drain_state state = DRAIN_NEVER;
+
+    /* The server takes in nothing until it is done with what it has: a cancel makes room. */
+    if (pgp_pq_is_blocked(link)) {
+        if (cancel_is_due(link))
+            cancel_start(link);
+        *await = (struct pollfd){.fd = PQsocket(link->conn), .events = POLLOUT};
+        return PGP_STEP_AGAIN;
+    }
+    if (pgp_pq_set_nonblocking(link) && pipeline_close(link) && PQflush(link->conn) >= 0 &&
+        PQconsumeInput(link->conn))
+        state = drain_results(link);
+    if (state == DRAIN_NEVER) {
+        pgp_pq_error_last(error, link);
+        return PGP_STEP_FAILED;
+    }
+    if (state == DRAIN_END)
+        return PGP_STEP_DONE;
+    if (state == DRAIN_WAIT && cancel_is_due(link))
+        cancel_start(link);
+    /* If there is more at once: the socket takes something, so the keeper comes again. */
+    *await = pgp_pq_await(link, PQflush(link->conn) || state == DRAIN_MORE);
+    return PGP_STEP_AGAIN;
 }
 
-static pgp_step await_cancel(const pgp_link *link, struct pollfd *await)
+/* --- phases ----------------------------------------------------------------- */
+
+void pgp_pq_cleanup_start(pgp_link *link)
 {
+    pgp_pq_assert_ready(link);
+    link->phase = CANCELLING;
+    link->cleanup.pipeline_closed = link->cleanup.copy_ended = link->cleanup.drained = false;
+    link->cleanup.cancelled = link->cleanup.answered = false;
+}
+
+/* DONE: nothing runs, and no cancel is on its way. */
+static pgp_step cancelling_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    pgp_step step = PGP_STEP_AGAIN;
+
+    if (!cancel_is_pending(link)) {
+        step = link->cleanup.drained ? PGP_STEP_DONE : drain_step(link, await, error);
+        link->cleanup.drained = step == PGP_STEP_DONE;
+    }
+    if (step == PGP_STEP_FAILED || !link->task)
+        return step;
     *await = (struct pollfd){.fd = pgp_task_fd(link->task), .events = POLLIN};
     return PGP_STEP_AGAIN;
 }
 
-static pgp_step windup_fail(const pgp_link *link, pgp_error *error)
+/* Begin one more exchange. */
+static pgp_step exchange_start(pgp_link *link, pgp_pq_phase phase, const char *sql,
+                               struct pollfd *await, pgp_error *error)
 {
-    pgp_error_text(error, PQerrorMessage(link->conn));
+    link->phase = phase;
+    return pgp_pq_send(link, sql, error) ? pgp_pq_receive(link, await, error) : PGP_STEP_FAILED;
+}
+
+static pgp_step transaction_ended(pgp_link *link, pgp_error *error)
+{
+    link->phase = READY;
+    pgp_pq_drop_notifies(link); /* the transaction's end has brought them */
+    /* What was drained may not tell of all that was done. */
+    link->lease.effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
+    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE)
+        return PGP_STEP_DONE;
+    pgp_error_text(error, "the transaction could not be ended");
     return PGP_STEP_FAILED;
 }
 
-/* Something runs that was not cancelled yet; or it was, but the cancel may have come before
- * the server had begun with it. */
-static int cancel_due(const pgp_link *link)
+/* Each phase falls into the next one as soon as it is done. */
+static pgp_step phase_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    return !link->cancelled || link->answered ||
-           pgp_now(link->context->env) - link->cancelled_at >= CANCEL_AGAIN;
-}
+    pgp_step step;
 
-/* The server takes in nothing until it is done with what it has, so a cancel has to make
- * room first. */
-static pgp_step await_room(pgp_link *link, struct pollfd *await)
-{
-    if (cancel_due(link))
-        cancel_start(link);
-    *await = (struct pollfd){.fd = PQsocket(link->conn), .events = POLLOUT};
-    return PGP_STEP_AGAIN;
-}
-
-static pgp_step drain_more(pgp_link *link, struct pollfd *await, pgp_error *error)
-{
-    drained so_far;
-    int unsent;
-
-    if (pgp_pq_blocked(link))
-        return await_room(link, await);
-    if (!pgp_pq_nonblocking(link) || !pipeline_close(link) || PQflush(link->conn) < 0 ||
-        !PQconsumeInput(link->conn))
-        return windup_fail(link, error);
-    so_far = drain(link);
-    if (so_far == DRAIN_NEVER)
-        return windup_fail(link, error);
-    if (so_far == DRAIN_END)
-        return PGP_STEP_DONE;
-    if (so_far == DRAIN_WAIT && cancel_due(link))
-        cancel_start(link);
-    unsent = PQflush(link->conn);
-    /* More at once: come again as soon as the socket takes anything. */
-    *await = pgp_pq_await(link, unsent || so_far == DRAIN_ON);
-    return PGP_STEP_AGAIN;
+    if (link->phase == CANCELLING) {
+        step = cancelling_step(link, await, error);
+        if (step == PGP_STEP_DONE && link->cleanup.cancelled)
+            step = exchange_start(link, ABSORBING, "", await, error);
+    }
+    else
+        step = pgp_pq_receive(link, await, error);
+    if (step == PGP_STEP_DONE && link->phase != ROLLING_BACK &&
+        PQtransactionStatus(link->conn) != PQTRANS_IDLE)
+        step = exchange_start(link, ROLLING_BACK, "ROLLBACK", await, error);
+    return step == PGP_STEP_DONE ? transaction_ended(link, error) : step;
 }
 
 pgp_step pgp_pq_cleanup_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    pgp_step step = PGP_STEP_DONE;
+    const pgp_step step = phase_step(link, await, error);
+    pgp_error words;
 
-    if (cancel_pending(link))
-        return await_cancel(link, await);
-    if (!link->drained)
-        step = drain_more(link, await, error);
-    if (step == PGP_STEP_DONE)
-        link->drained = 1;
-    if (step != PGP_STEP_FAILED && link->task)
-        return await_cancel(link, await);
-    return step;
+    if (step != PGP_STEP_FAILED)
+        return step;
+    pgp_pq_idle_last_words(link, &words);
+    if (*words.message)
+        *error = words;
+    return PGP_STEP_FAILED;
 }

@@ -2,7 +2,6 @@
 
 #include "pgp_pq_connect.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <apr_strings.h>
 
@@ -14,31 +13,29 @@
 
 /* --- names ------------------------------------------------------------------ */
 
-/* The hosts belong to the look-up's task as long as there is one. */
-static void hosts_drop(pgp_link *link)
+PGP_TASK_DEFINE(lookup_start, pgp_pq_hosts, pgp_pq_hosts_resolve, pgp_pq_hosts_free)
+
+/* The hosts belong to the look-up's task while there is one. */
+void pgp_pq_connect_abandon(pgp_link *link)
 {
+    if (!link->connecting.hosts)
+        return;
     if (link->task)
         pgp_task_leave(&link->task);
     else
-        pgp_pq_hosts_free(link->hosts);
-    link->hosts = NULL;
-}
-
-void pgp_pq_connect_drop(pgp_link *link)
-{
-    if (link->hosts)
-        hosts_drop(link);
+        pgp_pq_hosts_free(link->connecting.hosts);
+    link->connecting.hosts = NULL;
 }
 
 /* --- logging in ------------------------------------------------------------- */
 
-/* Why there is no connection.  What is wrong with the passfile comes first: the rest may be
- * long, and be cut. */
+/* Say why there is no connection.  The passfile's part comes first, since the rest may be long
+ * and be cut. */
 static void login_error(pgp_link *link, pgp_error *error)
 {
     char words[sizeof error->message], *end;
 
-    pgp_error_connection(error, link);
+    pgp_pq_error_connection(error, link);
     if (!PQconnectionNeedsPassword(link->conn))
         return;
     pgp_passfile_explain(link->conn, words, sizeof words);
@@ -47,11 +44,11 @@ static void login_error(pgp_link *link, pgp_error *error)
     pgp_error_text(error, words);
 }
 
-/* libpq lets the later of two equal keywords win.  Before the connection string
- * stand defaults: a black hole needs both keepalives and tcp_user_timeout to be
- * seen.  After it the hosts, as they were looked up, and the encoding, which neither a service
- * file nor the environment may change. */
-static int connect_start(pgp_link *link, pgp_error *error)
+/* Begin to log in.  libpq lets the later of two equal keywords win.  Before the connection
+ * string stand defaults: only keepalives together with tcp_user_timeout end a black hole. After
+ * it stand the hosts, as they were looked up, and the encoding, which neither a service file
+ * nor the environment may change. */
+static bool login_start(pgp_link *link, pgp_error *error)
 {
     static const char *const keywords[] = {"fallback_application_name",
                                            "keepalives",
@@ -70,52 +67,85 @@ static int connect_start(pgp_link *link, pgp_error *error)
         "mod_pgpool", "1",  "5",  "2",    "3", "10000", link->settings->conninfo,
         NULL,         NULL, NULL, "UTF8", NULL};
 
-    if (pgp_pq_hosts_error(link->hosts)) {
-        pgp_error_text(error, pgp_pq_hosts_error(link->hosts));
-        return 0;
+    if (pgp_pq_hosts_error(link->connecting.hosts)) {
+        pgp_error_text(error, pgp_pq_hosts_error(link->connecting.hosts));
+        return false;
     }
-    if (pgp_pq_hosts_params(link->hosts, link->first_host, host))
+    if (pgp_pq_hosts_params(link->connecting.hosts, link->connecting.first_host, host))
         memcpy(values + 7, host, sizeof host);
     link->conn = PQconnectStartParams(keywords, values, 1);
-    hosts_drop(link);
-    if (!link->conn || !pgp_pq_adopt(link)) {
+    pgp_pq_connect_abandon(link);
+    if (!link->conn || !pgp_pq_callbacks_register(link)) {
         pgp_error_text(error, "libpq cannot register the connection: out of memory");
-        return 0;
+        return false;
     }
     PQsetErrorVerbosity(link->conn, PQERRORS_VERBOSE);
-    link->wants = PGRES_POLLING_WRITING;
+    link->connecting.wants = PGRES_POLLING_WRITING;
     link->phase = CONNECTING;
     if (PQstatus(link->conn) != CONNECTION_BAD)
-        return 1;
+        return true;
     login_error(link, error);
-    return 0;
+    return false;
 }
 
-int pgp_pq_connect_begin(pgp_link *link, pgp_error *error)
+bool pgp_pq_connect_start(pgp_link *link, pgp_error *error)
 {
-    link->hosts = pgp_pq_hosts_read(link->settings->conninfo);
+    pgp_pq_hosts *hosts = pgp_pq_hosts_read(link->settings->conninfo);
+
+    link->connecting.hosts = hosts;
     link->phase = LOOKING_UP;
-    if (!pgp_pq_hosts_unknown(link->hosts))
-        return connect_start(link, error);
-    link->task = pgp_task_start(pgp_pq_hosts_resolve, pgp_pq_hosts_free, link->hosts);
+    if (!pgp_pq_hosts_has_names(hosts))
+        return login_start(link, error);
+    link->task = lookup_start(hosts);
     if (link->task)
-        return 1;
+        return true;
     pgp_error_text(error, "there is no thread to look the host's name up");
-    return 0;
+    return false;
 }
 
 /* --- setting up the session ------------------------------------------------- */
 
-/* A server that does not tell is as good as another. */
-static pgp_step step_surveying(pgp_link *link, struct pollfd *await, pgp_error *error)
+/* Whether the connection speaks UTF-8.  UTF8 was asked for, so a proxy that does not tell has
+ * it. */
+static bool note_encoding(pgp_link *link, pgp_error *error)
 {
-    const pgp_step step = pgp_pq_answer(link, await, error);
+    const char *name = PQparameterStatus(link->conn, "client_encoding");
 
-    return step == PGP_STEP_FAILED && PQstatus(link->conn) == CONNECTION_OK ? PGP_STEP_DONE
-                                                                            : step;
+    link->encoding = PQclientEncoding(link->conn);
+    if (!name || !strcmp(name, "UTF8"))
+        return true;
+    apr_snprintf(
+        error->message, sizeof error->message,
+        "client_encoding is %s after PgPoolInitSQL, but the text of requests is UTF-8: "
+        "leave it as it is",
+        name);
+    return false;
 }
 
-static pgp_step survey(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step session_ready(pgp_link *link, pgp_error *error)
+{
+    link->phase = READY;
+    if (!note_encoding(link, error))
+        return PGP_STEP_FAILED;
+    pgp_pq_reset_begin_lease(link);
+    pgp_pq_idle_note_role(link);
+    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE && pgp_pq_reset_set_blocking(link))
+        return PGP_STEP_DONE;
+    pgp_error_text(error, "PgPoolInitSQL leaves a transaction open");
+    return PGP_STEP_FAILED;
+}
+
+/* Go on with asking for the capacity.  A server that does not tell it is as good as another. */
+static pgp_step survey_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+{
+    pgp_step step = pgp_pq_receive(link, await, error);
+
+    if (step == PGP_STEP_FAILED && PQstatus(link->conn) == CONNECTION_OK)
+        step = PGP_STEP_DONE;
+    return step == PGP_STEP_DONE ? session_ready(link, error) : step;
+}
+
+static pgp_step survey_start(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     static const char sql[] =
         "SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int4"
@@ -126,99 +156,97 @@ static pgp_step survey(pgp_link *link, struct pollfd *await, pgp_error *error)
         "::pg_catalog.int4";
 
     link->phase = SURVEYING;
-    return pgp_pq_ask(link, sql, error) ? step_surveying(link, await, error) : PGP_STEP_FAILED;
+    return pgp_pq_send(link, sql, error) ? survey_step(link, await, error) : PGP_STEP_FAILED;
 }
 
-/* A reset runs the init SQL again, but where prepared statements stay it must not
- * prepare them again. */
-static int init_hides_prepare(const pgp_link *link)
+/* Whether the last statement of PgPoolInitSQL has prepared something without being a PREPARE: a
+ * reset that keeps prepared statements would run it again, and fail. */
+static bool init_hides_prepare(const pgp_link *link)
 {
     const apr_array_header_t *sql = link->settings->init_sql;
+    const int last = link->connecting.init_started - 1;
 
-    return link->init_done > 0 && link->deeds & PGP_DID_PREPARE &&
+    return last >= 0 && link->lease.effects & PGP_EFFECT_PREPARE &&
            link->settings->reset != PGP_RESET_ALL && link->settings->reset != PGP_RESET_CLOSE &&
-           !pgp_pq_reset_prepares(APR_ARRAY_IDX(sql, link->init_done - 1, const char *));
+           !pgp_pq_reset_is_prepare(APR_ARRAY_IDX(sql, last, const char *));
 }
 
-/* The next statement of PgPoolInitSQL; after the last one, the survey. */
-static pgp_step init_next(pgp_link *link, struct pollfd *await, pgp_error *error)
+/* Run the statements of PgPoolInitSQL one after another, then the survey if one is due. */
+static pgp_step init_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     const apr_array_header_t *sql = link->settings->init_sql;
+    const int statements = sql ? sql->nelts : 0;
+    int *const started = &link->connecting.init_started;
 
-    if (init_hides_prepare(link)) {
-        pgp_error_text(error, "PgPoolInitSQL: a PREPARE must stand in a directive of its own");
-        return PGP_STEP_FAILED;
-    }
-    pgp_pq_forget_deeds(link);
-    if (sql && link->init_done < sql->nelts) {
-        if (!pgp_pq_ask(link, APR_ARRAY_IDX(sql, link->init_done++, const char *), error))
+    for (;;) {
+        const pgp_step step = pgp_pq_receive(link, await, error);
+
+        if (step != PGP_STEP_DONE)
+            return step;
+        if (init_hides_prepare(link)) {
+            pgp_error_text(error,
+                           "PgPoolInitSQL: a PREPARE must stand in a directive of its own");
             return PGP_STEP_FAILED;
-        return pgp_pq_answer(link, await, error);
+        }
+        pgp_pq_reset_forget_effects(link);
+        if (*started >= statements)
+            break;
+        if (!pgp_pq_send(link, APR_ARRAY_IDX(sql, (*started)++, const char *), error))
+            return PGP_STEP_FAILED;
     }
-    if (link->survey)
-        return survey(link, await, error);
-    link->phase = READY;
-    return PGP_STEP_DONE;
+    return link->connecting.survey ? survey_start(link, await, error)
+                                   : session_ready(link, error);
 }
 
-static pgp_step step_initialising(pgp_link *link, struct pollfd *await, pgp_error *error)
-{
-    pgp_step step = pgp_pq_answer(link, await, error);
+/* --- phases ----------------------------------------------------------------- */
 
-    while (step == PGP_STEP_DONE && link->phase == INITIALISING)
-        step = init_next(link, await, error);
-    return step;
-}
-
-static pgp_step connection_made(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step login_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    link->backend = (unsigned)PQbackendPID(link->conn);
-    PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
-    PQsetnonblocking(link->conn, 1);
-    link->phase = INITIALISING;
-    return step_initialising(link, await, error);
-}
-
-static pgp_step step_connecting(pgp_link *link, struct pollfd *await, pgp_error *error)
-{
+    PostgresPollingStatusType *const wants = &link->connecting.wants;
     int n;
 
     for (n = 0; n < MOVES_A_STEP; n++) {
-        const short events = link->wants == PGRES_POLLING_READING ? POLLIN : POLLOUT;
+        const short events = *wants == PGRES_POLLING_READING ? POLLIN : POLLOUT;
 
         *await = (struct pollfd){.fd = PQsocket(link->conn), .events = events};
-        if (!pgp_poll_now(await->fd, events))
+        if (!pgp_pq_poll_now(await->fd, events))
             return PGP_STEP_AGAIN;
-        link->wants = PQconnectPoll(link->conn);
-        if (link->wants == PGRES_POLLING_OK)
-            return connection_made(link, await, error);
-        if (link->wants == PGRES_POLLING_FAILED) {
+        *wants = PQconnectPoll(link->conn);
+        if (*wants == PGRES_POLLING_FAILED) {
             login_error(link, error);
             return PGP_STEP_FAILED;
+        }
+        if (*wants == PGRES_POLLING_OK) {
+            link->backend = (unsigned)PQbackendPID(link->conn);
+            PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
+            PQsetnonblocking(link->conn, 1);
+            link->phase = INITIALISING;
+            return init_step(link, await, error);
         }
     }
     return PGP_STEP_AGAIN;
 }
 
-static pgp_step step_looking_up(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step lookup_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    if (!pgp_task_done(link->task)) {
+    if (!pgp_task_is_done(link->task)) {
         *await = (struct pollfd){.fd = pgp_task_fd(link->task), .events = POLLIN};
         return PGP_STEP_AGAIN;
     }
-    return connect_start(link, error) ? step_connecting(link, await, error) : PGP_STEP_FAILED;
+    return login_start(link, error) ? login_step(link, await, error) : PGP_STEP_FAILED;
 }
 
 pgp_step pgp_pq_connect_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     switch (link->phase) {
     case LOOKING_UP:
-        return step_looking_up(link, await, error);
+        return lookup_step(link, await, error);
     case CONNECTING:
-        return step_connecting(link, await, error);
+        return login_step(link, await, error);
     case INITIALISING:
-        return step_initialising(link, await, error);
+        return init_step(link, await, error);
     default:
-        return step_surveying(link, await, error);
+        assert(link->phase == SURVEYING);
+        return survey_step(link, await, error);
     }
 }

@@ -1,3 +1,5 @@
+/* The hosts of a connection string: their addresses, and their order. */
+
 #include "pgp_pq_hosts.h"
 
 #include <arpa/inet.h>
@@ -14,7 +16,7 @@ typedef struct {
 struct pgp_pq_hosts {
     apr_pool_t *p;
     apr_array_header_t *entries; /* of entry */
-    int ported;                  /* the string has a port */
+    bool has_port;               /* the string names one */
     const char *error;
 };
 
@@ -31,7 +33,7 @@ static apr_array_header_t *list_split(apr_pool_t *p, const char *text)
     return list;
 }
 
-/* libpq: one port serves all hosts. */
+/* As libpq does: if there is one port, it serves all hosts. */
 static const char *list_item(const apr_array_header_t *list, int i)
 {
     if (list->nelts == 1)
@@ -50,7 +52,7 @@ static void entries_make(pgp_pq_hosts *hosts, const char *host, const char *addr
 
     if ((ports->nelts > 1 && ports->nelts != n) ||
         (*host && *addr && names->nelts != addrs->nelts))
-        return; /* libpq refuses it, and says why */
+        return; /* libpq rejects it, and says why */
     for (i = 0; i < n; i++)
         APR_ARRAY_PUSH(hosts->entries, entry) = (entry){
             .host = i < names->nelts ? APR_ARRAY_IDX(names, i, const char *) : "",
@@ -58,7 +60,7 @@ static void entries_make(pgp_pq_hosts *hosts, const char *host, const char *addr
             .port = list_item(ports, i)};
 }
 
-static const char *value_of(const PQconninfoOption *options, const char *keyword)
+static const char *option_value(const PQconninfoOption *options, const char *keyword)
 {
     for (; options->keyword; options++)
         if (!strcmp(options->keyword, keyword))
@@ -76,23 +78,23 @@ pgp_pq_hosts *pgp_pq_hosts_read(const char *conninfo)
     hosts = apr_pcalloc(p, sizeof(*hosts));
     hosts->p = p;
     hosts->entries = apr_array_make(p, 2, sizeof(entry));
-    if (options && (*value_of(options, "host") || *value_of(options, "hostaddr"))) {
-        hosts->ported = *value_of(options, "port") != '\0';
-        entries_make(hosts, value_of(options, "host"), value_of(options, "hostaddr"),
-                     value_of(options, "port"));
+    if (options && (*option_value(options, "host") || *option_value(options, "hostaddr"))) {
+        hosts->has_port = *option_value(options, "port") != '\0';
+        entries_make(hosts, option_value(options, "host"), option_value(options, "hostaddr"),
+                     option_value(options, "port"));
     }
     PQconninfoFree(options);
     return hosts;
 }
 
-void pgp_pq_hosts_free(void *hosts)
+void pgp_pq_hosts_free(pgp_pq_hosts *hosts)
 {
-    apr_pool_destroy(((pgp_pq_hosts *)hosts)->p);
+    apr_pool_destroy(hosts->p);
 }
 
 /* --- looking up ------------------------------------------------------------- */
 
-static int is_unknown(const entry *e)
+static bool is_name(const entry *e)
 {
     unsigned char binary[sizeof(struct in6_addr)];
 
@@ -101,23 +103,23 @@ static int is_unknown(const entry *e)
            inet_pton(AF_INET6, e->host, binary) != 1;
 }
 
-int pgp_pq_hosts_unknown(const pgp_pq_hosts *hosts)
+bool pgp_pq_hosts_has_names(const pgp_pq_hosts *hosts)
 {
     int i;
 
     for (i = 0; i < hosts->entries->nelts; i++)
-        if (is_unknown(&APR_ARRAY_IDX(hosts->entries, i, entry)))
-            return 1;
-    return 0;
+        if (is_name(&APR_ARRAY_IDX(hosts->entries, i, entry)))
+            return true;
+    return false;
 }
 
-/* One entry for each address of a name. */
+/* Append an entry for each address of a name. */
 static void entry_resolve(pgp_pq_hosts *hosts, const entry *e, apr_array_header_t *found)
 {
     const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct addrinfo *list, *at;
     char addr[NI_MAXHOST];
-    int failed = getaddrinfo(e->host, NULL, &hints, &list);
+    const int failed = getaddrinfo(e->host, NULL, &hints, &list);
 
     if (failed) {
         hosts->error = apr_psprintf(hosts->p,
@@ -133,16 +135,15 @@ static void entry_resolve(pgp_pq_hosts *hosts, const entry *e, apr_array_header_
     freeaddrinfo(list);
 }
 
-void pgp_pq_hosts_resolve(void *data)
+void pgp_pq_hosts_resolve(pgp_pq_hosts *hosts)
 {
-    pgp_pq_hosts *hosts = data;
     apr_array_header_t *found = apr_array_make(hosts->p, 4, sizeof(entry));
     int i;
 
     for (i = 0; i < hosts->entries->nelts; i++) {
         const entry *e = &APR_ARRAY_IDX(hosts->entries, i, entry);
 
-        if (is_unknown(e))
+        if (is_name(e))
             entry_resolve(hosts, e, found);
         else
             APR_ARRAY_PUSH(found, entry) = *e;
@@ -157,12 +158,12 @@ const char *pgp_pq_hosts_error(const pgp_pq_hosts *hosts)
 
 /* --- for libpq -------------------------------------------------------------- */
 
-static const char *joined(apr_pool_t *p, const char *list, int i, const char *item)
+static const char *list_append(apr_pool_t *p, const char *list, int i, const char *item)
 {
     return i == 0 ? item : apr_pstrcat(p, list, ",", item, NULL);
 }
 
-int pgp_pq_hosts_params(pgp_pq_hosts *hosts, unsigned first, const char *params[3])
+bool pgp_pq_hosts_params(pgp_pq_hosts *hosts, unsigned first, const char *params[3])
 {
     const int n = hosts->entries->nelts;
     int i;
@@ -170,11 +171,11 @@ int pgp_pq_hosts_params(pgp_pq_hosts *hosts, unsigned first, const char *params[
     for (i = 0; i < n; i++) {
         const entry *e = &APR_ARRAY_IDX(hosts->entries, (int)((first + i) % n), entry);
 
-        params[0] = joined(hosts->p, params[0], i, e->host);
-        params[1] = joined(hosts->p, params[1], i, e->addr);
-        params[2] = joined(hosts->p, params[2], i, e->port);
+        params[0] = list_append(hosts->p, params[0], i, e->host);
+        params[1] = list_append(hosts->p, params[1], i, e->addr);
+        params[2] = list_append(hosts->p, params[2], i, e->port);
     }
-    if (!hosts->ported)
-        params[2] = NULL; /* PGPORT's, or the default */
+    if (!hosts->has_port)
+        params[2] = NULL; /* libpq takes PGPORT's, or the default */
     return n > 0;
 }

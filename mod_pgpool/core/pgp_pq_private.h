@@ -1,141 +1,215 @@
 /*
- * A link on libpq: what the files of the real driver share.
+ * A connection on libpq: what the files of this driver share.
  *
- *   pgp_pq.c       the driver: testing, coming back, closing
- *   pgp_pq_connect.c  connecting
- *   pgp_pq_vars.c     session variables
- *   pgp_pq_exchange.c        what went wrong; the client's side; one question, one answer
- *   pgp_pq_cleanup.c      ending what a borrower left running
+ *   pgp_pq.c            the driver's table, and what a connection tells of itself
+ *   pgp_pq_connect.c    from the hosts' names to a ready session
+ *   pgp_pq_hosts.c      names and order of hosts
+ *   pgp_pq_idle.c       checking an idle connection, preparing it for a borrower
+ *   pgp_pq_vars.c       session variables: set for a borrower, undone after it
+ *   pgp_pq_reset.c      the end of a lease: what it has changed, and the message that undoes it
+ *   pgp_pq_cleanup.c    ending what a borrower left running
+ *   pgp_pq_close.c      closing
+ *   pgp_pq_exchange.c   one question, one answer
+ *   pgp_pq_callbacks.c  what libpq calls: results and notices
+ *   pgp_pq_error.c      libpq's errors
  *
- * Phases.  A new link goes LOOKING_UP (its hosts' names), CONNECTING, INITIALISING
- * (PgPoolInitSQL), SURVEYING (the first of a pool), READY.  One that came back with work open
- * goes WINDING_UP (cancel and drain), ABSORBING (a round trip that takes in a late cancel),
- * ROLLING_BACK, READY.  A READY link may owe the answer to its reset.  Any link goes CLOSING:
- * it has no PGconn then, but a descriptor that tells when the server has ended its side.
+ * Phases.  A new connection goes LOOKING_UP (its hosts' names), CONNECTING, INITIALISING
+ * (PgPoolInitSQL), SURVEYING (the first one of a pool), READY.  A connection that came back
+ * with work open goes CANCELLING (cancel and drain), ABSORBING (a round trip, which a late
+ * cancel hits), ROLLING_BACK, READY.  Any of them may go CLOSING: it has no PGconn then, but a
+ * descriptor that tells when the server has ended its side.
  *
- * libpq's nonblocking mode is on whenever a borrower does not have the link, except
- * when it is READY and owes nothing.
+ * Blocking.  libpq's nonblocking mode is on whenever the driver works with the connection, and
+ * off while a borrower has it.  A READY connection is in blocking mode, except while the answer
+ * to its reset is pending.
+ *
+ * Ownership and threads: see pgp_driver.h.  Only is_unused is read on another thread: the one
+ * of a borrower who uses the connection after its release.
  */
 #ifndef PGP_PQ_PRIVATE_H
 #define PGP_PQ_PRIVATE_H
 
-#include <stdbool.h>
+#include <assert.h>
 #include <libpq-fe.h>
 
-#include "pgp_driver.h"
+#include "pgp_pq.h"
 #include "pgp_pq_hosts.h"
 #include "pgp_task.h"
+
+#define PGP_PQ_MAGIC 0x50475051u
 
 typedef enum {
     LOOKING_UP,
     CONNECTING,
     INITIALISING,
     SURVEYING,
-    WINDING_UP,
+    CANCELLING,
     ABSORBING,
     ROLLING_BACK,
     READY,
     CLOSING
-} link_phase;
+} pgp_pq_phase;
 
 struct pgp_link {
+    unsigned magic; /* PGP_PQ_MAGIC; wiped by destroy() */
+
     /* immutable */
     const pgp_context *context;
     const pgp_settings *settings; /* the context's */
     void *owner;
 
-    /* owner */
-    PGconn *conn;     /* NULL in LOOKING_UP and CLOSING */
-    int closing_fd;   /* in CLOSING: reaches its end with the server's process; or -1 */
-    unsigned backend; /* libpq forgets it when the connection is lost */
-    int ended;        /* its server has said unasked why it ends it: error */
-    link_phase phase;
-    unsigned deeds;     /* pgp_deed, of this lease */
-    int owes;           /* the answer to a reset has not been collected */
-    pgp_vars *applied;  /* what set() has set, or NULL; see pgp_pq_vars.h */
-    unsigned disturbed; /* what has happened since that may have changed it */
-    int large;          /* libpq's buffers have grown for a result, and never shrink */
-    int encoding;       /* libpq's number of UTF8: every borrower gets the connection with it */
-    _Atomic bool idle;  /* nobody has it, so that no result may come; see pgp_pq_mark() */
-    int met_read_only;
-    int unsynced; /* the last result was a pipeline's, and not its sync: what is done by then is
-                   * not committed, though libpq may call that idle */
+    PGconn *conn; /* NULL in LOOKING_UP and CLOSING */
+    pgp_pq_phase phase;
+    pgp_task *task; /* in LOOKING_UP the look-up; else a cancel that is on its way; or NULL */
+    int closing_fd; /* in CLOSING: reaches its end with the server's process; or -1 */
 
-    /* connecting */
-    pgp_pq_hosts *hosts; /* the lookup's while it runs */
-    unsigned first_host;
-    pgp_task *task;                  /* the lookup, or the cancel */
-    PostgresPollingStatusType wants; /* in CONNECTING */
-    int init_done;                   /* in INITIALISING: statements begun so far */
+    /* of the session; written when it is connected */
+    unsigned backend; /* kept here, since libpq forgets it when the connection is lost */
+    int encoding;     /* libpq's number of UTF8: each borrower gets the connection with it */
+    int capacity;     /* of the server; 0: not known */
+    struct {
+        bool matters; /* target_session_attrs asks for one */
+        char hot_standby, read_only;
+    } role;
 
-    /* the exchange under way, or winding up */
-    int failed, refused; /* refused: by an error that the connection outlives */
-    pgp_error error;     /* why */
-    int synced, copy_ended, drained;
-    apr_time_t cancelled_at;
-    int cancelled, answered; /* ever; since the last cancel */
+    bool reset_pending;     /* a reset was sent, and its answer has not been collected */
+    bool is_terminated;     /* the server has said unasked why it ends it: exchange.error */
+    _Atomic bool is_unused; /* nobody has it, see pgp_pq_callbacks_trap() */
 
-    int survey;   /* ask for the capacity after the init SQL */
-    int capacity; /* 0: not known */
+    /* from connect() to READY */
+    struct {
+        unsigned first_host;
+        bool survey;                     /* ask for the capacity after PgPoolInitSQL */
+        pgp_pq_hosts *hosts;             /* the task's while it runs */
+        PostgresPollingStatusType wants; /* in CONNECTING */
+        int init_started;                /* in INITIALISING: statements sent so far */
+    } connecting;
 
-    /* the server's role when the link was made, if target_session_attrs wants one */
-    int role_matters;
-    int role_set; /* set() has set default_transaction_read_only */
-    char hot_standby, read_only;
+    /* one question and its answer */
+    struct {
+        bool failed;
+        bool rejected;   /* failed by an error of the server's that the connection outlives */
+        pgp_error error; /* why it failed */
+    } exchange;
+
+    /* from cleanup() to READY */
+    struct {
+        bool pipeline_closed, copy_ended, drained;
+        bool cancelled; /* at least once */
+        bool answered;  /* a result has come since the last cancel */
+        apr_time_t cancelled_at;
+    } cleanup;
+
+    /* what results have told since the lease began */
+    struct {
+        unsigned effects; /* pgp_effect */
+        bool read_only;   /* a statement failed because the server is read-only */
+        bool large;       /* a result has swollen libpq's buffers */
+        bool unsynced;    /* the last result was a pipeline's, and not its sync: its work is not
+                           * committed yet, though libpq may call the transaction idle */
+    } lease;
+
+    /* session variables: see pgp_pq_vars.h */
+    struct {
+        pgp_vars *applied;  /* or NULL */
+        unsigned disturbed; /* what has happened since that may have changed them */
+        bool hide_role;     /* default_transaction_read_only is one of them */
+    } vars;
 };
 
-/* --- what went wrong -------------------------------------------------------- */
+/* What every function of the driver's table asserts first: a destroyed connection is an error
+ * of the caller's, and so is one that is not in the phase that the call needs. */
+static inline void pgp_pq_assert(const pgp_link *link)
+{
+    assert(link->magic == PGP_PQ_MAGIC);
+}
 
-/* libpq's text in one line, clean (pgp_text.h). */
-void pgp_error_text(pgp_error *error, const char *text);
-/* Of a connection; with the SQLSTATE if it is still being made. */
-void pgp_error_connection(pgp_error *error, const pgp_link *link);
-void pgp_error_result(pgp_error *error, const pgp_link *link, const PGresult *result);
+static inline void pgp_pq_assert_open(const pgp_link *link)
+{
+    pgp_pq_assert(link);
+    assert(link->phase != CLOSING);
+}
 
-/* --- the client's side ------------------------------------------------------ */
+static inline void pgp_pq_assert_ready(const pgp_link *link)
+{
+    pgp_pq_assert(link);
+    assert(link->phase == READY);
+}
 
-/* Register the link with its new PGconn, connected or not: from now on its results and notices
- * come to us.  0: libpq has no memory for that, and the link is no good. */
-int pgp_pq_adopt(pgp_link *link);
-/* Notices come to us again, whoever had them. */
-void pgp_pq_listen(pgp_link *link);
+/* --- pgp_pq_error.c --------------------------------------------------------- */
+
+/* Set *error to what libpq has said last; its SQLSTATE stays. */
+void pgp_pq_error_last(pgp_error *error, const pgp_link *link);
+/* Set *error to why the connection failed, with the SQLSTATE if the verbosity was verbose. */
+void pgp_pq_error_connection(pgp_error *error, const pgp_link *link);
+/* Set *error to the error that a result holds. */
+void pgp_pq_error_result(pgp_error *error, const pgp_link *link, const PGresult *result);
+/* A result's severity in English, "" if it has none. */
+const char *pgp_pq_error_severity(const PGresult *result);
+
+/* --- pgp_pq_callbacks.c ----------------------------------------------------- */
+
+/* Register the connection with its new PGconn, connected or not: from now on its results and
+ * notices come to the driver.  false: libpq has no memory for that; give the connection up. */
+bool pgp_pq_callbacks_register(pgp_link *link);
+/* Have notices come to the driver again, whoever had them. */
+void pgp_pq_callbacks_listen(pgp_link *link);
 /* Take back what a borrower may have set in the client's library. */
-void pgp_pq_restore(pgp_link *link);
-void pgp_pq_drop_notifies(pgp_link *link);
-/* Say whether nobody has the link from now on.  Builds with a sanitizer abort when a result
- * comes then: somebody uses a connection that has gone back.  In other builds it does nothing.
- */
-void pgp_pq_mark(pgp_link *link, bool idle);
-/* Forget what was done on the link so far. */
-void pgp_pq_forget_deeds(pgp_link *link);
+void pgp_pq_callbacks_restore(pgp_link *link);
+/* Say whether nobody has the connection from now on.  A build with a sanitizer aborts when a
+ * result comes then, since a borrower uses a connection that it has given back.  Other builds
+ * do nothing here. */
+void pgp_pq_callbacks_trap(pgp_link *link, bool is_unused);
 
-/* --- one question, one answer, in nonblocking mode -------------------------- */
+/* --- pgp_pq_exchange.c: in nonblocking mode --------------------------------- */
 
 /* What poll() says of a descriptor at this moment; POLLERR if poll() itself fails. */
-short pgp_poll_now(int fd, short events);
-/* Whether libpq would wait for the server to take in what may be left to send: the link is in
- * blocking mode, and there is no room. */
-int pgp_pq_blocked(const pgp_link *link);
-/* PQsetnonblocking() sends what is unsent, and waits until it can; what cannot be sent
- * at once is cut off here instead.  0: the connection is no good. */
-int pgp_pq_nonblocking(pgp_link *link);
-/* 0: *error says why. */
-int pgp_pq_ask(pgp_link *link, const char *sql, pgp_error *error);
-/* Note what a result says: whether and why the exchange fails, or the server's capacity.
- * Returns 1 if the exchange has no end of its own after it. */
-int pgp_pq_judge(pgp_link *link, const PGresult *result);
-pgp_step pgp_pq_answer(pgp_link *link, struct pollfd *await, pgp_error *error);
-/* The same, waiting for it, but no longer than until; 0: *error says why. */
-int pgp_pq_answer_until(pgp_link *link, apr_time_t until, pgp_error *error);
-struct pollfd pgp_pq_await(const pgp_link *link, int unsent);
+short pgp_pq_poll_now(int fd, short events);
+/* Whether libpq would wait for the server to take in what may be left to send: the connection
+ * is in blocking mode, and its socket has no room. */
+bool pgp_pq_is_blocked(const pgp_link *link);
+/* Enter nonblocking mode.  PQsetnonblocking() waits until it has sent what is unsent; if the
+ * socket does not take that at once, the connection is cut off instead.  false: it is lost. */
+bool pgp_pq_set_nonblocking(pgp_link *link);
+/* Start an exchange.  false: *error says why. */
+bool pgp_pq_send(pgp_link *link, const char *sql, pgp_error *error);
+/* Note in link->exchange what a result says of it.  Returns whether the exchange is over,
+ * though libpq will give no NULL after it: a COPY. */
+bool pgp_pq_judge(pgp_link *link, const PGresult *result);
+/* Go on with an exchange as far as the answer has come. */
+pgp_step pgp_pq_receive(pgp_link *link, struct pollfd *await, pgp_error *error);
+/* The same, waiting for the answer until `until`.  false: *error says why. */
+bool pgp_pq_receive_until(pgp_link *link, apr_time_t until, pgp_error *error);
+/* What to poll for while an answer is to come. */
+struct pollfd pgp_pq_await(const pgp_link *link, bool unsent);
+void pgp_pq_drop_notifies(pgp_link *link);
 
-/* --- pgp_pq_cleanup.c ----------------------------------------------------------- */
+/* --- pgp_pq_idle.c: the driver's is_alive(), check_idle() and so on ----------- */
 
+bool pgp_pq_idle_is_alive(pgp_link *link);
+pgp_idle_state pgp_pq_idle_check(pgp_link *link, pgp_error *error);
+bool pgp_pq_idle_take_in(pgp_link *link, pgp_error *error);
+bool pgp_pq_idle_prepare(pgp_link *link, bool ping, apr_time_t until, pgp_error *error);
+void pgp_pq_idle_last_words(pgp_link *link, pgp_error *error);
+/* Read the answer to a reset as far as it has come.  false: the reset failed, *error says why.
+ */
+bool pgp_pq_idle_take_answer(pgp_link *link, pgp_error *error);
+/* Remember the role that the server has when the session is set up. */
+void pgp_pq_idle_note_role(pgp_link *link);
+
+/* --- pgp_pq_cleanup.c -------------------------------------------------------- */
+
+/* The driver's cleanup(), and its step(). */
 void pgp_pq_cleanup_start(pgp_link *link);
-/* DONE: nothing runs any more, pipeline mode is off, no cancel is on its way. */
 pgp_step pgp_pq_cleanup_step(pgp_link *link, struct pollfd *await, pgp_error *error);
-/* Before a link is closed that still works: stop that, by a cancel that nobody waits
- * for. */
+/* Before the connection is closed: send a cancel for what still runs, and do not wait for it.
+ */
 void pgp_pq_cleanup_abandon(pgp_link *link);
+
+/* --- pgp_pq_close.c: the driver's close(), its step(), and destroy() ----------- */
+
+void pgp_pq_close_start(pgp_link *link);
+pgp_step pgp_pq_close_step(pgp_link *link, struct pollfd *await);
+void pgp_pq_close_destroy(pgp_link *link);
 
 #endif

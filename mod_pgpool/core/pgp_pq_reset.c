@@ -1,9 +1,14 @@
-/* The messages of PgPoolReset, and when they are due. */
+/* The end of a lease: what it has changed in its session, and the message that undoes it. */
+
 #include "pgp_pq_reset.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <apr_strings.h>
+
+#include "pgp_pq_private.h"
+#include "pgp_pq_vars.h"
 
 #define DISCARD_ALL "DISCARD ALL"
 
@@ -12,68 +17,130 @@
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "                    \
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
 
-/* Tags of commands that leave nothing behind in the session once their transaction
- * is over.  Everything else counts as a change; EXPLAIN does, since EXPLAIN ANALYZE runs
- * what it explains, a CREATE TEMP TABLE ... AS for one. */
-static const char *const harmless[] = {
-    "INSERT",
-    "UPDATE",
-    "DELETE",
-    "MERGE",
-    "COPY",
-    "BEGIN",
-    "COMMIT",
-    "SHOW",
-    "FETCH",
-    "SAVEPOINT",
-    "NOTIFY",
-    "START TRANSACTION",
-    "MOVE",
-    "ROLLBACK",
-    "RELEASE",
-    "LOCK TABLE",
-    "PREPARE TRANSACTION",
-};
+/* libpq's buffers grow to hold what comes, and shrink only when the connection is closed.  A
+ * result larger than this marks its connection as one to be closed.  The limit is an upper
+ * bound: the rows of a result may have come one by one, through a small buffer. */
+#define LARGE_RESULT (8u * 1024 * 1024)
 
-static int tag_is(const char *tag, const char *word)
+/* --- effects ---------------------------------------------------------------- */
+
+static bool has_tag(const char *tag, const char *word)
 {
     const size_t length = strlen(word);
 
     return !strncmp(tag, word, length) && (tag[length] == '\0' || tag[length] == ' ');
 }
 
-unsigned pgp_pq_reset_tag(const char *tag, int rows)
+unsigned pgp_pq_reset_effects(const char *tag, bool has_rows)
 {
+    /* Commands that leave nothing behind in the session once their transaction is over. EXPLAIN
+     * is none of them: EXPLAIN ANALYZE runs what it explains, a CREATE TEMP TABLE AS for one.
+     */
+    static const char *const harmless[] = {
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "MERGE",
+        "COPY",
+        "BEGIN",
+        "COMMIT",
+        "SHOW",
+        "FETCH",
+        "SAVEPOINT",
+        "NOTIFY",
+        "START TRANSACTION",
+        "MOVE",
+        "ROLLBACK",
+        "RELEASE",
+        "LOCK TABLE",
+        "PREPARE TRANSACTION",
+    };
     size_t i;
 
-    if (rows && tag_is(tag, "SELECT")) /* first, as most are */
-        return PGP_DID_SOMETHING;
+    if (has_rows && has_tag(tag, "SELECT")) /* first, as most are */
+        return PGP_EFFECT_ANY;
     if (!*tag || !strcmp(tag, "PREPARE"))
-        return PGP_DID_SOMETHING | PGP_DID_CHANGE | PGP_DID_PREPARE;
-    if (tag_is(tag, "DEALLOCATE") || !strcmp(tag, DISCARD_ALL))
-        return PGP_DID_SOMETHING | PGP_DID_CHANGE | PGP_DID_FORGET;
+        return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE | PGP_EFFECT_PREPARE;
+    if (has_tag(tag, "DEALLOCATE") || !strcmp(tag, DISCARD_ALL))
+        return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE | PGP_EFFECT_DEALLOCATE;
     for (i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
-        if (tag_is(tag, harmless[i]))
-            return PGP_DID_SOMETHING;
-    return PGP_DID_SOMETHING | PGP_DID_CHANGE;
+        if (has_tag(tag, harmless[i]))
+            return PGP_EFFECT_ANY;
+    return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
 }
 
-int pgp_pq_reset_due(pgp_reset reset, unsigned deeds)
+static bool has_sqlstate(const PGresult *result, const char *sqlstate)
+{
+    const char *has = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+    return has && !strcmp(has, sqlstate);
+}
+
+static unsigned effects_of(const PGresult *result)
+{
+    const char *tag = PQcmdStatus((PGresult *)result);
+
+    switch (PQresultStatus(result)) {
+    case PGRES_EMPTY_QUERY:
+        return 0;
+    case PGRES_COMMAND_OK:
+        return pgp_pq_reset_effects(tag, false);
+    case PGRES_TUPLES_OK:
+        return pgp_pq_reset_effects(tag, true);
+    case PGRES_FATAL_ERROR: /* a DO may have changed the session before it failed */
+        return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
+    default:
+        return PGP_EFFECT_ANY;
+    }
+}
+
+void pgp_pq_reset_note(pgp_link *link, const PGresult *result)
+{
+    const unsigned effects = effects_of(result);
+
+    link->lease.effects |= effects;
+    if (has_sqlstate(result, "25006")) /* read_only_sql_transaction */
+        link->lease.read_only = true;
+    if (PQresultMemorySize(result) > LARGE_RESULT)
+        link->lease.large = true;
+    if (effects & PGP_EFFECT_CHANGE)
+        pgp_pq_vars_disturb(link, result);
+    link->lease.unsynced = PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF &&
+                           PQresultStatus(result) != PGRES_PIPELINE_SYNC;
+}
+
+void pgp_pq_reset_forget_effects(pgp_link *link)
+{
+    link->lease.effects = 0;
+    link->lease.read_only = false;
+}
+
+/* A large result of PgPoolInitSQL does not count: the next connection needs it as well. */
+void pgp_pq_reset_begin_lease(pgp_link *link)
+{
+    pgp_pq_reset_forget_effects(link);
+    link->lease.large = false;
+    pgp_pq_vars_forget(link);
+}
+
+/* --- messages --------------------------------------------------------------- */
+
+bool pgp_pq_reset_is_due(pgp_reset reset, unsigned effects)
 {
     switch (reset) {
     case PGP_RESET_SESSION:
     case PGP_RESET_ALL:
-        return deeds != 0;
+        return effects != 0;
     case PGP_RESET_AUTO:
-        return (deeds & PGP_DID_CHANGE) != 0;
+        return (effects & PGP_EFFECT_CHANGE) != 0;
     case PGP_RESET_TRANSACTION:
     case PGP_RESET_CLOSE:
         break;
     }
-    return 0;
+    return false;
 }
 
-int pgp_pq_reset_prepares(const char *sql)
+bool pgp_pq_reset_is_prepare(const char *sql)
 {
     static const char blank[] = " \t\r\n";
 
@@ -81,33 +148,33 @@ int pgp_pq_reset_prepares(const char *sql)
     return !strncasecmp(sql, "PREPARE", 7) && sql[7] && strchr(blank, sql[7]);
 }
 
-/* The text with the init SQL behind it; prepare: with its PREPAREs, too.  In each line of its
- * own, since a line's end ends a comment. */
-static const char *with_init(apr_pool_t *p, const char *text, const pgp_settings *settings,
-                             int prepare)
+/* The text with PgPoolInitSQL behind it; with_prepares: its PREPAREs, too.  Each statement
+ * begins a line, since the end of a line ends a comment. */
+static const char *init_append(apr_pool_t *p, const char *text, const pgp_settings *settings,
+                               bool with_prepares)
 {
     int i;
 
     for (i = 0; settings->init_sql && i < settings->init_sql->nelts; i++) {
         const char *sql = APR_ARRAY_IDX(settings->init_sql, i, const char *);
 
-        if (prepare || !pgp_pq_reset_prepares(sql))
+        if (with_prepares || !pgp_pq_reset_is_prepare(sql))
             text = apr_pstrcat(p, text, ";\n", sql, NULL);
     }
     return text;
 }
 
-static int init_prepares(const pgp_settings *settings)
+static bool has_prepares(const pgp_settings *settings)
 {
     int i;
 
     for (i = 0; settings->init_sql && i < settings->init_sql->nelts; i++)
-        if (pgp_pq_reset_prepares(APR_ARRAY_IDX(settings->init_sql, i, const char *)))
-            return 1;
-    return 0;
+        if (pgp_pq_reset_is_prepare(APR_ARRAY_IDX(settings->init_sql, i, const char *)))
+            return true;
+    return false;
 }
 
-/* The init SQL has a transaction of its own: one that has begun before the RESET ALL is
+/* PgPoolInitSQL has a transaction of its own: a transaction that began before the RESET ALL is
  * what the borrower has made the default, perhaps read-only. */
 void pgp_pq_reset_compose(pgp_settings *settings, apr_pool_t *p)
 {
@@ -117,21 +184,95 @@ void pgp_pq_reset_compose(pgp_settings *settings, apr_pool_t *p)
         settings->undo_begin = settings->undo_end = "";
         return;
     }
-    settings->reset_all = with_init(
-        p, "BEGIN; " DISCARD_SESSION "; DEALLOCATE ALL; DISCARD PLANS; COMMIT", settings, 1);
-    settings->reset_session = with_init(p, "BEGIN; " DISCARD_SESSION "; COMMIT", settings, 0);
-    settings->reset_prepared = init_prepares(settings) ? with_init(p,
-                                                                   "BEGIN; " DISCARD_SESSION
-                                                                   "; DEALLOCATE ALL; COMMIT",
-                                                                   settings, 1)
-                                                       : settings->reset_session;
+    settings->reset_all = init_append(
+        p, "BEGIN; " DISCARD_SESSION "; DEALLOCATE ALL; DISCARD PLANS; COMMIT", settings, true);
+    settings->reset_session = init_append(p, "BEGIN; " DISCARD_SESSION "; COMMIT", settings,
+                                          false);
+    settings->reset_prepared = settings->reset_session;
+    if (has_prepares(settings))
+        settings->reset_prepared = init_append(
+            p, "BEGIN; " DISCARD_SESSION "; DEALLOCATE ALL; COMMIT", settings, true);
     settings->undo_begin = "BEGIN; ";
-    settings->undo_end = with_init(p, "; COMMIT", settings, 0);
+    settings->undo_end = init_append(p, "; COMMIT", settings, false);
 }
 
-const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned deeds)
+const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned effects)
 {
     if (settings->reset == PGP_RESET_ALL)
         return settings->reset_all;
-    return deeds & PGP_DID_FORGET ? settings->reset_prepared : settings->reset_session;
+    return effects & PGP_EFFECT_DEALLOCATE ? settings->reset_prepared : settings->reset_session;
+}
+
+/* --- the end of a lease ------------------------------------------------------- */
+
+bool pgp_pq_reset_has_kept_encoding(const pgp_link *link)
+{
+    return PQclientEncoding(link->conn) == link->encoding;
+}
+
+bool pgp_pq_reset_set_blocking(pgp_link *link)
+{
+    link->reset_pending = false;
+    link->vars.disturbed = 0;
+    return pgp_pq_reset_has_kept_encoding(link) && PQsetnonblocking(link->conn, 0) == 0;
+}
+
+static bool reset_send(pgp_link *link, const char *sql)
+{
+    pgp_error unsaid;
+
+    link->reset_pending = true;
+    return pgp_pq_set_nonblocking(link) && pgp_pq_send(link, sql, &unsaid) &&
+           PQflush(link->conn) == 0;
+}
+
+/* Send what undoes the lease, without waiting.  If no reset is due, only its variables or the
+ * encoding are undone; if both have to be, the connection is given up.  false: it is unfit. */
+static bool lease_undo(pgp_link *link)
+{
+    const pgp_settings *settings = link->settings;
+    const bool kept_encoding = pgp_pq_reset_has_kept_encoding(link);
+    unsigned effects = link->lease.effects;
+    char *vars_sql = pgp_pq_vars_undo_sql(link);
+    bool is_fit;
+
+    pgp_pq_reset_forget_effects(link);
+    pgp_pq_vars_forget(link);
+    if (!kept_encoding) /* libpq knows of it, by whatever means it was changed */
+        effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
+    if (pgp_pq_reset_is_due(settings->reset, effects))
+        is_fit = reset_send(link, pgp_pq_reset_sql(settings, effects));
+    else if (!kept_encoding)
+        is_fit = !vars_sql && reset_send(link, "SET client_encoding = 'UTF8'");
+    else if (vars_sql)
+        is_fit = reset_send(link, vars_sql);
+    else
+        is_fit = pgp_pq_reset_set_blocking(link);
+    free(vars_sql);
+    return is_fit;
+}
+
+pgp_return pgp_pq_reset_finish_lease(pgp_link *link)
+{
+    pgp_pq_assert_ready(link);
+    pgp_pq_callbacks_restore(link);
+    pgp_pq_drop_notifies(link); /* libpq parses what else has come */
+    if (PQstatus(link->conn) != CONNECTION_OK || link->is_terminated)
+        return PGP_RETURN_BROKEN;
+    /* A server that was asked for as a primary has become a standby. */
+    if (link->role.matters && link->lease.read_only && !link->vars.hide_role)
+        return PGP_RETURN_BROKEN;
+    if (PQtransactionStatus(link->conn) != PQTRANS_IDLE ||
+        PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF)
+        return PGP_RETURN_DIRTY;
+    if (link->lease.unsynced)
+        return PGP_RETURN_UNKNOWN;
+    if (link->lease.large)
+        return PGP_RETURN_LARGE;
+    if (link->settings->reset == PGP_RESET_CLOSE)
+        return PGP_RETURN_CLEAN; /* the pool closes it: nothing has to be undone */
+    if (!lease_undo(link))
+        return PGP_RETURN_UNKNOWN;
+    pgp_pq_callbacks_trap(link, true);
+    return PGP_RETURN_CLEAN;
 }

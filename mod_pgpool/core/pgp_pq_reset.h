@@ -1,50 +1,80 @@
 /*
- * What a return undoes, and when: the judgement behind PgPoolReset.
+ * The end of a lease: what it has changed in its session, and the message that undoes it
+ * (PgPoolReset).
  *
- * A reset is one message.  The return sends it and does not wait; the next acquire, or the
- * keeper's look at an idle connection, collects the answer, which proves the connection alive.
- * There are three messages; each runs the init SQL again, since it has undone that as well:
+ * Model.  The command tags of a lease's results tell its effects.  They decide whether a reset
+ * is due, and which: one message, which finish_lease() sends without waiting.  The next
+ * acquire, or the keeper's look at an idle connection, collects the answer, which also proves
+ * the connection alive.  There are three messages; each runs PgPoolInitSQL again, since it has
+ * undone that as well:
  *
  *   session    the statements of DISCARD ALL one by one, without those that drop prepared
  *              statements and plans: a PL/pgSQL function keeps its plans.
- *   prepared   the same, and DEALLOCATE ALL, for a lease that has deallocated something where
- *              the init SQL prepares: its PREPAREs run again as well.
- *   all        DISCARD ALL.  That cannot share a message with other statements, so with init
- * SQL it is their list again, with nothing left out.
+ *   prepared   the same, and DEALLOCATE ALL: for a lease that has deallocated a statement where
+ *              PgPoolInitSQL prepares one.  Its PREPAREs run again as well.
+ *   all        DISCARD ALL.  That cannot share a message with other statements, so where there
+ * is PgPoolInitSQL it is the list of its statements again, with nothing left out.
  *
- * The command tags of a lease's results (libpq's event procedure) tell what it did.  So
- * pgp_pq_reset_tag() cannot know what no tag tells: set_config() or an advisory lock inside a
- * SELECT, a DEALLOCATE inside a function, and PQclosePrepared().
+ * Limits.  No tag tells of set_config() or of an advisory lock inside a SELECT, of a DEALLOCATE
+ * inside a function, or of PQclosePrepared().
+ *
+ * Ownership and threads.  The messages live as long as the settings.  The functions on a link
+ * are for its owner (pgp_driver.h); the others are for any thread.
  */
 #ifndef PGP_PQ_RESET_H
 #define PGP_PQ_RESET_H
 
-#include "pgp_settings.h"
+#include <libpq-fe.h>
 
-/* What a lease has done to its session, as far as the results tell; bits. */
+#include "pgp_driver.h"
+
+/* What a lease has done to its session, as far as its results tell; bits. */
 typedef enum {
-    PGP_DID_SOMETHING = 1, /* any result at all */
-    PGP_DID_CHANGE = 2,    /* what may have changed the session */
-    PGP_DID_PREPARE = 4,   /* there are prepared statements now */
-    PGP_DID_FORGET = 8     /* a prepared statement has gone: another may have taken its name */
-} pgp_deed;
+    PGP_EFFECT_ANY = 1,       /* there was a result */
+    PGP_EFFECT_CHANGE = 2,    /* the session may have changed */
+    PGP_EFFECT_PREPARE = 4,   /* a statement was prepared */
+    PGP_EFFECT_DEALLOCATE = 8 /* a prepared statement has gone: another may have its name */
+} pgp_effect;
 
-/* The deeds that one result tells of.  tag: its command tag; rows: whether it was
- * one that returns rows (SELECT INTO has the tag of a SELECT, but none); prepared
- * statements made by the protocol have no tag. */
-unsigned pgp_pq_reset_tag(const char *tag, int rows);
+/* --- judgement: pure --------------------------------------------------------- */
 
-/* Whether a statement of the init SQL is a PREPARE: it need not run again where
- * prepared statements stay. */
-int pgp_pq_reset_prepares(const char *sql);
+/* The effects that one result tells of.  tag: its command tag, "" for a statement that was
+ * prepared by the protocol.  has_rows: the result is one of rows; a SELECT INTO has the tag of
+ * a SELECT, but none. */
+unsigned pgp_pq_reset_effects(const char *tag, bool has_rows);
 
-/* Whether a lease with these deeds owes a reset. */
-int pgp_pq_reset_due(pgp_reset reset, unsigned deeds);
+/* Whether a statement of PgPoolInitSQL is a PREPARE: where prepared statements stay, it need
+ * not run again. */
+bool pgp_pq_reset_is_prepare(const char *sql);
 
-/* The message for a lease with these deeds. */
-const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned deeds);
+/* Whether a lease with these effects needs a reset. */
+bool pgp_pq_reset_is_due(pgp_reset reset, unsigned effects);
 
-/* Make the messages when the settings are complete. */
+/* The message for a lease with these effects. */
+const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned effects);
+
+/* Compose the messages of complete settings. */
 void pgp_pq_reset_compose(pgp_settings *settings, apr_pool_t *p);
+
+/* --- on a connection ---------------------------------------------------------- */
+
+/* Note what a result tells of the lease. */
+void pgp_pq_reset_note(pgp_link *link, const PGresult *result);
+
+/* Forget what the lease has done so far; its variables stay known. */
+void pgp_pq_reset_forget_effects(pgp_link *link);
+
+/* Begin a lease that has done nothing yet, on a session without variables. */
+void pgp_pq_reset_begin_lease(pgp_link *link);
+
+/* The driver's finish_lease(). */
+pgp_return pgp_pq_reset_finish_lease(pgp_link *link);
+
+/* Without an answer to wait for: enter blocking mode, as a borrower expects it.  false: the
+ * connection is lost, or does not speak UTF-8. */
+bool pgp_pq_reset_set_blocking(pgp_link *link);
+
+/* Whether the connection speaks UTF-8, as it did when it was made. */
+bool pgp_pq_reset_has_kept_encoding(const pgp_link *link);
 
 #endif

@@ -1,17 +1,19 @@
 /*
  * Session variables (PgPoolSet) of a connection on libpq: set for a borrower, undone after it.
  *
- * Model.  The link remembers which variables are applied, and whether a result since then tells
- * that the session may have lost them (link->disturbed).  To set variables is to make the
- * session look as if it had these and no others:
+ * Model.  The connection remembers which variables are applied, and whether a result since then
+ * tells that the session may have lost them (link->vars.disturbed).  To set variables is to
+ * make the session look as if it had these and no others:
  *
  *   nothing to do    They are applied already, and nothing has disturbed them.
  *   set              No applied variable has to go: one statement sets all of them.
  *   undo, then set   A variable has to go, or a DISCARD ALL has taken everything: the message
- * that a return sends, PgPoolInitSQL included, then all variables.
+ *                    that the end of a lease sends, PgPoolInitSQL included, then all variables.
  *
  * Order.  `session_authorization` and then `role` are set last and undone first: the login role
  * may set what a lesser role may not.
+ *
+ * Ownership and threads: see pgp_driver.h.  Errors: see pgp_set_outcome.
  */
 #ifndef PGP_PQ_VARS_H
 #define PGP_PQ_VARS_H
@@ -19,17 +21,17 @@
 #include "pgp_pq_private.h"
 
 /* The driver's is_set() and set(). */
-int pgp_pq_vars_are_set(const pgp_link *link, const pgp_vars *vars);
+bool pgp_pq_vars_are_set(const pgp_link *link, const pgp_vars *vars);
 pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
                                 pgp_error *error);
 
 /* The message that undoes what is applied; NULL if nothing is.  The caller frees it. */
 char *pgp_pq_vars_undo_sql(const pgp_link *link);
 
-/* The message has been sent, or another that undoes as much. */
+/* Forget what is applied: that message was sent, or another that undoes as much. */
 void pgp_pq_vars_forget(pgp_link *link);
 
-/* Note what a result tells that may have changed the session (PGP_DID_CHANGE). */
+/* Note what a result tells that may have changed the session (PGP_EFFECT_CHANGE). */
 void pgp_pq_vars_disturb(pgp_link *link, const PGresult *result);
 
 #endif

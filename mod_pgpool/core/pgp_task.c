@@ -1,3 +1,5 @@
+/* A call that blocks, on a thread of its own, for which nobody has to wait. */
+
 #include "pgp_task.h"
 
 #include <pthread.h>
@@ -7,6 +9,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "pgp_alloc.h"
+
 struct pgp_task {
     /* immutable */
     void (*run)(void *data);
@@ -14,32 +18,32 @@ struct pgp_task {
     void *data;
     int fd;
 
-    _Atomic int done;
-    _Atomic int holders; /* the starter and the thread */
+    _Atomic bool is_done;
+    _Atomic int users; /* the starter and the thread */
 };
 
-static void task_drop(pgp_task *task)
+static void task_unref(pgp_task *task)
 {
-    if (atomic_fetch_sub(&task->holders, 1) > 1)
+    if (atomic_fetch_sub(&task->users, 1) > 1)
         return;
     task->dispose(task->data);
     close(task->fd);
     free(task);
 }
 
-static void *task_thread(void *arg)
+static void *task_main(void *arg)
 {
     pgp_task *task = arg;
 
     task->run(task->data);
-    atomic_store(&task->done, 1);
+    atomic_store(&task->is_done, true);
     eventfd_write(task->fd, 1);
-    task_drop(task);
+    task_unref(task);
     return NULL;
 }
 
-/* Detached, and deaf to the signals of the process. */
-static int thread_start(pgp_task *task)
+/* The thread is detached and takes none of the process's signals. */
+static bool thread_start(pgp_task *task)
 {
     pthread_attr_t attr;
     pthread_t thread;
@@ -50,7 +54,7 @@ static int thread_start(pgp_task *task)
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&thread, &attr, task_thread, task);
+    failed = pthread_create(&thread, &attr, task_main, task);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
     return !failed;
@@ -58,15 +62,13 @@ static int thread_start(pgp_task *task)
 
 pgp_task *pgp_task_start(void (*run)(void *data), void (*dispose)(void *data), void *data)
 {
-    pgp_task *task = calloc(1, sizeof(*task));
+    pgp_task *task = pgp_alloc(sizeof(*task));
 
-    if (!task)
-        return NULL;
     *task = (pgp_task){.run = run,
                        .dispose = dispose,
                        .data = data,
                        .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
-                       .holders = 2};
+                       .users = 2};
     if (task->fd >= 0 && thread_start(task))
         return task;
     if (task->fd >= 0)
@@ -75,9 +77,9 @@ pgp_task *pgp_task_start(void (*run)(void *data), void (*dispose)(void *data), v
     return NULL;
 }
 
-int pgp_task_done(const pgp_task *task)
+bool pgp_task_is_done(const pgp_task *task)
 {
-    return atomic_load(&task->done);
+    return atomic_load(&task->is_done);
 }
 
 int pgp_task_fd(const pgp_task *task)
@@ -87,6 +89,6 @@ int pgp_task_fd(const pgp_task *task)
 
 void pgp_task_leave(pgp_task **task)
 {
-    task_drop(*task);
+    task_unref(*task);
     *task = NULL;
 }

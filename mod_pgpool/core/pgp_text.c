@@ -4,8 +4,8 @@
 
 #include <apr_lib.h>
 
-/* How many bytes of well-formed UTF-8 make the first character of a text, control
- * characters excepted; 0 if they do not. */
+/* The length in bytes of the first character of a text; 0 if it is a control character or no
+ * well-formed UTF-8. */
 static int character_length(const unsigned char *text)
 {
     static const struct {

@@ -1,9 +1,11 @@
 /* Lists of session variables. */
+
 #include "pgp_vars.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#include "pgp_alloc.h"
 
 const char *pgp_vars_find(const pgp_vars *vars, const char *name)
 {
@@ -40,7 +42,7 @@ bool pgp_vars_equal(const pgp_vars *a, const pgp_vars *b)
     return true;
 }
 
-/* The list, its pointers, the texts. */
+/* One block holds the list, its pointers and the texts. */
 pgp_vars *pgp_vars_copy(const pgp_vars *vars)
 {
     size_t size = sizeof(*vars) + 2 * vars->n * sizeof(char *);
@@ -51,9 +53,7 @@ pgp_vars *pgp_vars_copy(const pgp_vars *vars)
 
     for (i = 0; i < vars->n; i++)
         size += strlen(vars->names[i]) + strlen(vars->values[i]) + 2;
-    copy = malloc(size);
-    if (!copy)
-        abort();
+    copy = pgp_alloc(size);
     pointers = (const char **)(copy + 1);
     text = (char *)(pointers + 2 * vars->n);
     *copy = (pgp_vars){.n = vars->n, .names = pointers, .values = pointers + vars->n};

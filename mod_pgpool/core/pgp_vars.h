@@ -1,5 +1,8 @@
 /*
  * Lists of session variables (PgPoolSet): what one borrower wants its session to have.
+ *
+ * Ownership and threads.  Whoever makes a list owns it; nobody changes it afterwards, so any
+ * thread may read it.
  */
 #ifndef PGP_VARS_H
 #define PGP_VARS_H
@@ -8,18 +11,19 @@
 
 typedef struct {
     int n;
-    const char *const
-        *names; /* of letters, digits, "_" and "."; each once, whatever its case */
-    const char *const *values; /* none is NULL */
+    /* n of each: names of letters, digits, "_" and ".", each once, whatever its case; no value
+     * is NULL */
+    const char *const *names;
+    const char *const *values;
 } pgp_vars;
 
-/* The value of a name; NULL if the list (NULL: an empty one) has it not. */
+/* The value of a name; NULL if the list does not have it.  A NULL list is empty. */
 const char *pgp_vars_find(const pgp_vars *vars, const char *name);
 
-/* Whether two lists say the same, in whatever order. */
+/* Whether two lists hold the same names and values, in any order. */
 bool pgp_vars_equal(const pgp_vars *a, const pgp_vars *b);
 
-/* Whether the second list has all names of the first one. */
+/* Whether the list `all` has all names of the first one. */
 bool pgp_vars_within(const pgp_vars *vars, const pgp_vars *all);
 
 /* A copy in one block of memory, for free(). */

@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         else
             PROMISE(!params[0] && !params[1] && !params[2]);
     }
-    pgp_pq_hosts_unknown(hosts);
+    pgp_pq_hosts_has_names(hosts);
     pgp_pq_hosts_free(hosts);
     apr_pool_destroy(p);
     return 0;

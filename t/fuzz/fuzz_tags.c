@@ -8,9 +8,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     apr_pool_t *p = fuzz_pool();
     const char *text = apr_pstrmemdup(p, (const char *)data, size);
 
-    PROMISE(pgp_pq_reset_tag(text, 0));
-    PROMISE(pgp_pq_reset_tag(text, 1));
-    pgp_pq_reset_prepares(text);
+    PROMISE(pgp_pq_reset_effects(text, 0));
+    PROMISE(pgp_pq_reset_effects(text, 1));
+    pgp_pq_reset_is_prepare(text);
     apr_pool_destroy(p);
     return 0;
 }

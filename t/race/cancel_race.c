@@ -91,7 +91,7 @@ static const pgp_env env = {.now = now,
 static pgp_conn *borrow(void)
 {
     pgp_conn *conn;
-    pgp_ticket ticket;
+    pgp_ticket ticket = {.until = 0};
 
     if (pgp_pool_acquire(pool, &conn, &ticket) == PGP_GRANTED)
         return conn;

@@ -232,8 +232,8 @@ static pgp_link *link_made(fake *world)
     pthread_mutex_lock(&world->lock);
     link = apr_pcalloc(world->p, sizeof(*link));
     link->world = world;
-    link->probe = PGP_PROBE_QUIET;
-    link->settle = PGP_RETURN_CLEAN;
+    link->idle = PGP_IDLE_QUIET;
+    link->returned = PGP_RETURN_CLEAN;
     link->socket = world->socket;
     link->number = atomic_fetch_add(&world->opened, 1) + 1;
     link->before = world->last;
@@ -242,7 +242,7 @@ static pgp_link *link_made(fake *world)
     return link;
 }
 
-static pgp_link *drv_connect(const pgp_context *context, unsigned first_host, int survey,
+static pgp_link *drv_connect(const pgp_context *context, unsigned first_host, bool survey,
                              void *owner, pgp_error *error)
 {
     fake *world = context->env->baton;
@@ -278,7 +278,7 @@ static pgp_step fails(pgp_link *link, pgp_error *error)
 
 static pgp_step done(pgp_link *link)
 {
-    link->settle = link->cleaned;
+    link->returned = link->cleaned;
     link->phase = FAKE_READY;
     return PGP_STEP_DONE;
 }
@@ -319,31 +319,31 @@ static pgp_step drv_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 
 /* --- the rest of the driver ------------------------------------------------- */
 
-static int drv_alive(pgp_link *link)
+static bool drv_is_alive(pgp_link *link)
 {
     int alive;
 
-    enter_open(link, "alive");
+    enter_open(link, "is_alive");
     alive = !link->gone;
     leave(link);
     return alive;
 }
 
-static pgp_probe drv_probe(pgp_link *link, pgp_error *error)
+static pgp_idle_state drv_check_idle(pgp_link *link, pgp_error *error)
 {
-    pgp_probe probe;
+    pgp_idle_state idle;
 
-    enter_ready(link, "probe");
+    enter_ready(link, "check_idle");
     while (atomic_load(&link->stops))
         apr_sleep(1000);
-    probe = link->probe;
-    if (probe == PGP_PROBE_DEAD)
+    idle = link->idle;
+    if (idle == PGP_IDLE_DEAD)
         *error = (pgp_error){.message = "the fake was closed while idle"};
     leave(link);
-    return probe;
+    return idle;
 }
 
-static int drv_take_in(pgp_link *link, pgp_error *error)
+static bool drv_take_in(pgp_link *link, pgp_error *error)
 {
     enter_ready(link, "take_in");
     link->readings++;
@@ -374,9 +374,9 @@ static int answers(pgp_link *link, pgp_error *error)
 /* Collects the answer to the reset. */
 static int is_reset(pgp_link *link, pgp_error *error)
 {
-    if (link->probe != PGP_PROBE_OWING)
+    if (link->idle != PGP_IDLE_RESET_PENDING)
         return 1;
-    link->probe = PGP_PROBE_QUIET;
+    link->idle = PGP_IDLE_QUIET;
     if (!link->unclean)
         return 1;
     link->phase = FAKE_BAD;
@@ -384,12 +384,12 @@ static int is_reset(pgp_link *link, pgp_error *error)
     return 0;
 }
 
-static int drv_greet(pgp_link *link, int ping, apr_time_t until, pgp_error *error)
+static bool drv_prepare(pgp_link *link, bool ping, apr_time_t until, pgp_error *error)
 {
     int good;
 
-    enter_ready(link, "greet");
-    link->greets++;
+    enter_ready(link, "prepare");
+    link->prepared++;
     link->pings += ping != 0;
     link->deadline = until;
     good = answers(link, error) && is_reset(link, error);
@@ -397,7 +397,7 @@ static int drv_greet(pgp_link *link, int ping, apr_time_t until, pgp_error *erro
     return good;
 }
 
-static int drv_is_set(const pgp_link *link, const pgp_vars *vars)
+static bool drv_is_set(const pgp_link *link, const pgp_vars *vars)
 {
     return vars->n == 0;
 }
@@ -420,22 +420,22 @@ static pgp_set_outcome drv_set(pgp_link *link, const pgp_vars *vars, apr_time_t 
     return outcome;
 }
 
-static pgp_return drv_settle(pgp_link *link)
+static pgp_return drv_finish_lease(pgp_link *link)
 {
-    pgp_return settle;
+    pgp_return returned;
 
-    enter_ready(link, "settle");
-    settle = link->settle;
-    if (settle != PGP_RETURN_CLEAN)
-        link->phase = settle == PGP_RETURN_DIRTY ? FAKE_DIRTY : FAKE_BAD;
+    enter_ready(link, "finish_lease");
+    returned = link->returned;
+    if (returned != PGP_RETURN_CLEAN)
+        link->phase = returned == PGP_RETURN_DIRTY ? FAKE_DIRTY : FAKE_BAD;
     leave(link);
-    return settle;
+    return returned;
 }
 
-static void drv_clean(pgp_link *link)
+static void drv_cleanup(pgp_link *link)
 {
-    enter_open(link, "clean");
-    REQUIRE(link->phase == FAKE_DIRTY, "clean(%d): it is not dirty", link->number);
+    enter_open(link, "cleanup");
+    REQUIRE(link->phase == FAKE_DIRTY, "cleanup(%d): it is not dirty", link->number);
     link->cleanings++;
     begin(link, FAKE_CLEANING, &link->cleaning);
     leave(link);
@@ -500,15 +500,15 @@ static void *drv_handle(const pgp_link *link)
 static const pgp_driver driver = {
     .connect = drv_connect,
     .step = drv_step,
-    .alive = drv_alive,
-    .probe = drv_probe,
+    .is_alive = drv_is_alive,
+    .check_idle = drv_check_idle,
     .take_in = drv_take_in,
     .last_words = drv_last_words,
-    .greet = drv_greet,
+    .prepare = drv_prepare,
     .is_set = drv_is_set,
     .set = drv_set,
-    .settle = drv_settle,
-    .clean = drv_clean,
+    .finish_lease = drv_finish_lease,
+    .cleanup = drv_cleanup,
     .close = drv_close,
     .destroy = drv_destroy,
     .capacity = drv_capacity,

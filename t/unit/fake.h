@@ -57,21 +57,21 @@ typedef struct fake fake;
 
 struct pgp_link {
     /* told by the test, while it or nobody owns the link */
-    pgp_probe probe;
-    int gone;    /* what alive() denies */
-    int mute;    /* does not answer greet() and set() */
-    int refuses; /* will not have variables set */
-    int unclean; /* its server refuses the reset whose answer it owes */
-    pgp_return settle;
+    pgp_idle_state idle; /* what check_idle() says */
+    int gone;            /* what is_alive() denies */
+    int mute;            /* does not answer prepare() and set() */
+    int refuses;         /* will not have variables set */
+    int unclean;         /* its server refuses the reset whose answer it owes */
+    pgp_return returned; /* what finish_lease() says */
     fake_plan cleaning;
-    pgp_return cleaned; /* what settle says afterwards */
+    pgp_return cleaned; /* what finish_lease() says after the clean-up */
     int noisy;          /* what it receives has no end */
     pgp_error last_words;
-    atomic_int stops; /* whoever probes it stays there until this is 0 */
+    atomic_int stops; /* check_idle() stays there until this is 0 */
 
     /* what has been done with it */
-    int greets, pings, vars, cleanings, readings, closed;
-    apr_time_t deadline; /* of the last greet() or set() */
+    int prepared, pings, vars, cleanings, readings, closed;
+    apr_time_t deadline; /* of the last prepare() or set() */
 
     /* the fake's own */
     fake *world;

@@ -37,7 +37,7 @@ START_TEST(hosts_in_their_order)
     const char *params[3] = {NULL, NULL, NULL};
     pgp_pq_hosts *hosts = pgp_pq_hosts_read(lists[_i].conninfo);
 
-    ck_assert(!pgp_pq_hosts_unknown(hosts));
+    ck_assert(!pgp_pq_hosts_has_names(hosts));
     ck_assert_int_eq(pgp_pq_hosts_params(hosts, lists[_i].first, params),
                      lists[_i].host != NULL);
     ck_assert_pstr_eq(params[0], lists[_i].host);
@@ -68,9 +68,9 @@ START_TEST(name_is_looked_up)
     const char *params[3] = {NULL, NULL, NULL};
     pgp_pq_hosts *hosts = pgp_pq_hosts_read("host=/run/a,db port=1,2");
 
-    ck_assert(pgp_pq_hosts_unknown(hosts));
+    ck_assert(pgp_pq_hosts_has_names(hosts));
     pgp_pq_hosts_resolve(hosts);
-    ck_assert(!pgp_pq_hosts_unknown(hosts));
+    ck_assert(!pgp_pq_hosts_has_names(hosts));
     ck_assert_ptr_null(pgp_pq_hosts_error(hosts));
     ck_assert_int_eq(pgp_pq_hosts_params(hosts, 0, params), 1);
     ck_assert_str_eq(params[0], "/run/a,db,db");
@@ -135,10 +135,10 @@ START_TEST(task_tells_that_it_is_done)
     pgp_task *task = pgp_task_start(run, dispose, &data);
 
     ck_assert_ptr_nonnull(task);
-    ck_assert(!pgp_task_done(task));
+    ck_assert(!pgp_task_is_done(task));
     ck_assert(!readable(pgp_task_fd(task)));
     atomic_store(&may_end, 1);
-    WAIT_UNTIL(pgp_task_done(task));
+    WAIT_UNTIL(pgp_task_is_done(task));
     ck_assert_int_eq(data, 42);
     WAIT_UNTIL(readable(pgp_task_fd(task)));
     ck_assert_int_eq(atomic_load(&disposed), 0); /* it is ours now */
@@ -174,7 +174,7 @@ START_TEST(tasks_left_at_any_moment)
 
         ck_assert_ptr_nonnull(task);
         if (i % 3 == 0)
-            WAIT_UNTIL(pgp_task_done(task));
+            WAIT_UNTIL(pgp_task_is_done(task));
         else if (i % 3 == 1)
             apr_sleep(i);
         pgp_task_leave(&task);

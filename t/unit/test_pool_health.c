@@ -1,4 +1,4 @@
-/* What is given out is alive: probe, ping, suspicion, replacement. */
+/* What is given out is alive: check, ping, suspicion, replacement. */
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -61,7 +61,7 @@ START_TEST(ping_if_something_was_heard)
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing off", NULL);
 
     work(s);
-    fake_link(s->world, 1)->probe = PGP_PROBE_HEARD;
+    fake_link(s->world, 1)->idle = PGP_IDLE_HEARD;
     ck_assert_int_eq(borrowed_after(s, 0)->pings, 1);
 }
 END_TEST
@@ -132,11 +132,11 @@ START_TEST(answer_to_a_reset_is_collected)
     pgp_link *link;
 
     work(s);
-    fake_link(s->world, 1)->probe = PGP_PROBE_OWING;
+    fake_link(s->world, 1)->idle = PGP_IDLE_RESET_PENDING;
     link = borrowed_after(s, 0);
-    ck_assert_int_eq(link->greets, 1);
+    ck_assert_int_eq(link->prepared, 1);
     ck_assert_int_eq(link->pings, 0);
-    ck_assert_int_eq(borrowed_after(s, 0)->greets, 1);
+    ck_assert_int_eq(borrowed_after(s, 0)->prepared, 1);
 }
 END_TEST
 
@@ -145,7 +145,7 @@ START_TEST(one_whose_reset_failed_is_replaced)
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
 
     warm(s, 2);
-    fake_link(s->world, 2)->probe = PGP_PROBE_OWING;
+    fake_link(s->world, 2)->idle = PGP_IDLE_RESET_PENDING;
     fake_link(s->world, 2)->mute = 1;
     ck_assert_int_eq(number(acquire(s)), 1);
     work(s);
@@ -158,7 +158,7 @@ static void acquire_after_refusal(stage *s)
 {
     pgp_link *newest = fake_link(s->world, s->world->opened);
 
-    newest->probe = PGP_PROBE_OWING;
+    newest->idle = PGP_IDLE_RESET_PENDING;
     newest->unclean = 1;
     borrowed_after(s, 0);
     work(s); /* another takes its place */
@@ -188,7 +188,7 @@ START_TEST(one_that_is_lost_in_its_reset_is_replaced)
 
     warm(s, 2);
     keep(s, 1);
-    fake_link(s->world, 2)->probe = PGP_PROBE_OWING;
+    fake_link(s->world, 2)->idle = PGP_IDLE_RESET_PENDING;
     fake_link(s->world, 2)->mute = fake_link(s->world, 2)->gone = 1;
     ck_assert_int_eq(number(acquire(s)), 1);
     ck_assert_int_eq(fake_link(s->world, 1)->pings, 1); /* suspect, too */
@@ -253,7 +253,7 @@ START_TEST(dead_one_is_replaced_by_an_idle_one)
     pgp_conn *conn;
 
     warm(s, 2);
-    fake_link(s->world, 2)->probe = PGP_PROBE_DEAD;
+    fake_link(s->world, 2)->idle = PGP_IDLE_DEAD;
     conn = acquire(s);
     ck_assert_int_eq(number(conn), 1);
     ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
@@ -290,7 +290,7 @@ START_TEST(dead_one_is_replaced_within_the_same_deadline)
     borrower *b;
 
     warm(s, 1);
-    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
     s->world->plan.takes = PGP_MS(1500);
     b = queue_up(s);
     keep(s, PGP_MS(1500));
@@ -310,7 +310,7 @@ START_TEST(no_second_deadline_for_a_replacement)
     conn = acquire(s);
     b = queue_up(s);
     keep(s, PGP_MS(1500));
-    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
     s->world->plan.end = FAKE_HANGS;
     release(conn);
     asleep_after(b, 1);
@@ -333,7 +333,7 @@ START_TEST(place_in_the_queue_is_kept)
     first = queue_up(s);
     fake_pass(s->world, 1);
     second = queue_up(s);
-    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
     release(conn);
     asleep_after(first, 1);
     work(s);
@@ -356,7 +356,7 @@ START_TEST(replacement_is_not_refused_for_waiters)
     first = queue_up(s);
     fake_pass(s->world, 1);
     fake_link(s->world, 1)->stops = 1;
-    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
     release(conn);
     second = queue_up(s); /* while the first looks at what it was handed */
     fake_link(s->world, 1)->stops = 0;
@@ -376,7 +376,7 @@ START_TEST(none_that_died_idle_fails_a_request)
     work(s);
     ck_assert_int_eq(idle(s), 8);
     for (i = 1; i <= 8; i++)
-        fake_link(s->world, i)->probe = PGP_PROBE_DEAD;
+        fake_link(s->world, i)->idle = PGP_IDLE_DEAD;
     b[0] = queue_up(s); /* finds them all dead */
     for (i = 1; i < 8; i++)
         b[i] = queue_up(s);
@@ -395,7 +395,7 @@ START_TEST(refused_when_none_is_left_and_no_time)
 
     ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
     work(s);
-    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
     ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
     ck_assert_str_eq(ticket.error.message, "the fake was closed while idle");
 }
@@ -410,7 +410,7 @@ static stage *one_of_four_dead(void)
 
     warm(s, 4);
     keep(s, 1);
-    fake_link(s->world, 4)->probe = PGP_PROBE_DEAD;
+    fake_link(s->world, 4)->idle = PGP_IDLE_DEAD;
     return s;
 }
 
@@ -444,7 +444,7 @@ START_TEST(suspects_that_are_dead_are_found)
 END_TEST
 
 /* Lend the newest of three, end it in that way, and say whether the next is pinged. */
-static int suspected_after(pgp_return settle, pgp_reason discard)
+static int suspected_after(pgp_return returned, pgp_reason discard)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", "PgPoolPing off", NULL);
     pgp_conn *conn;
@@ -452,7 +452,7 @@ static int suspected_after(pgp_return settle, pgp_reason discard)
     warm(s, 3);
     keep(s, 1);
     conn = acquire(s);
-    fake_link_of(conn)->settle = settle;
+    fake_link_of(conn)->returned = returned;
     if (discard != PGP_REASON_NONE)
         pgp_pool_discard(&conn, discard);
     else
@@ -683,7 +683,7 @@ int main(void)
     tcase_add_test(t, ping_ends_with_the_ask);
     tcase_add_test(t, last_moment_leaves_time_for_a_ping);
     tcase_add_test(t, who_does_not_wait_still_tests);
-    t = tcase(suite, "greeting");
+    t = tcase(suite, "preparing");
     tcase_add_test(t, answer_to_a_reset_is_collected);
     tcase_add_test(t, one_whose_reset_failed_is_replaced);
     tcase_add_test(t, refused_resets_are_warned_of_once_a_minute);

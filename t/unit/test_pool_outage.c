@@ -44,7 +44,7 @@ START_TEST(short_outage_fails_nobody)
 
     work(s);
     go_down(s, "");
-    fake_link(s->world, 1)->probe = fake_link(s->world, 2)->probe = PGP_PROBE_DEAD;
+    fake_link(s->world, 1)->idle = fake_link(s->world, 2)->idle = PGP_IDLE_DEAD;
     for (i = 0; i < 3; i++)
         b[i] = queue_up(s);
     keep(s, PGP_MS(1500));

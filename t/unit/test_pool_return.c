@@ -2,14 +2,14 @@
 #include "stage.h"
 
 /* One connection, lent; it will come back like that. */
-static pgp_conn *lent_one(stage **s, pgp_return settle)
+static pgp_conn *lent_one(stage **s, pgp_return returned)
 {
     pgp_conn *conn;
 
     *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     warm(*s, 1);
     conn = acquire(*s);
-    fake_link_of(conn)->settle = settle;
+    fake_link_of(conn)->returned = returned;
     return conn;
 }
 
@@ -61,7 +61,7 @@ END_TEST
 
 /* What is wrong with one only cleaning up can tell. */
 static const struct {
-    pgp_return settle;
+    pgp_return returned;
     const char *closed;
 } after_cleaning[] = {
     {PGP_RETURN_LARGE, "closed (large)"},
@@ -75,7 +75,7 @@ START_TEST(cleaned_one_is_judged_again)
     stage *s;
     pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
 
-    fake_link_of(conn)->cleaned = after_cleaning[_i].settle;
+    fake_link_of(conn)->cleaned = after_cleaning[_i].returned;
     release(conn);
     work(s);
     ck_assert_int_eq(slots(s, PGP_FREE), 1);
@@ -92,7 +92,7 @@ START_TEST(closed_at_each_return)
 
     work(s);
     conn = acquire(s);
-    fake_link_of(conn)->settle = left[_i];
+    fake_link_of(conn)->returned = left[_i];
     release(conn);
     work(s);
     ck_assert_int_eq(fake_link(s->world, 1)->cleanings, _i);
@@ -235,7 +235,7 @@ START_TEST(cleaning_delays_nobody)
     dirty = acquire(s);
     clean = acquire(s);
     b = queue_up(s);
-    fake_link_of(dirty)->settle = PGP_RETURN_DIRTY;
+    fake_link_of(dirty)->returned = PGP_RETURN_DIRTY;
     fake_link_of(dirty)->cleaning.end = FAKE_HANGS;
     release(dirty);
     work(s);

@@ -228,7 +228,7 @@ START_TEST(missed_demand_outlives_the_closing)
 
     refused(s, &ticket);
     work(s);
-    fake_link(s->world, 1)->probe = PGP_PROBE_DEAD;
+    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
     refused(s, &ticket);
     work(s);
     ck_assert_int_eq(number(acquire(s)), 2);

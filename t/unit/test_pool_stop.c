@@ -56,7 +56,7 @@ START_TEST(drained_pool_closes_what_nobody_wants)
     order(s, PGP_ORDER_DRAIN);
     release(conn);
     conn = granted(b);
-    fake_link_of(conn)->settle = PGP_RETURN_DIRTY;
+    fake_link_of(conn)->returned = PGP_RETURN_DIRTY;
     release(conn);
     keep(s, PGP_SEC(2));
     ck_assert_int_eq(s->world->opened, 2);
@@ -112,7 +112,7 @@ START_TEST(stop_closes_all_that_is_not_lent)
     warm(s, 3);
     dirty = acquire(s);
     lent_one = acquire(s);
-    fake_link_of(dirty)->settle = PGP_RETURN_DIRTY;
+    fake_link_of(dirty)->returned = PGP_RETURN_DIRTY;
     fake_link_of(dirty)->cleaning.end = FAKE_HANGS;
     release(dirty);
     release(acquire(s));
@@ -145,7 +145,7 @@ START_TEST(keeper_cannot_leave_before_all_is_closed)
     ck_assert(!pgp_pool_leave(s->pool)); /* one is CLOSING */
     work(s);
     order(s, PGP_ORDER_STOP);
-    fake_link_of(conn)->settle = PGP_RETURN_DIRTY;
+    fake_link_of(conn)->returned = PGP_RETURN_DIRTY;
     release(conn);
     ck_assert(!pgp_pool_leave(s->pool)); /* one is CLEANING */
     work(s);
@@ -162,7 +162,7 @@ START_TEST(cleaned_too_late)
 
     work(s);
     conn = acquire(s);
-    fake_link_of(conn)->settle = PGP_RETURN_DIRTY;
+    fake_link_of(conn)->returned = PGP_RETURN_DIRTY;
     pgp_pool_stop(s->pool);
     release(conn);
     ck_assert_int_eq(pgp_pool_list_pending(s->pool, in_hand), 1);
@@ -175,14 +175,14 @@ END_TEST
 /* --- late ------------------------------------------------------------------- */
 
 /* What comes back after the keeper has gone is closed by who brings it. */
-static void closed_by_its_borrower(pgp_return settle)
+static void closed_by_its_borrower(pgp_return returned)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
     pgp_conn *conn;
 
     work(s);
     conn = acquire(s);
-    fake_link_of(conn)->settle = settle;
+    fake_link_of(conn)->returned = returned;
     stop(s);
     ck_assert_int_eq(fake_open(s->world), 1);
     release(conn);

@@ -1,7 +1,7 @@
-/* The driver on libpq, where no PostgreSQL is needed: a listener that says what the test wants.
- */
+/* The driver on libpq against a listener that says what the test wants, without PostgreSQL. */
 #include "stage.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -128,6 +128,56 @@ START_TEST(destroyed_one_is_closed_too)
 }
 END_TEST
 
+/* --- misuse ------------------------------------------------------------------ */
+
+static void close_twice(peer *p)
+{
+    driver->close(p->link);
+    driver->close(p->link);
+}
+
+static void use_before_it_is_ready(peer *p)
+{
+    pgp_error error;
+
+    driver->prepare(p->link, true, 0, &error);
+}
+
+static void end_a_lease_before_one(peer *p)
+{
+    driver->finish_lease(p->link);
+}
+
+static void clean_up_before_a_lease(peer *p)
+{
+    driver->cleanup(p->link);
+}
+
+static void take_the_handle_of_a_closed_one(peer *p)
+{
+    driver->close(p->link);
+    driver->handle(p->link);
+}
+
+static void (*const misuses[])(peer *p) = {
+    close_twice,
+    use_before_it_is_ready,
+    end_a_lease_before_one,
+    clean_up_before_a_lease,
+    take_the_handle_of_a_closed_one,
+};
+
+/* A child that goes on in the wrong phase might lend a session that is not what it seems. */
+START_TEST(call_in_the_wrong_phase_aborts)
+{
+    peer p;
+
+    peer_connect(&p);
+    peer_remove(&p);
+    misuses[_i](&p);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("pq");
@@ -136,5 +186,8 @@ int main(void)
     tcase_add_test(t, closing_drops_a_bounded_amount_at_each_step);
     tcase_add_test(t, closed_one_waits_for_its_server);
     tcase_add_test(t, destroyed_one_is_closed_too);
+    t = tcase(suite, "misuse");
+    tcase_add_loop_test_raise_signal(t, call_in_the_wrong_phase_aborts, SIGABRT, 0,
+                                     LENGTH(misuses));
     return suite_run(suite);
 }

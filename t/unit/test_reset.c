@@ -6,17 +6,17 @@
 
 #include "pgp_pq_reset.h"
 
-/* --- deeds ------------------------------------------------------------------ */
+/* --- effects ------------------------------------------------------------------ */
 
-#define ONLY PGP_DID_SOMETHING
-#define CHANGE (PGP_DID_SOMETHING | PGP_DID_CHANGE)
-#define PREPARED (CHANGE | PGP_DID_PREPARE)
-#define FORGOTTEN (CHANGE | PGP_DID_FORGET)
+#define ONLY PGP_EFFECT_ANY
+#define CHANGE (PGP_EFFECT_ANY | PGP_EFFECT_CHANGE)
+#define PREPARED (CHANGE | PGP_EFFECT_PREPARE)
+#define DEALLOCATED (CHANGE | PGP_EFFECT_DEALLOCATE)
 
 static const struct {
     const char *tag;
     int rows;
-    unsigned deeds;
+    unsigned effects;
 } tags[] = {
     {"SELECT 1", 1, ONLY},
     {"SELECT 1", 0, CHANGE}, /* SELECT INTO, CREATE TABLE AS */
@@ -40,12 +40,12 @@ static const struct {
     {"SET", 0, CHANGE},
     {"RESET", 0, CHANGE},
     {"LISTEN", 0, CHANGE},
-    {"DISCARD ALL", 0, FORGOTTEN},
+    {"DISCARD ALL", 0, DEALLOCATED},
     {"DO", 0, CHANGE},
     {"CALL", 0, CHANGE},
     {"DISCARD TEMP", 0, CHANGE},
-    {"DEALLOCATE", 0, FORGOTTEN},
-    {"DEALLOCATE ALL", 0, FORGOTTEN},
+    {"DEALLOCATE", 0, DEALLOCATED},
+    {"DEALLOCATE ALL", 0, DEALLOCATED},
     {"CREATE TABLE", 0, CHANGE},
     {"LOAD", 0, CHANGE},
     {"DECLARE CURSOR", 0, CHANGE},
@@ -53,9 +53,9 @@ static const struct {
     {"INSERTION", 0, CHANGE},
 };
 
-START_TEST(deeds_by_tag)
+START_TEST(effects_by_tag)
 {
-    ck_assert_msg(pgp_pq_reset_tag(tags[_i].tag, tags[_i].rows) == tags[_i].deeds, "%s",
+    ck_assert_msg(pgp_pq_reset_effects(tags[_i].tag, tags[_i].rows) == tags[_i].effects, "%s",
                   tags[_i].tag);
 }
 END_TEST
@@ -65,13 +65,13 @@ START_TEST(due_by_mode)
     int mode;
 
     for (mode = PGP_RESET_SESSION; mode <= PGP_RESET_CLOSE; mode++)
-        ck_assert(!pgp_pq_reset_due(mode, 0));
-    ck_assert(pgp_pq_reset_due(PGP_RESET_SESSION, ONLY));
-    ck_assert(pgp_pq_reset_due(PGP_RESET_ALL, ONLY));
-    ck_assert(!pgp_pq_reset_due(PGP_RESET_AUTO, ONLY));
-    ck_assert(pgp_pq_reset_due(PGP_RESET_AUTO, CHANGE));
-    ck_assert(!pgp_pq_reset_due(PGP_RESET_TRANSACTION, PREPARED));
-    ck_assert(!pgp_pq_reset_due(PGP_RESET_CLOSE, CHANGE));
+        ck_assert(!pgp_pq_reset_is_due(mode, 0));
+    ck_assert(pgp_pq_reset_is_due(PGP_RESET_SESSION, ONLY));
+    ck_assert(pgp_pq_reset_is_due(PGP_RESET_ALL, ONLY));
+    ck_assert(!pgp_pq_reset_is_due(PGP_RESET_AUTO, ONLY));
+    ck_assert(pgp_pq_reset_is_due(PGP_RESET_AUTO, CHANGE));
+    ck_assert(!pgp_pq_reset_is_due(PGP_RESET_TRANSACTION, PREPARED));
+    ck_assert(!pgp_pq_reset_is_due(PGP_RESET_CLOSE, CHANGE));
 }
 END_TEST
 
@@ -91,12 +91,12 @@ static const struct {
 
 START_TEST(statements_that_prepare)
 {
-    ck_assert_int_eq(pgp_pq_reset_prepares(statements[_i].sql) != 0, statements[_i].prepares);
+    ck_assert_int_eq(pgp_pq_reset_is_prepare(statements[_i].sql) != 0, statements[_i].prepares);
 }
 END_TEST
 
-/* In the mode, with this init SQL or NULL, after these deeds. */
-static const char *message_after(unsigned deeds, const char *mode, const char *init)
+/* In the mode, with this init SQL or NULL, after these effects. */
+static const char *message_after(unsigned effects, const char *mode, const char *init)
 {
     apr_pool_t *p;
     pgp_settings *settings;
@@ -111,7 +111,7 @@ static const char *message_after(unsigned deeds, const char *mode, const char *i
         wrong = pgp_settings_set(settings, p, PGP_OPTION_INIT_SQL, 1, argv, "t:1");
     ck_assert_msg(!wrong, "%s", wrong);
     pgp_pq_reset_compose(settings, p);
-    return pgp_pq_reset_sql(settings, deeds);
+    return pgp_pq_reset_sql(settings, effects);
 }
 
 static const char *message(const char *mode, const char *init)
@@ -151,12 +151,12 @@ static const char *const modes[] = {"session", "auto"};
 START_TEST(session_is_undone_and_no_more)
 {
     static const char *const init[] = {NULL, "SET a.b = 1", "PREPARE q AS SELECT 1"};
-    static const unsigned deeds[] = {CHANGE, PREPARED};
+    static const unsigned effects[] = {CHANGE, PREPARED};
     int i, k;
 
     for (i = 0; i < LENGTH(init); i++)
-        for (k = 0; k < LENGTH(deeds); k++) {
-            const char *sql = message_after(deeds[k], modes[_i], init[i]);
+        for (k = 0; k < LENGTH(effects); k++) {
+            const char *sql = message_after(effects[k], modes[_i], init[i]);
 
             undoes_session(sql);
             ck_assert(keeps_prepared(sql));
@@ -191,7 +191,7 @@ END_TEST
 
 START_TEST(what_init_sql_prepared_is_prepared_again)
 {
-    const char *sql = message_after(FORGOTTEN, modes[_i], "PREPARE q AS SELECT 1");
+    const char *sql = message_after(DEALLOCATED, modes[_i], "PREPARE q AS SELECT 1");
 
     undoes_session(sql);
     ck_assert_ptr_nonnull(strstr(sql, "DEALLOCATE ALL"));
@@ -199,8 +199,8 @@ START_TEST(what_init_sql_prepared_is_prepared_again)
     ck_assert(strstr(sql, "DEALLOCATE ALL") < strstr(sql, "PREPARE q"));
     ck_assert(keeps_plans(sql));
     /* Nothing of that kind, nothing to prepare. */
-    ck_assert(keeps_prepared(message_after(FORGOTTEN, modes[_i], "SET a.b = 1")));
-    ck_assert(keeps_prepared(message_after(FORGOTTEN, modes[_i], NULL)));
+    ck_assert(keeps_prepared(message_after(DEALLOCATED, modes[_i], "SET a.b = 1")));
+    ck_assert(keeps_prepared(message_after(DEALLOCATED, modes[_i], NULL)));
 }
 END_TEST
 
@@ -209,7 +209,7 @@ int main(void)
     Suite *suite = suite_create("reset");
     TCase *t = tcase(suite, "reset");
 
-    tcase_add_loop_test(t, deeds_by_tag, 0, LENGTH(tags));
+    tcase_add_loop_test(t, effects_by_tag, 0, LENGTH(tags));
     tcase_add_test(t, due_by_mode);
     tcase_add_loop_test(t, statements_that_prepare, 0, LENGTH(statements));
     tcase_add_loop_test(t, session_is_undone_and_no_more, 0, LENGTH(modes));

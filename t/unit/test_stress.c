@@ -82,18 +82,18 @@ static void spoil(pgp_link *link, unsigned *seed)
 
     switch (rand_r(seed) % 40) {
     case 0:
-        link->probe = PGP_PROBE_DEAD;
+        link->idle = PGP_IDLE_DEAD;
         break;
     case 1:
         link->mute = 1;
-        link->probe = PGP_PROBE_HEARD;
+        link->idle = PGP_IDLE_HEARD;
         break;
     case 2:
-        link->probe = PGP_PROBE_OWING;
+        link->idle = PGP_IDLE_RESET_PENDING;
         break;
     case 3:
     case 4:
-        link->settle = ends[rand_r(seed) % 3];
+        link->returned = ends[rand_r(seed) % 3];
         link->cleaning = (fake_plan){.steps = rand_r(seed) % 3,
                                      .end = one_in(seed, 4) ? FAKE_FAILS : FAKE_DONE};
         break;

@@ -1,0 +1,140 @@
+/*
+ * What libpq calls: an event for each result, and a receiver for each notice.
+ *
+ * A result carries the notice receiver of its PGconn, the processor and their batons along, and
+ * may outlive the connection.  It calls them only with a NOTICE of libpq's own, so the receiver
+ * must not follow its baton then.  The baton is NULL where a borrower has put back the
+ * functions that it found, since libpq does not tell their batons.
+ */
+#include "pgp_pq_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <libpq-events.h>
+
+#include "pgp_pq_reset.h"
+
+/* --- results ---------------------------------------------------------------- */
+
+void pgp_pq_callbacks_trap(pgp_link *link, bool is_unused)
+{
+#ifdef PGP_CHECKED
+    link->is_unused = is_unused;
+#else
+    (void)link;
+    (void)is_unused;
+#endif
+}
+
+static void abort_if_unused(const pgp_link *link)
+{
+#ifdef PGP_CHECKED
+    if (!link->is_unused)
+        return;
+    fprintf(stderr,
+            "mod_pgpool: pool %s, backend %u: a result has come while nobody had the "
+            "connection: its last borrower uses it after it has gone back\n",
+            link->context->pool, link->backend);
+    abort();
+#else
+    (void)link;
+#endif
+}
+
+/* libpq's event procedure.  Its address is also the key of the connection in its PGconn. */
+static int event_receive(PGEventId event, void *info, void *baton)
+{
+    const PGEventResultCreate *created = info;
+    pgp_link *link;
+
+    (void)baton;
+    if (event != PGEVT_RESULTCREATE)
+        return 1;
+    link = PQinstanceData(created->conn, event_receive);
+    if (link) {
+        abort_if_unused(link);
+        pgp_pq_reset_note(link, created->result);
+    }
+    return 1;
+}
+
+void *pgp_pq_owner(const PGconn *conn)
+{
+    const pgp_link *link = PQinstanceData(conn, event_receive);
+
+    return link ? link->owner : NULL;
+}
+
+/* --- notices ---------------------------------------------------------------- */
+
+/* The driver's notice processor. */
+static void notice_log(void *baton, const char *text)
+{
+    const pgp_context *context = baton;
+    pgp_error line;
+
+    if (!context)
+        return;
+    pgp_error_text(&line, text);
+    pgp_log(context->env, PGP_LOG_DEBUG, PGP_MSG_NOTICE, context->pool, 0,
+            "the server says: %s", line.message);
+}
+
+/* Hand a notice to the processor of its result, which may be a borrower's.  libpq's own
+ * receiver alone can do that.  Only a PGconn tells where it is, so one is made that never
+ * connects: the function cannot be kept with a connection that the result may have outlived. */
+static void notice_pass_on(const PGresult *result)
+{
+    PGconn *none = PQconnectStart("?");
+    const PQnoticeReceiver libpqs = PQsetNoticeReceiver(none, NULL, NULL);
+
+    if (libpqs)
+        libpqs(NULL, result);
+    PQfinish(none);
+}
+
+static bool is_error(const char *severity)
+{
+    return !strcmp(severity, "ERROR") || !strcmp(severity, "FATAL") ||
+           !strcmp(severity, "PANIC");
+}
+
+/* The driver's notice receiver.  To libpq an error that comes while nothing runs is a notice.
+ * It says why the server ends the connection; the end itself may come later. */
+static void notice_receive(void *baton, const PGresult *result)
+{
+    pgp_link *link = baton;
+
+    if (link && is_error(pgp_pq_error_severity(result))) {
+        link->exchange.failed = true;
+        link->exchange.rejected = false;
+        link->exchange.error.sqlstate[0] = '\0';
+        pgp_pq_error_result(&link->exchange.error, link, result);
+        link->is_terminated = true;
+    }
+    notice_pass_on(result);
+}
+
+void pgp_pq_callbacks_listen(pgp_link *link)
+{
+    PQsetNoticeReceiver(link->conn, notice_receive, link);
+    PQsetNoticeProcessor(link->conn, notice_log, (void *)link->context);
+}
+
+/* --- the client's library --------------------------------------------------- */
+
+bool pgp_pq_callbacks_register(pgp_link *link)
+{
+    pgp_pq_callbacks_restore(link);
+    return PQregisterEventProc(link->conn, event_receive, "mod_pgpool", NULL) &&
+           PQsetInstanceData(link->conn, event_receive, link);
+}
+
+void pgp_pq_callbacks_restore(pgp_link *link)
+{
+    pgp_pq_callbacks_listen(link);
+    PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
+    PQsetErrorContextVisibility(link->conn, PQSHOW_CONTEXT_ERRORS);
+    PQuntrace(link->conn);
+}

@@ -1,0 +1,82 @@
+/* Closing a connection without waiting for the server, and telling when its process is gone. */
+
+#include "pgp_pq_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "pgp_pq_connect.h"
+
+/* A step drops at most so many times so many bytes of what the server still sends: a server
+ * that sends without end must not keep the keeper from other connections. */
+#define CLOSING_READS 8
+#define CLOSING_READ 4096
+
+/* Free the PGconn.  In nonblocking mode PQfinish() sends its good-bye if the socket takes it,
+ * and does not wait; a connection that cannot be put into that mode is cut off.  Returns a
+ * second descriptor, which keeps the socket until the server has ended its side, or -1. */
+static int conn_finish(pgp_link *link)
+{
+    const int fd = PQsocket(link->conn);
+    const int second = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+
+    if (fd >= 0 && !pgp_pq_set_nonblocking(link))
+        shutdown(fd, SHUT_RDWR);
+    PQfinish(link->conn);
+    link->conn = NULL;
+    if (second >= 0)
+        shutdown(second, SHUT_WR);
+    return second;
+}
+
+void pgp_pq_close_start(pgp_link *link)
+{
+    pgp_error unsaid;
+
+    pgp_pq_assert_open(link);
+    pgp_pq_callbacks_trap(link, false);
+    /* A reset that has ended need not be cancelled. */
+    if (link->conn && link->reset_pending)
+        pgp_pq_idle_take_answer(link, &unsaid);
+    if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE) {
+        pgp_pq_cleanup_abandon(link);
+        /* PQfinish() would still send what the borrower has queued, for the server to run. */
+        shutdown(PQsocket(link->conn), SHUT_WR);
+    }
+    link->closing_fd = link->conn ? conn_finish(link) : -1;
+    pgp_pq_connect_abandon(link);
+    if (link->task)
+        pgp_task_leave(&link->task);
+    link->phase = CLOSING;
+}
+
+pgp_step pgp_pq_close_step(pgp_link *link, struct pollfd *await)
+{
+    char dropped[CLOSING_READ];
+    ssize_t got = 1;
+    int n;
+
+    if (link->closing_fd < 0)
+        return PGP_STEP_DONE;
+    for (n = 0; n < CLOSING_READS && got > 0; n++)
+        got = recv(link->closing_fd, dropped, sizeof dropped, MSG_DONTWAIT);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+        return PGP_STEP_DONE;
+    *await = (struct pollfd){.fd = link->closing_fd, .events = POLLIN};
+    return PGP_STEP_AGAIN;
+}
+
+void pgp_pq_close_destroy(pgp_link *link)
+{
+    pgp_pq_assert(link);
+    if (link->phase != CLOSING)
+        pgp_pq_close_start(link);
+    if (link->closing_fd >= 0)
+        close(link->closing_fd);
+    free(link->vars.applied);
+    link->magic = 0;
+    free(link);
+}

@@ -1,0 +1,56 @@
+/* libpq's errors as a pgp_error. */
+
+#include "pgp_pq_private.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+#include <apr_strings.h>
+
+void pgp_pq_error_last(pgp_error *error, const pgp_link *link)
+{
+    pgp_error_text(error, PQerrorMessage(link->conn));
+}
+
+static bool is_sqlstate(const char *text)
+{
+    int i;
+
+    for (i = 0; i < 5; i++)
+        if (!isdigit((unsigned char)text[i]) && !isupper((unsigned char)text[i]))
+            return false;
+    return text[5] == ':';
+}
+
+/* libpq has no function for the SQLSTATE of a failed connect, nor for the system's error.  Its
+ * verbose message has them: "FATAL:  28P01: ...".  The last of several hosts counts. */
+void pgp_pq_error_connection(pgp_error *error, const pgp_link *link)
+{
+    const char *text = PQerrorMessage(link->conn), *at;
+
+    for (at = strstr(text, ":  "); at; at = strstr(at + 3, ":  "))
+        if (is_sqlstate(at + 3))
+            apr_cpystrn(error->sqlstate, at + 3, sizeof error->sqlstate);
+    error->absent = strstr(text, strerror(ECONNREFUSED)) || strstr(text, strerror(ENOENT));
+    pgp_error_text(error, text);
+}
+
+void pgp_pq_error_result(pgp_error *error, const pgp_link *link, const PGresult *result)
+{
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+    if (sqlstate)
+        apr_cpystrn(error->sqlstate, sqlstate, sizeof error->sqlstate);
+    pgp_error_text(error, text ? text : PQerrorMessage(link->conn));
+}
+
+/* PgBouncer's own errors have the localised field alone, in English. */
+const char *pgp_pq_error_severity(const PGresult *result)
+{
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+    if (!severity)
+        severity = PQresultErrorField(result, PG_DIAG_SEVERITY);
+    return severity ? severity : "";
+}

@@ -1,0 +1,207 @@
+/* An idle connection: is it alive, what has it received, is it ready for its next borrower? */
+
+#include "pgp_pq_private.h"
+
+#include <string.h>
+
+#include "pgp_pq_reset.h"
+
+#ifndef POLLRDHUP
+#error "POLLRDHUP is needed to see a half-closed connection: Linux, or FreeBSD 13"
+#endif
+
+#define SOCKET_DEAD (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)
+
+/* A look reads at most this many times; a connection that has more to say is never quiet. */
+#define READS_A_LOOK 100
+
+static const char closed_while_idle[] = "the connection was closed while idle";
+static const char role_changed[] = "the server has changed its role";
+static const char encoding_changed[] = "client_encoding is not UTF8 after a reset";
+
+static int socket_events(const pgp_link *link)
+{
+    return pgp_pq_poll_now(PQsocket(link->conn), POLLIN | POLLRDHUP);
+}
+
+bool pgp_pq_idle_is_alive(pgp_link *link)
+{
+    pgp_pq_assert_open(link);
+    return PQstatus(link->conn) == CONNECTION_OK && !link->is_terminated &&
+           !(socket_events(link) & SOCKET_DEAD);
+}
+
+/* --- the server's role ------------------------------------------------------ */
+
+/* "on" or "off", by its second letter. */
+static char parameter_read(const pgp_link *link, const char *name)
+{
+    const char *value = PQparameterStatus(link->conn, name);
+
+    return value ? value[1] : '-';
+}
+
+void pgp_pq_idle_note_role(pgp_link *link)
+{
+    PQconninfoOption *options = PQconninfo(link->conn), *o;
+
+    for (o = options; o && o->keyword; o++)
+        if (!strcmp(o->keyword, "target_session_attrs"))
+            link->role.matters = o->val && strcmp(o->val, "any");
+    PQconninfoFree(options);
+    link->role.hot_standby = parameter_read(link, "in_hot_standby");
+    link->role.read_only = parameter_read(link, "default_transaction_read_only");
+}
+
+/* Whether a server that was asked for as a primary, say, still is one.  A borrower's variable
+ * that stands in for the server's own hides that. */
+static bool has_kept_role(const pgp_link *link)
+{
+    return !link->role.matters || link->vars.hide_role ||
+           (link->role.hot_standby == parameter_read(link, "in_hot_standby") &&
+            link->role.read_only == parameter_read(link, "default_transaction_read_only"));
+}
+
+/* --- last words ------------------------------------------------------------- */
+
+/* The answer to a reset is the driver's to take.  It may end with the reason. */
+static void take_results(pgp_link *link)
+{
+    PGresult *result;
+
+    while (!PQisBusy(link->conn) && (result = PQgetResult(link->conn)) != NULL) {
+        pgp_pq_judge(link, result);
+        PQclear(result);
+    }
+}
+
+/* An error that comes outside of a statement goes to the driver's notice receiver.  An error
+ * that ends a borrower's statement stays in libpq as the borrower's result: only its text is
+ * read. */
+void pgp_pq_idle_last_words(pgp_link *link, pgp_error *error)
+{
+    PGVerbosity before;
+    bool is_active, more = true;
+    int n;
+
+    pgp_pq_assert_open(link);
+    before = PQsetErrorVerbosity(link->conn, PQERRORS_VERBOSE);
+    is_active = PQtransactionStatus(link->conn) == PQTRANS_ACTIVE;
+    pgp_pq_callbacks_trap(link, false); /* the pool closes it next */
+    *error = (pgp_error){.sqlstate = ""};
+    if (!link->is_terminated)
+        link->exchange.failed = false;
+    pgp_pq_callbacks_listen(link);
+    for (n = 0; n < READS_A_LOOK && more && !link->is_terminated; n++) {
+        more = pgp_pq_poll_now(PQsocket(link->conn), POLLIN) & POLLIN &&
+               PQconsumeInput(link->conn);
+        if (link->reset_pending)
+            take_results(link);
+        PQisBusy(link->conn); /* libpq parses what it has read */
+    }
+    if (link->is_terminated || link->exchange.failed)
+        *error = link->exchange.error;
+    else if (is_active)
+        pgp_pq_error_connection(error, link);
+    PQsetErrorVerbosity(link->conn, before);
+}
+
+/* --- checking --------------------------------------------------------------- */
+
+/* Returns why the connection is dead, or NULL with its state in *state. */
+static const char *check_socket(pgp_link *link, pgp_idle_state *state)
+{
+    int events = socket_events(link), n;
+
+    *state = link->reset_pending ? PGP_IDLE_RESET_PENDING : PGP_IDLE_QUIET;
+    if (events & SOCKET_DEAD)
+        return closed_while_idle;
+    if (!events || link->reset_pending)
+        return NULL;
+    *state = PGP_IDLE_HEARD;
+    for (n = 0; n < READS_A_LOOK && events; n++) {
+        if (events & SOCKET_DEAD || !PQconsumeInput(link->conn))
+            return closed_while_idle;
+        pgp_pq_drop_notifies(link);
+        events = socket_events(link);
+    }
+    if (events)
+        return "the connection does not become quiet";
+    return has_kept_role(link) ? NULL : role_changed;
+}
+
+pgp_idle_state pgp_pq_idle_check(pgp_link *link, pgp_error *error)
+{
+    const char *why;
+    pgp_idle_state state;
+
+    pgp_pq_assert_ready(link);
+    pgp_pq_callbacks_trap(link, false);
+    why = check_socket(link, &state);
+    if (!why && !link->is_terminated)
+        return state;
+    pgp_pq_idle_last_words(link, error);
+    if (!*error->message)
+        pgp_error_text(error, why ? why : closed_while_idle);
+    return PGP_IDLE_DEAD;
+}
+
+/* --- preparing -------------------------------------------------------------- */
+
+/* The answer to a reset has come.  false: the session is not what a borrower may expect. */
+static bool reset_done(pgp_link *link, pgp_error *error)
+{
+    if (pgp_pq_reset_set_blocking(link) && has_kept_role(link))
+        return true;
+    pgp_error_text(error,
+                   pgp_pq_reset_has_kept_encoding(link) ? role_changed : encoding_changed);
+    return false;
+}
+
+bool pgp_pq_idle_prepare(pgp_link *link, bool ping, apr_time_t until, pgp_error *error)
+{
+    const unsigned effects = link->lease.effects;
+
+    pgp_pq_assert_ready(link);
+    if (!pgp_pq_set_nonblocking(link)) {
+        pgp_pq_error_last(error, link);
+        return false;
+    }
+    if (link->reset_pending) {
+        if (!pgp_pq_receive_until(link, until, error))
+            return false;
+        pgp_pq_drop_notifies(link);
+    }
+    if (ping && (!pgp_pq_send(link, "", error) || !pgp_pq_receive_until(link, until, error)))
+        return false;
+    link->lease.effects = effects; /* the driver's own do not count */
+    return reset_done(link, error);
+}
+
+bool pgp_pq_idle_take_answer(pgp_link *link, pgp_error *error)
+{
+    const unsigned effects = link->lease.effects;
+    struct pollfd await;
+    pgp_step step = PGP_STEP_AGAIN;
+    int n;
+
+    for (n = 0; n < READS_A_LOOK && step == PGP_STEP_AGAIN && socket_events(link); n++)
+        step = pgp_pq_receive(link, &await, error);
+    link->lease.effects = effects; /* the driver's own do not count */
+    if (step == PGP_STEP_AGAIN)
+        return true; /* prepare() collects what is still to come */
+    pgp_pq_drop_notifies(link);
+    return step == PGP_STEP_DONE && reset_done(link, error);
+}
+
+bool pgp_pq_idle_take_in(pgp_link *link, pgp_error *error)
+{
+    bool is_fit;
+
+    pgp_pq_assert_ready(link);
+    pgp_pq_callbacks_trap(link, false);
+    is_fit = (!link->reset_pending || pgp_pq_idle_take_answer(link, error)) &&
+             pgp_pq_idle_check(link, error) != PGP_IDLE_DEAD;
+    pgp_pq_callbacks_trap(link, is_fit);
+    return is_fit;
+}
