@@ -11,8 +11,8 @@ use Probe;
 
 my $pg = postgres;
 my $conninfo = conninfo($pg);
-my $mpm = $ENV{PGPOOL_MPM} || 'event';
-my $has_h2 = $mpm ne 'prefork' && system('nghttp --version >/dev/null 2>&1') == 0;
+my ($mpm) = Httpd::mpms();
+my $has_h2 = $mpm ne 'prefork' && Httpd::has_module('http2') && system('nghttp --version >/dev/null 2>&1') == 0;
 
 my $number = 'PgPoolQuery "SELECT 42 AS n, pg_backend_pid() AS pid"';
 my $large  = 'PgPoolQuery "SELECT repeat(md5(i::text), 32) AS s FROM generate_series(1, 4096) i"';

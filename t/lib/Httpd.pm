@@ -154,6 +154,7 @@ sub available_mpms {
 sub threaded_mpm {
     my ($mpm) = grep { $_ ne 'prefork' } mpms(), available_mpms();
     return $mpm if $mpm;
+    die 'no MPM is found for ' . program() . "\n" if !available_mpms();
     Test::More::plan(skip_all => 'wants an MPM with threads') if !Test::More->builder->current_test;
     Test::More::note('the rest wants an MPM with threads');
     Test::More::done_testing();
