@@ -9,6 +9,7 @@ my $apxs = $ENV{APXS} || 'apxs';
 
 is_deeply [stray_entries()], [], 'the top level holds what it should and no more';
 is_deeply [httpd_includes()], [], 'the core includes no header of httpd';
+is_deeply [include_circles()], [], 'no circle of includes';
 is_deeply [long_functions(80)], [], 'no function is longer than 80 lines';
 is_deeply [unasserted()], [], 'each _locked function asserts first that the lock is held';
 
@@ -47,6 +48,35 @@ sub httpd_includes {
     return @found;
 }
 
+sub sources { return glob 'mod_pgpool/*.[ch] mod_pgpool/core/*.[ch]' }
+
+# A .c file and its header are one unit, and need the units whose headers they include.  A private
+# header, which a family of files shares, is a unit that needs others, but counts as needed by none.
+# mod_pgpool.h, for other modules, is a unit of its own.  Returns each circle as "a > b > a".
+sub include_circles {
+    my %needs;
+    for my $file (sources()) {
+        my ($unit) = $file =~ m{([^/]+)\.[ch]\z};
+        $unit = 'hooks' if $file =~ m{/mod_pgpool\.c\z};
+        $needs{$unit}{$_} = 1 for grep { $_ ne $unit && !/_private\z/ } slurp($file) =~ m{^\s*#\s*include\s*"(?:\S*/)?(\w+)\.h"}mg;
+    }
+    my (%done, @path, @circles);
+    my $visit; $visit = sub {
+        my ($unit) = @_;
+        if (my ($at) = grep { $path[$_] eq $unit } 0 .. $#path) {
+            push @circles, join ' > ', @path[$at .. $#path], $unit;
+            return;
+        }
+        return if $done{$unit};
+        push @path, $unit;
+        $visit->($_) for sort keys %{ $needs{$unit} };
+        pop @path;
+        $done{$unit} = 1;
+    };
+    $visit->($_) for sort keys %needs;
+    return @circles;
+}
+
 sub clang_format {
     return (grep { qx{$_ --version 2>/dev/null} =~ / version 14\./ } qw(clang-format clang-format-14))[0];
 }
@@ -61,7 +91,7 @@ sub unformatted {
 sub long_functions {
     my ($limit) = @_;
     my @found;
-    for my $file (glob 'mod_pgpool/*.[ch] mod_pgpool/core/*.[ch]') {
+    for my $file (sources()) {
         my @line = split /\n/, slurp($file);
         my $open;
         for my $i (0 .. $#line) {
