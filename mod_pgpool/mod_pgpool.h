@@ -1,55 +1,50 @@
 /**
  * mod_pgpool: PostgreSQL connections for the handlers of an Apache httpd.
  *
- * Model.  Each httpd child keeps named pools of libpq connections.  A handler
- * asks for a connection when it needs one and gets a plain PGconn, pinned to
- * its request: every further ask in the same request, in its subrequests,
- * after its internal redirects and in its ErrorDocument gives the same one.
- * Asks from different requests never share one.
+ * Model.  Each httpd child keeps named pools of libpq connections.  A handler acquires a
+ * connection when it needs one and gets a plain PGconn, pinned to its request: every further
+ * acquire in the same request, in its subrequests, after its internal redirects and in its
+ * ErrorDocument gives the same PGconn.  Different requests never share one.
  *
- * Ownership.  The PGconn belongs to the pool; the handler borrows it.  Never
- * call PQfinish() or PQreset() on it, never keep it beyond the request, and
- * never pass it to another thread while the request's own thread uses it.  It
- * goes back by itself when the request ends, whatever its outcome; an open or
- * failed transaction is rolled back then, so commit what is to stay.  The
- * connection is in autocommit mode, as libpq's are: say BEGIN for more.
- * client_encoding is UTF8 whatever the database's encoding is; what you set it to is undone at
- * return.  An event procedure (PQregisterEventProc) cannot be taken off again: it would stay
- * for all later borrowers, as long as the connection lives, so register none. What was set in
- * libpq (notice receiver and processor, verbosity, trace, nonblocking and pipeline mode) is
- * taken back as well.  Who puts back the receiver or the processor that was there before his
- * own does it with NULL as its argument, and never calls it.
+ * Ownership.  The PGconn belongs to the pool; the handler borrows it.  Never call PQfinish() or
+ * PQreset() on it, never keep it beyond the request, and never pass it to another thread while
+ * the request's own thread uses it.  The connection goes back by itself when the request ends,
+ * whatever its outcome.  The pool then rolls back an open or failed transaction, so commit what
+ * is to stay.  The connection is in autocommit mode, as libpq's are; BEGIN starts a
+ * transaction.
  *
- * Too late.  The connection has gone back before the cleanups of r->pool run,
- * before log_transaction, and before a lazy bucket is read that the handler left in
- * its output: none of them may use the PGconn.  By then it may be another request's.
- * What they need, the handler copies first (a PGresult stays yours).  In builds with
- * a sanitizer mod_pgpool aborts if it sees a statement on a connection that nobody
- * has borrowed.
+ * Session.  client_encoding is UTF8, whatever the database's encoding is; at return the pool
+ * undoes another value.  It also undoes what you set in libpq: notice receiver and processor,
+ * verbosity, trace, nonblocking and pipeline mode.  To put an earlier notice receiver or
+ * processor back yourself, set it with NULL as its argument, and never call it.  Register no
+ * event procedure (PQregisterEventProc): libpq cannot take it off again, so it would stay for
+ * all later borrowers of the connection.
  *
- * Identity.  A statement runs with the settings (PgPoolSet) of the innermost running
- * request that acquired the connection, as of its last pgpool_acquire().  When a
- * subrequest or redirected request ends, those of the outer one are back before its
- * handler goes on; if that cannot be, because of an open transaction or an
- * unfinished query, the connection is cut off, and the next acquire says
- * PGPOOL_ELOST.  Acquire anew in each hook and after authentication: it costs nothing
- * if nothing has changed.  An acquire also sets again what your own DISCARD ALL, RESET,
- * SET, DO or CALL may have undone.
+ * Too late.  The connection has gone back before the cleanups of r->pool run, before
+ * log_transaction, and before httpd reads a lazy bucket that the handler left in its output.
+ * None of them may use the PGconn: another request may have it by then.  The handler copies
+ * what they need (a PGresult stays yours).  In builds with a sanitizer mod_pgpool aborts if it
+ * sees a statement on a connection that nobody has borrowed.
  *
- * Threads.  Every function may be called on any thread of a child, but the
- * functions that take a request_rec only on the thread that works on that
- * request.  None may be called in another process than that child, be it the parent
- * or one that a handler has forked: there they fail with PGPOOL_ESTOPPING or do
- * nothing.  Such a process must not use the PGconn either.
+ * Identity.  A statement runs with the settings (PgPoolSet) of the innermost running request
+ * that acquired the connection, as of its last pgpool_acquire().  When a subrequest or
+ * redirected request ends, the settings of the outer request are back before its handler goes
+ * on.  If an open transaction or an unfinished query prevents that, the connection is cut off,
+ * and the next acquire returns PGPOOL_ELOST.  Acquire anew in each hook and after
+ * authentication: that costs nothing if nothing has changed.  An acquire also sets again what
+ * your own DISCARD ALL, RESET, SET, DO or CALL may have undone.
  *
- * Errors.  A function that can fail returns one of the PGPOOL_E codes below;
- * the cause (SQLSTATE, the server's words, the time waited) is in the error log
- * and in the note "pgpool-error" of the request.  A handler usually ends with
- * `return pgpool_http_status(r, rv);`.
+ * Threads.  Every function may be called on any thread of a child, but a function that takes a
+ * request_rec only on the thread that works on that request.  In another process than that
+ * child, be it the parent or a fork that a handler has made, the functions fail with
+ * PGPOOL_ESTOPPING or do nothing.  Such a process must not use the PGconn either.
  *
- * Everything is an APR optional function, so a module that uses them loads
- * whether or not mod_pgpool is there.  Look them up once, in an
- * optional_fn_retrieve hook:
+ * Errors.  A function that can fail returns one of the PGPOOL_E codes below.  The error log and
+ * the request's note "pgpool-error" tell the cause: the SQLSTATE, the server's words, the time
+ * waited.  A handler usually ends with `return pgpool_http_status(r, rv);`.
+ *
+ * Everything is an APR optional function, so a module that uses them loads with or without
+ * mod_pgpool.  Look them up once, in an optional_fn_retrieve hook:
  *
  *     static APR_OPTIONAL_FN_TYPE(pgpool_acquire) *acquire;
  *     ...
@@ -67,31 +62,31 @@
 #include <apr_optional_hooks.h>
 #include <libpq-fe.h>
 
-/** The version of this header, for what a module asks at build time: major * 10000 + minor
- *  * 100 + patch.  A major version may change or drop what is here, a minor one adds. */
+/** The version of this header, for checks at build time: major * 10000 + minor * 100 + patch. A
+ *  major version may change or drop functions, a minor one adds some. */
 #define PGPOOL_VERSION_NUM 900
-/** The same in words; the log's first line has that of the module which runs. */
+/** The same as text.  The first line of the log has the version of the module that runs. */
 #define PGPOOL_VERSION "0.9.0"
 
-/** All connections stayed lent until PgPoolAcquireTimeout.  HTTP 503. */
+/** All connections stayed in use until PgPoolAcquireTimeout.  HTTP 503. */
 #define PGPOOL_EEXHAUSTED (APR_OS_START_USERERR + 7301)
 /** The server cannot be reached or refuses us, a hook refused, or PgPoolSet could not be
  *  applied.  HTTP 503. */
 #define PGPOOL_EUNAVAIL (APR_OS_START_USERERR + 7302)
-/** This request's pinned connection died.  Whatever was not committed is gone, and
- *  the old PGconn is of no use; the next acquire gives another.  HTTP 503. */
+/** This request's pinned connection died.  Uncommitted work is lost, and the old PGconn is of
+ * no use; the next acquire gives another one.  HTTP 503. */
 #define PGPOOL_ELOST (APR_OS_START_USERERR + 7303)
 /** No pool of that name is configured for this server.  HTTP 500. */
 #define PGPOOL_ENOPOOL (APR_OS_START_USERERR + 7304)
-/** This child is going away and gives out no more connections, or this process is not the
- *  child that has them.  HTTP 503. */
+/** This child is going away and gives out no more connections, or this process is not the child
+ *  that has the pools.  HTTP 503. */
 #define PGPOOL_ESTOPPING (APR_OS_START_USERERR + 7305)
 
 /**
- * Borrow a connection for the request, or get again the one it has.
+ * Borrow a connection for the request, or get again the one that it has.
  *
- * May block up to PgPoolAcquireTimeout.  A request that failed is answered the
- * same for the next second without waiting again; ELOST is said once.
+ * May block up to PgPoolAcquireTimeout.  After a failure, further acquires of the request fail
+ * with the same status for a second, without another wait.  PGPOOL_ELOST is returned once.
  *
  * @param r     any request of the family; the pin sits on the initial one
  * @param pool  the pool's name; NULL: the directory's PgPoolUse, else "default"
@@ -104,13 +99,12 @@ APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_acquire,
                         (request_rec *r, const char *pool, PGconn **conn));
 
 /**
- * Give the request's connection back before the request ends.  Never blocks on
- * the network.  Do it before writing a large response: the reader may be slow.
+ * Give the request's connection back before the request ends.  Never blocks on the network.
+ * Call it before you write a large response: the client may be slow.
  *
- * After it the old PGconn is not yours, in no part of the request (a subrequest
- * that releases takes it from its main request, too); results (PGresult) stay
- * yours.  The next acquire is a new pin.  Without a pin it does
- * nothing.
+ * Afterwards no part of the request may use the old PGconn: a subrequest that releases takes it
+ * from its main request, too.  Results (PGresult) stay yours.  The next acquire is a new pin.
+ * Without a pin the call does nothing.
  *
  * @param pool  as in pgpool_acquire()
  */
@@ -119,7 +113,7 @@ APR_DECLARE_OPTIONAL_FN(void, pgpool_release, (request_rec *r, const char *pool)
 /**
  * Borrow a connection without a request, e.g. in a thread of your own.
  *
- * @param s     the server whose pools are meant
+ * @param s     the server that has the pool
  * @param pool  the pool's name; NULL: the server's PgPoolUse, else "default"
  * @param p     the lease ends when this pool is cleared or destroyed, if
  *              pgpool_close() did not end it before; only this thread may use
@@ -131,8 +125,8 @@ APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_open,
                         (server_rec *s, const char *pool, apr_pool_t *p, PGconn **conn));
 
 /**
- * Give back what pgpool_open() gave, on the thread that owns its apr_pool_t.
- * Never blocks on the network.  NULL is ignored.
+ * Give back a connection of pgpool_open(), on the thread that owns its apr_pool_t.  Never
+ * blocks on the network.  NULL is ignored.
  */
 APR_DECLARE_OPTIONAL_FN(void, pgpool_close, (PGconn *conn));
 
@@ -149,13 +143,12 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_strerror, (apr_status_t rv));
 /**
  * @defgroup hooks Hooks
  *
- * Register with APR_OPTIONAL_HOOK(pgpool, connect, fn, NULL, NULL,
- * APR_HOOK_MIDDLE), likewise attach.  All are run, on the thread that asked;
- * each returns OK, DECLINED or an error.  After an error the acquire fails with
- * PGPOOL_EUNAVAIL and the connection is closed.  A hook must leave no
- * transaction open.  What it SETs is undone when the connection goes back: for a
- * connection's life use PgPoolInitSQL.  The settings of PgPoolSet come after the hooks,
- * so that a hook works as the pool's own role and cannot undo them.
+ * Register with APR_OPTIONAL_HOOK(pgpool, connect, fn, NULL, NULL, APR_HOOK_MIDDLE), likewise
+ * attach.  All hooks run, on the thread that acquires; each returns OK, DECLINED or an error.
+ * After an error the acquire fails with PGPOOL_EUNAVAIL, and the connection is closed.  A hook
+ * must leave no transaction open.  The pool undoes a hook's SET when the connection goes back;
+ * PgPoolInitSQL sets something for a connection's whole life.  The settings of PgPoolSet are
+ * applied after the hooks, so a hook works as the pool's own role and cannot undo them.
  * @{
  */
 #define PGPOOL_DECLARE(type) type

@@ -183,7 +183,7 @@ static const char *set_option(cmd_parms *cmd, void *dir, int argc, char *const a
     return wrong;
 }
 
-/* A pool's name is a part of the names of notes, of log lines and of labels. */
+/* A pool's name becomes a part of the names of notes, of log lines and of labels. */
 static bool name_is_good(const char *name)
 {
     size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -9,6 +9,7 @@
  * enter it.
  */
 #include <pwd.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <mpm_common.h>
@@ -19,7 +20,7 @@
 /* A child runs this before it changes its user, and before it has a second thread. */
 static int home_choose(apr_pool_t *pchild, server_rec *s)
 {
-    const int is_root = geteuid() == 0;
+    const bool is_root = geteuid() == 0;
     const uid_t uid = is_root ? ap_unixd_config.user_id : geteuid();
     const char *home = getenv("HOME");
     const struct passwd *user;

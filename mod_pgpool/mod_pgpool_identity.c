@@ -26,7 +26,7 @@ static int authn_begins(request_rec *r)
 }
 
 /* httpd calls this hook when authentication has succeeded. */
-static int authn_is_done(request_rec *r)
+static int authn_ends(request_rec *r)
 {
     pgpool_request_of(r)->authn = PGPOOL_AUTHN_DONE;
     return DECLINED;
@@ -134,6 +134,6 @@ void pgpool_identity_register(void)
     /* PER_CONF: httpd would otherwise authenticate each subrequest and redirect anew. */
     ap_hook_check_authn(authn_begins, NULL, NULL, APR_HOOK_REALLY_FIRST,
                         AP_AUTH_INTERNAL_PER_CONF);
-    ap_hook_check_authz(authn_is_done, NULL, NULL, APR_HOOK_REALLY_FIRST,
+    ap_hook_check_authz(authn_ends, NULL, NULL, APR_HOOK_REALLY_FIRST,
                         AP_AUTH_INTERNAL_PER_CONF);
 }

@@ -37,11 +37,6 @@ static apr_int64_t get_failures(const pgpool_pool_view *view, int member)
     return view->stats.down;
 }
 
-static apr_int64_t get_acquires(const pgpool_pool_view *view, int member)
-{
-    return view->stats.n[PGP_N_ACQUIRES];
-}
-
 static apr_int64_t get_counter(const pgpool_pool_view *view, int counter)
 {
     return view->stats.n[counter];
@@ -69,13 +64,19 @@ static const char *reason_name(int reason)
 
 /* --- the tables ------------------------------------------------------------- */
 
-#define LIMIT(field, label, help)                                                              \
+#define LIMIT(field, text, words)                                                              \
     {                                                                                          \
-#field, label, help, PGPOOL_LIMIT, get_setting, NULL, offsetof(pgp_settings, field)    \
+        .key = #field, .label = text, .help = words, .kind = PGPOOL_LIMIT, .get = get_setting, \
+        .first = offsetof(pgp_settings, field)                                                 \
     }
-#define COUNTER(key, label, help, get, id)                                                     \
+#define GAUGE(name, text, words, getter)                                                       \
     {                                                                                          \
-        key, label, help, PGPOOL_COUNTER, get, NULL, id                                        \
+        .key = name, .label = text, .help = words, .kind = PGPOOL_GAUGE, .get = getter         \
+    }
+#define COUNTER(name, text, words, id)                                                         \
+    {                                                                                          \
+        .key = name, .label = text, .help = words, .kind = PGPOOL_COUNTER, .get = get_counter, \
+        .first = id                                                                            \
     }
 
 const pgpool_metric pgpool_metrics[] = {
@@ -83,41 +84,76 @@ const pgpool_metric pgpool_metrics[] = {
     LIMIT(max, "max", "PgPoolMax, connections at most in each child"),
     LIMIT(total_max, "total max",
           "PgPoolTotalMax, connections at most over all children, 0 for no such cap"),
-    {"connections", "connections", "connections by state", PGPOOL_GAUGE, get_state, "state",
-     PGP_FREE + 1, PGP_STATES, state_name},
-    {"open", "open", "established connections by encryption; plain over a Unix socket, too",
-     PGPOOL_GAUGE, get_open, "encryption", ENCRYPTION_TLS, ENCRYPTIONS, encryption_name},
-    {"waiting", "waiting", "requests that wait for a connection", PGPOOL_GAUGE, get_waiting},
-    {"connect_failures", "failing",
-     "attempts to connect that failed in a row, where they are most", PGPOOL_GAUGE,
-     get_failures},
-    COUNTER("acquires", "acquires", "connections given to requests", get_acquires, 0),
-    COUNTER("waits", "waited", "of these, those that had to wait", get_counter, PGP_N_WAITS),
-    COUNTER("exhausted", "exhausted", "refused: all connections stayed in use", get_counter,
+    {.key = "connections",
+     .label = "connections",
+     .help = "connections by state",
+     .kind = PGPOOL_GAUGE,
+     .get = get_state,
+     .dimension = "state",
+     .first = PGP_FREE + 1,
+     .end = PGP_STATES,
+     .member = state_name},
+    {.key = "open",
+     .label = "open",
+     .help = "established connections by encryption; plain over a Unix socket, too",
+     .kind = PGPOOL_GAUGE,
+     .get = get_open,
+     .dimension = "encryption",
+     .first = ENCRYPTION_TLS,
+     .end = ENCRYPTIONS,
+     .member = encryption_name},
+    GAUGE("waiting", "waiting", "requests that wait for a connection", get_waiting),
+    GAUGE("connect_failures", "failing",
+          "attempts to connect that failed in a row, where they are most", get_failures),
+    COUNTER("acquires", "acquires", "connections given to requests", PGP_N_ACQUIRES),
+    COUNTER("waits", "waited", "of these, those that had to wait", PGP_N_WAITS),
+    COUNTER("exhausted", "exhausted", "refused: all connections stayed in use",
             PGP_N_EXHAUSTED),
-    COUNTER("unavailable", "unavailable", "refused: no connection to the server", get_counter,
+    COUNTER("unavailable", "unavailable", "refused: no connection to the server",
             PGP_N_UNAVAILABLE),
-    COUNTER("connects", "connects", "connections made", get_counter, PGP_N_CONNECTS),
-    COUNTER("unfit", "unfit", "connections found dead before use, replaced", get_counter,
-            PGP_N_UNFIT),
-    {"closes", "closed", "connections closed and attempts given up, by reason", PGPOOL_COUNTER,
-     get_closes, "reason", PGP_REASON_NONE + 1, PGP_REASONS, reason_name},
-    {NULL},
+    COUNTER("connects", "connects", "connections made", PGP_N_CONNECTS),
+    COUNTER("unfit", "unfit", "connections found dead before use, replaced", PGP_N_UNFIT),
+    {.key = "closes",
+     .label = "closed",
+     .help = "connections closed and attempts given up, by reason",
+     .kind = PGPOOL_COUNTER,
+     .get = get_closes,
+     .dimension = "reason",
+     .first = PGP_REASON_NONE + 1,
+     .end = PGP_REASONS,
+     .member = reason_name},
+    {.key = NULL},
 };
 
 const pgpool_histogram pgpool_histograms[] = {
-    {"wait", "waited", "how long requests waited for a connection", PGP_N_WAIT, PGP_N_WAIT_US,
-     offsetof(pgp_stats, longest_wait)},
-    {"hold", "held", "how long requests had a connection", PGP_N_HOLD, PGP_N_HOLD_US,
-     offsetof(pgp_stats, longest_hold)},
-    {"permit_wait", "waited for a permit",
-     "how long requests waited while PgPoolTotalMax allowed no further connection, a part of "
-     "all waits",
-     PGP_N_PERMIT, PGP_N_PERMIT_US, offsetof(pgp_stats, longest_permit)},
-    {NULL},
+    {.key = "wait",
+     .label = "waited",
+     .help = "how long requests waited for a connection",
+     .first_bucket = PGP_N_WAIT,
+     .sum = PGP_N_WAIT_US,
+     .longest = offsetof(pgp_stats, longest_wait)},
+    {.key = "hold",
+     .label = "held",
+     .help = "how long requests had a connection",
+     .first_bucket = PGP_N_HOLD,
+     .sum = PGP_N_HOLD_US,
+     .longest = offsetof(pgp_stats, longest_hold)},
+    {.key = "permit_wait",
+     .label = "waited for a permit",
+     .help = "how long requests waited while PgPoolTotalMax allowed no further connection, a "
+             "part of all waits",
+     .first_bucket = PGP_N_PERMIT,
+     .sum = PGP_N_PERMIT_US,
+     .longest = offsetof(pgp_stats, longest_permit)},
+    {.key = NULL},
 };
 
-const pgpool_quantile pgpool_quantiles[] = {{"p50", 0.5}, {"p95", 0.95}, {"p99", 0.99}, {NULL}};
+const pgpool_quantile pgpool_quantiles[] = {
+    {.key = "p50", .fraction = 0.5},
+    {.key = "p95", .fraction = 0.95},
+    {.key = "p99", .fraction = 0.99},
+    {.key = NULL},
+};
 
 /* --- reading a view --------------------------------------------------------- */
 

@@ -24,7 +24,7 @@ typedef struct {
 static const outcome_row outcome_rows[] = {
     {APR_SUCCESS, OK, NULL, "a connection was given"},
     {PGPOOL_EEXHAUSTED, HTTP_SERVICE_UNAVAILABLE, "1",
-     "all connections stayed lent until the deadline"},
+     "all connections stayed in use until the deadline"},
     {PGPOOL_EUNAVAIL, HTTP_SERVICE_UNAVAILABLE, "5",
      "no connection to the PostgreSQL server can be had"},
     {PGPOOL_ELOST, HTTP_SERVICE_UNAVAILABLE, "1", "the connection of this request was lost"},

@@ -217,7 +217,7 @@ static int scale_of(const pgpool_pool_view *view)
     return most > 0 ? most : 1;
 }
 
-static double percent(int part, int whole)
+static double percent_of(int part, int whole)
 {
     return part < whole ? 100.0 * part / whole : 100.0;
 }
@@ -226,7 +226,7 @@ static void print_tick(request_rec *r, int at, int scale)
 {
     if (at > 0 && at < scale)
         ap_rprintf(r, "<line x1=\"%.2f%%\" x2=\"%.2f%%\" y1=\"0\" y2=\"100%%\"/>\n",
-                   percent(at, scale), percent(at, scale));
+                   percent_of(at, scale), percent_of(at, scale));
 }
 
 static void print_bars(request_rec *r, const pgpool_pool_view *view)
@@ -246,8 +246,8 @@ static void print_bars(request_rec *r, const pgpool_pool_view *view)
             ap_rprintf(r,
                        "<rect class=\"%s\" x=\"%.2f%%\" width=\"%.2f%%\" height=\"100%%\">"
                        "<title>%d %s</title></rect>\n",
-                       pgp_state_name(shown_states[i]), percent(at, scale), percent(n, scale),
-                       n, state_label(shown_states[i]));
+                       pgp_state_name(shown_states[i]), percent_of(at, scale),
+                       percent_of(n, scale), n, state_label(shown_states[i]));
         at += n;
     }
     print_tick(r, view->settings->min * view->children, scale);
@@ -256,7 +256,7 @@ static void print_bars(request_rec *r, const pgpool_pool_view *view)
                "</svg>\n<svg class=\"thin\" role=\"img\" aria-label=\"%d waiting\">\n"
                "<rect class=\"track\" width=\"100%%\" height=\"100%%\"/>\n"
                "<rect class=\"waiting\" width=\"%.2f%%\" height=\"100%%\"/>\n</svg>\n",
-               view->stats.waiting, percent(view->stats.waiting, scale));
+               view->stats.waiting, percent_of(view->stats.waiting, scale));
 }
 
 static void print_limits(request_rec *r, const pgpool_pool_view *view)
