@@ -10,6 +10,7 @@ my $apxs = $ENV{APXS} || 'apxs';
 is_deeply [stray_entries()], [], 'the top level holds what it should and no more';
 is_deeply [httpd_includes()], [], 'the core includes no header of httpd';
 is_deeply [include_circles()], [], 'no circle of includes';
+is_deeply [grep { slurp($_) !~ m{\A/\*} } sources()], [], 'every file opens with what it is for';
 is_deeply [long_functions(80)], [], 'no function is longer than 80 lines';
 is_deeply [unasserted()], [], 'each _locked function asserts first that the lock is held';
 

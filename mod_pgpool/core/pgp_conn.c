@@ -1,3 +1,5 @@
+/* The edges between the states of a slot, and the names of states and reasons (pgp_conn.h). */
+
 #include "pgp_conn.h"
 
 #include <assert.h>

@@ -1,3 +1,5 @@
+/* Log lines, and the wait on CLOCK_MONOTONIC (pgp_env.h). */
+
 #include "pgp_env.h"
 
 #include <errno.h>

@@ -1,3 +1,5 @@
+/* The keeper's thread: its turns, its sleep, its end (pgp_keeper.h). */
+
 #include "pgp_keeper.h"
 #include "pgp_conn.h"
 

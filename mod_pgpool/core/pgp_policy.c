@@ -1,3 +1,5 @@
+/* The judgement of a pool, as functions of what they are given (pgp_policy.h). */
+
 #include "pgp_policy.h"
 
 #include <string.h>

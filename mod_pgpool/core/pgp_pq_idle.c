@@ -153,8 +153,7 @@ static bool reset_done(pgp_link *link, pgp_error *error)
 {
     if (pgp_pq_reset_set_blocking(link) && has_kept_role(link))
         return true;
-    pgp_error_text(error,
-                   pgp_pq_reset_has_kept_encoding(link) ? role_changed : encoding_changed);
+    pgp_error_text(error, pgp_pq_has_kept_encoding(link) ? role_changed : encoding_changed);
     return false;
 }
 

@@ -136,6 +136,12 @@ static inline void pgp_pq_assert_ready(const pgp_link *link)
     assert(link->phase == READY);
 }
 
+/* Whether the connection speaks UTF-8, as it did when it was made. */
+static inline bool pgp_pq_has_kept_encoding(const pgp_link *link)
+{
+    return PQclientEncoding(link->conn) == link->encoding;
+}
+
 /* --- pgp_pq_error.c --------------------------------------------------------- */
 
 /* Set *error to what libpq has said last; its SQLSTATE stays. */

@@ -205,16 +205,11 @@ const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned effects)
 
 /* --- the end of a lease ------------------------------------------------------- */
 
-bool pgp_pq_reset_has_kept_encoding(const pgp_link *link)
-{
-    return PQclientEncoding(link->conn) == link->encoding;
-}
-
 bool pgp_pq_reset_set_blocking(pgp_link *link)
 {
     link->reset_pending = false;
     link->vars.disturbed = 0;
-    return pgp_pq_reset_has_kept_encoding(link) && PQsetnonblocking(link->conn, 0) == 0;
+    return pgp_pq_has_kept_encoding(link) && PQsetnonblocking(link->conn, 0) == 0;
 }
 
 static bool reset_send(pgp_link *link, const char *sql)
@@ -231,7 +226,7 @@ static bool reset_send(pgp_link *link, const char *sql)
 static bool lease_undo(pgp_link *link)
 {
     const pgp_settings *settings = link->settings;
-    const bool kept_encoding = pgp_pq_reset_has_kept_encoding(link);
+    const bool kept_encoding = pgp_pq_has_kept_encoding(link);
     unsigned effects = link->lease.effects;
     char *vars_sql = pgp_pq_vars_undo_sql(link);
     bool is_fit;

@@ -74,7 +74,4 @@ pgp_return pgp_pq_reset_finish_lease(pgp_link *link);
  * connection is lost, or does not speak UTF-8. */
 bool pgp_pq_reset_set_blocking(pgp_link *link);
 
-/* Whether the connection speaks UTF-8, as it did when it was made. */
-bool pgp_pq_reset_has_kept_encoding(const pgp_link *link);
-
 #endif

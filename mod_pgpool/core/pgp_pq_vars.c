@@ -8,7 +8,6 @@
 #include <apr_strings.h>
 
 #include "pgp_alloc.h"
-#include "pgp_pq_reset.h"
 
 /* What results have told since the variables were set; bits of link->vars.disturbed. */
 enum {
@@ -248,7 +247,7 @@ pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t
     if (PQstatus(link->conn) != CONNECTION_OK)
         return set_failed(link, error);
     in_use = is_in_use(link, pgp_vars_equal(link->vars.applied, vars));
-    if (in_use || !pgp_pq_reset_has_kept_encoding(link)) {
+    if (in_use || !pgp_pq_has_kept_encoding(link)) {
         pgp_error_text(error, in_use ? in_use_text : encoding_text);
         return PGP_SET_DENIED;
     }

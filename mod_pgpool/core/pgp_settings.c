@@ -1,3 +1,5 @@
+/* Parses, overlays, compares and prints the settings of a pool (pgp_settings.h). */
+
 #include "pgp_settings.h"
 
 #include <errno.h>

@@ -1,3 +1,5 @@
+/* Adds, bounds and summarises the statistics of a pool (pgp_stats.h). */
+
 #include "pgp_stats.h"
 
 static int bucket_of(apr_interval_time_t time)
