@@ -16,7 +16,7 @@
 #include <apr_strings.h>
 #include <http_log.h>
 
-#include "core/pgp_pq.h"
+#include "core/pgp_pq_driver.h"
 #include "mod_pgpool.h"
 #include "mod_pgpool_child.h"
 #include "mod_pgpool_config.h"
@@ -269,7 +269,8 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
 
 void pgpool_close(PGconn *conn)
 {
-    const pgp_conn *borrowed = conn && pgpool_child_is_here() ? pgp_pq_owner(conn) : NULL;
+    const pgp_conn *borrowed = conn && pgpool_child_is_here() ? pgp_pq_driver_owner(conn)
+                                                              : NULL;
     open_lease *lease = borrowed ? pgp_conn_baton(borrowed) : NULL;
 
     if (lease)

@@ -8,7 +8,7 @@
 #include <apr_general.h>
 #include <http_log.h>
 
-#include "core/pgp_pq.h"
+#include "core/pgp_pq_driver.h"
 
 APLOG_USE_MODULE(pgpool);
 

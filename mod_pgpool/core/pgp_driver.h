@@ -24,7 +24,7 @@
  * gets it filled in only if the call fails.  A driver asserts that it is called in the order
  * above.
  *
- * pgp_pq.h is the real driver; the unit tests have a fake one.
+ * pgp_pq_driver.h is the real driver; the unit tests have a fake one.
  */
 #ifndef PGP_DRIVER_H
 #define PGP_DRIVER_H

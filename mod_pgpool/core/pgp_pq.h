@@ -1,20 +1,224 @@
 /*
- * The driver on libpq: the model stands in pgp_driver.h.
+ * A connection on libpq: what the files of this driver share.
  *
- * A borrower gets a PGconn that is idle, in blocking mode, in UTF-8, without pipeline, trace or
- * a foreign notice processor, whatever the borrower before did to it.
+ *   pgp_pq_driver.c     the driver's table, and what a connection tells of itself
+ *   pgp_pq_connect.c    from the hosts' names to a ready session
+ *   pgp_pq_hosts.c      names and order of hosts
+ *   pgp_pq_idle.c       checking an idle connection, preparing it for a borrower
+ *   pgp_pq_vars.c       session variables: set for a borrower, undone after it
+ *   pgp_pq_reset.c      the end of a lease, and the message that undoes what it has changed
+ *   pgp_pq_effects.c    what a lease has done, as far as its results tell
+ *   pgp_pq_cleanup.c    ending what a borrower left running
+ *   pgp_pq_close.c      closing
+ *   pgp_pq_exchange.c   one question, one answer
+ *   pgp_pq_callbacks.c  what libpq calls: results and notices
+ *   pgp_pq_error.c      libpq's errors
+ *
+ * Phases.  A new connection goes LOOKING_UP (its hosts' names), CONNECTING, INITIALISING
+ * (PgPoolInitSQL), SURVEYING (the first one of a pool), READY.  A connection that came back
+ * with work open goes CANCELLING (cancel and drain), ABSORBING (a round trip, which a late
+ * cancel hits), ROLLING_BACK, READY.  Any of them may go CLOSING: it has no PGconn then, but a
+ * descriptor that tells when the server has ended its side.
+ *
+ * Blocking.  libpq's nonblocking mode is on whenever the driver works with the connection, and
+ * off while a borrower has it.  A READY connection is in blocking mode, except while the answer
+ * to its reset is pending.
+ *
+ * Ownership and threads: see pgp_driver.h.  Only is_unused is read on another thread: the one
+ * of a borrower who uses the connection after its release.
  */
 #ifndef PGP_PQ_H
 #define PGP_PQ_H
 
+#include <assert.h>
 #include <libpq-fe.h>
 
 #include "pgp_driver.h"
+#include "pgp_pq_hosts.h"
+#include "pgp_task.h"
 
-extern const pgp_driver pgp_pq_driver;
+#define PGP_PQ_MAGIC 0x50475051u
 
-/* The owner that connect() was given for this PGconn; NULL if the PGconn is not of this driver.
- * Any thread that may use the PGconn. */
-void *pgp_pq_owner(const PGconn *conn);
+typedef enum {
+    LOOKING_UP,
+    CONNECTING,
+    INITIALISING,
+    SURVEYING,
+    CANCELLING,
+    ABSORBING,
+    ROLLING_BACK,
+    READY,
+    CLOSING
+} pgp_pq_phase;
+
+struct pgp_link {
+    unsigned magic; /* PGP_PQ_MAGIC; wiped by destroy() */
+
+    /* immutable */
+    const pgp_context *context;
+    const pgp_settings *settings; /* the context's */
+    void *owner;
+
+    PGconn *conn; /* NULL in LOOKING_UP and CLOSING */
+    pgp_pq_phase phase;
+    pgp_task *task; /* in LOOKING_UP the look-up; else a cancel that is on its way; or NULL */
+    int closing_fd; /* in CLOSING: reaches its end with the server's process; or -1 */
+
+    /* of the session; written when it is connected */
+    unsigned backend; /* kept here, since libpq forgets it when the connection is lost */
+    int encoding;     /* libpq's number of UTF8: each borrower gets the connection with it */
+    int capacity;     /* of the server; 0: not known */
+    struct {
+        bool matters; /* target_session_attrs asks for one */
+        char hot_standby, read_only;
+    } role;
+
+    bool reset_pending;     /* a reset was sent, and its answer has not been collected */
+    bool is_terminated;     /* the server has said unasked why it ends it: exchange.error */
+    _Atomic bool is_unused; /* nobody has it, see pgp_pq_callbacks_trap() */
+
+    /* from connect() to READY */
+    struct {
+        unsigned first_host;
+        bool survey;                     /* ask for the capacity after PgPoolInitSQL */
+        pgp_pq_hosts *hosts;             /* the task's while it runs */
+        PostgresPollingStatusType wants; /* in CONNECTING */
+        int init_started;                /* in INITIALISING: statements sent so far */
+    } connecting;
+
+    /* one question and its answer */
+    struct {
+        bool failed;
+        bool rejected;   /* failed by an error of the server's that the connection outlives */
+        pgp_error error; /* why it failed */
+    } exchange;
+
+    /* from cleanup() to READY */
+    struct {
+        bool pipeline_closed, copy_ended, drained;
+        bool cancelled; /* at least once */
+        bool answered;  /* a result has come since the last cancel */
+        apr_time_t cancelled_at;
+    } cleanup;
+
+    /* what results have told since the lease began */
+    struct {
+        unsigned effects; /* pgp_effect */
+        bool read_only;   /* a statement failed because the server is read-only */
+        bool large;       /* a result has swollen libpq's buffers */
+        bool unsynced;    /* the last result was a pipeline's, and not its sync: its work is not
+                           * committed yet, though libpq may call the transaction idle */
+    } lease;
+
+    /* session variables: see pgp_pq_vars.h */
+    struct {
+        pgp_vars *applied;  /* or NULL */
+        unsigned disturbed; /* what has happened since that may have changed them */
+        bool hide_role;     /* default_transaction_read_only is one of them */
+    } vars;
+};
+
+/* What every function of the driver's table asserts first: a destroyed connection is an error
+ * of the caller's, and so is one that is not in the phase that the call needs. */
+static inline void pgp_pq_assert(const pgp_link *link)
+{
+    assert(link->magic == PGP_PQ_MAGIC);
+}
+
+static inline void pgp_pq_assert_open(const pgp_link *link)
+{
+    pgp_pq_assert(link);
+    assert(link->phase != CLOSING);
+}
+
+static inline void pgp_pq_assert_ready(const pgp_link *link)
+{
+    pgp_pq_assert(link);
+    assert(link->phase == READY);
+}
+
+/* Whether the connection still speaks the encoding that it was made with. */
+static inline bool pgp_pq_has_kept_encoding(const pgp_link *link)
+{
+    return PQclientEncoding(link->conn) == link->encoding;
+}
+
+/* --- pgp_pq_error.c --------------------------------------------------------- */
+
+/* Set *error to what libpq has said last; its SQLSTATE stays. */
+void pgp_pq_error_last(pgp_error *error, const pgp_link *link);
+/* Set *error to why the connection failed, with the SQLSTATE if the verbosity was verbose. */
+void pgp_pq_error_connection(pgp_error *error, const pgp_link *link);
+/* Set *error to the error that a result holds. */
+void pgp_pq_error_result(pgp_error *error, const pgp_link *link, const PGresult *result);
+/* A result's severity in English, "" if it has none. */
+const char *pgp_pq_error_severity(const PGresult *result);
+
+/* --- pgp_pq_callbacks.c ----------------------------------------------------- */
+
+/* Register the connection with its new PGconn, connected or not: from now on its results and
+ * notices come to the driver.  false: libpq has no memory for that; give the connection up. */
+bool pgp_pq_callbacks_register(pgp_link *link);
+/* The connection of a PGconn; NULL if the PGconn is not of this driver. */
+pgp_link *pgp_pq_callbacks_link(const PGconn *conn);
+/* Have notices come to the driver again, whoever had them. */
+void pgp_pq_callbacks_listen(pgp_link *link);
+/* Take back what a borrower may have set in the client's library. */
+void pgp_pq_callbacks_restore(pgp_link *link);
+/* Say whether nobody has the connection from now on.  A build with a sanitizer aborts when a
+ * result comes then, since a borrower uses a connection that it has given back.  Other builds
+ * do nothing here. */
+void pgp_pq_callbacks_trap(pgp_link *link, bool is_unused);
+
+/* --- pgp_pq_exchange.c: in nonblocking mode --------------------------------- */
+
+/* What poll() says of a descriptor at this moment; POLLERR if poll() itself fails. */
+short pgp_pq_exchange_poll_now(int fd, short events);
+/* Whether libpq would wait for the server to take in what may be left to send: the connection
+ * is in blocking mode, and its socket has no room. */
+bool pgp_pq_exchange_is_blocked(const pgp_link *link);
+/* Enter nonblocking mode.  PQsetnonblocking() waits until it has sent what is unsent; if the
+ * socket does not take that at once, the connection is cut off instead.  false: it is lost. */
+bool pgp_pq_exchange_set_nonblocking(pgp_link *link);
+/* Start an exchange.  false: *error says why. */
+bool pgp_pq_exchange_send(pgp_link *link, const char *sql, pgp_error *error);
+/* Note in link->exchange what a result says of it.  Returns whether the exchange is over,
+ * though libpq will give no NULL after it: a COPY. */
+bool pgp_pq_exchange_judge(pgp_link *link, const PGresult *result);
+/* Go on with an exchange as far as the answer has come. */
+pgp_step pgp_pq_exchange_receive(pgp_link *link, struct pollfd *await, pgp_error *error);
+/* The same, waiting for the answer until `until`.  false: *error says why. */
+bool pgp_pq_exchange_receive_until(pgp_link *link, apr_time_t until, pgp_error *error);
+/* What to poll for while an answer is to come. */
+struct pollfd pgp_pq_exchange_await(const pgp_link *link, bool unsent);
+void pgp_pq_exchange_drop_notifies(pgp_link *link);
+
+/* --- pgp_pq_idle.c: the driver's is_alive(), check_idle() and so on ----------- */
+
+bool pgp_pq_idle_is_alive(pgp_link *link);
+pgp_idle_state pgp_pq_idle_check(pgp_link *link, pgp_error *error);
+bool pgp_pq_idle_take_in(pgp_link *link, pgp_error *error);
+bool pgp_pq_idle_prepare(pgp_link *link, bool ping, apr_time_t until, pgp_error *error);
+void pgp_pq_idle_last_words(pgp_link *link, pgp_error *error);
+/* Read the answer to a reset as far as it has come.  false: the reset failed, *error says why.
+ */
+bool pgp_pq_idle_take_answer(pgp_link *link, pgp_error *error);
+/* Remember the role that the server has when the session is set up. */
+void pgp_pq_idle_note_role(pgp_link *link);
+
+/* --- pgp_pq_cleanup.c -------------------------------------------------------- */
+
+/* The driver's cleanup(), and its step(). */
+void pgp_pq_cleanup_start(pgp_link *link);
+pgp_step pgp_pq_cleanup_step(pgp_link *link, struct pollfd *await, pgp_error *error);
+/* Before the connection is closed: send a cancel for what still runs, and do not wait for it.
+ */
+void pgp_pq_cleanup_abandon(pgp_link *link);
+
+/* --- pgp_pq_close.c: the driver's close(), its step(), and destroy() ----------- */
+
+void pgp_pq_close_start(pgp_link *link);
+pgp_step pgp_pq_close_step(pgp_link *link, struct pollfd *await);
+void pgp_pq_close_destroy(pgp_link *link);
 
 #endif

@@ -6,14 +6,14 @@
  * must not follow its baton then.  The baton is NULL where a borrower has put back the
  * functions that it found, since libpq does not tell their batons.
  */
-#include "pgp_pq_private.h"
+#include "pgp_pq.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <libpq-events.h>
 
-#include "pgp_pq_reset.h"
+#include "pgp_pq_effects.h"
 
 /* --- results ---------------------------------------------------------------- */
 
@@ -54,16 +54,14 @@ static int event_receive(PGEventId event, void *info, void *baton)
     link = PQinstanceData(created->conn, event_receive);
     if (link) {
         abort_if_unused(link);
-        pgp_pq_reset_note(link, created->result);
+        pgp_pq_effects_note(link, created->result);
     }
     return 1;
 }
 
-void *pgp_pq_owner(const PGconn *conn)
+pgp_link *pgp_pq_callbacks_link(const PGconn *conn)
 {
-    const pgp_link *link = PQinstanceData(conn, event_receive);
-
-    return link ? link->owner : NULL;
+    return PQinstanceData(conn, event_receive);
 }
 
 /* --- notices ---------------------------------------------------------------- */

@@ -7,9 +7,9 @@
  * may arrive after its statement has ended, the connection is not handed on before the task is
  * done and a round trip has taken in what the cancel hits.  A rollback ends the transaction.
  */
-#include "pgp_pq_private.h"
+#include "pgp_pq.h"
 
-#include "pgp_pq_reset.h"
+#include "pgp_pq_effects.h"
 
 /* What a step takes at most, so that a large result does not keep the keeper from other
  * connections. */
@@ -161,14 +161,14 @@ static pgp_step drain_step(pgp_link *link, struct pollfd *await, pgp_error *erro
     drain_state state = DRAIN_NEVER;
 
     /* The server takes in nothing until it is done with what it has: a cancel makes room. */
-    if (pgp_pq_is_blocked(link)) {
+    if (pgp_pq_exchange_is_blocked(link)) {
         if (cancel_is_due(link))
             cancel_start(link);
         *await = (struct pollfd){.fd = PQsocket(link->conn), .events = POLLOUT};
         return PGP_STEP_AGAIN;
     }
-    if (pgp_pq_set_nonblocking(link) && pipeline_close(link) && PQflush(link->conn) >= 0 &&
-        PQconsumeInput(link->conn))
+    if (pgp_pq_exchange_set_nonblocking(link) && pipeline_close(link) &&
+        PQflush(link->conn) >= 0 && PQconsumeInput(link->conn))
         state = drain_results(link);
     if (state == DRAIN_NEVER) {
         pgp_pq_error_last(error, link);
@@ -179,7 +179,7 @@ static pgp_step drain_step(pgp_link *link, struct pollfd *await, pgp_error *erro
     if (state == DRAIN_WAIT && cancel_is_due(link))
         cancel_start(link);
     /* If there is more at once: the socket takes something, so the keeper comes again. */
-    *await = pgp_pq_await(link, PQflush(link->conn) || state == DRAIN_MORE);
+    *await = pgp_pq_exchange_await(link, PQflush(link->conn) || state == DRAIN_MORE);
     return PGP_STEP_AGAIN;
 }
 
@@ -213,13 +213,14 @@ static pgp_step exchange_start(pgp_link *link, pgp_pq_phase phase, const char *s
                                struct pollfd *await, pgp_error *error)
 {
     link->phase = phase;
-    return pgp_pq_send(link, sql, error) ? pgp_pq_receive(link, await, error) : PGP_STEP_FAILED;
+    return pgp_pq_exchange_send(link, sql, error) ? pgp_pq_exchange_receive(link, await, error)
+                                                  : PGP_STEP_FAILED;
 }
 
 static pgp_step transaction_ended(pgp_link *link, pgp_error *error)
 {
     link->phase = READY;
-    pgp_pq_drop_notifies(link); /* the transaction's end has brought them */
+    pgp_pq_exchange_drop_notifies(link); /* the transaction's end has brought them */
     /* What was drained may not tell of all that was done. */
     link->lease.effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
     if (PQtransactionStatus(link->conn) == PQTRANS_IDLE)
@@ -239,7 +240,7 @@ static pgp_step phase_step(pgp_link *link, struct pollfd *await, pgp_error *erro
             step = exchange_start(link, ABSORBING, "", await, error);
     }
     else
-        step = pgp_pq_receive(link, await, error);
+        step = pgp_pq_exchange_receive(link, await, error);
     if (step == PGP_STEP_DONE && link->phase != ROLLING_BACK &&
         PQtransactionStatus(link->conn) != PQTRANS_IDLE)
         step = exchange_start(link, ROLLING_BACK, "ROLLBACK", await, error);

@@ -1,6 +1,6 @@
 /* Closing a connection without waiting for the server, and telling when its process is gone. */
 
-#include "pgp_pq_private.h"
+#include "pgp_pq.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@ static int conn_finish(pgp_link *link)
     const int fd = PQsocket(link->conn);
     const int second = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
 
-    if (fd >= 0 && !pgp_pq_set_nonblocking(link))
+    if (fd >= 0 && !pgp_pq_exchange_set_nonblocking(link))
         shutdown(fd, SHUT_RDWR);
     PQfinish(link->conn);
     link->conn = NULL;

@@ -6,6 +6,7 @@
 #include <apr_strings.h>
 
 #include "pgp_passfile.h"
+#include "pgp_pq_effects.h"
 #include "pgp_pq_reset.h"
 
 /* A server that sends without end must not keep the keeper from other connections. */
@@ -138,7 +139,7 @@ static pgp_step session_ready(pgp_link *link, pgp_error *error)
 /* Go on with asking for the capacity.  A server that does not tell it is as good as another. */
 static pgp_step survey_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
-    pgp_step step = pgp_pq_receive(link, await, error);
+    pgp_step step = pgp_pq_exchange_receive(link, await, error);
 
     if (step == PGP_STEP_FAILED && PQstatus(link->conn) == CONNECTION_OK)
         step = PGP_STEP_DONE;
@@ -156,7 +157,8 @@ static pgp_step survey_start(pgp_link *link, struct pollfd *await, pgp_error *er
         "::pg_catalog.int4";
 
     link->phase = SURVEYING;
-    return pgp_pq_send(link, sql, error) ? survey_step(link, await, error) : PGP_STEP_FAILED;
+    return pgp_pq_exchange_send(link, sql, error) ? survey_step(link, await, error)
+                                                  : PGP_STEP_FAILED;
 }
 
 /* Whether the last statement of PgPoolInitSQL has prepared something without being a PREPARE: a
@@ -179,7 +181,7 @@ static pgp_step init_step(pgp_link *link, struct pollfd *await, pgp_error *error
     int *const started = &link->connecting.init_started;
 
     for (;;) {
-        const pgp_step step = pgp_pq_receive(link, await, error);
+        const pgp_step step = pgp_pq_exchange_receive(link, await, error);
 
         if (step != PGP_STEP_DONE)
             return step;
@@ -188,10 +190,10 @@ static pgp_step init_step(pgp_link *link, struct pollfd *await, pgp_error *error
                            "PgPoolInitSQL: a PREPARE must stand in a directive of its own");
             return PGP_STEP_FAILED;
         }
-        pgp_pq_reset_forget_effects(link);
+        pgp_pq_effects_forget(link);
         if (*started >= statements)
             break;
-        if (!pgp_pq_send(link, APR_ARRAY_IDX(sql, (*started)++, const char *), error))
+        if (!pgp_pq_exchange_send(link, APR_ARRAY_IDX(sql, (*started)++, const char *), error))
             return PGP_STEP_FAILED;
     }
     return link->connecting.survey ? survey_start(link, await, error)
@@ -209,7 +211,7 @@ static pgp_step login_step(pgp_link *link, struct pollfd *await, pgp_error *erro
         const short events = *wants == PGRES_POLLING_READING ? POLLIN : POLLOUT;
 
         *await = (struct pollfd){.fd = PQsocket(link->conn), .events = events};
-        if (!pgp_pq_poll_now(await->fd, events))
+        if (!pgp_pq_exchange_poll_now(await->fd, events))
             return PGP_STEP_AGAIN;
         *wants = PQconnectPoll(link->conn);
         if (*wants == PGRES_POLLING_FAILED) {

@@ -15,7 +15,7 @@
 #ifndef PGP_PQ_CONNECT_H
 #define PGP_PQ_CONNECT_H
 
-#include "pgp_pq_private.h"
+#include "pgp_pq.h"
 
 /* Start to connect a link whose context, first_host and survey are set.  false: it has failed
  * already, *error says why. */

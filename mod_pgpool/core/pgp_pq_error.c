@@ -1,6 +1,6 @@
 /* libpq's errors as a pgp_error. */
 
-#include "pgp_pq_private.h"
+#include "pgp_pq.h"
 
 #include <ctype.h>
 #include <errno.h>

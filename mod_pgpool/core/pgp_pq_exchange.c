@@ -1,6 +1,6 @@
 /* One question, one answer, in libpq's nonblocking mode. */
 
-#include "pgp_pq_private.h"
+#include "pgp_pq.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 /* --- the socket ------------------------------------------------------------- */
 
-short pgp_pq_poll_now(int fd, short events)
+short pgp_pq_exchange_poll_now(int fd, short events)
 {
     struct pollfd polled = {.fd = fd, .events = events};
     int n;
@@ -28,21 +28,21 @@ static bool is_all_sent(const pgp_link *link)
            PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF;
 }
 
-bool pgp_pq_is_blocked(const pgp_link *link)
+bool pgp_pq_exchange_is_blocked(const pgp_link *link)
 {
     if (PQisnonblocking(link->conn) || is_all_sent(link))
         return false;
-    return !(pgp_pq_poll_now(PQsocket(link->conn), POLLOUT) & POLLOUT);
+    return !(pgp_pq_exchange_poll_now(PQsocket(link->conn), POLLOUT) & POLLOUT);
 }
 
-bool pgp_pq_set_nonblocking(pgp_link *link)
+bool pgp_pq_exchange_set_nonblocking(pgp_link *link)
 {
-    if (pgp_pq_is_blocked(link))
+    if (pgp_pq_exchange_is_blocked(link))
         shutdown(PQsocket(link->conn), SHUT_RDWR);
     return PQsetnonblocking(link->conn, 1) == 0;
 }
 
-struct pollfd pgp_pq_await(const pgp_link *link, bool unsent)
+struct pollfd pgp_pq_exchange_await(const pgp_link *link, bool unsent)
 {
     return (struct pollfd){.fd = PQsocket(link->conn),
                            .events = unsent ? POLLIN | POLLOUT : POLLIN};
@@ -50,7 +50,7 @@ struct pollfd pgp_pq_await(const pgp_link *link, bool unsent)
 
 /* --- the question ----------------------------------------------------------- */
 
-bool pgp_pq_send(pgp_link *link, const char *sql, pgp_error *error)
+bool pgp_pq_exchange_send(pgp_link *link, const char *sql, pgp_error *error)
 {
     link->exchange.failed = false;
     if (PQsendQuery(link->conn, sql))
@@ -72,7 +72,7 @@ static int capacity_read(const PGresult *result)
 }
 
 /* An exchange fails by its first error. */
-bool pgp_pq_judge(pgp_link *link, const PGresult *result)
+bool pgp_pq_exchange_judge(pgp_link *link, const PGresult *result)
 {
     switch (PQresultStatus(result)) {
     case PGRES_EMPTY_QUERY:
@@ -100,7 +100,7 @@ bool pgp_pq_judge(pgp_link *link, const PGresult *result)
     }
 }
 
-pgp_step pgp_pq_receive(pgp_link *link, struct pollfd *await, pgp_error *error)
+pgp_step pgp_pq_exchange_receive(pgp_link *link, struct pollfd *await, pgp_error *error)
 {
     const int unsent = PQflush(link->conn);
 
@@ -110,7 +110,7 @@ pgp_step pgp_pq_receive(pgp_link *link, struct pollfd *await, pgp_error *error)
     }
     while (!PQisBusy(link->conn)) {
         PGresult *result = PQgetResult(link->conn);
-        const bool is_over = !result || pgp_pq_judge(link, result);
+        const bool is_over = !result || pgp_pq_exchange_judge(link, result);
 
         PQclear(result);
         if (is_over && link->exchange.failed)
@@ -118,7 +118,7 @@ pgp_step pgp_pq_receive(pgp_link *link, struct pollfd *await, pgp_error *error)
         if (is_over)
             return link->exchange.failed ? PGP_STEP_FAILED : PGP_STEP_DONE;
     }
-    *await = pgp_pq_await(link, unsent);
+    *await = pgp_pq_exchange_await(link, unsent);
     return PGP_STEP_AGAIN;
 }
 
@@ -130,20 +130,20 @@ static bool sleep_until(const pgp_link *link, struct pollfd *await, apr_time_t u
     return left > 0 && (poll(await, 1, (int)((left + 999) / 1000)) >= 0 || errno == EINTR);
 }
 
-bool pgp_pq_receive_until(pgp_link *link, apr_time_t until, pgp_error *error)
+bool pgp_pq_exchange_receive_until(pgp_link *link, apr_time_t until, pgp_error *error)
 {
     struct pollfd await;
     pgp_step step;
 
     do
-        step = pgp_pq_receive(link, &await, error);
+        step = pgp_pq_exchange_receive(link, &await, error);
     while (step == PGP_STEP_AGAIN && sleep_until(link, &await, until));
     if (step == PGP_STEP_AGAIN)
         pgp_error_text(error, "no answer from the server within PgPoolCheckTimeout");
     return step == PGP_STEP_DONE;
 }
 
-void pgp_pq_drop_notifies(pgp_link *link)
+void pgp_pq_exchange_drop_notifies(pgp_link *link)
 {
     PGnotify *notify;
 

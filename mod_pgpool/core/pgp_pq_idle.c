@@ -1,6 +1,6 @@
 /* An idle connection: is it alive, what has it received, is it ready for its next borrower? */
 
-#include "pgp_pq_private.h"
+#include "pgp_pq.h"
 
 #include <string.h>
 
@@ -21,7 +21,7 @@ static const char encoding_changed[] = "client_encoding is not UTF8 after a rese
 
 static int socket_events(const pgp_link *link)
 {
-    return pgp_pq_poll_now(PQsocket(link->conn), POLLIN | POLLRDHUP);
+    return pgp_pq_exchange_poll_now(PQsocket(link->conn), POLLIN | POLLRDHUP);
 }
 
 bool pgp_pq_idle_is_alive(pgp_link *link)
@@ -70,7 +70,7 @@ static void take_results(pgp_link *link)
     PGresult *result;
 
     while (!PQisBusy(link->conn) && (result = PQgetResult(link->conn)) != NULL) {
-        pgp_pq_judge(link, result);
+        pgp_pq_exchange_judge(link, result);
         PQclear(result);
     }
 }
@@ -93,7 +93,7 @@ void pgp_pq_idle_last_words(pgp_link *link, pgp_error *error)
         link->exchange.failed = false;
     pgp_pq_callbacks_listen(link);
     for (n = 0; n < READS_A_LOOK && more && !link->is_terminated; n++) {
-        more = pgp_pq_poll_now(PQsocket(link->conn), POLLIN) & POLLIN &&
+        more = pgp_pq_exchange_poll_now(PQsocket(link->conn), POLLIN) & POLLIN &&
                PQconsumeInput(link->conn);
         if (link->reset_pending)
             take_results(link);
@@ -122,7 +122,7 @@ static const char *check_socket(pgp_link *link, pgp_idle_state *state)
     for (n = 0; n < READS_A_LOOK && events; n++) {
         if (events & SOCKET_DEAD || !PQconsumeInput(link->conn))
             return closed_while_idle;
-        pgp_pq_drop_notifies(link);
+        pgp_pq_exchange_drop_notifies(link);
         events = socket_events(link);
     }
     if (events)
@@ -162,16 +162,17 @@ bool pgp_pq_idle_prepare(pgp_link *link, bool ping, apr_time_t until, pgp_error 
     const unsigned effects = link->lease.effects;
 
     pgp_pq_assert_ready(link);
-    if (!pgp_pq_set_nonblocking(link)) {
+    if (!pgp_pq_exchange_set_nonblocking(link)) {
         pgp_pq_error_last(error, link);
         return false;
     }
     if (link->reset_pending) {
-        if (!pgp_pq_receive_until(link, until, error))
+        if (!pgp_pq_exchange_receive_until(link, until, error))
             return false;
-        pgp_pq_drop_notifies(link);
+        pgp_pq_exchange_drop_notifies(link);
     }
-    if (ping && (!pgp_pq_send(link, "", error) || !pgp_pq_receive_until(link, until, error)))
+    if (ping && (!pgp_pq_exchange_send(link, "", error) ||
+                 !pgp_pq_exchange_receive_until(link, until, error)))
         return false;
     link->lease.effects = effects; /* the driver's own do not count */
     return reset_done(link, error);
@@ -185,11 +186,11 @@ bool pgp_pq_idle_take_answer(pgp_link *link, pgp_error *error)
     int n;
 
     for (n = 0; n < READS_A_LOOK && step == PGP_STEP_AGAIN && socket_events(link); n++)
-        step = pgp_pq_receive(link, &await, error);
+        step = pgp_pq_exchange_receive(link, &await, error);
     link->lease.effects = effects; /* the driver's own do not count */
     if (step == PGP_STEP_AGAIN)
         return true; /* prepare() collects what is still to come */
-    pgp_pq_drop_notifies(link);
+    pgp_pq_exchange_drop_notifies(link);
     return step == PGP_STEP_DONE && reset_done(link, error);
 }
 

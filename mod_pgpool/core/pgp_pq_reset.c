@@ -1,4 +1,4 @@
-/* The end of a lease: what it has changed in its session, and the message that undoes it. */
+/* The end of a lease, and the message that undoes what it has changed. */
 
 #include "pgp_pq_reset.h"
 
@@ -7,7 +7,8 @@
 #include <strings.h>
 #include <apr_strings.h>
 
-#include "pgp_pq_private.h"
+#include "pgp_pq.h"
+#include "pgp_pq_effects.h"
 #include "pgp_pq_vars.h"
 
 #define DISCARD_ALL "DISCARD ALL"
@@ -16,112 +17,6 @@
 #define DISCARD_SESSION                                                                        \
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "                    \
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
-
-/* libpq's buffers grow to hold what comes, and shrink only when the connection is closed.  A
- * result larger than this marks its connection as one to be closed.  The limit is an upper
- * bound: the rows of a result may have come one by one, through a small buffer. */
-#define LARGE_RESULT (8u * 1024 * 1024)
-
-/* --- effects ---------------------------------------------------------------- */
-
-static bool has_tag(const char *tag, const char *word)
-{
-    const size_t length = strlen(word);
-
-    return !strncmp(tag, word, length) && (tag[length] == '\0' || tag[length] == ' ');
-}
-
-unsigned pgp_pq_reset_effects(const char *tag, bool has_rows)
-{
-    /* Commands that leave nothing behind in the session once their transaction is over. EXPLAIN
-     * is none of them: EXPLAIN ANALYZE runs what it explains, a CREATE TEMP TABLE AS for one.
-     */
-    static const char *const harmless[] = {
-        "INSERT",
-        "UPDATE",
-        "DELETE",
-        "MERGE",
-        "COPY",
-        "BEGIN",
-        "COMMIT",
-        "SHOW",
-        "FETCH",
-        "SAVEPOINT",
-        "NOTIFY",
-        "START TRANSACTION",
-        "MOVE",
-        "ROLLBACK",
-        "RELEASE",
-        "LOCK TABLE",
-        "PREPARE TRANSACTION",
-    };
-    size_t i;
-
-    if (has_rows && has_tag(tag, "SELECT")) /* first, as most are */
-        return PGP_EFFECT_ANY;
-    if (!*tag || !strcmp(tag, "PREPARE"))
-        return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE | PGP_EFFECT_PREPARE;
-    if (has_tag(tag, "DEALLOCATE") || !strcmp(tag, DISCARD_ALL))
-        return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE | PGP_EFFECT_DEALLOCATE;
-    for (i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
-        if (has_tag(tag, harmless[i]))
-            return PGP_EFFECT_ANY;
-    return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
-}
-
-static bool has_sqlstate(const PGresult *result, const char *sqlstate)
-{
-    const char *has = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-
-    return has && !strcmp(has, sqlstate);
-}
-
-static unsigned effects_of(const PGresult *result)
-{
-    const char *tag = PQcmdStatus((PGresult *)result);
-
-    switch (PQresultStatus(result)) {
-    case PGRES_EMPTY_QUERY:
-        return 0;
-    case PGRES_COMMAND_OK:
-        return pgp_pq_reset_effects(tag, false);
-    case PGRES_TUPLES_OK:
-        return pgp_pq_reset_effects(tag, true);
-    case PGRES_FATAL_ERROR: /* a DO may have changed the session before it failed */
-        return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
-    default:
-        return PGP_EFFECT_ANY;
-    }
-}
-
-void pgp_pq_reset_note(pgp_link *link, const PGresult *result)
-{
-    const unsigned effects = effects_of(result);
-
-    link->lease.effects |= effects;
-    if (has_sqlstate(result, "25006")) /* read_only_sql_transaction */
-        link->lease.read_only = true;
-    if (PQresultMemorySize(result) > LARGE_RESULT)
-        link->lease.large = true;
-    if (effects & PGP_EFFECT_CHANGE)
-        pgp_pq_vars_disturb(link, result);
-    link->lease.unsynced = PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF &&
-                           PQresultStatus(result) != PGRES_PIPELINE_SYNC;
-}
-
-void pgp_pq_reset_forget_effects(pgp_link *link)
-{
-    link->lease.effects = 0;
-    link->lease.read_only = false;
-}
-
-/* A large result of PgPoolInitSQL does not count: the next connection needs it as well. */
-void pgp_pq_reset_begin_lease(pgp_link *link)
-{
-    pgp_pq_reset_forget_effects(link);
-    link->lease.large = false;
-    pgp_pq_vars_forget(link);
-}
 
 /* --- messages --------------------------------------------------------------- */
 
@@ -205,6 +100,14 @@ const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned effects)
 
 /* --- the end of a lease ------------------------------------------------------- */
 
+/* A large result of PgPoolInitSQL does not count: the next connection needs it as well. */
+void pgp_pq_reset_begin_lease(pgp_link *link)
+{
+    pgp_pq_effects_forget(link);
+    link->lease.large = false;
+    pgp_pq_vars_forget(link);
+}
+
 bool pgp_pq_reset_set_blocking(pgp_link *link)
 {
     link->reset_pending = false;
@@ -217,7 +120,7 @@ static bool reset_send(pgp_link *link, const char *sql)
     pgp_error unsaid;
 
     link->reset_pending = true;
-    return pgp_pq_set_nonblocking(link) && pgp_pq_send(link, sql, &unsaid) &&
+    return pgp_pq_exchange_set_nonblocking(link) && pgp_pq_exchange_send(link, sql, &unsaid) &&
            PQflush(link->conn) == 0;
 }
 
@@ -231,7 +134,7 @@ static bool lease_undo(pgp_link *link)
     char *vars_sql = pgp_pq_vars_undo_sql(link);
     bool is_fit;
 
-    pgp_pq_reset_forget_effects(link);
+    pgp_pq_effects_forget(link);
     pgp_pq_vars_forget(link);
     if (!kept_encoding) /* libpq knows of it, by whatever means it was changed */
         effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
@@ -251,7 +154,7 @@ pgp_return pgp_pq_reset_finish_lease(pgp_link *link)
 {
     pgp_pq_assert_ready(link);
     pgp_pq_callbacks_restore(link);
-    pgp_pq_drop_notifies(link); /* libpq parses what else has come */
+    pgp_pq_exchange_drop_notifies(link); /* libpq parses what else has come */
     if (PQstatus(link->conn) != CONNECTION_OK || link->is_terminated)
         return PGP_RETURN_BROKEN;
     /* A server that was asked for as a primary has become a standby. */

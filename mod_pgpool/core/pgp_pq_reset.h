@@ -15,33 +15,15 @@
  *   all        DISCARD ALL.  That cannot share a message with other statements, so where there
  * is PgPoolInitSQL it is the list of its statements again, with nothing left out.
  *
- * Limits.  No tag tells of set_config() or of an advisory lock inside a SELECT, of a DEALLOCATE
- * inside a function, or of PQclosePrepared().
- *
  * Ownership and threads.  The messages live as long as the settings.  The functions on a link
  * are for its owner (pgp_driver.h); the others are for any thread.
  */
 #ifndef PGP_PQ_RESET_H
 #define PGP_PQ_RESET_H
 
-#include <libpq-fe.h>
-
 #include "pgp_driver.h"
 
-/* What a lease has done to its session, as far as its results tell; bits. */
-typedef enum {
-    PGP_EFFECT_ANY = 1,       /* there was a result */
-    PGP_EFFECT_CHANGE = 2,    /* the session may have changed */
-    PGP_EFFECT_PREPARE = 4,   /* a statement was prepared */
-    PGP_EFFECT_DEALLOCATE = 8 /* a prepared statement has gone: another may have its name */
-} pgp_effect;
-
 /* --- judgement: pure --------------------------------------------------------- */
-
-/* The effects that one result tells of.  tag: its command tag, "" for a statement that was
- * prepared by the protocol.  has_rows: the result is one of rows; a SELECT INTO has the tag of
- * a SELECT, but none. */
-unsigned pgp_pq_reset_effects(const char *tag, bool has_rows);
 
 /* Whether a statement of PgPoolInitSQL is a PREPARE: where prepared statements stay, it need
  * not run again. */
@@ -57,12 +39,6 @@ const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned effects);
 void pgp_pq_reset_compose(pgp_settings *settings, apr_pool_t *p);
 
 /* --- on a connection ---------------------------------------------------------- */
-
-/* Note what a result tells of the lease. */
-void pgp_pq_reset_note(pgp_link *link, const PGresult *result);
-
-/* Forget what the lease has done so far; its variables stay known. */
-void pgp_pq_reset_forget_effects(pgp_link *link);
 
 /* Begin a lease that has done nothing yet, on a session without variables. */
 void pgp_pq_reset_begin_lease(pgp_link *link);

@@ -154,7 +154,7 @@ static pgp_set_outcome vars_send(pgp_link *link, const pgp_vars *applied, const 
     free(sql);
     if (!sent)
         return set_failed(link, error);
-    if (pgp_pq_receive_until(link, until, error))
+    if (pgp_pq_exchange_receive_until(link, until, error))
         return PGP_SET_DONE;
     return link->exchange.failed && link->exchange.rejected ? PGP_SET_DENIED : PGP_SET_FAILED;
 }
@@ -166,8 +166,8 @@ static pgp_set_outcome undo_and_set(pgp_link *link, const pgp_vars *vars, apr_ti
 {
     pgp_set_outcome outcome = PGP_SET_DONE;
     char *sql = undo_message(link);
-    const bool is_undone = pgp_pq_send(link, sql, error) &&
-                           pgp_pq_receive_until(link, until, error);
+    const bool is_undone = pgp_pq_exchange_send(link, sql, error) &&
+                           pgp_pq_exchange_receive_until(link, until, error);
     pgp_error unsaid;
 
     free(sql);
@@ -251,7 +251,7 @@ pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t
         pgp_error_text(error, in_use ? in_use_text : encoding_text);
         return PGP_SET_DENIED;
     }
-    if (!pgp_pq_set_nonblocking(link))
+    if (!pgp_pq_exchange_set_nonblocking(link))
         return set_failed(link, error);
     outcome = vars_apply(link, vars, until, error);
     link->lease.effects = effects; /* the driver's own do not count */

@@ -18,7 +18,7 @@
 #ifndef PGP_PQ_VARS_H
 #define PGP_PQ_VARS_H
 
-#include "pgp_pq_private.h"
+#include "pgp_pq.h"
 
 /* The driver's is_set() and set(). */
 bool pgp_pq_vars_are_set(const pgp_link *link, const pgp_vars *vars);

@@ -25,7 +25,7 @@
 #include <libpq-fe.h>
 
 #include "pgp_keeper.h"
-#include "pgp_pq.h"
+#include "pgp_pq_driver.h"
 #include "pgp_pq_reset.h"
 
 /* A cancel is late by less than this, a statement's end and its return are within this

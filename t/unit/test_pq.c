@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include <apr_strings.h>
 
-#include "pgp_pq.h"
+#include "pgp_pq_driver.h"
 
 static const pgp_driver *const driver = &pgp_pq_driver;
 

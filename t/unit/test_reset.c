@@ -4,6 +4,7 @@
 
 #include "stage.h"
 
+#include "pgp_pq_effects.h"
 #include "pgp_pq_reset.h"
 
 /* --- effects ------------------------------------------------------------------ */
@@ -55,7 +56,7 @@ static const struct {
 
 START_TEST(effects_by_tag)
 {
-    ck_assert_msg(pgp_pq_reset_effects(tags[_i].tag, tags[_i].rows) == tags[_i].effects, "%s",
+    ck_assert_msg(pgp_pq_effects_of_tag(tags[_i].tag, tags[_i].rows) == tags[_i].effects, "%s",
                   tags[_i].tag);
 }
 END_TEST

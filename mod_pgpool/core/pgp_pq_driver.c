@@ -1,8 +1,9 @@
 /* The driver on libpq: its table, and what a connection tells of itself. */
 
-#include "pgp_pq_private.h"
+#include "pgp_pq_driver.h"
 
 #include "pgp_alloc.h"
+#include "pgp_pq.h"
 #include "pgp_pq_connect.h"
 #include "pgp_pq_reset.h"
 #include "pgp_pq_vars.h"
@@ -78,6 +79,13 @@ static void *link_handle(const pgp_link *link)
 {
     pgp_pq_assert_ready(link);
     return link->conn;
+}
+
+void *pgp_pq_driver_owner(const PGconn *conn)
+{
+    const pgp_link *link = pgp_pq_callbacks_link(conn);
+
+    return link ? link->owner : NULL;
 }
 
 const pgp_driver pgp_pq_driver = {
