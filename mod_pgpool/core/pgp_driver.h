@@ -20,9 +20,8 @@
  * Threads.  Only the owner's thread calls these functions on a link, so a link has no lock.
  * Nothing here blocks but prepare() and set(), which have a deadline.
  *
- * Errors.  A function that returns bool returns true for success.  Whoever passes an *error
- * gets it filled in only if the call fails.  A driver asserts that it is called in the order
- * above.
+ * Errors.  A function that returns bool returns true for success.  It sets *error only if it
+ * fails.  A driver asserts that it is called in the order above.
  *
  * pgp_pq_driver.h is the real driver; the unit tests have a fake one.
  */

@@ -118,8 +118,8 @@ struct pgp_link {
     } vars;
 };
 
-/* What every function of the driver's table asserts first: a destroyed connection is an error
- * of the caller's, and so is one that is not in the phase that the call needs. */
+/* Each function of the driver's table asserts one of these first: that the connection has not
+ * been destroyed, and that its phase allows the call. */
 static inline void pgp_pq_assert(const pgp_link *link)
 {
     assert(link->magic == PGP_PQ_MAGIC);
@@ -172,7 +172,8 @@ void pgp_pq_callbacks_trap(pgp_link *link, bool is_unused);
 
 /* --- pgp_pq_exchange.c: in nonblocking mode --------------------------------- */
 
-/* What poll() says of a descriptor at this moment; POLLERR if poll() itself fails. */
+/* The events that poll() reports of a descriptor at this moment; POLLERR if poll() itself
+ * fails. */
 short pgp_pq_exchange_poll_now(int fd, short events);
 /* Whether libpq would wait for the server to take in what may be left to send: the connection
  * is in blocking mode, and its socket has no room. */
@@ -189,7 +190,7 @@ bool pgp_pq_exchange_judge(pgp_link *link, const PGresult *result);
 pgp_step pgp_pq_exchange_receive(pgp_link *link, struct pollfd *await, pgp_error *error);
 /* The same, waiting for the answer until `until`.  false: *error says why. */
 bool pgp_pq_exchange_receive_until(pgp_link *link, apr_time_t until, pgp_error *error);
-/* What to poll for while an answer is to come. */
+/* The descriptor and the events to poll for while an answer is to come. */
 struct pollfd pgp_pq_exchange_await(const pgp_link *link, bool unsent);
 void pgp_pq_exchange_drop_notifies(pgp_link *link);
 

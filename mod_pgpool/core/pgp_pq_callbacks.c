@@ -1,5 +1,5 @@
 /*
- * What libpq calls: an event for each result, and a receiver for each notice.
+ * The functions that libpq calls: an event procedure for results, a receiver for notices.
  *
  * A result carries the notice receiver of its PGconn, the processor and their batons along, and
  * may outlive the connection.  It calls them only with a NOTICE of libpq's own, so the receiver

@@ -1,17 +1,17 @@
 /*
  * Ending what a borrower left running, without a wait.
  *
- * What has come is drained.  A COPY IN is ended from here, and a pipeline gets the rollback and
- * the sync that it lacks.  If something still runs then, it is cancelled, and so is what comes
- * behind it.  PQcancel() blocks and has no deadline, so it runs as a task; and since a cancel
- * may arrive after its statement has ended, the connection is not handed on before the task is
- * done and a round trip has taken in what the cancel hits.  A rollback ends the transaction.
+ * The driver drains what has come.  It ends a COPY IN, and gives a pipeline the rollback and
+ * the sync that it lacks.  If something still runs then, it cancels that, and what comes behind
+ * it.  PQcancel() blocks and has no deadline, so it runs as a task; and since a cancel may
+ * arrive after its statement has ended, the connection is not handed on before the task is done
+ * and a round trip has taken in what the cancel hits.  A rollback ends the transaction.
  */
 #include "pgp_pq.h"
 
 #include "pgp_pq_effects.h"
 
-/* What a step takes at most, so that a large result does not keep the keeper from other
+/* Limits of one step, so that a large result does not keep the keeper from other
  * connections. */
 #define RESULTS_A_STEP 1000
 #define ROWS_A_RESULT 100
@@ -21,7 +21,7 @@
 
 /* --- cancelling -------------------------------------------------------------- */
 
-/* What came of the cancel, the connection tells. */
+/* The connection itself will tell what came of the cancel. */
 static void cancel_run(PGcancel *cancel)
 {
     char unsaid[256];
@@ -221,7 +221,7 @@ static pgp_step transaction_ended(pgp_link *link, pgp_error *error)
 {
     link->phase = READY;
     pgp_pq_exchange_drop_notifies(link); /* the transaction's end has brought them */
-    /* What was drained may not tell of all that was done. */
+    /* The results that were drained may not tell of all that was done. */
     link->lease.effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
     if (PQtransactionStatus(link->conn) == PQTRANS_IDLE)
         return PGP_STEP_DONE;

@@ -1,4 +1,4 @@
-/* What a lease has done to its session, as far as its results tell. */
+/* The effects of a lease on its session, as far as its results tell. */
 
 #include "pgp_pq_effects.h"
 

@@ -1,5 +1,5 @@
 /*
- * What a lease has done to its session, as far as its results tell.
+ * The effects of a lease on its session, as far as its results tell.
  *
  * Model.  The driver sees each result of a connection (pgp_pq_callbacks.c), and its command tag
  * tells what it may have changed.  The end of the lease judges by that whether a reset is due.

@@ -9,7 +9,8 @@
 
 #include "pgp_alloc.h"
 
-/* What results have told since the variables were set; bits of link->vars.disturbed. */
+/* Changes that results have told of since the variables were set; bits of link->vars.disturbed.
+ */
 enum {
     DISTURBED_BY_COMMAND = 1, /* a command that can change settings */
     DISTURBED_BY_ERROR = 2,   /* a statement that may have changed some before it failed */

@@ -61,7 +61,7 @@ struct pgp_link {
     int gone;            /* what is_alive() denies */
     int mute;            /* does not answer prepare() and set() */
     int refuses;         /* will not have variables set */
-    int unclean;         /* its server refuses the reset whose answer it owes */
+    int unclean;         /* its server rejects the reset whose answer is pending */
     pgp_return returned; /* what finish_lease() says */
     fake_plan cleaning;
     pgp_return cleaned; /* what finish_lease() says after the clean-up */

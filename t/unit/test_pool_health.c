@@ -124,7 +124,7 @@ START_TEST(who_does_not_wait_still_tests)
 }
 END_TEST
 
-/* --- what it owes ----------------------------------------------------------- */
+/* --- a pending reset --------------------------------------------------------- */
 
 START_TEST(answer_to_a_reset_is_collected)
 {
@@ -153,7 +153,7 @@ START_TEST(one_whose_reset_failed_is_replaced)
 }
 END_TEST
 
-/* The newest idle link owes the answer to a reset that its server has refused. */
+/* The newest idle link has a reset pending that its server has rejected. */
 static void acquire_after_refusal(stage *s)
 {
     pgp_link *newest = fake_link(s->world, s->world->opened);
