@@ -9,7 +9,7 @@
  *   3. Evaluate the request's session variables.
  *   4. If the pin holds a connection, set them on it.  Otherwise borrow a connection
  *      (mod_pgpool_lease.h), with a wait up to PgPoolAcquireTimeout.
- *   5. The request becomes the innermost borrower of the pin.
+ *   5. The request is listed as a borrower of the pin.
  */
 #include "mod_pgpool_api.h"
 
@@ -89,6 +89,15 @@ static apr_status_t fail_denied(request_rec *r, const pgpool_pin *pin, const pgp
                                     *error->sqlstate ? ")" : ""));
 }
 
+static apr_status_t fail_in_use(request_rec *r, const pgpool_pin *pin, const request_rec *inner)
+{
+    return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
+                       apr_psprintf(r->pool,
+                                    "pool %s: PgPoolSet: the connection is in use by %s, which "
+                                    "runs inside this request with other settings",
+                                    pgp_pool_name(pin->pool->core), inner->uri));
+}
+
 /* Set the variables of r on the pinned connection.  If that fails half-way, the statements of r
  * must not run with those of an outer request: the connection is shut down. */
 static apr_status_t pin_set(request_rec *r, request_rec *initial, pgpool_pin *pin,
@@ -158,6 +167,7 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pgpool_pin 
 apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
 {
     request_rec *initial = pgpool_request_initial(r);
+    const pgpool_pin_borrower *inner;
     const pgpool_child_pool *pool;
     const char *wrong;
     pgpool_pin *pin;
@@ -190,7 +200,11 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     wrong = pgpool_identity_evaluate(r, &vars);
     if (wrong)
         return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL, wrong);
-    pgpool_pin_prune(pin, r);
+    inner = pin->conn ? pgpool_pin_inner(pin, r) : NULL;
+    if (inner && !pgp_vars_equal(&inner->vars, &vars))
+        return fail_in_use(r, pin, inner->r);
+    if (!inner)
+        pgpool_pin_prune(pin, r);
     rv = pin->conn ? pin_set(r, initial, pin, &vars) : pin_borrow(r, initial, pin, &vars);
     if (rv != APR_SUCCESS)
         return rv;

@@ -2,15 +2,17 @@
  * Brackets: makes the end of a request inside another one visible, so that the outer request
  * goes on with its own session variables (mod_pgpool_identity.h).
  *
- * httpd has no hook for the end of a subrequest or of a redirected request.  So, if the family
- * of such a request holds a connection, one of our hooks brackets it: the hook runs before
- * those of all other modules, calls httpd's runner of the same hook once more (and declines
- * when it is called again), and then restores the outer request's variables.  There are two
- * brackets:
+ * httpd has no hook for the end of a subrequest or of a redirected request.  So one of our
+ * hooks brackets it: the hook runs before those of all other modules, calls httpd's runner of
+ * the same hook once more (and declines when it is called again), and then restores the outer
+ * request's variables.  There are two brackets:
  *
- *   handler         around the handler of any subrequest or redirected request
- *   quick handler   around the other phases as well: those of a look-up
- * (ap_sub_req_lookup_uri), and of a whole redirected request
+ *   handler         around the handler of any subrequest or redirected request.
+ *   quick handler   around the other phases as well, if the family holds a connection: those of
+ *                   a look-up (ap_sub_req_lookup_uri), and of a whole redirected request.
+ *
+ * An outer request may acquire while a bracket is open: a subrequest's content passes its
+ * filters.  Such an acquire must not change the variables that the inner request runs with.
  *
  * A look-up that httpd begins without its quick handlers (of a file, or with no filter) has no
  * bracket; there an acquire that would change the outer request's variables is refused.
@@ -26,8 +28,7 @@
 
 static bool bracket_is_needed(request_rec *r)
 {
-    return pgpool_request_outer(r) && pgpool_pins_are_held(r) &&
-           !pgpool_request_of(r)->bracketed;
+    return pgpool_request_outer(r) && !pgpool_request_of(r)->bracketed;
 }
 
 static int bracket_run(request_rec *r, int (*run)(request_rec *r))
@@ -70,7 +71,7 @@ static int bracket_quick_handler(request_rec *r, int lookup)
 {
     int status;
 
-    if (!(r->prev || lookup) || !bracket_is_needed(r))
+    if (!(r->prev || lookup) || !bracket_is_needed(r) || !pgpool_pins_are_held(r))
         return DECLINED;
     if (r->prev)
         return bracket_run(r, run_redirected);

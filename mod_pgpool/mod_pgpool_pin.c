@@ -59,12 +59,15 @@ static apr_status_t borrower_cleanup(void *data)
 
 void pgpool_pin_enter(pgpool_pin *pin, request_rec *r, const pgp_vars *vars)
 {
-    pgpool_pin_borrower *borrower = pin->borrowers;
+    pgpool_pin_borrower **place = &pin->borrowers, *borrower;
 
+    while (*place && (*place)->r != r && pgpool_request_is_within((*place)->r, r))
+        place = &(*place)->outer;
+    borrower = *place;
     if (!borrower || borrower->r != r) {
         borrower = apr_palloc(r->pool, sizeof(*borrower));
-        *borrower = (pgpool_pin_borrower){.outer = pin->borrowers, .pin = pin, .r = r};
-        pin->borrowers = borrower;
+        *borrower = (pgpool_pin_borrower){.outer = *place, .pin = pin, .r = r};
+        *place = borrower;
         if (r->pool != pgpool_request_initial(r)->pool)
             apr_pool_cleanup_register(r->pool, borrower, borrower_cleanup,
                                       apr_pool_cleanup_null);
@@ -92,6 +95,16 @@ const pgpool_pin_borrower *pgpool_pin_outer(const pgpool_pin *pin, const request
     const pgpool_pin_borrower *first = pin->borrowers;
 
     return first && first->r == r ? first->outer : first;
+}
+
+const pgpool_pin_borrower *pgpool_pin_inner(const pgpool_pin *pin, const request_rec *r)
+{
+    const pgpool_pin_borrower *first = pin->borrowers;
+
+    return first && first->r != r && pgpool_request_is_within(first->r, r) &&
+                   pgpool_request_is_bracketed(first->r, r)
+               ? first
+               : NULL;
 }
 
 void pgpool_pin_shutdown(pgpool_pin *pin)

@@ -55,7 +55,8 @@ void pgpool_pin_release(pgpool_pin *pin);
 
 /* --- borrowers -------------------------------------------------------------- */
 
-/* Make r the innermost borrower, with these variables; they are of r's memory. */
+/* List r as a borrower, outside of those that run inside it, with these variables; they are of
+ * r's memory. */
 void pgpool_pin_enter(pgpool_pin *pin, request_rec *r, const pgp_vars *vars);
 
 /* Take `ended` and all requests inside it from the list.  Returns whether there was any. */
@@ -66,6 +67,9 @@ void pgpool_pin_prune(pgpool_pin *pin, const request_rec *r);
 
 /* The innermost borrower that r runs inside; NULL if there is none. */
 const pgpool_pin_borrower *pgpool_pin_outer(const pgpool_pin *pin, const request_rec *r);
+
+/* The innermost borrower, if it runs inside r at this moment; else NULL. */
+const pgpool_pin_borrower *pgpool_pin_inner(const pgpool_pin *pin, const request_rec *r);
 
 /* Shut down the connection's socket: whatever a handler tries on it next fails. */
 void pgpool_pin_shutdown(pgpool_pin *pin);

@@ -27,6 +27,7 @@ my @sections = (
     location('/probe/failing', 'PgPoolSet role lowly', 'ErrorDocument 500 /probe/alice?acquire&sql=SELECT+current_user'),
     location('/probe/named', 'PgPoolSet role "%{HTTP:X-Role}"'),
     location('/probe/none', 'PgPoolSet role none'),
+    location('/probe/filtered', 'SetOutputFilter PGPOOL_PROBE'),
     location('/probe/loud', 'PgPoolSet log_min_messages error', 'PgPoolSet role lowly'),
     location('/probe/claimed', 'AuthType Basic', 'AuthName test', 'Require all granted', 'PgPoolSet app.user "%{REMOTE_USER}"'),
     '<Files "looked*">', 'PgPoolSet role alice', 'PgPoolProbeEarly "SELECT current_user"', "</Files>\n",
@@ -114,6 +115,25 @@ subtest 'a look-up' => sub {
         '... and the log says why';
     tells ask('alice', 'acquire', 'lookfile=looked-up', $who), { early => 0, 'early.value' => 'alice', value => 'alice' },
         '... as long as it would change anything';
+};
+
+# A subrequest's content passes the filters of the outer request.
+subtest 'a filter of the outer request' => sub {
+    my $lowly = 'subreq=' . at('lowly', 'acquire', $who, 'flush', $who);
+    my $plain = 'subreq=' . at('plain', 'acquire', $who, 'flush', $who);
+    for (['that has the connection', 'acquire'], ['that has none yet']) {
+        my ($name, @acquire) = @$_;
+        my $from = $httpd->log_end;
+        my $answer = ask('filtered', @acquire, $lowly, 'early', 'acquire', $who);
+        is_deeply told_all($answer, 'value'), [qw(lowly lowly web)], "$name: the inner handler goes on as itself"
+            or diag $answer->{content};
+        is told($answer, 'filtered'), 'EUNAVAIL', '... the filter may not change who it is';
+        like $httpd->error_log($from), qr/PGP1015: .*is in use by .*lowly.*, which runs inside this request/,
+            '... and the log says why';
+        $answer = ask('filtered', @acquire, $plain, 'early', 'acquire', $who);
+        is_deeply told_all($answer, 'value'), [qw(web web web)], '... one that sets the same';
+        is told($answer, 'filtered'), 0, '... shares the connection';
+    }
 };
 
 subtest 'what an inner request leaves' => sub {

@@ -82,6 +82,9 @@
  *
  * `PgPoolProbeEarly SQL` (per directory) acquires and runs SQL before anybody is
  * authenticated, in the access_checker hook.
+ *
+ * `SetOutputFilter PGPOOL_PROBE` acquires for the filter's request whenever content passes,
+ * also that of a subrequest.  The command `early` tells what came of it: filtered (status).
  */
 #include <httpd.h>
 #include <http_config.h>
@@ -89,6 +92,7 @@
 #include <http_log.h>
 #include <http_protocol.h>
 #include <http_request.h>
+#include <util_filter.h>
 #include <apr_atomic.h>
 #include <apr_strings.h>
 
@@ -882,6 +886,16 @@ static int ask_early(request_rec *r)
     return DECLINED;
 }
 
+static apr_status_t acquire_filter(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    PGconn *conn;
+    const apr_status_t rv = acquire(f->r, NULL, &conn);
+
+    apr_table_setn(f->r->notes, early_note,
+                   apr_pstrcat(f->r->pool, "filtered=", status_name(f->r->pool, rv), NULL));
+    return ap_pass_brigade(f->next, bb);
+}
+
 static int run_early(probe_t *probe, const char *arg)
 {
     const char *text = apr_table_get(probe->r->notes, early_note);
@@ -1073,6 +1087,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_optional_fn_retrieve(retrieve_optional_fns, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_access(ask_early, NULL, NULL, APR_HOOK_MIDDLE, AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_handler(probe_handler, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_register_output_filter("PGPOOL_PROBE", acquire_filter, NULL, AP_FTYPE_RESOURCE);
     APR_OPTIONAL_HOOK(pgpool, connect, on_connect, NULL, NULL, APR_HOOK_MIDDLE);
     APR_OPTIONAL_HOOK(pgpool, attach, on_attach, NULL, NULL, APR_HOOK_MIDDLE);
 }
