@@ -91,6 +91,24 @@ subtest 'transaction pooling' => sub {
     $bouncer->kill;
 };
 
+# Both sides' configuration, as the README recommends it where many more processes are busy than
+# there are connections.
+subtest 'as the README has it' => sub {
+    my $readme = Httpd::slurp('README.md');
+    my ($section) = $readme =~ /^\*\*PgBouncer\.\*\*(.*?)(?=^\*\*|^## )/ms;
+    my %bouncer = $section =~ /^    (\w+) = (\w+)$/mg;
+    my @pool = $section =~ /^    (PgPool.*)$/mg;
+    is_deeply [sort keys %bouncer], [qw(default_pool_size max_client_conn pool_mode)],
+        'the settings of PgBouncer';
+    my $bouncer = Bouncer->new($pg, delete $bouncer{pool_mode}, %bouncer);
+    s/host=\S+ port=\S+/host=127.0.0.1 port=@{[$bouncer->port]}/ for @pool;
+    my $httpd = probed(join "\n", @pool, '');
+    my @waiting = map { start_probe($httpd, 'acquire', "sql=SELECT $_ FROM pg_sleep(0.1)") } 1 .. 6;
+    tells let_go($waiting[$_ - 1]), { status => 0, value => $_ }, "request $_ is served" for 1 .. 6;
+    $httpd->stop;
+    $bouncer->kill;
+};
+
 ok poll_until { backends($pg) == 0 }, 'no backend is left';
 
 done_testing;
