@@ -278,7 +278,8 @@ static int is_host_in_use(const pgp_board *board, int h)
     return 0;
 }
 
-/* The number of a server.  There are as many as places, so one is free. */
+/* The number of a server.  There are as many as places, so one is free; but a process may take
+ * a place's lock at any moment, so the bound does not rest on that. */
 static int host_number(pgp_board *board, const char *host)
 {
     const apr_uint64_t wanted = hash(host);
@@ -287,7 +288,7 @@ static int host_number(pgp_board *board, const char *host)
     for (h = 0; h < board->nplaces; h++)
         if (board->hosts[h] == wanted)
             return h;
-    for (h = 0; board->hosts[h] && is_host_in_use(board, h);)
+    for (h = 0; h < board->nplaces - 1 && board->hosts[h] && is_host_in_use(board, h);)
         h++;
     board->hosts[h] = wanted;
     return h;

@@ -145,6 +145,30 @@ START_TEST(places_do_not_run_out)
 }
 END_TEST
 
+/* Whether a process holds a place's lock is up to that process, at any moment. */
+static int holder_that_comes_back(void *baton, int byte)
+{
+    static int asked;
+
+    return asked++ ? 100 : 0;
+}
+
+START_TEST(lock_that_is_taken_meanwhile_leads_nowhere)
+{
+    pgp_locks hostile;
+
+    board_begin();
+    hostile = fake_locks_of(locks);
+    hostile.holder = holder_that_comes_back;
+    board_make(&hostile);
+    configure(&a, &b);
+    configure(&c, NULL);
+    ck_assert_int_eq(configure(&c, NULL), 0);
+    ck_assert_int_eq(pgp_board_place(board, &c), 0);
+    ck_assert_int_lt(pgp_board_server_row(board, 0), 2 * PLACES);
+}
+END_TEST
+
 /* What a tenant has left, in a slot and in the totals, is not the next one's. */
 START_TEST(new_pool_counts_from_zero)
 {
@@ -793,6 +817,7 @@ int main(void)
     tcase_add_test(t, place_that_a_child_uses_is_kept);
     tcase_add_test(t, pool_that_comes_back_has_its_place);
     tcase_add_test(t, places_do_not_run_out);
+    tcase_add_test(t, lock_that_is_taken_meanwhile_leads_nowhere);
     tcase_add_test(t, new_pool_counts_from_zero);
     tcase_add_test(t, each_child_has_a_slot);
     tcase_add_test(t, slots_for_old_generations);
