@@ -281,12 +281,15 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
     for (;;) {
         const apr_time_t next = pgp_keeper_turn(keeper);
 
+        if (next == 0)
+            continue; /* what this turn has closed is yet to be published */
         if (atomic_load(&keeper->order) == PGP_ORDER_STOP && leave_all(keeper))
             break;
-        if (next > 0)
-            nap(keeper, next);
+        nap(keeper, next);
     }
-    if (keeper->post >= 0)
+    /* A connection that is in use needs its permit until the process ends: then another child
+     * finds the slot. */
+    if (keeper->post >= 0 && is_drained(keeper))
         slot_leave(keeper, pgp_now(keeper->env));
     atomic_store(&keeper->ended, 1);
     return NULL;

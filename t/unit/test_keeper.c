@@ -134,6 +134,28 @@ START_TEST(thread_leaves_the_board)
 }
 END_TEST
 
+/* A connection in use counts until its borrower or the process ends. */
+START_TEST(thread_keeps_the_slot_for_what_is_in_use)
+{
+    stage *s = stage_posted("PgPoolMin 2", "PgPoolMax 2", "PgPoolTotalMax 3", NULL);
+    const pgp_quota quota = {.board = s->board, .slot = 3, .row = 0, .cap = 3};
+    pgp_outlook look;
+    pgp_conn *conn;
+    int pid;
+
+    s->world->real_time = 1;
+    ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
+    WAIT_UNTIL(idle(s) == 2);
+    conn = acquire(s);
+    ck_assert_int_eq(join(s), APR_SUCCESS);
+    ck_assert_int_eq(pgp_board_counts(s->board, 0, &pid), 1);
+    pgp_permits_look(&quota, s->world->now + PGP_SEC(60), PGP_SEC(3), &look);
+    ck_assert_int_eq(look.used, 1);
+    ck_assert_int_eq(look.coming, 0);
+    release(conn);
+}
+END_TEST
+
 /* --- its slot --------------------------------------------------------------- */
 
 static int has_slot(stage *s, int slot)
@@ -406,6 +428,7 @@ int main(void)
     tcase_add_test(t, thread_ends_a_wait);
     tcase_add_test(t, thread_takes_no_signal);
     tcase_add_test(t, thread_leaves_the_board);
+    tcase_add_test(t, thread_keeps_the_slot_for_what_is_in_use);
     tcase_add_test(t, draining_child_leaves_its_slot);
     tcase_add_test(t, draining_child_claims_a_slot_again);
     tcase_add_test(t, running_child_keeps_its_slot);
