@@ -466,8 +466,10 @@ static void request_succeed(acquire_request *req)
 {
     pgp_pool *pool = req->pool;
     pgp_stats *stats = &pool->stats;
-    const apr_interval_time_t waited = req->has_waited ? req->conn->holder.since - req->start
-                                                       : 0;
+    /* The thread that handed the connection over may have read the clock before the wait began.
+     */
+    const apr_interval_time_t since_start = req->conn->holder.since - req->start;
+    const apr_interval_time_t waited = req->has_waited && since_start > 0 ? since_start : 0;
 
     req->info->error.sqlstate[0] = req->info->error.message[0] = '\0';
     lock(pool);

@@ -662,6 +662,34 @@ START_TEST(who_asks_meanwhile_gets_it)
 }
 END_TEST
 
+/* ... and counts no time from before it came. */
+static void ask_a_moment_later(fake *world)
+{
+    fake_pass(world, PGP_MS(5));
+    ask_meanwhile(world);
+}
+
+START_TEST(wait_for_the_reader_is_no_less_than_nothing)
+{
+    stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_stats stats;
+    int ends[2];
+
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "no socketpair");
+    s->world->socket = ends[0];
+    work(s);
+    REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
+    s->world->baton = s;
+    s->world->on_take_in = ask_a_moment_later;
+    keep(s, PGP_SEC(2));
+    release(granted(s->world->baton));
+    keep(s, PGP_SEC(1));
+    pgp_board_read(s->board, 0, 0, s->world->now, &stats);
+    ck_assert_int_eq(stats.n[PGP_N_WAITS], 1);
+    ck_assert_int_le(stats.n[PGP_N_WAIT_US], PGP_SEC(1));
+}
+END_TEST
+
 START_TEST(who_does_not_wait_is_answered)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolAcquireTimeout 0", NULL);
@@ -713,6 +741,7 @@ int main(void)
     tcase_add_test(t, reading_makes_none_younger);
     tcase_add_test(t, one_that_does_not_become_quiet_is_replaced);
     tcase_add_loop_test(t, who_asks_meanwhile_gets_it, 0, 2);
+    tcase_add_test(t, wait_for_the_reader_is_no_less_than_nothing);
     tcase_add_test(t, who_does_not_wait_is_answered);
     return suite_run(suite);
 }
