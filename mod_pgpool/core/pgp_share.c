@@ -294,14 +294,17 @@ int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     return 0;
 }
 
-/* After the keeper has left, the slot may be another child's. */
+/* After the keeper has left, the slot may be another child's.  A pool without a place has
+ * permits of the server's quota all the same. */
 void pgp_share_give_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    if (!is_posted(pool) || !pool->kept)
+    if (!pool->kept)
         return;
-    pgp_permits_give(&pool->share.quota);
-    pool->share.ring = pgp_share_is_capped(pool);
+    if (is_posted(pool)) {
+        pgp_permits_give(&pool->share.quota);
+        pool->share.ring = pgp_share_is_capped(pool);
+    }
     pgp_server_give_locked(pool);
 }
 

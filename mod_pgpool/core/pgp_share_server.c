@@ -103,13 +103,27 @@ static apr_time_t earlier(apr_time_t a, apr_time_t b)
     return !a || (b && b < a) ? b : a;
 }
 
-static void state_add(server_state *state, pgp_pool *pool)
+/* Since when a pool lacks a permit of the server's for a request; 0: it does not.  A request
+ * that could not wait has left its demand. */
+static apr_time_t lacks_since_locked(pgp_pool *pool, apr_time_t now)
+{
+    PGP_LOCKED(pool);
+    const apr_time_t published = pool->server->waits_since;
+
+    if (!pool->share.lacks_server)
+        return 0;
+    if (pool->waiting)
+        return pgp_queue_first_locked(pool)->until - pool->settings->acquire_timeout;
+    if (!pool->missed)
+        return 0;
+    return published && now - published < pgp_share_patience(pool) ? published : now;
+}
+
+static void state_add(server_state *state, pgp_pool *pool, apr_time_t now)
 {
     lock(pool);
     state->first = pool;
-    if (pool->share.lacks_server && pool->waiting)
-        state->waits_since = earlier(state->waits_since, pgp_queue_first_locked(pool)->until -
-                                                             pool->settings->acquire_timeout);
+    state->waits_since = earlier(state->waits_since, lacks_since_locked(pool, now));
     if (count(pool, PGP_IDLE) > 0) {
         const apr_time_t since = APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since;
 
@@ -123,14 +137,14 @@ static void state_add(server_state *state, pgp_pool *pool)
     unlock(pool);
 }
 
-static server_state state_of(const pgp_server *server, pgp_pool **pools, int n)
+static server_state state_of(const pgp_server *server, pgp_pool **pools, int n, apr_time_t now)
 {
     server_state state = {0};
     int i;
 
     for (i = 0; i < n; i++)
         if (pools[i]->server == server)
-            state_add(&state, pools[i]);
+            state_add(&state, pools[i], now);
     return state;
 }
 
@@ -168,7 +182,7 @@ static int idle_give(const server_state *state, apr_time_t now)
 
 static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr_time_t now)
 {
-    server_state state = state_of(server, pools, n);
+    server_state state = state_of(server, pools, n, now);
     pgp_outlook look;
     int uncovered, given = 0;
 
@@ -178,7 +192,7 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     for (; uncovered > 0 && (!look.idle_since || state.idle_since <= look.idle_since) &&
            idle_give(&state, now);
          uncovered--, given++)
-        state = state_of(server, pools, n);
+        state = state_of(server, pools, n, now);
     if (given)
         publish(server, &state);
     if (uncovered > 0 && !given && look.idlest >= 0)

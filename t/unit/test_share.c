@@ -378,6 +378,56 @@ START_TEST(missed_demand_is_lacked)
 }
 END_TEST
 
+/* --- the pools of one server ------------------------------------------------- */
+
+/* Another pool beside the stage's, which goes to the same server; of a stage without a board:
+ * a pool without a place. */
+static stage *server_shared(stage *s, stage *beside, const char *timeout)
+{
+    pgp_server *server = apr_pcalloc(s->p, sizeof(*server));
+    stage *other = stage_beside(beside, "PgPoolMin 0", "PgPoolMax 4", "PgPoolServerMax 2",
+                                timeout, FOREVER, NULL);
+
+    pgp_pool_share_server(s->pool, server);
+    pgp_pool_share_server(other->pool, server);
+    return other;
+}
+
+START_TEST(pool_without_a_place_gives_its_permits_back)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL), bare = *s, *other;
+    pgp_conn *conn;
+    int i;
+
+    bare.board = NULL;
+    other = server_shared(s, &bare, "PgPoolAcquireTimeout 2s");
+    for (i = 0; i < 5; i++) {
+        borrower *b = queue_up(other);
+
+        keep(s, PGP_SEC(3));
+        conn = granted(b);
+        pgp_pool_discard(&conn, PGP_REASON_HOOK);
+        work(s);
+    }
+}
+END_TEST
+
+/* One who does not wait is refused, but the next is not. */
+START_TEST(missed_demand_is_lacked_of_the_server)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL);
+    stage *other = server_shared(s, s, "PgPoolAcquireTimeout 0");
+    pgp_ticket ticket;
+
+    warm(s, 2);
+    keep(s, PGP_SEC(1));
+    refused(other, &ticket);
+    keep(s, PGP_SEC(3));
+    ck_assert_int_eq(idle(s), 1);
+    acquire(other);
+}
+END_TEST
+
 /* --- the server's capacity -------------------------------------------------- */
 
 START_TEST(more_than_the_server_takes_is_told_once)
@@ -624,6 +674,9 @@ int main(void)
     tcase_add_test(t, place_is_free_when_the_process_has_ended);
     tcase_add_test(t, process_that_will_not_end_is_waited_for_no_longer_than_a_second);
     tcase_add_test(t, process_is_not_waited_for_without_need);
+    t = tcase(suite, "server");
+    tcase_add_test(t, pool_without_a_place_gives_its_permits_back);
+    tcase_add_test(t, missed_demand_is_lacked_of_the_server);
     t = tcase(suite, "capacity");
     tcase_add_test(t, more_than_the_server_takes_is_told_once);
     tcase_add_test(t, what_the_server_takes_is_not_told);
