@@ -64,7 +64,11 @@ sub started {
     my ($httpd) = @_;
     my @child = $httpd->children;
     ok poll_until { backends($pg, 'life') == @child }, 'started: PgPoolMin for each child';
-    my %connected = map { $_ => 1 } $httpd->error_log =~ /pid (\d+):tid \d+\] PGP1001/g;
+    my %connected;
+    poll_until { # the server knows of a connection before its child's log does
+        %connected = map { $_ => 1 } $httpd->error_log =~ /pid (\d+):tid \d+\] PGP1001/g;
+        keys %connected >= @child;
+    };
     is_deeply [sort keys %connected], [sort @child], '... and none for their parent';
     return;
 }
