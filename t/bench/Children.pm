@@ -66,7 +66,6 @@ MaxKeepAliveRequests 0
 PgPoolConninfo "$conninfo"
 $reset
 @{[location('go', 'bench-pgpool', qq(BenchSQL "$sql"))]}
-@{[location('status', 'pgpool-status')]}
 CONF
     my $time = $ENV{BENCH_CHILDREN_SECONDS} // 8;
     Wrk::run($httpd->url('/go'), clients => $clients, seconds => 2, may_fail => 1);
@@ -75,7 +74,6 @@ CONF
     my %got = %{ Wrk::run($httpd->url('/go'), clients => $clients, seconds => $time, may_fail => 1) };
     $made = (sessions() - $made) / $time;
     my $most = most_seen_end($counter);
-    if ($ENV{BENCH_STATUS}) { my $st = decode_json($httpd->get('/status?json')->{content}); Httpd::spew("$ENV{BENCH_STATUS}", JSON::PP->new->pretty->canonical->encode($st->{pools})); }
     $httpd->stop;
     $over->stop if $over;
     line($name, $ideal, map({ sprintf $_ < 20 ? '%.1f' : '%.0f', $_ } @got{qw(p50 p99 max rate)}),

@@ -12,8 +12,9 @@
  * The model checks these:
  *   - the server never has more connections than PERMITS;
  *   - one turn takes a connection from one child at most;
- *   - a child that waits is overtaken by each other child once at most (by one that had
- *     looked before the wait was published);
+ *   - of one permit: each other child takes it before a child that has waited longer once at
+ *     most (if it had looked before that wait was published).  Of several permits, children that
+ *     add theirs at once may turn each other away again; the older one is rung and tries again;
  *   - in the end no living child waits, and each permit has its connection.
  *
  * With -D of one of these the model has a bug, which the checker has to find:
@@ -100,8 +101,10 @@ inline turn_settle()
 inline overtake(i)
 {
     if
-    :: i != me && since[i] > 0 && (mine == 0 || since[i] < mine) ->
+    :: i != me && since[i] > 0 && state[i] == NONE && (mine == 0 || since[i] < mine) && AHEAD(since[i]) >= FREE ->
+#if PERMITS == 1
         assert(!(overtaken[i] & ME));
+#endif
         overtaken[i] = overtaken[i] | ME
     :: else
     fi
