@@ -112,7 +112,8 @@ APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_acquire,
 APR_DECLARE_OPTIONAL_FN(void, pgpool_release, (request_rec *r, const char *pool));
 
 /**
- * Borrow a connection without a request, e.g. in a thread of your own.
+ * Borrow a connection without a request, e.g. in a thread of your own.  No PgPoolSet applies to
+ * it: its statements run as the pool's own role.
  *
  * @param s     the server that has the pool
  * @param pool  the pool's name; NULL: the server's PgPoolUse, else "default"
@@ -146,10 +147,11 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_strerror, (apr_status_t rv));
  *
  * Register with APR_OPTIONAL_HOOK(pgpool, connect, fn, NULL, NULL, APR_HOOK_MIDDLE), likewise
  * attach.  All hooks run, on the thread that acquires; each returns OK, DECLINED or an error.
- * After an error the acquire fails with PGPOOL_EUNAVAIL, and the connection is closed.  A hook
- * must leave no transaction open.  The pool undoes a hook's SET when the connection goes back;
- * PgPoolInitSQL sets something for a connection's whole life.  The settings of PgPoolSet are
- * applied after the hooks, so a hook works as the pool's own role and cannot undo them.
+ * After an error, or if a hook leaves a transaction or a query open, the acquire fails with
+ * PGPOOL_EUNAVAIL, and the connection is closed.  The pool undoes a hook's SET when the
+ * connection goes back; PgPoolInitSQL sets something for a connection's whole life.  The
+ * settings of PgPoolSet are applied after the hooks, so a hook works as the pool's own role and
+ * cannot undo them.
  * @{
  */
 #define PGPOOL_DECLARE(type) type

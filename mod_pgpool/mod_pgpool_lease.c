@@ -16,19 +16,41 @@ APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(pgpool, PGPOOL, int, attach,
                                     (request_rec * r, const char *pool, PGconn *conn),
                                     (r, pool, conn), OK, DECLINED)
 
-/* Run the hooks that a connection is due before its borrower gets it.  Returns NULL, or the
- * name of the hook that failed. */
-static const char *hooks_run(request_rec *initial, pgp_conn *conn)
+/* Whether a hook has accepted the connection, and left it as its borrower expects it: not in a
+ * transaction, which would take in the borrower's own statements. */
+static bool hook_has_accepted(const char *hook, int status, const pgp_conn *conn,
+                              pgp_error *error)
+{
+    const PGconn *handle = pgp_conn_handle(conn);
+    const char *fault;
+
+    if (status != OK)
+        fault = "refused";
+    else if (PQstatus(handle) == CONNECTION_OK &&
+             (PQtransactionStatus(handle) != PQTRANS_IDLE ||
+              PQpipelineStatus(handle) != PQ_PIPELINE_OFF))
+        fault = "has left a transaction or a query open on";
+    else
+        return true;
+    error->sqlstate[0] = '\0';
+    apr_snprintf(error->message, sizeof error->message, "the %s hook of a module %s backend %u",
+                 hook, fault, pgp_conn_backend(conn));
+    return false;
+}
+
+/* Run the hooks that a connection is due before its borrower gets it.  Returns whether they
+ * have accepted it; if not, *error says why. */
+static bool hooks_run(request_rec *initial, pgp_conn *conn, pgp_error *error)
 {
     const char *pool = pgp_pool_name(pgp_conn_pool(conn));
     PGconn *handle = pgp_conn_handle(conn);
 
-    if (!pgp_conn_is_greeted(conn) && pgpool_run_connect(pool, handle) != OK)
-        return "connect";
+    if (!pgp_conn_is_greeted(conn) &&
+        !hook_has_accepted("connect", pgpool_run_connect(pool, handle), conn, error))
+        return false;
     pgp_conn_set_greeted(conn);
-    if (initial && pgpool_run_attach(initial, pool, handle) != OK)
-        return "attach";
-    return NULL;
+    return !initial ||
+           hook_has_accepted("attach", pgpool_run_attach(initial, pool, handle), conn, error);
 }
 
 /* The variables are set after the hooks, which may undo them. */
@@ -49,16 +71,10 @@ apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *p
     *denied = false;
     for (;;) {
         const pgp_outcome outcome = pgp_pool_acquire(pool, conn, info);
-        const char *failed_hook;
 
         if (outcome != PGP_GRANTED)
             return pgpool_outcome_status(outcome);
-        failed_hook = hooks_run(initial, *conn);
-        if (failed_hook) {
-            info->error.sqlstate[0] = '\0';
-            apr_snprintf(info->error.message, sizeof info->error.message,
-                         "the %s hook of a module refused backend %u", failed_hook,
-                         pgp_conn_backend(*conn));
+        if (!hooks_run(initial, *conn, &info->error)) {
             pgp_pool_discard(conn, PGP_REASON_HOOK);
             return PGPOOL_EUNAVAIL;
         }

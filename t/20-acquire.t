@@ -325,6 +325,19 @@ subtest 'hooks that refuse' => sub {
     }
 };
 
+# What the handler does would be part of that transaction, and be rolled back at return.
+subtest 'hooks that leave a transaction open' => sub {
+    for my $hook (qw(connect attach)) {
+        my $hooked = probed(pool('left', 'PgPoolMin 0', "PgPoolProbeHook $hook begin"));
+        my $from = $hooked->log_end;
+        tells probe($hooked, 'acquire', 'state'), { status => 'EUNAVAIL', noconn => 'state' }, "$hook: EUNAVAIL";
+        like $hooked->error_log($from), qr/PGP1011: .*the $hook hook of a module has left a transaction .* backend \d+/,
+            '... the log says why';
+        ok poll_until { backends($pg, 'left') == 0 }, '... the connection is closed';
+        $hooked->stop;
+    }
+};
+
 # ---- many
 
 # A client leaves its name in the session, goes away a while, and must find it again.
