@@ -48,7 +48,7 @@ static const char *pool_name_or_default(const char *name, ap_conf_vector_t *per_
 /* A lost connection, as long as an outer handler may still have its PGconn. */
 typedef struct {
     const pgp_pool *pool;
-    pgp_link *link;
+    pgp_connection *link;
 } lost_connection;
 
 static apr_status_t lost_cleanup(void *data)
@@ -56,7 +56,7 @@ static apr_status_t lost_cleanup(void *data)
     lost_connection *lost = data;
 
     if (!pgpool_child_is_aborted())
-        pgp_pool_bury(lost->pool, &lost->link);
+        pgp_pool_destroy_detached(lost->pool, &lost->link);
     return APR_SUCCESS;
 }
 
@@ -69,13 +69,13 @@ static apr_status_t pin_report_loss(request_rec *r, request_rec *initial, pgpool
     pgp_error error;
     const char *text;
 
-    pgp_conn_last_words(pin->conn, &error);
+    pgp_slot_last_words(pin->conn, &error);
     text = apr_psprintf(r->pool,
                         "pool %s: backend %u, pinned to this request, is gone%s%s; what it had "
                         "not committed is lost",
-                        pgp_pool_name(pool), pgp_conn_backend(pin->conn),
+                        pgp_pool_name(pool), pgp_slot_backend(pin->conn),
                         *error.message ? ": " : "", pgp_error_print(words, &error));
-    *lost = (lost_connection){.pool = pool, .link = pgp_pool_part(&pin->conn)};
+    *lost = (lost_connection){.pool = pool, .link = pgp_pool_detach(&pin->conn)};
     apr_pool_cleanup_register(initial->pool, lost, lost_cleanup, apr_pool_cleanup_null);
     return pgpool_fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
 }
@@ -138,8 +138,8 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pgpool_pin 
 {
     pgp_pool *pool = pin->pool->core;
     pgpool_request *kept = pgpool_request_of(initial);
-    pgp_ticket info;
-    pgp_conn *conn;
+    pgp_acquire_info info;
+    pgp_slot *conn;
     bool denied;
     apr_status_t rv = pgpool_lease_take(r, initial, pool, vars, &conn, &info, &denied);
 
@@ -179,7 +179,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     name = pool_name_or_default(name, r->per_dir_config);
     pool = pgpool_child_pool_find(r->server, name);
     if (!pool)
-        return pgpool_fail(r, PGP_MSG_REFUSED, PGPOOL_ENOPOOL,
+        return pgpool_fail(r, PGP_MSG_NO_CONNECTION, PGPOOL_ENOPOOL,
                            apr_psprintf(r->pool,
                                         "pool %s: there is no such pool in this server; write "
                                         "PgPoolConninfo or <PgPool %s> in its configuration",
@@ -191,7 +191,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
         pin = pgpool_pin_make(initial, pool);
     }
 
-    if (pin->conn && !pgp_conn_alive(pin->conn))
+    if (pin->conn && !pgp_slot_is_alive(pin->conn))
         return pin_report_loss(r, initial, pin);
     if (!pin->conn && pin->failure.rv && pgp_now(pgpool_child_env()) < pin->failure.until) {
         pgpool_note_error(r, pin->failure.text);
@@ -213,7 +213,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     if (!releases_at_response(r))
         pin->at_response = false;
     pgpool_note(r, pool->lease_note, pin->lease_text);
-    *conn = pgp_conn_handle(pin->conn);
+    *conn = pgp_slot_handle(pin->conn);
     return APR_SUCCESS;
 }
 
@@ -233,7 +233,7 @@ void pgpool_release(request_rec *r, const char *name)
 
 /* In the pool that the caller of open has given. */
 typedef struct {
-    pgp_conn *conn;
+    pgp_slot *conn;
     apr_pool_t *p;
 } open_lease;
 
@@ -243,7 +243,7 @@ static apr_status_t open_cleanup(void *data)
 
     if (pgpool_child_is_aborted())
         return APR_SUCCESS;
-    pgp_conn_set_baton(lease->conn, NULL);
+    pgp_slot_set_baton(lease->conn, NULL);
     pgp_pool_release(&lease->conn);
     return APR_SUCCESS;
 }
@@ -253,8 +253,8 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
     static const pgp_vars no_vars = {.n = 0};
     const pgpool_child_pool *pool;
     open_lease *lease;
-    pgp_conn *borrowed;
-    pgp_ticket info;
+    pgp_slot *borrowed;
+    pgp_acquire_info info;
     bool denied;
     apr_status_t rv;
 
@@ -263,29 +263,29 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
     name = pool_name_or_default(name, s->lookup_defaults);
     pool = pgpool_child_pool_find(s, name);
     if (!pool) {
-        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: pool %s: %s", PGP_MSG_REFUSED, name,
-                     pgpool_strerror(PGPOOL_ENOPOOL));
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: pool %s: %s", PGP_MSG_NO_CONNECTION,
+                     name, pgpool_strerror(PGPOOL_ENOPOOL));
         return PGPOOL_ENOPOOL;
     }
     rv = pgpool_lease_take(NULL, NULL, pool->core, &no_vars, &borrowed, &info, &denied);
     if (rv != APR_SUCCESS) {
-        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_REFUSED,
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_NO_CONNECTION,
                      pgpool_outcome_text(p, name, rv, &info));
         return rv;
     }
     lease = apr_palloc(p, sizeof(*lease));
     *lease = (open_lease){.conn = borrowed, .p = p};
-    pgp_conn_set_baton(borrowed, lease);
+    pgp_slot_set_baton(borrowed, lease);
     apr_pool_cleanup_register(p, lease, open_cleanup, apr_pool_cleanup_null);
-    *conn = pgp_conn_handle(borrowed);
+    *conn = pgp_slot_handle(borrowed);
     return APR_SUCCESS;
 }
 
 void pgpool_close(PGconn *conn)
 {
-    const pgp_conn *borrowed = conn && pgpool_child_is_here() ? pgp_pq_driver_owner(conn)
+    const pgp_slot *borrowed = conn && pgpool_child_is_here() ? pgp_pq_driver_owner(conn)
                                                               : NULL;
-    open_lease *lease = borrowed ? pgp_conn_baton(borrowed) : NULL;
+    open_lease *lease = borrowed ? pgp_slot_baton(borrowed) : NULL;
 
     if (lease)
         apr_pool_cleanup_run(lease->p, lease, open_cleanup);

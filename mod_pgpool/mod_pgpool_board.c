@@ -31,19 +31,19 @@ const pgpool_board *pgpool_board_find(void)
 /* The board is retained only when it is whole: a later start would find an incomplete one. */
 apr_status_t pgpool_board_make(apr_pool_t *p, int pools)
 {
-    const int slots = pgp_board_slots_for(pgpool_mpm_number(AP_MPMQ_HARD_LIMIT_DAEMONS));
+    const int seats = pgp_board_seats_for(pgpool_mpm_number(AP_MPMQ_HARD_LIMIT_DAEMONS));
     const int places = 2 * pools + SPARE_PLACES;
     pgpool_board *retained;
     pgp_board *board;
     pgp_locks locks;
     pgp_bells bells;
     char key[64];
-    apr_status_t rv = pgp_locks_create(&locks, p, pgp_board_locks(slots, places));
+    apr_status_t rv = pgp_locks_create(&locks, p, pgp_board_locks(seats, places));
 
     if (rv == APR_SUCCESS)
-        rv = pgp_bells_create(&bells, p, slots);
+        rv = pgp_bells_create(&bells, p, seats);
     if (rv == APR_SUCCESS)
-        rv = pgp_board_create(&board, p, slots, places, &locks);
+        rv = pgp_board_create(&board, p, seats, places, &locks);
     if (rv != APR_SUCCESS)
         return rv;
     pgp_board_hang_bells(board, &bells);

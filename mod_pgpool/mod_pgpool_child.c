@@ -52,7 +52,7 @@ static apr_status_t pool_make(pgpool_child *c, const pgpool_definition *definiti
     pool->lease_note = apr_pstrcat(c->p, "pgpool-", definition->name, NULL);
     pool->wait_note = apr_pstrcat(c->p, "pgpool-", definition->name, "-wait", NULL);
     if (definition->place >= 0)
-        pgp_pool_post(pool->core, c->board->core, definition->place);
+        pgp_pool_attach_board(pool->core, c->board->core, definition->place);
     pgp_keeper_add(c->keeper, pool->core);
     return APR_SUCCESS;
 }
@@ -123,7 +123,7 @@ apr_status_t pgpool_child_make(server_rec *main_server, const apr_array_header_t
     rv = pgp_keeper_create(&c->keeper, p, &c->env);
     if (rv != APR_SUCCESS)
         return rv;
-    pgp_keeper_post(c->keeper, c->board->core);
+    pgp_keeper_attach_board(c->keeper, c->board->core);
     for (i = 0; i < definitions->nelts && rv == APR_SUCCESS; i++)
         rv = pool_make(c, definition_of(c, i));
     if (rv != APR_SUCCESS)
@@ -150,7 +150,7 @@ static int count_in_use(void)
         pgp_counts counts;
 
         pgp_pool_count(child->pools[i].core, &counts);
-        in_use += counts.state[PGP_LENT];
+        in_use += counts.state[PGP_IN_USE];
     }
     return in_use;
 }

@@ -56,7 +56,7 @@ static bool is_exhausted(const pgpool_snapshot *all, int pool, const pgpool_pool
 /* Whether four fifths of the limit are in use. */
 static bool is_busy(const pgpool_pool_view *view)
 {
-    const int in_use = view->stats.state[PGP_LENT];
+    const int in_use = view->stats.state[PGP_IN_USE];
 
     return in_use > 0 && in_use * 5 >= view->limit * 4;
 }
@@ -67,7 +67,7 @@ static int count_starved(const pgpool_snapshot *all, int pool)
 
     for (i = 0; i < all->children->nelts; i++) {
         const pgp_stats *stats = &child_pool(all, i, pool)->stats;
-        const int established = stats->state[PGP_IDLE] + stats->state[PGP_LENT] +
+        const int established = stats->state[PGP_IDLE] + stats->state[PGP_IN_USE] +
                                 stats->state[PGP_CLEANING];
 
         starved += stats->down > 0 && established == 0;
@@ -100,7 +100,7 @@ static const char *waiters_text(apr_pool_t *p, int n)
 static const char *judge_why(apr_pool_t *p, const pgpool_pool_view *view)
 {
     const pgp_stats *stats = &view->stats;
-    const int in_use = stats->state[PGP_LENT];
+    const int in_use = stats->state[PGP_IN_USE];
     const char *waiters = waiters_text(p, stats->waiting);
 
     if (view->place < 0)

@@ -18,10 +18,10 @@ APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(pgpool, PGPOOL, int, attach,
 
 /* Whether a hook has accepted the connection, and left it as its borrower expects it: not in a
  * transaction, which would take in the borrower's own statements. */
-static bool hook_has_accepted(const char *hook, int status, const pgp_conn *conn,
+static bool hook_has_accepted(const char *hook, int status, const pgp_slot *conn,
                               pgp_error *error)
 {
-    const PGconn *handle = pgp_conn_handle(conn);
+    const PGconn *handle = pgp_slot_handle(conn);
     const char *fault;
 
     if (status != OK)
@@ -34,28 +34,28 @@ static bool hook_has_accepted(const char *hook, int status, const pgp_conn *conn
         return true;
     error->sqlstate[0] = '\0';
     apr_snprintf(error->message, sizeof error->message, "the %s hook of a module %s backend %u",
-                 hook, fault, pgp_conn_backend(conn));
+                 hook, fault, pgp_slot_backend(conn));
     return false;
 }
 
 /* Run the hooks that a connection is due before its borrower gets it.  Returns whether they
  * have accepted it; if not, *error says why. */
-static bool hooks_run(request_rec *initial, pgp_conn *conn, pgp_error *error)
+static bool hooks_run(request_rec *initial, pgp_slot *conn, pgp_error *error)
 {
-    const char *pool = pgp_pool_name(pgp_conn_pool(conn));
-    PGconn *handle = pgp_conn_handle(conn);
+    const char *pool = pgp_pool_name(pgp_slot_pool(conn));
+    PGconn *handle = pgp_slot_handle(conn);
 
-    if (!pgp_conn_is_greeted(conn) &&
+    if (!pgp_slot_is_prepared(conn) &&
         !hook_has_accepted("connect", pgpool_run_connect(pool, handle), conn, error))
         return false;
-    pgp_conn_set_greeted(conn);
+    pgp_slot_set_prepared(conn);
     return !initial ||
            hook_has_accepted("attach", pgpool_run_attach(initial, pool, handle), conn, error);
 }
 
 /* The variables are set after the hooks, which may undo them. */
 apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *pool,
-                               const pgp_vars *vars, pgp_conn **conn, pgp_ticket *info,
+                               const pgp_vars *vars, pgp_slot **conn, pgp_acquire_info *info,
                                bool *denied)
 {
     /* The status page and PgPoolHoldWarning print this. */
@@ -67,7 +67,7 @@ apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *p
                                 ")",
                                 NULL};
 
-    *info = (pgp_ticket){.client = r ? r->useragent_ip : NULL, .what = what};
+    *info = (pgp_acquire_info){.client = r ? r->useragent_ip : NULL, .what = what};
     *denied = false;
     for (;;) {
         const pgp_outcome outcome = pgp_pool_acquire(pool, conn, info);
@@ -92,23 +92,23 @@ apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *p
     }
 }
 
-pgp_set_outcome pgpool_lease_set(request_rec *r, pgp_conn *conn, const pgp_vars *vars,
+pgp_set_outcome pgpool_lease_set(request_rec *r, pgp_slot *conn, const pgp_vars *vars,
                                  apr_time_t until, pgp_error *error)
 {
-    const char *login = PQuser(pgp_conn_handle(conn));
+    const char *login = PQuser(pgp_slot_handle(conn));
     const char *forbidden = r ? pgpool_identity_forbidden(r, vars, login) : NULL;
 
     if (!forbidden)
-        return pgp_conn_set(conn, vars, until, error);
+        return pgp_slot_set_vars(conn, vars, until, error);
     *error = (pgp_error){.sqlstate = ""};
     apr_cpystrn(error->message, forbidden, sizeof error->message);
     return PGP_SET_DENIED;
 }
 
 /* Every request pays for this text, and a format would cost it twice the time. */
-const char *pgpool_lease_text(apr_pool_t *p, const pgp_conn *conn)
+const char *pgpool_lease_text(apr_pool_t *p, const pgp_slot *conn)
 {
-    return apr_pstrcat(p, pgp_pool_name(pgp_conn_pool(conn)), "/",
-                       apr_off_t_toa(p, pgp_conn_backend(conn)), "/",
-                       apr_off_t_toa(p, (apr_off_t)pgp_conn_lease_id(conn)), NULL);
+    return apr_pstrcat(p, pgp_pool_name(pgp_slot_pool(conn)), "/",
+                       apr_off_t_toa(p, pgp_slot_backend(conn)), "/",
+                       apr_off_t_toa(p, (apr_off_t)pgp_slot_lease_id(conn)), NULL);
 }

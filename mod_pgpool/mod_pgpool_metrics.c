@@ -22,7 +22,7 @@ enum { ENCRYPTION_TLS, ENCRYPTION_NONE, ENCRYPTIONS };
 static apr_int64_t get_open(const pgpool_pool_view *view, int encryption)
 {
     const int *state = view->stats.state;
-    const int open = state[PGP_IDLE] + state[PGP_LENT] + state[PGP_CLEANING];
+    const int open = state[PGP_IDLE] + state[PGP_IN_USE] + state[PGP_CLEANING];
 
     return encryption == ENCRYPTION_TLS ? view->stats.tls : open - view->stats.tls;
 }

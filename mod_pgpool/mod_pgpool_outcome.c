@@ -73,7 +73,7 @@ const char *pgpool_strerror(apr_status_t rv)
 }
 
 const char *pgpool_outcome_text(apr_pool_t *p, const char *pool, apr_status_t rv,
-                                const pgp_ticket *info)
+                                const pgp_acquire_info *info)
 {
     const char *sqlstate = info->error.sqlstate;
 
@@ -117,12 +117,13 @@ apr_status_t pgpool_fail_often(request_rec *r, pgp_pool *pool, apr_status_t rv,
 
     pgpool_note_error(r, text);
     if (!pgp_pool_may_log(pool, outcome, &unlogged)) {
-        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "PGP%d: %s", PGP_MSG_REFUSED, text);
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "PGP%d: %s", PGP_MSG_NO_CONNECTION, text);
         return rv;
     }
     if (unlogged)
         more = apr_psprintf(r->pool, "; %" APR_UINT64_T_FMT " more like it since the last line",
                             unlogged);
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s%s", PGP_MSG_REFUSED, text, more);
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s%s", PGP_MSG_NO_CONNECTION, text,
+                  more);
     return rv;
 }

@@ -18,7 +18,7 @@ apr_status_t pgpool_outcome_status(pgp_outcome outcome);
 
 /* "pool x: what the status means: the cause (SQLSTATE ..., waited ... ms)" */
 const char *pgpool_outcome_text(apr_pool_t *p, const char *pool, apr_status_t rv,
-                                const pgp_ticket *info);
+                                const pgp_acquire_info *info);
 
 /* Set a note on r and on the initial request: a log format looks at the last one of a chain of
  * redirects, a handler at its own request.  Key and text are not copied; they must live as long

@@ -109,7 +109,7 @@ const pgpool_pin_borrower *pgpool_pin_inner(const pgpool_pin *pin, const request
 
 void pgpool_pin_shutdown(pgpool_pin *pin)
 {
-    shutdown(PQsocket(pgp_conn_handle(pin->conn)), SHUT_RDWR);
+    shutdown(PQsocket(pgp_slot_handle(pin->conn)), SHUT_RDWR);
 }
 
 /* --- all pins of a family --------------------------------------------------- */
@@ -132,15 +132,16 @@ void pgpool_pins_restore(request_rec *ended)
         return;
     for (; pin; pin = pin->next) {
         if (!pgpool_pin_leave(pin, ended) || !pin->borrowers || !pin->conn ||
-            !pgp_conn_alive(pin->conn))
+            !pgp_slot_is_alive(pin->conn))
             continue;
-        if (pgp_conn_set(pin->conn, &pin->borrowers->vars, PGP_NEVER, &error) == PGP_SET_DONE)
+        if (pgp_slot_set_vars(pin->conn, &pin->borrowers->vars, PGP_NEVER, &error) ==
+            PGP_SET_DONE)
             continue;
         ap_log_rerror(
             APLOG_MARK, APLOG_ERR, 0, ended,
             "PGP%d: pool %s: backend %u is cut off: the settings of the outer request "
             "cannot be set again: %s",
-            PGP_MSG_IDENTITY, pgp_pool_name(pin->pool->core), pgp_conn_backend(pin->conn),
+            PGP_MSG_IDENTITY, pgp_pool_name(pin->pool->core), pgp_slot_backend(pin->conn),
             error.message);
         pgpool_pin_shutdown(pin);
     }

@@ -14,7 +14,7 @@
 /* How often a snapshot is taken again if counters move to the totals meanwhile. */
 #define TRIES 5
 
-/* The slot of the board that stands for the totals of the ended children. */
+/* The seat of the board that stands for the totals of the ended children. */
 #define TOTALS (-1)
 
 static int label_compare(const void *a, const void *b)
@@ -63,15 +63,15 @@ static void texts_clean(pgp_stats *stats)
 
     pgp_text_clean(stats->error.message);
     pgp_text_clean(stats->error.sqlstate);
-    for (i = 0; i < PGP_HOLDERS; i++) {
+    for (i = 0; i < PGP_BORROWERS; i++) {
         pgp_text_clean(stats->holders[i].client);
         pgp_text_clean(stats->holders[i].what);
     }
 }
 
-/* Add the statistics that a slot of the board has of each pool to a child's view and to the
+/* Add the statistics that a seat of the board has of each pool to a child's view and to the
  * pools' views. */
-static void slot_add(pgpool_child_view *child, pgpool_snapshot *all, int slot, apr_time_t now)
+static void seat_add(pgpool_child_view *child, pgpool_snapshot *all, int seat, apr_time_t now)
 {
     pgp_stats stats;
     int i;
@@ -81,7 +81,7 @@ static void slot_add(pgpool_child_view *child, pgpool_snapshot *all, int slot, a
 
         if (pool->place < 0)
             continue;
-        pgp_board_read(pgpool_child_board()->core, slot, pool->place, now, &stats);
+        pgp_board_read(pgpool_child_board()->core, seat, pool->place, now, &stats);
         texts_clean(&stats);
         pgp_stats_add(&child->pools[i].stats, &stats);
         pgp_stats_add(&pool->stats, &stats);
@@ -94,28 +94,28 @@ static void board_read(apr_pool_t *p, pgpool_snapshot *all)
 {
     const pgp_board *board = pgpool_child_board()->core;
     const apr_time_t now = pgp_now(pgpool_child_env());
-    int slot, pid;
+    int seat, pid;
 
     all->pools = pools_list(p);
     all->children = apr_array_make(p, 4, sizeof(pgpool_child_view));
     all->ended = child_view_make(p, all);
-    slot_add(&all->ended, all, TOTALS, now);
-    for (slot = 0; slot < pgp_board_slots(board); slot++) {
+    seat_add(&all->ended, all, TOTALS, now);
+    for (seat = 0; seat < pgp_board_seats(board); seat++) {
         pgpool_child_view *child = &all->ended;
 
-        if (!pgp_board_counts(board, slot, &pid))
+        if (!pgp_board_counts(board, seat, &pid))
             continue;
         if (pid) {
             child = apr_array_push(all->children);
             *child = child_view_make(p, all);
             child->pid = pid;
         }
-        slot_add(child, all, slot, now);
+        seat_add(child, all, seat, now);
     }
     all->now = pgp_now(pgpool_child_env()); /* not before anything that was read */
 }
 
-/* Counters that move from a slot to the totals during the reading would count twice or not at
+/* Counters that move from a seat to the totals during the reading would count twice or not at
  * all; pgp_board_flips() tells whether some have moved. */
 pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p)
 {

@@ -29,7 +29,7 @@ static const pgpool_pool_view *view_of(const pgpool_snapshot *all, int n)
 /* The operator's word for a state. */
 static const char *state_label(int state)
 {
-    return state == PGP_LENT ? "in use" : pgp_state_name(state);
+    return state == PGP_IN_USE ? "in use" : pgp_state_name(state);
 }
 
 /* --- times ------------------------------------------------------------------ */
@@ -183,14 +183,14 @@ static void print_number(request_rec *r, const char *class, const char *label, i
 }
 
 /* In the order of the bar. */
-static const pgp_state shown_states[] = {PGP_LENT, PGP_CLEANING, PGP_IDLE, PGP_CONNECTING,
+static const pgp_state shown_states[] = {PGP_IN_USE, PGP_CLEANING, PGP_IDLE, PGP_CONNECTING,
                                          PGP_CLOSING};
 #define SHOWN_STATES (sizeof shown_states / sizeof *shown_states)
 
 /* The rarer states are shown only when they occur. */
 static bool is_worth_a_number(const pgpool_pool_view *view, pgp_state state)
 {
-    return view->stats.state[state] > 0 || state == PGP_LENT || state == PGP_IDLE ||
+    return view->stats.state[state] > 0 || state == PGP_IN_USE || state == PGP_IDLE ||
            state == PGP_CONNECTING;
 }
 
@@ -238,7 +238,7 @@ static void print_bars(request_rec *r, const pgpool_pool_view *view)
     ap_rprintf(r,
                "<svg role=\"img\" aria-label=\"%d open, %d of them in use, of at most %d\">\n"
                "<rect class=\"track\" width=\"100%%\" height=\"100%%\"/>\n",
-               pgpool_metric_open(view), view->stats.state[PGP_LENT], view->limit);
+               pgpool_metric_open(view), view->stats.state[PGP_IN_USE], view->limit);
     for (i = 0; i < SHOWN_STATES; i++) {
         const int n = view->stats.state[shown_states[i]];
 
@@ -366,7 +366,7 @@ static void print_family(request_rec *r, const pgpool_metric *metric,
     ap_rputs(*comma ? "</p>\n" : "none</p>\n", r);
 }
 
-static void print_holder(request_rec *r, const pgp_holder *holder, apr_time_t now)
+static void print_holder(request_rec *r, const pgp_borrower *holder, apr_time_t now)
 {
     ap_rprintf(r,
                "<tr><td>%s</td><td class=\"left text\">%s</td><td class=\"left\">%s</td>"
@@ -386,7 +386,7 @@ static void print_holders(request_rec *r, const pgp_stats *stats, apr_time_t now
              "<th class=\"left\">request (handler)</th><th class=\"left\">client</th>"
              "<th>backend</th></tr></thead>\n<tbody>\n",
              r);
-    for (i = 0; i < PGP_HOLDERS && stats->holders[i].since; i++)
+    for (i = 0; i < PGP_BORROWERS && stats->holders[i].since; i++)
         print_holder(r, &stats->holders[i], now);
     ap_rputs("</tbody>\n</table></div>\n", r);
 }
@@ -524,7 +524,7 @@ void pgpool_print_section(request_rec *r, const pgpool_snapshot *all)
                    "<tr><td>%s</td><td>%s</td><td>%d</td><td>%d</td><td>%d</td><td>%d</td>"
                    "<td>%d</td><td>%" APR_UINT64_T_FMT "</td><td>%" APR_UINT64_T_FMT
                    "</td><td>%" APR_UINT64_T_FMT "</td><td>%s</td></tr>\n",
-                   view->label, pgpool_health_word(view->health), stats->state[PGP_LENT],
+                   view->label, pgpool_health_word(view->health), stats->state[PGP_IN_USE],
                    stats->state[PGP_IDLE], stats->state[PGP_CONNECTING], stats->waiting,
                    view->limit, stats->n[PGP_N_ACQUIRES], stats->n[PGP_N_EXHAUSTED],
                    stats->n[PGP_N_UNAVAILABLE], view->why);

@@ -75,7 +75,7 @@ static json_t *error_json(const pgp_stats *stats, apr_time_t now)
     return error;
 }
 
-static json_t *holder_json(const pgp_holder *holder, apr_time_t now)
+static json_t *holder_json(const pgp_borrower *holder, apr_time_t now)
 {
     json_t *one = json_object();
 
@@ -91,7 +91,7 @@ static json_t *holders_json(const pgp_stats *stats, apr_time_t now)
     json_t *holders = json_array();
     int i;
 
-    for (i = 0; i < PGP_HOLDERS && stats->holders[i].since; i++)
+    for (i = 0; i < PGP_BORROWERS && stats->holders[i].since; i++)
         json_array_append_new(holders, holder_json(&stats->holders[i], now));
     return holders;
 }

@@ -1,4 +1,4 @@
-/* One eventfd for each slot of the board (pgp_bells.h). */
+/* One eventfd for each seat of the board (pgp_bells.h). */
 #include "pgp_bells.h"
 
 #include <errno.h>
@@ -11,35 +11,35 @@ typedef struct {
     int n;
 } bell_list;
 
-static int bell_fd(void *baton, int slot)
+static int bell_fd(void *baton, int seat)
 {
     const bell_list *list = baton;
 
-    return slot >= 0 && slot < list->n ? list->fds[slot] : -1;
+    return seat >= 0 && seat < list->n ? list->fds[seat] : -1;
 }
 
-static void bell_ring(void *baton, int slot)
+static void bell_ring(void *baton, int seat)
 {
-    const int fd = bell_fd(baton, slot);
+    const int fd = bell_fd(baton, seat);
 
     if (fd >= 0)
         eventfd_write(fd, 1); /* it fails if the bell has been rung very often */
 }
 
-static int bells_affordable(int slots)
+static int bells_affordable(int seats)
 {
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
-        limit.rlim_cur / 4 > (rlim_t)slots)
-        return slots;
+        limit.rlim_cur / 4 > (rlim_t)seats)
+        return seats;
     return (int)(limit.rlim_cur / 4);
 }
 
-apr_status_t pgp_bells_create(pgp_bells *bells, apr_pool_t *p, int slots)
+apr_status_t pgp_bells_create(pgp_bells *bells, apr_pool_t *p, int seats)
 {
     bell_list *list = apr_palloc(p, sizeof(*list));
-    const int most = bells_affordable(slots);
+    const int most = bells_affordable(seats);
 
     list->fds = apr_palloc(p, (most + 1) * sizeof(*list->fds));
     for (list->n = 0; list->n < most; list->n++) {

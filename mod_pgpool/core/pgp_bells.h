@@ -1,9 +1,9 @@
 /*
  * Bells: how one child wakes another's keeper.
  *
- * Model.  The parent makes an eventfd for each of the first slots of the board, and all its
- * children inherit them.  To ring is to write to a slot's eventfd; the keeper of that slot's
- * child polls it beside its own.  A slot without a bell (there are fewer bells than slots if
+ * Model.  The parent makes an eventfd for each of the first seats of the board, and all its
+ * children inherit them.  To ring is to write to a seat's eventfd; the keeper of that seat's
+ * child polls it beside its own.  A seat without a bell (there are fewer bells than seats if
  * the process may have few descriptors) has a keeper that looks for itself, every 50 ms.
  *
  * Trust.  A hostile child can ring others' bells, or silence them by reading.  That makes them
@@ -20,14 +20,14 @@
 
 typedef struct {
     void *baton; /* NULL: there are no bells */
-    void (*ring)(void *baton, int slot);
-    /* The descriptor that a slot's keeper polls, or -1. */
-    int (*fd)(void *baton, int slot);
+    void (*ring)(void *baton, int seat);
+    /* The descriptor that a seat's keeper polls, or -1. */
+    int (*fd)(void *baton, int seat);
 } pgp_bells;
 
-/* Make bells for the slots 0 to slots - 1, or for as many of them as a quarter of the
+/* Make bells for the seats 0 to seats - 1, or for as many of them as a quarter of the
  * process's descriptors; in the parent, before fork().  The memory is of p, and the
  * descriptors are never closed.  Returns APR_SUCCESS or the system's error. */
-apr_status_t pgp_bells_create(pgp_bells *bells, apr_pool_t *p, int slots);
+apr_status_t pgp_bells_create(pgp_bells *bells, apr_pool_t *p, int seats);
 
 #endif

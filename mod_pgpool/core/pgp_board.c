@@ -24,7 +24,7 @@ typedef struct {
     _Atomic unsigned incarnation; /* how often it was claimed */
     _Atomic int in_use;           /* its figures are not in the totals yet */
     _Atomic apr_int64_t ended_at; /* 0: it was never used, or is again */
-} slot;
+} seat;
 
 /* A copy of one pool's totals. */
 typedef struct {
@@ -44,7 +44,7 @@ typedef struct {
         PGP_CACHE_LINE) _Atomic unsigned flips; /* copy flips % 2 of the totals is current */
     _Atomic apr_uint64_t folded[2];             /* whose figures came last into each copy */
     _Atomic apr_int64_t reaped_at;
-    _Atomic int top; /* no slot of this number or above was ever claimed */
+    _Atomic int top; /* no seat of this number or above was ever claimed */
 } head;
 
 /* --- private memory --------------------------------------------------------- */
@@ -59,27 +59,27 @@ typedef struct {
 } place;
 
 struct pgp_board {
-    int nslots, nplaces;
+    int nseats, nplaces;
     pgp_locks locks;
     unsigned tenures; /* given so far */
     place *places;
     apr_uint64_t *hosts; /* [place] hashes of the servers' hosts and ports; 0: free */
     pgp_bells bells;
-    apr_time_t *times; /* [slot] the keeper's, for what it has read */
+    apr_time_t *times; /* [seat] the keeper's, for what it has read */
 
     /* shared */
     head *head;
-    slot *slots;
+    seat *seats;
     totals *copies[2];       /* [place] */
     notice *notices;         /* [place], and one beyond for PGP_NO_PLACE */
-    pgp_standing *standings; /* [place and then host][slot] */
+    pgp_standing *standings; /* [place and then host][seat] */
     pgp_turn *turns;         /* [place and then host] */
-    cell *cells;             /* [slot][place] */
+    cell *cells;             /* [seat][place] */
 };
 
 pgp_standing *pgp_board_standing(const pgp_board *board, int s, int row)
 {
-    return &board->standings[(apr_size_t)row * board->nslots + s];
+    return &board->standings[(apr_size_t)row * board->nseats + s];
 }
 
 pgp_turn *pgp_board_turn(const pgp_board *board, int row)
@@ -96,7 +96,7 @@ int pgp_board_top(const pgp_board *board)
 {
     const int top = atomic_load(&board->head->top);
 
-    return top < 0 ? 0 : top > board->nslots ? board->nslots : top;
+    return top < 0 ? 0 : top > board->nseats ? board->nseats : top;
 }
 
 int pgp_board_pool_row(const pgp_board *board, int p)
@@ -116,31 +116,31 @@ static cell *cell_of(const pgp_board *board, int s, int p)
 
 static int undertaker_byte(const pgp_board *board)
 {
-    return board->nslots;
+    return board->nseats;
 }
 
 static int place_byte(const pgp_board *board, int p)
 {
-    return board->nslots + 1 + p;
+    return board->nseats + 1 + p;
 }
 
 /* --- the parent ------------------------------------------------------------- */
 
-int pgp_board_slots_for(int children)
+int pgp_board_seats_for(int children)
 {
     const int spare = children < 1024 / 3 ? 3 * children : 1024;
 
     return children + (spare < 256 ? 256 : spare);
 }
 
-int pgp_board_locks(int slots, int places)
+int pgp_board_locks(int seats, int places)
 {
-    return slots + 1 + places;
+    return seats + 1 + places;
 }
 
 apr_size_t pgp_board_layout(void)
 {
-    return sizeof(pgp_board) * 31 + sizeof(place) * 37 + sizeof(slot) * 41 +
+    return sizeof(pgp_board) * 31 + sizeof(place) * 37 + sizeof(seat) * 41 +
            sizeof(totals) * 43 + sizeof(notice) * 47 + sizeof(pgp_standing) * 53 +
            sizeof(cell) * 59 + sizeof(head) * 61 + sizeof(pgp_turn) * 67;
 }
@@ -156,17 +156,17 @@ static void *part_next(char *base, apr_size_t *used, apr_size_t size)
 
 static apr_size_t parts_set(pgp_board *board, char *base)
 {
-    const apr_size_t slots = board->nslots, places = board->nplaces;
+    const apr_size_t seats = board->nseats, places = board->nplaces;
     apr_size_t used = 0;
 
     board->head = part_next(base, &used, sizeof(head));
-    board->slots = part_next(base, &used, slots * sizeof(slot));
+    board->seats = part_next(base, &used, seats * sizeof(seat));
     board->copies[0] = part_next(base, &used, places * sizeof(totals));
     board->copies[1] = part_next(base, &used, places * sizeof(totals));
     board->notices = part_next(base, &used, (places + 1) * sizeof(notice));
-    board->standings = part_next(base, &used, 2 * places * slots * sizeof(pgp_standing));
+    board->standings = part_next(base, &used, 2 * places * seats * sizeof(pgp_standing));
     board->turns = part_next(base, &used, 2 * places * sizeof(pgp_turn));
-    board->cells = part_next(base, &used, slots * places * sizeof(cell));
+    board->cells = part_next(base, &used, seats * places * sizeof(cell));
     return used;
 }
 
@@ -189,19 +189,19 @@ static apr_status_t memory_map(char **base, apr_size_t size)
     return rv;
 }
 
-apr_status_t pgp_board_create(pgp_board **made, apr_pool_t *p, int slots, int places,
+apr_status_t pgp_board_create(pgp_board **made, apr_pool_t *p, int seats, int places,
                               const pgp_locks *locks)
 {
     pgp_board *board = apr_pcalloc(p, sizeof(*board));
     apr_status_t rv;
     char *base;
 
-    board->nslots = slots;
+    board->nseats = seats;
     board->nplaces = places;
     board->locks = *locks;
     board->places = apr_pcalloc(p, places * sizeof(*board->places));
     board->hosts = apr_pcalloc(p, places * sizeof(*board->hosts));
-    board->times = apr_pcalloc(p, slots * sizeof(*board->times));
+    board->times = apr_pcalloc(p, seats * sizeof(*board->times));
     rv = memory_map(&base, parts_set(board, NULL));
     if (rv != APR_SUCCESS)
         return rv;
@@ -449,7 +449,7 @@ static void place_fold(pgp_board *board, int s, int p, const totals *from, total
 /* --- life and death --------------------------------------------------------- */
 
 /* Of two processes that read the clock at about the same time either may be ahead. */
-static int is_graced(const slot *at, apr_time_t now)
+static int is_graced(const seat *at, apr_time_t now)
 {
     const apr_int64_t ended_at = atomic_load(&at->ended_at);
 
@@ -458,18 +458,18 @@ static int is_graced(const slot *at, apr_time_t now)
 
 int pgp_board_is_live(const pgp_board *board, int s)
 {
-    return atomic_load(&board->slots[s].in_use);
+    return atomic_load(&board->seats[s].in_use);
 }
 
 int pgp_board_holds_permits(const pgp_board *board, int s, apr_time_t now)
 {
-    return pgp_board_is_live(board, s) || is_graced(&board->slots[s], now);
+    return pgp_board_is_live(board, s) || is_graced(&board->seats[s], now);
 }
 
-/* Slot and incarnation in one word, never 0. */
+/* Seat and incarnation in one word, never 0. */
 static apr_uint64_t tenant_of(const pgp_board *board, int s)
 {
-    return (apr_uint64_t)(s + 1) << 32 | atomic_load(&board->slots[s].incarnation);
+    return (apr_uint64_t)(s + 1) << 32 | atomic_load(&board->seats[s].incarnation);
 }
 
 static int is_folded(const pgp_board *board, int s)
@@ -479,7 +479,7 @@ static int is_folded(const pgp_board *board, int s)
     return atomic_load(&board->head->folded[current]) == tenant_of(board, s);
 }
 
-static void slot_fold(pgp_board *board, int s)
+static void seat_fold(pgp_board *board, int s)
 {
     head *head = board->head;
     const unsigned flips = atomic_load(&head->flips);
@@ -492,13 +492,13 @@ static void slot_fold(pgp_board *board, int s)
     atomic_store(&head->flips, flips + 1);
 }
 
-/* With the undertaker's lock, and that of the slot. */
-static void slot_end(pgp_board *board, int s, apr_time_t now)
+/* With the undertaker's lock, and that of the seat. */
+static void seat_end(pgp_board *board, int s, apr_time_t now)
 {
     if (!is_folded(board, s))
-        slot_fold(board, s);
-    atomic_store(&board->slots[s].ended_at, now);
-    atomic_store(&board->slots[s].in_use, 0);
+        seat_fold(board, s);
+    atomic_store(&board->seats[s].ended_at, now);
+    atomic_store(&board->seats[s].in_use, 0);
 }
 
 static int undertaker_begin(pgp_board *board)
@@ -511,24 +511,24 @@ static void undertaker_end(pgp_board *board)
     board->locks.drop(board->locks.baton, undertaker_byte(board));
 }
 
-static void slot_reap(pgp_board *board, int s, apr_time_t now)
+static void seat_reap(pgp_board *board, int s, apr_time_t now)
 {
-    if (!atomic_load(&board->slots[s].in_use) || !board->locks.take(board->locks.baton, s))
+    if (!atomic_load(&board->seats[s].in_use) || !board->locks.take(board->locks.baton, s))
         return;
-    if (atomic_load(&board->slots[s].in_use))
-        slot_end(board, s, now);
+    if (atomic_load(&board->seats[s].in_use))
+        seat_end(board, s, now);
     board->locks.drop(board->locks.baton, s);
 }
 
-/* The last undertaker may have died between its flip and the slot's end: that slot comes
+/* The last undertaker may have died between its flip and the seat's end: that seat comes
  * first, since only the current copy says that it is folded. */
 static void reap_interrupted(pgp_board *board, apr_time_t now)
 {
     int s;
 
-    for (s = 0; s < board->nslots; s++)
+    for (s = 0; s < board->nseats; s++)
         if (is_folded(board, s))
-            slot_reap(board, s, now);
+            seat_reap(board, s, now);
 }
 
 void pgp_board_reap(pgp_board *board, apr_time_t now)
@@ -540,13 +540,13 @@ void pgp_board_reap(pgp_board *board, apr_time_t now)
         return;
     atomic_store(&board->head->reaped_at, now);
     reap_interrupted(board, now);
-    for (s = 0; s < board->nslots; s++)
-        slot_reap(board, s, now);
+    for (s = 0; s < board->nseats; s++)
+        seat_reap(board, s, now);
     undertaker_end(board);
 }
 
-/* With the slot's lock: nobody else writes here. */
-static void slot_begin(pgp_board *board, int s)
+/* With the seat's lock: nobody else writes here. */
+static void seat_begin(pgp_board *board, int s)
 {
     int p, row, top = atomic_load(&board->head->top);
 
@@ -570,20 +570,20 @@ static void slot_begin(pgp_board *board, int s)
             board->locks.share(board->locks.baton, place_byte(board, p));
     while (top <= s && !atomic_compare_exchange_weak(&board->head->top, &top, s + 1))
         ;
-    atomic_store(&board->slots[s].ended_at, 0);
-    atomic_fetch_add(&board->slots[s].incarnation, 1);
-    atomic_store(&board->slots[s].in_use, 1);
+    atomic_store(&board->seats[s].ended_at, 0);
+    atomic_fetch_add(&board->seats[s].incarnation, 1);
+    atomic_store(&board->seats[s].in_use, 1);
 }
 
 int pgp_board_claim(pgp_board *board, apr_time_t now)
 {
     int s;
 
-    for (s = 0; s < board->nslots; s++) {
+    for (s = 0; s < board->nseats; s++) {
         if (pgp_board_holds_permits(board, s, now) || !board->locks.take(board->locks.baton, s))
             continue;
         if (!pgp_board_holds_permits(board, s, now)) {
-            slot_begin(board, s);
+            seat_begin(board, s);
             return s;
         }
         board->locks.drop(board->locks.baton, s); /* another child was faster, and died */
@@ -595,9 +595,9 @@ void pgp_board_leave(pgp_board *board, int s, apr_time_t now)
 {
     if (undertaker_begin(board)) {
         reap_interrupted(board, now);
-        slot_end(board, s, now);
+        seat_end(board, s, now);
         undertaker_end(board);
-    } /* else the next undertaker finds a slot that has ended */
+    } /* else the next undertaker finds a seat that has ended */
     board->locks.drop(board->locks.baton, s);
 }
 
@@ -620,9 +620,9 @@ pgp_gate *pgp_board_gate(pgp_board *board, int p, pgp_gate_id id)
 
 /* --- readers ---------------------------------------------------------------- */
 
-int pgp_board_slots(const pgp_board *board)
+int pgp_board_seats(const pgp_board *board)
 {
-    return board->nslots;
+    return board->nseats;
 }
 
 unsigned pgp_board_flips(const pgp_board *board)
@@ -633,7 +633,7 @@ unsigned pgp_board_flips(const pgp_board *board)
 int pgp_board_counts(const pgp_board *board, int s, int *pid)
 {
     *pid = 0;
-    if (!atomic_load(&board->slots[s].in_use) || is_folded(board, s))
+    if (!atomic_load(&board->seats[s].in_use) || is_folded(board, s))
         return 0;
     *pid = board->locks.holder(board->locks.baton, s);
     return 1;

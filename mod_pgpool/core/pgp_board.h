@@ -2,12 +2,12 @@
  * The board: what the children of one httpd tell each other, in shared memory.
  *
  * Model.  The parent makes one board, and all its children inherit it, those of later
- * generations included.  A child that has connections holds a slot.  A pool has a place,
- * the same number in all children.  At each slot and place stand a standing (permits, a few
+ * generations included.  A child that has connections holds a seat.  A pool has a place,
+ * the same number in all children.  At each seat and place stand a standing (permits, a few
  * words) and a cell (figures, two kilobytes).
  *
  * Trust.  Any child may be hostile, and it can write every word of the shared memory.  So
- * a pgp_board is private memory: numbers of slots and places, addresses, names and
+ * a pgp_board is private memory: numbers of seats and places, addresses, names and
  * identities of pools stand there, written by the parent alone and copied by fork().  Only
  * plain figures are shared.  No figure decides where a process writes, and private numbers
  * bound each loop; each figure is brought into its range when it is read.  After it has made
@@ -15,8 +15,8 @@
  * take all permits, and keep locks while it lives: it can deny the service, and no more.
  *
  * Life.  Whether a child lives is not told by memory but by locks of the kernel
- * (pgp_locks.h): one a slot, held by its child; one a place, shared by all children whose
- * configuration has that pool; and one for the undertaker.  A slot is in one of these states:
+ * (pgp_locks.h): one a seat, held by its child; one a place, shared by all children whose
+ * configuration has that pool; and one for the undertaker.  A seat is in one of these states:
  *
  *     state    lock   in_use  goes to
  *     FREE     free   0       LIVE by claim()
@@ -28,10 +28,10 @@
  * Totals.  The undertaker, one process at a time, folds the counters of an ended child
  * into the totals, which therefore never go backwards.  There are two copies of the totals.  It
  * writes the idle copy completely (the other copy's figures, the child's, and whose they
- * are: slot and incarnation) and then flips one word, which makes that copy the current
+ * are: seat and incarnation) and then flips one word, which makes that copy the current
  * one.  Wherever it is killed, the current copy is whole.  The next undertaker finds in it
  * whose figures it holds already, and does not add them twice.  A reader reads the flip
- * word before and after, and leaves out the slot that the current copy names.
+ * word before and after, and leaves out the seat that the current copy names.
  *
  * Places.  The parent gives places to the pools of each new configuration.  A pool is known by
  * its name, its connection string without secrets, and its number among equal ones.  A place
@@ -39,7 +39,7 @@
  * and no living child shares its lock.  Each new tenant has a greater tenure; figures carry
  * the tenure that they belong to, so those of an earlier tenant count for nothing.
  *
- * Permits.  The other half of what stands at a slot and a place; pgp_permits.h has its model.
+ * Permits.  The other half of what stands at a seat and a place; pgp_permits.h has its model.
  * Beside a row of standings for each place there is one for each server.  A server is known by
  * the host and port of a pool's connection string, and has its row for as long as some pool's
  * place refers to it.
@@ -72,19 +72,19 @@ typedef struct {
 
 /* --- the parent ------------------------------------------------------------- */
 
-/* How many slots to make where the MPM allows so many children: further ones for the ended
+/* How many seats to make where the MPM allows so many children: further ones for the ended
  * that still count (PGP_BOARD_GRACE), and for children of older generations that finish
  * their requests, which MPM worker does not count among those that it allows.  Three
- * such generations, but no fewer than 256 and no more than 1024 slots; one that is never
+ * such generations, but no fewer than 256 and no more than 1024 seats; one that is never
  * used costs address space only. */
-int pgp_board_slots_for(int children);
+int pgp_board_seats_for(int children);
 
 /* How many locks a board needs. */
-int pgp_board_locks(int slots, int places);
+int pgp_board_locks(int seats, int places);
 
 /* Make a board; private memory is of p, which must live as long as the process.  Returns
  * APR_SUCCESS or the system's error (no memory). */
-apr_status_t pgp_board_create(pgp_board **board, apr_pool_t *p, int slots, int places,
+apr_status_t pgp_board_create(pgp_board **board, apr_pool_t *p, int seats, int places,
                               const pgp_locks *locks);
 
 /* Let the children wake each other. */
@@ -105,21 +105,21 @@ int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool);
 int pgp_board_pool_row(const pgp_board *board, int place);
 int pgp_board_server_row(const pgp_board *board, int place);
 
-/* What the child in a slot polls to be woken by others, or -1. */
-int pgp_board_bell(const pgp_board *board, int slot);
+/* What the child in a seat polls to be woken by others, or -1. */
+int pgp_board_bell(const pgp_board *board, int seat);
 
-/* A slot for this process, or -1 if none is free at the moment. */
+/* A seat for this process, or -1 if none is free at the moment. */
 int pgp_board_claim(pgp_board *board, apr_time_t now);
 
 /* Give it back, after the last publish(); its permits count for the grace. */
-void pgp_board_leave(pgp_board *board, int slot, apr_time_t now);
+void pgp_board_leave(pgp_board *board, int seat, apr_time_t now);
 
 /* Fold the figures of the children that have ended; does nothing if any child did so less
  * than PGP_BOARD_REAP_STEP ago. */
 void pgp_board_reap(pgp_board *board, apr_time_t now);
 
 /* Tell the figures of a child's pool. */
-void pgp_board_publish(pgp_board *board, int slot, int place, const pgp_stats *stats);
+void pgp_board_publish(pgp_board *board, int seat, int place, const pgp_stats *stats);
 
 /* --- what one child says for all -------------------------------------------- */
 
@@ -131,19 +131,19 @@ pgp_gate *pgp_board_gate(pgp_board *board, int place, pgp_gate_id id);
 
 /* --- readers ---------------------------------------------------------------- */
 
-int pgp_board_slots(const pgp_board *board);
+int pgp_board_seats(const pgp_board *board);
 
-/* Changes whenever figures move from a slot to the totals.  What a reader has read belongs
+/* Changes whenever figures move from a seat to the totals.  What a reader has read belongs
  * together if this is the same before and after. */
 unsigned pgp_board_flips(const pgp_board *board);
 
-/* Whether the figures of a slot count beside the totals.  *pid is its child's, 0 if that has
+/* Whether the figures of a seat count beside the totals.  *pid is its child's, 0 if that has
  * ended and nobody has folded them yet. */
-int pgp_board_counts(const pgp_board *board, int slot, int *pid);
+int pgp_board_counts(const pgp_board *board, int seat, int *pid);
 
-/* A copy of what a slot's child has published, or of the totals of the ended (slot -1), each
+/* A copy of what a seat's child has published, or of the totals of the ended (seat -1), each
  * figure in its range. */
-void pgp_board_read(const pgp_board *board, int slot, int place, apr_time_t now,
+void pgp_board_read(const pgp_board *board, int seat, int place, apr_time_t now,
                     pgp_stats *stats);
 
 #endif

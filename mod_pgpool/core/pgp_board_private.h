@@ -29,19 +29,19 @@ typedef struct {
     _Atomic int full;            /* than these */
 } pgp_turn;
 
-pgp_standing *pgp_board_standing(const pgp_board *board, int slot, int row);
+pgp_standing *pgp_board_standing(const pgp_board *board, int seat, int row);
 pgp_turn *pgp_board_turn(const pgp_board *board, int row);
 
-/* No slot of this number or above was ever claimed. */
+/* No seat of this number or above was ever claimed. */
 int pgp_board_top(const pgp_board *board);
 
-/* Whether a slot has a child, and whether its permits count. */
-int pgp_board_is_live(const pgp_board *board, int slot);
-int pgp_board_holds_permits(const pgp_board *board, int slot, apr_time_t now);
+/* Whether a seat has a child, and whether its permits count. */
+int pgp_board_is_live(const pgp_board *board, int seat);
+int pgp_board_holds_permits(const pgp_board *board, int seat, apr_time_t now);
 
-/* Room for a time of each slot: the keeper's. */
+/* Room for a time of each seat: the keeper's. */
 apr_time_t *pgp_board_times(const pgp_board *board);
 
-void pgp_board_ring(const pgp_board *board, int slot);
+void pgp_board_ring(const pgp_board *board, int seat);
 
 #endif

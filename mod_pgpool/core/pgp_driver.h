@@ -1,7 +1,7 @@
 /*
  * The driver: all that the pool wants from a physical connection.
  *
- * Model.  A pgp_link is one physical connection.  The pool connects it, lends it to one
+ * Model.  A pgp_connection is one physical connection.  The pool connects it, lends it to one
  * borrower after another, and closes it.  Connecting, cleaning up and closing take time: one
  * call starts them, and step() drives them until they are done.  step() may be called at any
  * moment; it does what can be done at once and says what it waits for.  The caller enforces
@@ -14,7 +14,7 @@
  * Between two leases a link is idle: check_idle() or take_in() looks at it, and prepare() makes
  * it ready for its borrower where check_idle() says so.
  *
- * Ownership.  A link has one owner at a time (pgp_conn.h says who that is), and belongs to the
+ * Ownership.  A link has one owner at a time (pgp_slot.h says who that is), and belongs to the
  * driver's user from connect() until destroy().
  *
  * Threads.  Only the owner's thread calls these functions on a link, so a link has no lock.
@@ -37,7 +37,7 @@
 #include "pgp_settings.h"
 #include "pgp_vars.h"
 
-typedef struct pgp_link pgp_link;
+typedef struct pgp_connection pgp_connection;
 
 /* The pool that links belong to.  It lives as long as the process, since a borrower's result
  * may call back after its link has been destroyed. */
@@ -82,54 +82,54 @@ typedef struct pgp_driver {
     /* Start to connect.  first_host: the entry of the hosts to begin with (modulo their
      * number).  survey: also ask the server for its capacity.  owner: kept for those who have
      * the handle alone.  Returns NULL if the attempt has failed already. */
-    pgp_link *(*connect)(const pgp_context *context, unsigned first_host, bool survey,
-                         void *owner, pgp_error *error);
+    pgp_connection *(*connect)(const pgp_context *context, unsigned first_host, bool survey,
+                               void *owner, pgp_error *error);
     /* Go on with connecting, cleaning up or closing. */
-    pgp_step (*step)(pgp_link *link, struct pollfd *await, pgp_error *error);
+    pgp_step (*step)(pgp_connection *link, struct pollfd *await, pgp_error *error);
     /* Whether the connection still stands.  Reads nothing, so that it is safe in the middle of
      * a borrower's query. */
-    bool (*is_alive)(pgp_link *link);
+    bool (*is_alive)(pgp_connection *link);
     /* Look at an idle link: read what has come unasked (notices, changed parameters) and drop
      * notifications meant for earlier borrowers.  If DEAD, *error says why, in the server's
      * last words if there are any. */
-    pgp_idle_state (*check_idle)(pgp_link *link, pgp_error *error);
+    pgp_idle_state (*check_idle)(pgp_connection *link, pgp_error *error);
     /* Read what an idle link has received, up to a bound, the answer to its reset included, and
      * drop it.  false: the link is unfit. */
-    bool (*take_in)(pgp_link *link, pgp_error *error);
+    bool (*take_in)(pgp_connection *link, pgp_error *error);
     /* Set *error to what the server has said of the end of a lost connection, or to an empty
      * message.  A borrower's own results stay. */
-    void (*last_words)(pgp_link *link, pgp_error *error);
+    void (*last_words)(pgp_connection *link, pgp_error *error);
     /* Make an idle link ready for a borrower, until `until` (the env's clock): collect the
      * answer to its reset; if `ping`, make a round trip.  false: the link is unfit. */
-    bool (*prepare)(pgp_link *link, bool ping, apr_time_t until, pgp_error *error);
+    bool (*prepare)(pgp_connection *link, bool ping, apr_time_t until, pgp_error *error);
     /* Whether a borrowed link's session has these variables and no others of ours, and no
      * result tells that the borrower has undone any.  Costs nothing. */
-    bool (*is_set)(const pgp_link *link, const pgp_vars *vars);
+    bool (*is_set)(const pgp_connection *link, const pgp_vars *vars);
     /* Give a borrowed link's session these variables and no others of ours, until `until`. */
-    pgp_set_outcome (*set)(pgp_link *link, const pgp_vars *vars, apr_time_t until,
+    pgp_set_outcome (*set)(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
                            pgp_error *error);
     /* End a lease: restore what a borrower may have changed in the client's library, send the
      * reset if one is due, and say in what state the link is.  Waits for nothing.  To be called
      * again when the clean-up of a DIRTY link is done. */
-    pgp_return (*finish_lease)(pgp_link *link);
+    pgp_return (*finish_lease)(pgp_connection *link);
     /* Start to clean up a DIRTY link: end what still runs, roll back. */
-    void (*cleanup)(pgp_link *link);
+    void (*cleanup)(pgp_connection *link);
     /* Start to close, in any phase: tell the server, and wait for nothing.  The handle is gone
      * afterwards; step() is DONE when the server's process has ended, and never FAILED. */
-    void (*close)(pgp_link *link);
+    void (*close)(pgp_connection *link);
     /* Free the link at once; closes it first if close() has not. */
-    void (*destroy)(pgp_link *link);
+    void (*destroy)(pgp_connection *link);
     /* How many connections the server takes from users like ours; 0: not known. */
-    int (*capacity)(const pgp_link *link);
+    int (*capacity)(const pgp_connection *link);
     /* The version of TLS ("TLSv1.3") that encrypts the connection, or NULL. */
-    const char *(*tls)(const pgp_link *link);
+    const char *(*tls)(const pgp_connection *link);
     /* The number that the server gives its process: PostgreSQL's pid.  A proxy gives a number
      * of its own, PgBouncer any of 32 bits. */
-    unsigned (*backend)(const pgp_link *link);
+    unsigned (*backend)(const pgp_connection *link);
     /* The descriptor of a ready link; it stays the same until close(). */
-    int (*socket)(const pgp_link *link);
+    int (*socket)(const pgp_connection *link);
     /* What the borrower works with: a PGconn. */
-    void *(*handle)(const pgp_link *link);
+    void *(*handle)(const pgp_connection *link);
 } pgp_driver;
 
 #endif

@@ -1,7 +1,7 @@
 /* The keeper's thread: its turns, its sleep, its end (pgp_keeper.h). */
 
 #include "pgp_keeper.h"
-#include "pgp_conn.h"
+#include "pgp_slot.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -25,7 +25,7 @@
 /* The keeper visits the board at most this often. */
 #define REAP_STEP PGP_MS(50)
 
-/* All children together log this often that the board has no slot left. */
+/* All children together log this often that the board has no seat left. */
 #define CLAIM_LOG_STEP PGP_SEC(60)
 
 struct pgp_keeper {
@@ -42,11 +42,11 @@ struct pgp_keeper {
     _Atomic int ended;
 
     /* the keeper's thread only */
-    pgp_conn **conns;   /* room for all slots of all pools */
+    pgp_slot **conns;   /* room for all slots of all pools */
     struct pollfd *fds; /* the same, the wake_fd and the bell */
     int slots, nfds;
-    int post; /* this child's slot on the board; -1: none yet */
-    int bell; /* that slot's, or -1 */
+    int seat; /* this child's on the board; -1: none yet */
+    int bell; /* that seat's, or -1 */
     apr_time_t reaped_at;
 };
 
@@ -56,7 +56,7 @@ apr_status_t pgp_keeper_create(pgp_keeper **created, apr_pool_t *p, const pgp_en
 
     keeper->p = p;
     keeper->env = env;
-    keeper->post = keeper->bell = -1;
+    keeper->seat = keeper->bell = -1;
     keeper->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
     keeper->fds = apr_palloc(p, 2 * sizeof(*keeper->fds)); /* without a pool, too */
     keeper->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -84,7 +84,7 @@ void pgp_keeper_add(pgp_keeper *keeper, pgp_pool *pool)
     keeper->fds = apr_palloc(keeper->p, (keeper->slots + 2) * sizeof(*keeper->fds));
 }
 
-void pgp_keeper_post(pgp_keeper *keeper, pgp_board *board)
+void pgp_keeper_attach_board(pgp_keeper *keeper, pgp_board *board)
 {
     keeper->board = board;
 }
@@ -112,7 +112,7 @@ void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
 
 /* Go on with a slot in the keeper's hands.  Returns 1 if its state has changed; otherwise
  * poll() will wait for what the slot waits for. */
-static int work(pgp_keeper *keeper, pgp_conn *conn, apr_time_t *next)
+static int work(pgp_keeper *keeper, pgp_slot *conn, apr_time_t *next)
 {
     if (conn->state != PGP_CLOSING && !conn->link) {
         pgp_pool_grow_begin(conn);
@@ -138,43 +138,43 @@ static void obey(pgp_keeper *keeper, pgp_pool *pool)
         pgp_pool_drain(pool);
 }
 
-static void slot_set(pgp_keeper *keeper, int slot)
+static void seat_set(pgp_keeper *keeper, int seat)
 {
     int i;
 
-    keeper->post = slot;
-    keeper->bell = slot < 0 ? -1 : pgp_board_bell(keeper->board, slot);
-    pgp_pool_set_servers_child((pgp_pool **)keeper->pools->elts, keeper->pools->nelts, slot);
+    keeper->seat = seat;
+    keeper->bell = seat < 0 ? -1 : pgp_board_bell(keeper->board, seat);
+    pgp_pool_set_servers_child((pgp_pool **)keeper->pools->elts, keeper->pools->nelts, seat);
     for (i = 0; i < keeper->pools->nelts; i++)
-        pgp_pool_set_child(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), slot);
+        pgp_pool_set_child(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), seat);
 }
 
-static void slot_claim(pgp_keeper *keeper, apr_time_t now)
+static void seat_claim(pgp_keeper *keeper, apr_time_t now)
 {
-    const int slot = pgp_board_claim(keeper->board, now);
+    const int seat = pgp_board_claim(keeper->board, now);
     pgp_gate_count count;
 
-    if (slot >= 0)
-        slot_set(keeper, slot);
+    if (seat >= 0)
+        seat_set(keeper, seat);
     else if (pgp_gate_pass(pgp_board_gate(keeper->board, PGP_NO_PLACE, PGP_GATE_CLAIM), now,
                            CLAIM_LOG_STEP, &count))
         pgp_log(keeper->env, PGP_LOG_WARNING, PGP_MSG_BOARD, NULL, 0,
                 "a child finds all %d slots in shared memory taken, and makes no connection "
                 "until one is free: older children that finish long requests hold them; end "
                 "these, or stop and start httpd",
-                pgp_board_slots(keeper->board));
+                pgp_board_seats(keeper->board));
 }
 
-static void slot_leave(pgp_keeper *keeper, apr_time_t now)
+static void seat_leave(pgp_keeper *keeper, apr_time_t now)
 {
-    const int slot = keeper->post;
+    const int seat = keeper->seat;
 
-    slot_set(keeper, -1);
-    pgp_board_leave(keeper->board, slot, now);
+    seat_set(keeper, -1);
+    pgp_board_leave(keeper->board, seat, now);
 }
 
-/* Whether this child needs no slot on the board: it takes no new requests, and none of its
- * requests holds a connection or waits for one.  If one asks later, the child claims a slot
+/* Whether this child needs no seat on the board: it takes no new requests, and none of its
+ * requests holds a connection or waits for one.  If one asks later, the child claims a seat
  * again. */
 static int is_drained(pgp_keeper *keeper)
 {
@@ -187,7 +187,7 @@ static int is_drained(pgp_keeper *keeper)
     return used == 0;
 }
 
-/* Fold the figures of children that have ended; hold a slot while this child needs one. */
+/* Fold the figures of children that have ended; hold a seat while this child needs one. */
 static void visit_board(pgp_keeper *keeper)
 {
     const apr_time_t now = pgp_now(keeper->env);
@@ -198,10 +198,10 @@ static void visit_board(pgp_keeper *keeper)
     keeper->reaped_at = now;
     pgp_board_reap(keeper->board, now);
     drained = is_drained(keeper);
-    if (keeper->post >= 0 && drained)
-        slot_leave(keeper, now);
-    else if (keeper->post < 0 && !drained)
-        slot_claim(keeper, now);
+    if (keeper->seat >= 0 && drained)
+        seat_leave(keeper, now);
+    else if (keeper->seat < 0 && !drained)
+        seat_claim(keeper, now);
 }
 
 /* Hear the bell before the pools look at the others: a bell that rings later ends the poll().
@@ -289,8 +289,8 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
     }
     /* A connection that is in use needs its permit until the process ends: then another child
      * finds the slot. */
-    if (keeper->post >= 0 && is_drained(keeper))
-        slot_leave(keeper, pgp_now(keeper->env));
+    if (keeper->seat >= 0 && is_drained(keeper))
+        seat_leave(keeper, pgp_now(keeper->env));
     atomic_store(&keeper->ended, 1);
     return NULL;
 }

@@ -39,8 +39,8 @@ pgp_waker pgp_keeper_waker(pgp_keeper *keeper);
 
 void pgp_keeper_add(pgp_keeper *keeper, pgp_pool *pool);
 
-/* Take part in a board, on which the pools were posted (pgp_pool_post). */
-void pgp_keeper_post(pgp_keeper *keeper, pgp_board *board);
+/* Take part in a board, on which the pools were posted (pgp_pool_attach_board). */
+void pgp_keeper_attach_board(pgp_keeper *keeper, pgp_board *board);
 
 /* Start the thread, with all signals blocked: a process's handlers belong to its
  * own threads.  Returns APR_SUCCESS or the system's error. */

@@ -14,7 +14,7 @@
 
 static pgp_standing *own_standing(const pgp_quota *quota)
 {
-    return pgp_board_standing(quota->board, quota->slot, quota->row);
+    return pgp_board_standing(quota->board, quota->seat, quota->row);
 }
 
 static int confined(int value)
@@ -84,7 +84,7 @@ static int waits_read(const pgp_quota *quota, apr_time_t now, apr_interval_time_
             waits[s] = past(
                 atomic_load(&pgp_board_standing(quota->board, s, quota->row)->waits_since),
                 now);
-        if (waits[s] && s != quota->slot && now - waits[s] > patience)
+        if (waits[s] && s != quota->seat && now - waits[s] > patience)
             waits[s] = 0;
         n += waits[s] > 0;
     }
@@ -132,7 +132,7 @@ static void holdings_look(const pgp_quota *quota, apr_time_t now, pgp_outlook *l
             look->coming += confined(atomic_load(&st->closing));
             look->connecting += confined(atomic_load(&st->connecting));
         }
-        if (s == quota->slot)
+        if (s == quota->seat)
             continue;
         look->without += !permits && !pgp_board_times(quota->board)[s];
         idle_since = past(atomic_load_explicit(&st->idle_since, memory_order_relaxed), now);
@@ -155,8 +155,8 @@ void pgp_permits_look(const pgp_quota *quota, apr_time_t now, apr_interval_time_
     holdings_look(quota, now, look);
     look->free = look->used < quota->cap ? quota->cap - look->used : 0;
     for (s = 0; s < top; s++)
-        look->ahead += waits[s] && s != quota->slot &&
-                       (!waits[quota->slot] || is_before(waits, s, quota->slot));
+        look->ahead += waits[s] && s != quota->seat &&
+                       (!waits[quota->seat] || is_before(waits, s, quota->seat));
     served = look->free + look->coming;
     if (look->waiting <= served)
         return;
@@ -178,14 +178,14 @@ void pgp_permits_ring(const pgp_quota *quota, apr_time_t now, apr_interval_time_
         s = next_in_order(quota, s);
         if (s < 0)
             break;
-        if (s != quota->slot)
+        if (s != quota->seat)
             pgp_board_ring(quota->board, s);
     }
 }
 
-void pgp_permits_ring_one(const pgp_quota *quota, int slot)
+void pgp_permits_ring_one(const pgp_quota *quota, int seat)
 {
-    pgp_board_ring(quota->board, slot);
+    pgp_board_ring(quota->board, seat);
 }
 
 /* --- turns ------------------------------------------------------------------ */

@@ -20,11 +20,11 @@
  *            child counts as younger by a turn: the connection is passed on if that request
  *            has waited for a turn longer than the oldest one here.  A turn is a step for
  *            each child that waits, and there is one turn a step; connections may come back in
- *            bunches, so those that were missed for up to 200 ms are made up for.  A step is 10
- * ms, or the time of three connects if that is shorter; a turn is no longer than a quarter of
- * PgPoolAcquireTimeout.  No turn comes while an eighth of all permits is on the way (their
- * connections are closing or being made), which keeps a busy machine from doing nothing but
- * connect.  One word of the quota says which requests have to let the next turn pass (those
+ *            bunches, so those that were refused_demand for up to 200 ms are made up for.  A
+ * step is 10 ms, or the time of three connects if that is shorter; a turn is no longer than a
+ * quarter of PgPoolAcquireTimeout.  No turn comes while an eighth of all permits is on the way
+ * (their connections are closing or being made), which keeps a busy machine from doing nothing
+ * but connect.  One word of the quota says which requests have to let the next turn pass (those
  * that came later than that).  A request thread reads this word alone, and the one that swaps
  * it passes its connection on. idle     A connection that is idle for longer than a connect
  * takes is given up as soon as a child waits; a shorter time is a busy child's pause between
@@ -59,7 +59,7 @@
 /* One child's part in a quota.  cap 0: there is none, and nothing here does anything. */
 typedef struct {
     pgp_board *board;
-    int slot; /* the child's; -1: it has none yet */
+    int seat; /* the child's; -1: it has none yet */
     int row;  /* pgp_board_place(), or pgp_board_server() */
     int cap;
 } pgp_quota;
@@ -78,7 +78,7 @@ typedef struct {
 
     apr_time_t first_since; /* of the first one for which none is free or coming; 0: none */
     apr_time_t idle_since;  /* of the longest idle connection of another child; 0: none */
-    int idlest;             /* its slot */
+    int idlest;             /* its seat */
     apr_time_t turn;        /* as turn() was before */
 } pgp_outlook;
 
@@ -101,7 +101,7 @@ void pgp_permits_moving(const pgp_quota *quota, int closing, int connecting);
 
 /* Ring the children to which the free permits belong; or one. */
 void pgp_permits_ring(const pgp_quota *quota, apr_time_t now, apr_interval_time_t patience);
-void pgp_permits_ring_one(const pgp_quota *quota, int slot);
+void pgp_permits_ring_one(const pgp_quota *quota, int seat);
 
 /* A request that came at this time or later has to let another child's turn pass; so does a
  * connection for which no request waits, from then on.  INT64_MAX: there is no turn. */

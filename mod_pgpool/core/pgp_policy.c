@@ -21,7 +21,7 @@ int pgp_policy_growth(const pgp_demand *d)
 {
     /* Down, one is wanted in any case: to see when it is over. */
     const int wanted = MOST(MOST(d->min - d->live, d->waiting), d->down);
-    const int at_once = d->down ? 1 : 1 + (int)LEAST(d->unmet / PGP_GROWTH_STEP, 10000);
+    const int at_once = d->down ? 1 : 1 + (int)LEAST(d->demand_age / PGP_GROWTH_STEP, 10000);
     const int start = LEAST(wanted, at_once) - d->connecting;
 
     return MOST(LEAST(start, d->free), 0);
@@ -32,7 +32,7 @@ static int passed(apr_interval_time_t limit, apr_interval_time_t elapsed)
     return limit != PGP_NEVER && elapsed >= limit;
 }
 
-pgp_reason pgp_policy_retire(const pgp_conn *conn, const pgp_settings *settings, int spare,
+pgp_reason pgp_policy_retire(const pgp_slot *conn, const pgp_settings *settings, int spare,
                              apr_time_t now)
 {
     if (conn->expires != PGP_NEVER && now >= conn->expires)
@@ -42,7 +42,7 @@ pgp_reason pgp_policy_retire(const pgp_conn *conn, const pgp_settings *settings,
     return PGP_REASON_NONE;
 }
 
-int pgp_policy_ping_due(const pgp_conn *conn, const pgp_settings *settings,
+int pgp_policy_ping_due(const pgp_slot *conn, const pgp_settings *settings,
                         apr_time_t suspect_since, apr_time_t now)
 {
     return passed(settings->ping, now - conn->idle_since) || conn->idle_since < suspect_since;
@@ -88,7 +88,7 @@ pgp_failure pgp_policy_failure(const char *sqlstate)
     if (!strcmp(sqlstate, "57P03"))
         return PGP_FAILURE_STARTING;
     if (!strncmp(sqlstate, "28", 2) || !strcmp(sqlstate, "3D000"))
-        return PGP_FAILURE_REFUSED;
+        return PGP_FAILURE_REJECTED;
     return PGP_FAILURE_TRANSIENT;
 }
 
@@ -97,7 +97,7 @@ apr_interval_time_t pgp_policy_backoff(const pgp_backoff *backoff, pgp_failure f
 {
     apr_interval_time_t wait = backoff->first;
 
-    if (failure == PGP_FAILURE_REFUSED)
+    if (failure == PGP_FAILURE_REJECTED)
         return backoff->most;
     if (failure == PGP_FAILURE_STARTING && failures == 0)
         return LEAST(wait, backoff->most);

@@ -6,20 +6,20 @@
 #ifndef PGP_POLICY_H
 #define PGP_POLICY_H
 
-#include "pgp_conn.h"
+#include "pgp_slot.h"
 #include "pgp_permits.h"
 
 /* Unmet demand starts one more connect at a time for each of these. */
 #define PGP_GROWTH_STEP PGP_MS(50)
 
 typedef struct {
-    int min;                   /* PgPoolMin, 0 while draining */
-    int live;                  /* idle, lent and cleaning */
-    int connecting;            /* started already */
-    int free;                  /* slots left */
-    int waiting;               /* borrowers that wait */
-    apr_interval_time_t unmet; /* how long somebody has been waiting */
-    int down;                  /* the last attempt failed: probe, one at a time */
+    int min;                        /* PgPoolMin, 0 while draining */
+    int live;                       /* idle, lent and cleaning */
+    int connecting;                 /* started already */
+    int free;                       /* slots left */
+    int waiting;                    /* borrowers that wait */
+    apr_interval_time_t demand_age; /* how long somebody has been waiting */
+    int down;                       /* the last attempt failed: probe, one at a time */
 } pgp_demand;
 
 /* How many connects to start now. */
@@ -27,12 +27,12 @@ int pgp_policy_growth(const pgp_demand *demand);
 
 /* Why an idle connection ought to be closed now, or PGP_REASON_NONE.
  * spare: connections above PgPoolMin. */
-pgp_reason pgp_policy_retire(const pgp_conn *conn, const pgp_settings *settings, int spare,
+pgp_reason pgp_policy_retire(const pgp_slot *conn, const pgp_settings *settings, int spare,
                              apr_time_t now);
 
 /* Whether a connection needs a round trip before it is given out: it was idle
  * for PgPoolPing, or since before another one was found dead. */
-int pgp_policy_ping_due(const pgp_conn *conn, const pgp_settings *settings,
+int pgp_policy_ping_due(const pgp_slot *conn, const pgp_settings *settings,
                         apr_time_t suspect_since, apr_time_t now);
 
 /* Whether a child may take a permit (pgp_permits.h, "order" and "reserve").  for_wait: a
@@ -56,7 +56,7 @@ apr_time_t pgp_policy_expiry(const pgp_settings *settings, apr_time_t now, apr_u
 typedef enum {
     PGP_FAILURE_TRANSIENT, /* may pass: back off, doubling */
     PGP_FAILURE_STARTING,  /* 57P03, the server starts up: try again soon */
-    PGP_FAILURE_REFUSED    /* wrong user, password or database: waiting is no use */
+    PGP_FAILURE_REJECTED   /* wrong user, password or database: waiting is no use */
 } pgp_failure;
 
 pgp_failure pgp_policy_failure(const char *sqlstate);

@@ -15,9 +15,9 @@
 /* One call of pgp_pool_acquire(), over all its tries; on its stack. */
 typedef struct {
     pgp_pool *pool;
-    pgp_ticket *info;
+    pgp_acquire_info *info;
     apr_time_t start, until;
-    pgp_conn *conn;       /* the one that was taken, */
+    pgp_slot *conn;       /* the one that was taken, */
     bool needs_ping;      /* needs a round trip before it is given out, */
     bool has_waited;      /* and was waited for */
     bool is_retry;        /* a connection was unfit: PgPoolMaxWaiters has let it in already */
@@ -29,14 +29,14 @@ typedef struct {
 
 static void slots_make(pgp_pool *pool, apr_pool_t *p)
 {
-    pgp_conn *slots = apr_pcalloc(p, pool->settings->max * sizeof(*slots));
+    pgp_slot *slots = apr_pcalloc(p, pool->settings->max * sizeof(*slots));
     int i;
 
     for (i = 0; i < PGP_STATES; i++)
-        APR_RING_INIT(&pool->lists[i].ring, pgp_conn, entry);
+        APR_RING_INIT(&pool->lists[i].ring, pgp_slot, entry);
     for (i = 0; i < pool->settings->max; i++) {
         slots[i].pool = pool;
-        APR_RING_INSERT_TAIL(&pool->lists[PGP_FREE].ring, &slots[i], pgp_conn, entry);
+        APR_RING_INSERT_TAIL(&pool->lists[PGP_FREE].ring, &slots[i], pgp_slot, entry);
     }
     pool->lists[PGP_FREE].count = pool->settings->max;
 }
@@ -55,7 +55,7 @@ apr_status_t pgp_pool_create(pgp_pool **created, apr_pool_t *p, const char *name
     pool->context = (pgp_context){.env = env, .pool = name, .settings = settings};
     pool->waker = waker;
     pool->kept = 1;
-    pool->share.quota.slot = pool->share.ring_one = -1;
+    pool->share.quota.seat = pool->share.ring_one = -1;
     APR_RING_INIT(&pool->queue, waiter, entry);
     slots_make(pool, p);
     *created = pool;
@@ -91,14 +91,14 @@ static void queue_insert_locked(pgp_pool *pool, waiter *w, apr_time_t now)
     waiter *before = APR_RING_LAST(&pool->queue);
 
     if (pool->waiting++ == 0)
-        pool->unmet_since = now;
+        pool->demand_since = now;
     while (before != APR_RING_SENTINEL(&pool->queue, waiter, entry) && before->until > w->until)
         before = APR_RING_PREV(before, entry);
     APR_RING_INSERT_AFTER(before, w, entry);
 }
 
 /* Each waiter leaves the queue here, and only once. */
-static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn)
+static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *conn)
 {
     PGP_LOCKED(pool);
     APR_RING_REMOVE(w, entry);
@@ -109,7 +109,7 @@ static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, 
     pgp_share_queue_changed_locked(pool);
 }
 
-void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn)
+void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *conn)
 {
     PGP_LOCKED(pool);
     waiter_leave_locked(pool, w, outcome, conn);
@@ -134,17 +134,17 @@ void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome)
 
 /* --- acquire ---------------------------------------------------------------- */
 
-static void lend_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
+static void lend_locked(pgp_pool *pool, pgp_slot *conn, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    pgp_conn_move(pool->lists, conn, PGP_LENT);
+    pgp_slot_move(pool->lists, conn, PGP_IN_USE);
     conn->lease = ++pool->leases;
     conn->warned = 0;
     conn->holder.since = now;
     conn->holder.client[0] = conn->holder.what[0] = '\0';
 }
 
-void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
+void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *conn, apr_time_t now)
 {
     PGP_LOCKED(pool);
     waiter *w = pgp_queue_first_locked(pool);
@@ -155,7 +155,7 @@ void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now)
         pgp_waiter_end_locked(pool, w, PGP_GRANTED, conn);
     }
     else
-        pgp_conn_move(pool->lists, conn, PGP_IDLE);
+        pgp_slot_move(pool->lists, conn, PGP_IDLE);
     pgp_share_idle_changed_locked(pool);
 }
 
@@ -184,7 +184,7 @@ static void explain_cap_locked(const pgp_pool *pool, pgp_error *error)
     apr_snprintf(error->message, sizeof error->message,
                  "all %d connections that PgPoolTotalMax allows are taken: %d by this child, "
                  "%d of them in use, and %d by %d others; %d more requests wait here",
-                 pool->settings->total_max, mine, count(pool, PGP_LENT),
+                 pool->settings->total_max, mine, count(pool, PGP_IN_USE),
                  look->used > mine ? look->used - mine : 0, look->holders - (mine > 0),
                  pool->waiting);
 }
@@ -199,7 +199,7 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
         *error = pool->outage.error;
     else if (error->message[0])
         return; /* what made the last one unfit says more than the shortage */
-    else if (pool->board && pool->share.quota.slot < 0)
+    else if (pool->board && pool->share.quota.seat < 0)
         *error = (pgp_error){
             .message = "this child has no slot in the memory that all children "
                        "share, see PGP1017"};
@@ -211,7 +211,7 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
         error->sqlstate[0] = '\0';
         apr_snprintf(error->message, sizeof error->message,
                      "all %d connections are lent (PgPoolMax %d), %d more are waiting",
-                     count(pool, PGP_LENT), pool->settings->max, pool->waiting);
+                     count(pool, PGP_IN_USE), pool->settings->max, pool->waiting);
     }
 }
 
@@ -261,11 +261,11 @@ static bool may_wait_locked(const acquire_request *req, apr_time_t now)
 static void demand_note_locked(acquire_request *req)
 {
     PGP_LOCKED(req->pool);
-    req->wake_keeper = !req->pool->missed;
-    req->pool->missed = 1;
+    req->wake_keeper = !req->pool->refused_demand;
+    req->pool->refused_demand = 1;
 }
 
-static void conn_take_locked(acquire_request *req, pgp_conn *conn, apr_time_t now)
+static void conn_take_locked(acquire_request *req, pgp_slot *conn, apr_time_t now)
 {
     PGP_LOCKED(req->pool);
     req->conn = conn;
@@ -277,7 +277,7 @@ static void conn_take_idle_locked(acquire_request *req, apr_time_t now)
 {
     PGP_LOCKED(req->pool);
     pgp_pool *pool = req->pool;
-    pgp_conn *newest = APR_RING_FIRST(&pool->lists[PGP_IDLE].ring);
+    pgp_slot *newest = APR_RING_FIRST(&pool->lists[PGP_IDLE].ring);
 
     lend_locked(pool, newest, now);
     conn_take_locked(req, newest, now);
@@ -400,12 +400,12 @@ static pgp_reason request_check(acquire_request *req)
     if ((idle == PGP_IDLE_QUIET && !ping) ||
         driver->prepare(req->conn->link, ping, test_deadline(req->pool, req->until), error))
         return PGP_REASON_NONE;
-    if (!pgp_conn_alive(req->conn))
+    if (!pgp_slot_is_alive(req->conn))
         return PGP_REASON_LOST;
     return idle == PGP_IDLE_RESET_PENDING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
 }
 
-void pgp_reset_failed(pgp_conn *conn, const pgp_error *error)
+void pgp_reset_failed(pgp_slot *conn, const pgp_error *error)
 {
     pgp_pool *pool = conn->pool;
     pgp_gate_count count;
@@ -415,18 +415,18 @@ void pgp_reset_failed(pgp_conn *conn, const pgp_error *error)
     if (pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_RESET), now_of(pool), PGP_LOG_PERIOD,
                       &count))
         pgp_log(
-            pool->env, PGP_LOG_WARNING, PGP_MSG_RESET, pool->name, pgp_conn_backend(conn),
+            pool->env, PGP_LOG_WARNING, PGP_MSG_RESET, pool->name, pgp_slot_backend(conn),
             "the server refuses the reset of the session, which costs a new connection each "
             "time (%" APR_UINT64_T_FMT " since the last warning): %s (SQLSTATE %s)",
             count.events, error->message, error->sqlstate);
 }
 
-static void discard_unfit(pgp_conn **unfit, pgp_reason reason, const pgp_error *error)
+static void discard_unfit(pgp_slot **unfit, pgp_reason reason, const pgp_error *error)
 {
     pgp_pool *pool = (*unfit)->pool;
     char words[PGP_ERROR_WORDS];
 
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(*unfit),
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(*unfit),
             "found unfit before it was given out (%s): %s", pgp_reason_name(reason),
             pgp_error_print(words, error));
     if (reason == PGP_REASON_UNCLEAN)
@@ -438,10 +438,10 @@ static void discard_unfit(pgp_conn **unfit, pgp_reason reason, const pgp_error *
 }
 
 /* Record the borrower, for the page and PgPoolHoldWarning. */
-static void borrower_describe_locked(pgp_conn *conn, const pgp_ticket *info)
+static void borrower_describe_locked(pgp_slot *conn, const pgp_acquire_info *info)
 {
     PGP_LOCKED(conn->pool);
-    pgp_holder *borrower = &conn->holder;
+    pgp_borrower *borrower = &conn->holder;
     const char *const *what = info->what;
     char *at = borrower->what, *const end = at + sizeof borrower->what;
 
@@ -483,13 +483,13 @@ static void request_succeed(acquire_request *req)
         permit_wait_count(stats, waited);
     borrower_describe_locked(req->conn, req->info);
     unlock(pool);
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LENT, pool->name, pgp_conn_backend(req->conn),
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LEASED, pool->name, pgp_slot_backend(req->conn),
             "lent, lease %" APR_UINT64_T_FMT ", waited %" APR_TIME_T_FMT " us",
             req->conn->lease, req->info->waited);
 }
 
 /* A caller that does not wait for a connection still gives a check its time. */
-static acquire_request request_begin(pgp_pool *pool, pgp_ticket *info)
+static acquire_request request_begin(pgp_pool *pool, pgp_acquire_info *info)
 {
     const pgp_settings *settings = pool->settings;
     acquire_request req = {.pool = pool, .info = info, .start = now_of(pool)};
@@ -504,7 +504,7 @@ static acquire_request request_begin(pgp_pool *pool, pgp_ticket *info)
     return req;
 }
 
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_conn **conn, pgp_ticket *info)
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **conn, pgp_acquire_info *info)
 {
     acquire_request req = request_begin(pool, info);
 
@@ -525,8 +525,8 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_conn **conn, pgp_ticket *info)
     return PGP_GRANTED;
 }
 
-pgp_set_outcome pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, apr_time_t until,
-                             pgp_error *error)
+pgp_set_outcome pgp_slot_set_vars(pgp_slot *conn, const pgp_vars *vars, apr_time_t until,
+                                  pgp_error *error)
 {
     const pgp_driver *driver = conn->pool->env->driver;
 
@@ -536,9 +536,9 @@ pgp_set_outcome pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, apr_time_t un
     return driver->set(conn->link, vars, test_deadline(conn->pool, until), error);
 }
 
-void pgp_pool_unfit(pgp_conn **conn, const pgp_error *error)
+void pgp_pool_unfit(pgp_slot **conn, const pgp_error *error)
 {
-    discard_unfit(conn, pgp_conn_alive(*conn) ? PGP_REASON_PING : PGP_REASON_LOST, error);
+    discard_unfit(conn, pgp_slot_is_alive(*conn) ? PGP_REASON_PING : PGP_REASON_LOST, error);
 }
 
 static pgp_gate *refusal_gate(pgp_pool *pool, pgp_outcome outcome)
@@ -566,28 +566,28 @@ void pgp_refusals_end(pgp_pool *pool, apr_time_t now)
     for (i = 0; i < 2; i++)
         if (pgp_gate_close(refusal_gate(pool, outcomes[i]), now, REFUSALS_OVER, &count) &&
             count.events)
-            pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_REFUSED, pool->name, 0,
+            pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_NO_CONNECTION, pool->name, 0,
                     "%" APR_UINT64_T_FMT " more requests got no connection (%s) since the last "
                     "line, and none for a while",
                     count.events, i ? "unavailable" : "exhausted");
 }
 
-int pgp_conn_alive(const pgp_conn *conn)
+int pgp_slot_is_alive(const pgp_slot *conn)
 {
     return conn->pool->env->driver->is_alive(conn->link);
 }
 
-void pgp_conn_last_words(const pgp_conn *conn, pgp_error *error)
+void pgp_slot_last_words(const pgp_slot *conn, pgp_error *error)
 {
     conn->pool->env->driver->last_words(conn->link, error);
 }
 
-void *pgp_conn_handle(const pgp_conn *conn)
+void *pgp_slot_handle(const pgp_slot *conn)
 {
     return conn->pool->env->driver->handle(conn->link);
 }
 
-unsigned pgp_conn_backend(const pgp_conn *conn)
+unsigned pgp_slot_backend(const pgp_slot *conn)
 {
     return conn->holder.backend;
 }
@@ -595,7 +595,7 @@ unsigned pgp_conn_backend(const pgp_conn *conn)
 /* --- release ---------------------------------------------------------------- */
 
 /* Count how long the borrower has had the connection. */
-static void count_hold_locked(pgp_conn *conn, apr_time_t now)
+static void count_hold_locked(pgp_slot *conn, apr_time_t now)
 {
     PGP_LOCKED(conn->pool);
     pgp_stats *stats = &conn->pool->stats;
@@ -608,7 +608,7 @@ static void count_hold_locked(pgp_conn *conn, apr_time_t now)
 }
 
 /* If this was the last usable connection, waiting may be futile from now on. */
-void pgp_doom_locked(pgp_conn *conn, pgp_reason reason)
+void pgp_slot_retire_locked(pgp_slot *conn, pgp_reason reason)
 {
     PGP_LOCKED(conn->pool);
     pgp_pool *pool = conn->pool;
@@ -617,22 +617,22 @@ void pgp_doom_locked(pgp_conn *conn, pgp_reason reason)
     conn->reason = conn->state == PGP_CONNECTING ? PGP_REASON_CONNECT : reason;
     conn->overdue = 0;
     pool->stats.n[PGP_N_CLOSES + conn->reason]++;
-    pgp_conn_move(pool->lists, conn, PGP_CLOSING);
+    pgp_slot_move(pool->lists, conn, PGP_CLOSING);
     if (lived && !live_locked(pool))
         pgp_outage_deprive(&pool->outage, now_of(pool));
 }
 
-void pgp_close_begin(pgp_conn *conn)
+void pgp_close_begin(pgp_slot *conn)
 {
     const pgp_pool *pool = conn->pool;
 
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLOSED, pool->name, pgp_conn_backend(conn),
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLOSED, pool->name, pgp_slot_backend(conn),
             "closed (%s)", pgp_reason_name(conn->reason));
     if (conn->link)
         pool->env->driver->close(conn->link);
 }
 
-void pgp_close_end(pgp_conn *conn)
+void pgp_close_end(pgp_slot *conn)
 {
     pgp_pool *pool = conn->pool;
 
@@ -640,25 +640,25 @@ void pgp_close_end(pgp_conn *conn)
         pool->env->driver->destroy(conn->link);
     conn->link = NULL;
     lock(pool);
-    pgp_conn_move(pool->lists, conn, PGP_FREE);
+    pgp_slot_move(pool->lists, conn, PGP_FREE);
     pgp_share_give_locked(pool);
     unlock(pool);
     pgp_share_ring(pool);
 }
 
 /* Retire a connection: the keeper closes it.  Without a keeper it is closed at once. */
-void pgp_doom(pgp_conn *conn, pgp_reason reason)
+void pgp_slot_retire(pgp_slot *conn, pgp_reason reason)
 {
     pgp_pool *pool = conn->pool;
     const apr_time_t now = now_of(pool);
     int kept;
 
     lock(pool);
-    if (conn->state == PGP_LENT)
+    if (conn->state == PGP_IN_USE)
         count_hold_locked(conn, now);
     if (reason == PGP_REASON_LOST || reason == PGP_REASON_PING)
         pool->suspect_since = now;
-    pgp_doom_locked(conn, reason);
+    pgp_slot_retire_locked(conn, reason);
     kept = pool->kept;
     unlock(pool);
     if (kept)
@@ -669,7 +669,7 @@ void pgp_doom(pgp_conn *conn, pgp_reason reason)
     }
 }
 
-static void give_back(pgp_conn *conn)
+static void give_back(pgp_slot *conn)
 {
     pgp_pool *pool = conn->pool;
     const apr_time_t now = now_of(pool);
@@ -683,21 +683,21 @@ static void give_back(pgp_conn *conn)
     else if (!pool->outage.failures && conn->expires != PGP_NEVER && now >= conn->expires)
         reason = PGP_REASON_LIFETIME;
     else {
-        if (conn->state == PGP_LENT)
+        if (conn->state == PGP_IN_USE)
             count_hold_locked(conn, now);
-        pgp_place_locked(pool, conn, now);
+        pgp_slot_hand_off_locked(pool, conn, now);
     }
     unlock(pool);
     if (reason != PGP_REASON_NONE)
-        pgp_doom(conn, reason);
+        pgp_slot_retire(conn, reason);
 }
 
-static void send_to_cleaning(pgp_conn *conn)
+static void send_to_cleaning(pgp_slot *conn)
 {
     pgp_pool *pool = conn->pool;
     int kept;
 
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLEANING, pool->name, pgp_conn_backend(conn),
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLEANING, pool->name, pgp_slot_backend(conn),
             "came back with work open, is being cleaned up");
     pool->env->driver->cleanup(conn->link);
     conn->overdue = check_deadline(pool);
@@ -705,49 +705,49 @@ static void send_to_cleaning(pgp_conn *conn)
     kept = pool->kept;
     if (kept) {
         count_hold_locked(conn, conn->overdue - pool->settings->check_timeout);
-        pgp_conn_move(pool->lists, conn, PGP_CLEANING);
+        pgp_slot_move(pool->lists, conn, PGP_CLEANING);
     }
     unlock(pool);
     if (kept)
         pool->waker.wake(pool->waker.baton);
     else
-        pgp_doom(conn, PGP_REASON_STOP);
+        pgp_slot_retire(conn, PGP_REASON_STOP);
 }
 
 /* Log why the server ended a connection: its borrower may not have done so. */
-static void log_lost(const pgp_conn *conn)
+static void log_lost(const pgp_slot *conn)
 {
     const pgp_pool *pool = conn->pool;
     char words[PGP_ERROR_WORDS];
     pgp_error error;
 
-    pgp_conn_last_words(conn, &error);
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+    pgp_slot_last_words(conn, &error);
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(conn),
             "was lost while it was lent%s%s", *error.message ? ": " : "",
             pgp_error_print(words, &error));
 }
 
-void pgp_settle(pgp_conn *conn)
+void pgp_slot_finish(pgp_slot *conn)
 {
     switch (conn->pool->env->driver->finish_lease(conn->link)) {
     case PGP_RETURN_CLEAN:
         give_back(conn);
         break;
     case PGP_RETURN_DIRTY:
-        if (conn->state == PGP_LENT)
+        if (conn->state == PGP_IN_USE)
             send_to_cleaning(conn);
         else
-            pgp_doom(conn, PGP_REASON_UNCLEAN);
+            pgp_slot_retire(conn, PGP_REASON_UNCLEAN);
         break;
     case PGP_RETURN_LARGE:
-        pgp_doom(conn, PGP_REASON_LARGE);
+        pgp_slot_retire(conn, PGP_REASON_LARGE);
         break;
     case PGP_RETURN_BROKEN:
         log_lost(conn);
-        pgp_doom(conn, PGP_REASON_LOST);
+        pgp_slot_retire(conn, PGP_REASON_LOST);
         break;
     case PGP_RETURN_UNKNOWN:
-        pgp_doom(conn, PGP_REASON_UNKNOWN);
+        pgp_slot_retire(conn, PGP_REASON_UNKNOWN);
         break;
     }
 }
@@ -766,40 +766,40 @@ static int is_passed_on(pgp_pool *pool)
     return passed;
 }
 
-void pgp_pool_release(pgp_conn **released)
+void pgp_pool_release(pgp_slot **released)
 {
-    pgp_conn *conn = *released;
+    pgp_slot *conn = *released;
     pgp_pool *pool = conn->pool;
 
     *released = NULL;
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_conn_backend(conn),
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_slot_backend(conn),
             "returned, lease %" APR_UINT64_T_FMT, conn->lease);
     if (is_passed_on(pool))
-        pgp_doom(conn, PGP_REASON_SHARED);
+        pgp_slot_retire(conn, PGP_REASON_SHARED);
     else
-        pgp_settle(conn);
+        pgp_slot_finish(conn);
 }
 
-void pgp_pool_discard(pgp_conn **discarded, pgp_reason reason)
+void pgp_pool_discard(pgp_slot **discarded, pgp_reason reason)
 {
-    pgp_conn *conn = *discarded;
+    pgp_slot *conn = *discarded;
 
     *discarded = NULL;
-    pgp_doom(conn, reason);
+    pgp_slot_retire(conn, reason);
 }
 
-pgp_link *pgp_pool_part(pgp_conn **parted)
+pgp_connection *pgp_pool_detach(pgp_slot **parted)
 {
-    pgp_conn *conn = *parted;
-    pgp_link *link = conn->link;
+    pgp_slot *conn = *parted;
+    pgp_connection *link = conn->link;
 
     *parted = NULL;
     conn->link = NULL;
-    pgp_doom(conn, PGP_REASON_LOST);
+    pgp_slot_retire(conn, PGP_REASON_LOST);
     return link;
 }
 
-void pgp_pool_bury(const pgp_pool *pool, pgp_link **link)
+void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **link)
 {
     pool->env->driver->destroy(*link);
     *link = NULL;
@@ -807,32 +807,32 @@ void pgp_pool_bury(const pgp_pool *pool, pgp_link **link)
 
 /* --- a borrowed connection, seen by its borrower ---------------------------- */
 
-pgp_pool *pgp_conn_pool(const pgp_conn *conn)
+pgp_pool *pgp_slot_pool(const pgp_slot *conn)
 {
     return conn->pool;
 }
 
-apr_uint64_t pgp_conn_lease_id(const pgp_conn *conn)
+apr_uint64_t pgp_slot_lease_id(const pgp_slot *conn)
 {
     return conn->lease;
 }
 
-bool pgp_conn_is_greeted(const pgp_conn *conn)
+bool pgp_slot_is_prepared(const pgp_slot *conn)
 {
     return conn->greeted;
 }
 
-void pgp_conn_set_greeted(pgp_conn *conn)
+void pgp_slot_set_prepared(pgp_slot *conn)
 {
     conn->greeted = 1;
 }
 
-void *pgp_conn_baton(const pgp_conn *conn)
+void *pgp_slot_baton(const pgp_slot *conn)
 {
     return conn->borrower;
 }
 
-void pgp_conn_set_baton(pgp_conn *conn, void *baton)
+void pgp_slot_set_baton(pgp_slot *conn, void *baton)
 {
     conn->borrower = baton;
 }

@@ -1,7 +1,7 @@
 /*
  * A pool lends PostgreSQL connections to the request threads of one process.
  *
- * Model.  A pool has one mutex, a fixed number of slots (pgp_conn.h gives their states), and
+ * Model.  A pool has one mutex, a fixed number of slots (pgp_slot.h gives their states), and
  * one queue of waiters.  Request threads borrow and return.  The keeper, one thread a process
  * (pgp_keeper.h), does everything slow: it connects, cleans up and closes.
  *
@@ -37,7 +37,7 @@
  * return).  A stopped pool stays a valid object for the rest of the process's life, since a
  * thread may come late.
  *
- * Ownership.  A pgp_conn from pgp_pool_acquire() is the caller's until release or
+ * Ownership.  A pgp_slot from pgp_pool_acquire() is the caller's until release or
  * discard, which set the caller's pointer to NULL.
  */
 #ifndef PGP_POOL_H
@@ -68,7 +68,7 @@ typedef struct {
                        * for one more acquire of the same caller */
     apr_interval_time_t waited; /* microseconds in the queue */
     pgp_error error;            /* set only if the outcome is not PGP_GRANTED */
-} pgp_ticket;
+} pgp_acquire_info;
 
 /* Wakes the keeper; async-signal safe. */
 typedef struct {
@@ -89,7 +89,7 @@ const pgp_settings *pgp_pool_settings(const pgp_pool *pool);
 
 /* Put the pool on a board that it shares with other children, at this place.
  * Before the keeper starts. */
-void pgp_pool_post(pgp_pool *pool, pgp_board *board, int place);
+void pgp_pool_attach_board(pgp_pool *pool, pgp_board *board, int place);
 
 /* The server that some of a child's pools connect to. */
 typedef struct {
@@ -119,42 +119,42 @@ void pgp_pool_share_server(pgp_pool *pool, pgp_server *server);
 /*
  * Borrow a connection, within PgPoolAcquireTimeout.
  *
- * *conn and ticket->waited are set if PGP_GRANTED; all of the ticket if not.
+ * *conn and info->waited are set if PGP_GRANTED; all of the info if not.
  */
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_conn **conn, pgp_ticket *ticket);
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **conn, pgp_acquire_info *info);
 
 /* Give up a connection that has failed before its borrower did anything with it. */
-void pgp_pool_unfit(pgp_conn **conn, const pgp_error *error);
+void pgp_pool_unfit(pgp_slot **conn, const pgp_error *error);
 
 /* Give a connection back in whatever state it is.  Never blocks. */
-void pgp_pool_release(pgp_conn **conn);
+void pgp_pool_release(pgp_slot **conn);
 
 /* Give a connection back to be closed. */
-void pgp_pool_discard(pgp_conn **conn, pgp_reason reason);
+void pgp_pool_discard(pgp_slot **conn, pgp_reason reason);
 
 /* Give back the place of a connection that is lost, but not what its borrower may still
  * hold of it: that is to be buried when nobody uses the handle any more. */
-pgp_link *pgp_pool_part(pgp_conn **conn);
-void pgp_pool_bury(const pgp_pool *pool, pgp_link **link);
+pgp_connection *pgp_pool_detach(pgp_slot **conn);
+void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **link);
 
 /* Whether a borrowed connection still stands; does not touch what it has
  * received. */
-int pgp_conn_alive(const pgp_conn *conn);
+int pgp_slot_is_alive(const pgp_slot *conn);
 
 /* What the server has said of the end of a connection that does not stand any more; an empty
  * message if it has said nothing.  The borrower's results stay. */
-void pgp_conn_last_words(const pgp_conn *conn, pgp_error *error);
+void pgp_slot_last_words(const pgp_slot *conn, pgp_error *error);
 
 /* Make the session of a borrowed connection have these variables and no others of ours, within
  * PgPoolCheckTimeout and until the deadline, whichever comes first (PGP_NEVER: none); they are
  * undone at release.  Costs nothing if they are set.  If not DONE, *error says why: DENIED, and
  * all is as before; FAILED, and they may be set or not: it must not be used any more. */
-pgp_set_outcome pgp_conn_set(pgp_conn *conn, const pgp_vars *vars, apr_time_t until,
-                             pgp_error *error);
+pgp_set_outcome pgp_slot_set_vars(pgp_slot *conn, const pgp_vars *vars, apr_time_t until,
+                                  pgp_error *error);
 
 /* What the borrower works with (a PGconn), and the server's process. */
-void *pgp_conn_handle(const pgp_conn *conn);
-unsigned pgp_conn_backend(const pgp_conn *conn);
+void *pgp_slot_handle(const pgp_slot *conn);
+unsigned pgp_slot_backend(const pgp_slot *conn);
 
 /* How many slots are in each state, and how many borrowers wait. */
 typedef struct {
@@ -172,17 +172,17 @@ int pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged
 /* --- a borrowed connection: its borrower's thread ---------------------------- */
 
 /* The pool that lends it, and the number of the lease in that pool. */
-pgp_pool *pgp_conn_pool(const pgp_conn *conn);
-apr_uint64_t pgp_conn_lease_id(const pgp_conn *conn);
+pgp_pool *pgp_slot_pool(const pgp_slot *conn);
+apr_uint64_t pgp_slot_lease_id(const pgp_slot *conn);
 
 /* Whether a borrower has greeted this connection: it says so once its hooks for a new
  * connection have run.  Stays with the connection from lease to lease. */
-bool pgp_conn_is_greeted(const pgp_conn *conn);
-void pgp_conn_set_greeted(pgp_conn *conn);
+bool pgp_slot_is_prepared(const pgp_slot *conn);
+void pgp_slot_set_prepared(pgp_slot *conn);
 
 /* What the borrower has left with the connection for itself; it takes it away (NULL) before
  * the release. */
-void *pgp_conn_baton(const pgp_conn *conn);
-void pgp_conn_set_baton(pgp_conn *conn, void *baton);
+void *pgp_slot_baton(const pgp_slot *conn);
+void pgp_slot_set_baton(pgp_slot *conn, void *baton);
 
 #endif

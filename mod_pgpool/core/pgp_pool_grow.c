@@ -18,10 +18,10 @@
 static void connect_reserve_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    pgp_conn *conn = APR_RING_FIRST(&pool->lists[PGP_FREE].ring);
+    pgp_slot *conn = APR_RING_FIRST(&pool->lists[PGP_FREE].ring);
 
     conn->link = NULL;
-    pgp_conn_move(pool->lists, conn, PGP_CONNECTING);
+    pgp_slot_move(pool->lists, conn, PGP_CONNECTING);
 }
 
 void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
@@ -32,8 +32,8 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
         .live = live_locked(pool),
         .connecting = count(pool, PGP_CONNECTING),
         .free = count(pool, PGP_FREE),
-        .waiting = pool->waiting ? pool->waiting : pool->missed,
-        .unmet = pool->waiting ? now - pool->unmet_since : 0,
+        .waiting = pool->waiting ? pool->waiting : pool->refused_demand,
+        .demand_age = pool->waiting ? now - pool->demand_since : 0,
         .down = pool->outage.failures > 0,
     };
     const int resting = pool->phase == STOPPED || now < pool->outage.retry_at;
@@ -47,23 +47,23 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
     /* A connection that is closing, or that another child gives up, makes room in a later turn.
      */
     if (!resting && start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
-        pool->missed = 0;
+        pool->refused_demand = 0;
 }
 
 /* --- success ---------------------------------------------------------------- */
 
 /* Hand the new connection to a waiter, or park it.  If the pool has been stopped meanwhile, it
  * is closed. */
-static void admit(pgp_conn *conn)
+static void admit(pgp_slot *conn)
 {
     pgp_pool *pool = conn->pool;
     const apr_time_t now = now_of(pool);
 
     lock(pool);
     if (pool->phase == STOPPED)
-        pgp_doom_locked(conn, PGP_REASON_STOP);
+        pgp_slot_retire_locked(conn, PGP_REASON_STOP);
     else
-        pgp_place_locked(pool, conn, now);
+        pgp_slot_hand_off_locked(pool, conn, now);
     unlock(pool);
 }
 
@@ -77,7 +77,7 @@ apr_int64_t pgp_pool_most(const pgp_pool *pool)
 
 /* Warn, once for all children and pools, if they may ask for more connections than the server
  * takes. */
-static void capacity_check(const pgp_conn *conn)
+static void capacity_check(const pgp_slot *conn)
 {
     pgp_pool *pool = conn->pool;
     const pgp_settings *settings = pool->settings;
@@ -110,7 +110,7 @@ static pgp_gate_id failure_gate(const pgp_error *error)
     switch (pgp_policy_failure(error->sqlstate)) {
     case PGP_FAILURE_STARTING:
         return PGP_GATE_STARTING;
-    case PGP_FAILURE_REFUSED:
+    case PGP_FAILURE_REJECTED:
         return PGP_GATE_REJECTED;
     default:
         return *error->sqlstate ? PGP_GATE_FAILED : PGP_GATE_CONNECT;
@@ -134,7 +134,7 @@ static void outage_end(pgp_pool *pool, apr_time_t now)
                 "the server answers again after %" APR_TIME_T_FMT " ms", lasted / 1000);
 }
 
-void pgp_pool_grow_done(pgp_conn *conn)
+void pgp_pool_grow_done(pgp_slot *conn)
 {
     pgp_pool *pool = conn->pool;
     const pgp_env *env = pool->env;
@@ -156,7 +156,7 @@ void pgp_pool_grow_done(pgp_conn *conn)
     unlock(pool);
     if (may_end_outage)
         outage_end(pool, conn->born);
-    pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_conn_backend(conn),
+    pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_slot_backend(conn),
             "connected, %s", tls ? tls : "no TLS");
     pool->surveyed = 1;
     capacity_check(conn);
@@ -164,7 +164,7 @@ void pgp_pool_grow_done(pgp_conn *conn)
 }
 
 /* The first host of a failed attempt has had its chance: begin with the next one. */
-static void first_host_leave(pgp_pool *pool, const pgp_conn *conn, apr_time_t now)
+static void first_host_leave(pgp_pool *pool, const pgp_slot *conn, apr_time_t now)
 {
     if (conn->first_host != pool->first_host)
         return; /* another attempt has said so */
@@ -201,7 +201,7 @@ static void log_failure(pgp_pool *pool, const pgp_error *error, apr_interval_tim
 
 /* The server has no place left, but some places are this httpd's: what is idle gives way, and
  * the next attempt is made when a place is free.  That is no outage. */
-static int give_way_found(pgp_conn *conn, const pgp_error *error, apr_time_t now)
+static int give_way_found(pgp_slot *conn, const pgp_error *error, apr_time_t now)
 {
     pgp_pool *pool = conn->pool;
     int ours;
@@ -213,7 +213,7 @@ static int give_way_found(pgp_conn *conn, const pgp_error *error, apr_time_t now
     if (ours) {
         pool->stats.error = *error;
         pool->stats.error_at = now;
-        pgp_doom_locked(conn, PGP_REASON_CONNECT);
+        pgp_slot_retire_locked(conn, PGP_REASON_CONNECT);
     }
     unlock(pool);
     if (ours)
@@ -222,7 +222,7 @@ static int give_way_found(pgp_conn *conn, const pgp_error *error, apr_time_t now
     return ours;
 }
 
-void pgp_pool_grow_failed(pgp_conn *conn, const pgp_error *error)
+void pgp_pool_grow_failed(pgp_slot *conn, const pgp_error *error)
 {
     pgp_pool *pool = conn->pool;
     const pgp_env *env = pool->env;
@@ -242,7 +242,7 @@ void pgp_pool_grow_failed(pgp_conn *conn, const pgp_error *error)
                            &pool->settings->retry);
     pool->stats.error = pool->outage.error;
     pool->stats.error_at = pool->outage.last;
-    pgp_doom_locked(conn, PGP_REASON_CONNECT);
+    pgp_slot_retire_locked(conn, PGP_REASON_CONNECT);
     if (pgp_pool_is_futile_locked(pool, now))
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
     unlock(pool);
@@ -250,7 +250,7 @@ void pgp_pool_grow_failed(pgp_conn *conn, const pgp_error *error)
     log_failure(pool, error, wait, now);
 }
 
-void pgp_pool_grow_begin(pgp_conn *conn)
+void pgp_pool_grow_begin(pgp_slot *conn)
 {
     pgp_pool *pool = conn->pool;
     const pgp_env *env = pool->env;

@@ -15,26 +15,26 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool);
 /* Have a look at the idle connections, each second: what the server has closed is on its
  * way out afterwards, before somebody asks for it, and what it has sent has been read, so that
  * it need not wait.  conns and fds: room for PgPoolMax.  Returns when to look again. */
-apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds);
+apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **conns, struct pollfd *fds);
 
 /* The slots in the keeper's hands (CONNECTING, CLEANING, CLOSING); room for
  * PgPoolMax of them.  Returns their number. */
-int pgp_pool_list_pending(pgp_pool *pool, pgp_conn **conns);
+int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **conns);
 
 /* Start to connect a slot that is CONNECTING and has no link. */
-void pgp_pool_grow_begin(pgp_conn *conn);
+void pgp_pool_grow_begin(pgp_slot *conn);
 
 /* Go on with one that is CONNECTING or CLEANING.  Returns 1 if it is no longer,
  * 0 if it waits for conn->await until conn->overdue. */
-int pgp_pool_step(pgp_conn *conn);
+int pgp_pool_step(pgp_slot *conn);
 
 /* Close one that is CLOSING.  Returns 1 if it is FREE, 0 if it waits for conn->await
  * until conn->overdue: for the server's process to end. */
-int pgp_pool_close(pgp_conn *conn);
+int pgp_pool_close(pgp_slot *conn);
 
-/* The child's slot on the board; connections need one.  -1: the child is about to leave its
- * slot, and the pool's counters stay with that. */
-void pgp_pool_set_child(pgp_pool *pool, int slot);
+/* The child's seat on the board; connections need one.  -1: the child is about to leave its
+ * seat, and the pool's counters stay with that. */
+void pgp_pool_set_child(pgp_pool *pool, int seat);
 
 /* Whether there is a connection, or somebody wants one. */
 int pgp_pool_is_used(pgp_pool *pool);
@@ -44,7 +44,7 @@ int pgp_pool_is_used(pgp_pool *pool);
 apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now);
 
 /* The same as pgp_pool_set_child() for their servers. */
-void pgp_pool_set_servers_child(pgp_pool **pools, int n, int slot);
+void pgp_pool_set_servers_child(pgp_pool **pools, int n, int seat);
 
 /* Another child has rung: permits are free, or it waits for one. */
 void pgp_pool_hear_bell(pgp_pool *pool);

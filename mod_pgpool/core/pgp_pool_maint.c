@@ -26,19 +26,19 @@ static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     int spare = live_locked(pool) - (pool->phase == RUNNING ? pool->settings->min : 0);
-    pgp_conn *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
+    pgp_slot *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
     pgp_reason reason;
 
     if (pool->phase == RUNNING && pool->outage.failures)
         return;
-    for (; conn != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_conn, entry);
+    for (; conn != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_slot, entry);
          conn = newer) {
         newer = APR_RING_PREV(conn, entry);
         reason = pool->phase == RUNNING ? pgp_policy_retire(conn, pool->settings, spare, now)
                                         : PGP_REASON_STOP;
         if (reason == PGP_REASON_NONE)
             continue;
-        pgp_doom_locked(conn, reason);
+        pgp_slot_retire_locked(conn, reason);
         spare--;
     }
 }
@@ -60,13 +60,13 @@ static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
 
 /* A connection that has been in use for longer than PgPoolHoldWarning without a warning yet,
  * with a copy of its borrower's description; NULL: there is none. */
-static pgp_conn *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_holder *holder)
+static pgp_slot *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_borrower *holder)
 {
     PGP_LOCKED(pool);
     const apr_interval_time_t limit = pool->settings->hold_warning;
-    pgp_conn *conn;
+    pgp_slot *conn;
 
-    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry)
+    APR_RING_FOREACH (conn, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
         if (limit != PGP_NEVER && !conn->warned && now - conn->holder.since >= limit) {
             conn->warned = 1;
             *holder = conn->holder;
@@ -77,8 +77,8 @@ static pgp_conn *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_holder *hol
 
 static void warn_of_holders(pgp_pool *pool, apr_time_t now)
 {
-    pgp_holder holder;
-    pgp_conn *overlong;
+    pgp_borrower holder;
+    pgp_slot *overlong;
 
     do {
         lock(pool);
@@ -116,7 +116,7 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool)
 
 /* Retire an idle connection that the server has closed.  If a borrower has had it meanwhile,
  * the borrower has found out. */
-static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
+static void ended_while_idle(pgp_slot *conn, apr_time_t seen)
 {
     pgp_pool *pool = conn->pool;
     char words[PGP_ERROR_WORDS];
@@ -127,57 +127,57 @@ static void ended_while_idle(pgp_conn *conn, apr_time_t seen)
     ended = conn->state == PGP_IDLE && conn->idle_since < seen;
     if (ended) {
         pool->suspect_since = seen;
-        pgp_doom_locked(conn, PGP_REASON_LOST);
+        pgp_slot_retire_locked(conn, PGP_REASON_LOST);
     }
     unlock(pool);
     if (!ended)
         return;
-    pgp_conn_last_words(conn, &error); /* it is the keeper's now */
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+    pgp_slot_last_words(conn, &error); /* it is the keeper's now */
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(conn),
             "was closed by the server while idle%s%s", *error.message ? ": " : "",
             pgp_error_print(words, &error));
 }
 
 /* Take an idle connection into the keeper's hands.  One that came back a moment ago stays idle:
  * a request may want it at any moment, and reads from it then. */
-static int idle_take(pgp_conn *conn, apr_time_t seen)
+static int idle_take(pgp_slot *conn, apr_time_t seen)
 {
     pgp_pool *pool = conn->pool;
 
     lock(pool);
     pool->reading = conn->state == PGP_IDLE && conn->idle_since <= seen - WATCH_STEP;
     if (pool->reading)
-        pgp_conn_move(pool->lists, conn, PGP_CLEANING);
+        pgp_slot_move(pool->lists, conn, PGP_CLEANING);
     unlock(pool);
     return pool->reading;
 }
 
 /* Park the connection again, or hand it to a waiter.  Reading makes it no younger. */
-static void idle_give_back(pgp_conn *conn, apr_time_t now)
+static void idle_give_back(pgp_slot *conn, apr_time_t now)
 {
     pgp_pool *pool = conn->pool;
     const apr_time_t since = conn->idle_since;
 
     lock(pool);
     pool->reading = 0;
-    pgp_place_locked(pool, conn, now);
+    pgp_slot_hand_off_locked(pool, conn, now);
     if (conn->state == PGP_IDLE)
         conn->idle_since = since;
     unlock(pool);
 }
 
-static void idle_retire(pgp_conn *conn, const pgp_error *error)
+static void idle_retire(pgp_slot *conn, const pgp_error *error)
 {
     pgp_pool *pool = conn->pool;
-    const pgp_reason reason = pgp_conn_alive(conn) ? PGP_REASON_UNCLEAN : PGP_REASON_LOST;
+    const pgp_reason reason = pgp_slot_is_alive(conn) ? PGP_REASON_UNCLEAN : PGP_REASON_LOST;
     char words[PGP_ERROR_WORDS];
 
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(conn),
             "found unfit while idle (%s): %s", pgp_reason_name(reason),
             pgp_error_print(words, error));
     if (reason == PGP_REASON_UNCLEAN)
         pgp_reset_failed(conn, error);
-    pgp_doom(conn, reason);
+    pgp_slot_retire(conn, reason);
     lock(pool);
     pool->reading = 0;
     if (!pool->settings->acquire_timeout) /* nobody waits but for what was read from */
@@ -187,7 +187,7 @@ static void idle_retire(pgp_conn *conn, const pgp_error *error)
 
 /* Read what the server has sent.  If nobody reads, its process blocks as soon as the socket is
  * full, in the middle of its work, with a transaction open. */
-static int read_while_idle(pgp_conn *conn, apr_time_t seen)
+static int read_while_idle(pgp_slot *conn, apr_time_t seen)
 {
     pgp_error error = {.sqlstate = ""};
 
@@ -204,7 +204,7 @@ static int read_while_idle(pgp_conn *conn, apr_time_t seen)
  * may be another's by then; the functions above find out, for it is not idle any more, or not
  * since so long.  The oldest connection is read first, so that the newest is in front again
  * afterwards. */
-apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_conn **conns, struct pollfd *fds)
+apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **conns, struct pollfd *fds)
 {
     const apr_time_t now = now_of(pool);
     int i, n, any_read = 0;

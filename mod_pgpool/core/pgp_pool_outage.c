@@ -42,7 +42,7 @@ bool pgp_outage_is_futile(const pgp_outage *outage, apr_time_t now,
                           apr_interval_time_t patience)
 {
     return outage->failures &&
-           (outage->kind == PGP_FAILURE_REFUSED || now - outage->futile_since > patience);
+           (outage->kind == PGP_FAILURE_REJECTED || now - outage->futile_since > patience);
 }
 
 void pgp_outage_hasten(pgp_outage *outage, apr_time_t now, const pgp_backoff *retry)

@@ -11,18 +11,18 @@
 /* A closed connection's slot and permit wait this long for the server's process to end. */
 #define LINGER PGP_SEC(1)
 
-int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_conn **conns)
+int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **conns)
 {
     PGP_LOCKED(pool);
-    pgp_conn *conn;
+    pgp_slot *conn;
     int n = 0;
 
-    APR_RING_FOREACH (conn, &pool->lists[state].ring, pgp_conn, entry)
+    APR_RING_FOREACH (conn, &pool->lists[state].ring, pgp_slot, entry)
         conns[n++] = conn;
     return n;
 }
 
-int pgp_pool_list_pending(pgp_pool *pool, pgp_conn **conns)
+int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **conns)
 {
     int n = 0;
 
@@ -36,17 +36,17 @@ int pgp_pool_list_pending(pgp_pool *pool, pgp_conn **conns)
     return n;
 }
 
-static void clean_failed(pgp_conn *conn, const pgp_error *error)
+static void clean_failed(pgp_slot *conn, const pgp_error *error)
 {
     pgp_pool *pool = conn->pool;
     char words[PGP_ERROR_WORDS];
 
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_conn_backend(conn),
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(conn),
             "could not be cleaned up: %s", pgp_error_print(words, error));
-    pgp_doom(conn, PGP_REASON_UNCLEAN);
+    pgp_slot_retire(conn, PGP_REASON_UNCLEAN);
 }
 
-static void step_late(const pgp_conn *conn, pgp_error *error)
+static void step_late(const pgp_slot *conn, pgp_error *error)
 {
     const pgp_settings *settings = conn->pool->settings;
     const int connecting = conn->state == PGP_CONNECTING;
@@ -58,7 +58,7 @@ static void step_late(const pgp_conn *conn, pgp_error *error)
                  (connecting ? settings->connect_timeout : settings->check_timeout) / 1000);
 }
 
-int pgp_pool_step(pgp_conn *conn)
+int pgp_pool_step(pgp_slot *conn)
 {
     pgp_pool *pool = conn->pool;
     const int connecting = conn->state == PGP_CONNECTING;
@@ -72,7 +72,7 @@ int pgp_pool_step(pgp_conn *conn)
     if (step == PGP_STEP_DONE && connecting)
         pgp_pool_grow_done(conn);
     else if (step == PGP_STEP_DONE)
-        pgp_settle(conn);
+        pgp_slot_finish(conn);
     else if (connecting)
         pgp_pool_grow_failed(conn, &error);
     else
@@ -84,7 +84,7 @@ int pgp_pool_step(pgp_conn *conn)
 
 /* Without a cap the slot is free as soon as the server has been told.  With a cap the server's
  * process counts as long as it lives, up to LINGER. */
-int pgp_pool_close(pgp_conn *conn)
+int pgp_pool_close(pgp_slot *conn)
 {
     pgp_pool *pool = conn->pool;
     pgp_error unsaid;
@@ -110,11 +110,11 @@ void pgp_pool_drain(pgp_pool *pool)
     unlock(pool);
 }
 
-static void doom_all_locked(pgp_pool *pool, pgp_state state)
+static void slots_retire_all_locked(pgp_pool *pool, pgp_state state)
 {
     PGP_LOCKED(pool);
     while (count(pool, state) > 0)
-        pgp_doom_locked(APR_RING_FIRST(&pool->lists[state].ring), PGP_REASON_STOP);
+        pgp_slot_retire_locked(APR_RING_FIRST(&pool->lists[state].ring), PGP_REASON_STOP);
 }
 
 void pgp_pool_stop(pgp_pool *pool)
@@ -122,9 +122,9 @@ void pgp_pool_stop(pgp_pool *pool)
     lock(pool);
     pool->phase = STOPPED;
     pgp_queue_end_all_locked(pool, PGP_STOPPING);
-    doom_all_locked(pool, PGP_IDLE);
-    doom_all_locked(pool, PGP_CONNECTING);
-    doom_all_locked(pool, PGP_CLEANING);
+    slots_retire_all_locked(pool, PGP_IDLE);
+    slots_retire_all_locked(pool, PGP_CONNECTING);
+    slots_retire_all_locked(pool, PGP_CLEANING);
     unlock(pool);
 }
 

@@ -21,7 +21,7 @@
 
 #include "pgp_board.h"
 #include "pgp_check.h"
-#include "pgp_conn.h"
+#include "pgp_slot.h"
 #include "pgp_policy.h"
 #include "pgp_pool.h"
 #include "pgp_pool_outage.h"
@@ -38,7 +38,7 @@ typedef struct waiter {
     apr_time_t until;
     int ended;
     pgp_outcome outcome;
-    pgp_conn *conn;             /* if PGP_GRANTED */
+    pgp_slot *conn;             /* if PGP_GRANTED */
     struct waiter *ended_after; /* see ended in pgp_pool */
     sem_t woken;
 } waiter;
@@ -65,7 +65,7 @@ typedef struct {
     int rung;           /* another child has rung: look */
     apr_time_t look_at; /* look then in any case */
     int ring;           /* ring the children that the free permits belong to */
-    int ring_one;       /* and the one in this slot; -1: none */
+    int ring_one;       /* and the one in this seat; -1: none */
 } pool_share;
 
 struct pgp_pool {
@@ -85,15 +85,15 @@ struct pgp_pool {
 
     /* guarded by lock */
     pthread_t locked_by; /* 0: nobody */
-    pgp_conn_list lists[PGP_STATES];
+    pgp_slot_list lists[PGP_STATES];
     APR_RING_HEAD(waiter_ring, waiter) queue;
     int waiting;
     waiter *ended;            /* the last of those whose wait whoever has the lock has ended */
-    apr_time_t unmet_since;   /* since when the queue has not been empty */
+    apr_time_t demand_since;  /* since when the queue has not been empty */
     apr_time_t suspect_since; /* what was idle before this may be dead as well */
     apr_uint64_t leases;
     pgp_outage outage;
-    int missed; /* somebody was refused who would not wait: grow for the next */
+    int refused_demand; /* somebody was refused who would not wait: grow for the next */
     pool_share share;
     pgp_stats stats; /* without its gauges */
     int reading;     /* the keeper has an idle connection, and gives it back at once */
@@ -155,7 +155,7 @@ static inline int count(const pgp_pool *pool, pgp_state state)
 static inline int live_locked(const pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    return count(pool, PGP_IDLE) + count(pool, PGP_LENT) + count(pool, PGP_CLEANING);
+    return count(pool, PGP_IDLE) + count(pool, PGP_IN_USE) + count(pool, PGP_CLEANING);
 }
 
 /* --- pgp_pool.c ------------------------------------------------------------- */
@@ -163,10 +163,10 @@ static inline int live_locked(const pgp_pool *pool)
 /* The first waiter, or NULL. */
 waiter *pgp_queue_first_locked(pgp_pool *pool);
 /* End a wait: the waiter leaves the queue now, and is woken by unlock(). */
-void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_conn *conn);
+void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *conn);
 void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome);
 /* Hand a clean connection to the first waiter, or park it. */
-void pgp_place_locked(pgp_pool *pool, pgp_conn *conn, apr_time_t now);
+void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *conn, apr_time_t now);
 /* The outcome for a caller that gets no connection. */
 pgp_outcome pgp_shortage_locked(const pgp_pool *pool);
 /* Whether a caller would wait in vain: no connection is usable, and the outage goes on. */
@@ -174,30 +174,30 @@ bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now);
 /* Log how many callers failed since the last line, if it is more than a minute old. */
 void pgp_refusals_end(pgp_pool *pool, apr_time_t now);
 /* Retire a connection: to CLOSING, for the keeper. */
-void pgp_doom_locked(pgp_conn *conn, pgp_reason reason);
+void pgp_slot_retire_locked(pgp_slot *conn, pgp_reason reason);
 /* The same with the lock not held; without a keeper it is closed here and now. */
-void pgp_doom(pgp_conn *conn, pgp_reason reason);
+void pgp_slot_retire(pgp_slot *conn, pgp_reason reason);
 /* Close the connection of a CLOSING slot: tell the server, then free connection and slot. */
-void pgp_close_begin(pgp_conn *conn);
-void pgp_close_end(pgp_conn *conn);
+void pgp_close_begin(pgp_slot *conn);
+void pgp_close_end(pgp_slot *conn);
 
 /* End a lease, or a clean-up: hand the connection off, park it, clean it up, or retire it. */
-void pgp_settle(pgp_conn *conn);
+void pgp_slot_finish(pgp_slot *conn);
 /* Warn, once a minute, if the server has rejected a reset. */
-void pgp_reset_failed(pgp_conn *conn, const pgp_error *error);
+void pgp_reset_failed(pgp_slot *conn, const pgp_error *error);
 
 /* --- pgp_pool_grow.c -------------------------------------------------------- */
 
 /* Reserve slots for demand: CONNECTING from now on. */
 void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now);
 /* How an attempt to connect has ended. */
-void pgp_pool_grow_done(pgp_conn *conn);
-void pgp_pool_grow_failed(pgp_conn *conn, const pgp_error *error);
+void pgp_pool_grow_done(pgp_slot *conn);
+void pgp_pool_grow_failed(pgp_slot *conn, const pgp_error *error);
 
 /* --- pgp_pool_pending.c ----------------------------------------------------- */
 
 /* The slots in a state; room for PgPoolMax of them.  Returns their number. */
-int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_conn **conns);
+int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **conns);
 
 /* --- pgp_share.c ------------------------------------------------------------ */
 

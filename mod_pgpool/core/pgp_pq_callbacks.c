@@ -17,7 +17,7 @@
 
 /* --- results ---------------------------------------------------------------- */
 
-void pgp_pq_callbacks_trap(pgp_link *link, bool is_unused)
+void pgp_pq_callbacks_trap(pgp_connection *link, bool is_unused)
 {
 #ifdef PGP_CHECKED
     link->is_unused = is_unused;
@@ -27,7 +27,7 @@ void pgp_pq_callbacks_trap(pgp_link *link, bool is_unused)
 #endif
 }
 
-static void abort_if_unused(const pgp_link *link)
+static void abort_if_unused(const pgp_connection *link)
 {
 #ifdef PGP_CHECKED
     if (!link->is_unused)
@@ -46,7 +46,7 @@ static void abort_if_unused(const pgp_link *link)
 static int event_receive(PGEventId event, void *info, void *baton)
 {
     const PGEventResultCreate *created = info;
-    pgp_link *link;
+    pgp_connection *link;
 
     (void)baton;
     if (event != PGEVT_RESULTCREATE)
@@ -59,7 +59,7 @@ static int event_receive(PGEventId event, void *info, void *baton)
     return 1;
 }
 
-pgp_link *pgp_pq_callbacks_link(const PGconn *conn)
+pgp_connection *pgp_pq_callbacks_link(const PGconn *conn)
 {
     return PQinstanceData(conn, event_receive);
 }
@@ -102,7 +102,7 @@ static bool is_error(const char *severity)
  * It says why the server ends the connection; the end itself may come later. */
 static void notice_receive(void *baton, const PGresult *result)
 {
-    pgp_link *link = baton;
+    pgp_connection *link = baton;
 
     if (link && is_error(pgp_pq_error_severity(result))) {
         link->exchange.failed = true;
@@ -114,7 +114,7 @@ static void notice_receive(void *baton, const PGresult *result)
     notice_pass_on(result);
 }
 
-void pgp_pq_callbacks_listen(pgp_link *link)
+void pgp_pq_callbacks_listen(pgp_connection *link)
 {
     PQsetNoticeReceiver(link->conn, notice_receive, link);
     PQsetNoticeProcessor(link->conn, notice_log, (void *)link->context);
@@ -122,14 +122,14 @@ void pgp_pq_callbacks_listen(pgp_link *link)
 
 /* --- the client's library --------------------------------------------------- */
 
-bool pgp_pq_callbacks_register(pgp_link *link)
+bool pgp_pq_callbacks_register(pgp_connection *link)
 {
     pgp_pq_callbacks_restore(link);
     return PQregisterEventProc(link->conn, event_receive, "mod_pgpool", NULL) &&
            PQsetInstanceData(link->conn, event_receive, link);
 }
 
-void pgp_pq_callbacks_restore(pgp_link *link)
+void pgp_pq_callbacks_restore(pgp_connection *link)
 {
     pgp_pq_callbacks_listen(link);
     PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);

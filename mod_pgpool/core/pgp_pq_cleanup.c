@@ -31,7 +31,7 @@ static void cancel_run(PGcancel *cancel)
 
 PGP_TASK_DEFINE(cancel_task_start, PGcancel, cancel_run, PQfreeCancel)
 
-static void cancel_start(pgp_link *link)
+static void cancel_start(pgp_connection *link)
 {
     PGcancel *cancel = PQgetCancel(link->conn);
 
@@ -47,14 +47,14 @@ static void cancel_start(pgp_link *link)
 
 /* Something runs that was not cancelled yet; or it was, but the cancel may have come before the
  * server had begun with it. */
-static bool cancel_is_due(const pgp_link *link)
+static bool cancel_is_due(const pgp_connection *link)
 {
     return !link->cleanup.cancelled || link->cleanup.answered ||
            pgp_now(link->context->env) - link->cleanup.cancelled_at >= CANCEL_AGAIN;
 }
 
 /* Whether a cancel is still on its way; one that has arrived is forgotten. */
-static bool cancel_is_pending(pgp_link *link)
+static bool cancel_is_pending(pgp_connection *link)
 {
     if (link->task && pgp_task_is_done(link->task))
         pgp_task_leave(&link->task);
@@ -62,7 +62,7 @@ static bool cancel_is_pending(pgp_link *link)
 }
 
 /* If an earlier cancel still hangs, another one would hang as well. */
-void pgp_pq_cleanup_abandon(pgp_link *link)
+void pgp_pq_cleanup_abandon(pgp_connection *link)
 {
     if (!cancel_is_pending(link))
         cancel_start(link);
@@ -79,14 +79,14 @@ typedef enum {
 
 /* libpq ends answers with NULL; those of a pipeline with one NULL a query, and for good when
  * the last sync is answered. */
-static drain_state drain_null(pgp_link *link)
+static drain_state drain_null(pgp_connection *link)
 {
     if (PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF || PQexitPipelineMode(link->conn))
         return DRAIN_END;
     return DRAIN_MORE;
 }
 
-static drain_state drain_copy_out(pgp_link *link)
+static drain_state drain_copy_out(pgp_connection *link)
 {
     char *row;
     int n, length = 0;
@@ -102,7 +102,7 @@ static drain_state drain_copy_out(pgp_link *link)
     return length == 0 ? DRAIN_WAIT : DRAIN_MORE;
 }
 
-static drain_state drain_copy_in(pgp_link *link)
+static drain_state drain_copy_in(pgp_connection *link)
 {
     if (link->cleanup.copy_ended)
         return DRAIN_NEVER;
@@ -111,7 +111,7 @@ static drain_state drain_copy_in(pgp_link *link)
                                                                       : DRAIN_NEVER;
 }
 
-static drain_state drain_result(pgp_link *link)
+static drain_state drain_result(pgp_connection *link)
 {
     PGresult *result = PQgetResult(link->conn);
     const ExecStatusType status = PQresultStatus(result);
@@ -133,7 +133,7 @@ static drain_state drain_result(pgp_link *link)
     }
 }
 
-static drain_state drain_results(pgp_link *link)
+static drain_state drain_results(pgp_connection *link)
 {
     drain_state state = DRAIN_MORE;
     int n;
@@ -146,7 +146,7 @@ static drain_state drain_results(pgp_link *link)
 /* Send a sync behind whatever is in a pipeline: without one the server neither answers nor goes
  * on after an error.  A sync commits, and the driver must not commit what the borrower had not
  * synced, so a rollback goes before it. */
-static bool pipeline_close(pgp_link *link)
+static bool pipeline_close(pgp_connection *link)
 {
     if (link->cleanup.pipeline_closed || PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF)
         return true;
@@ -156,7 +156,7 @@ static bool pipeline_close(pgp_link *link)
 }
 
 /* Go on until nothing runs any more and pipeline mode is off. */
-static pgp_step drain_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step drain_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     drain_state state = DRAIN_NEVER;
 
@@ -185,7 +185,7 @@ static pgp_step drain_step(pgp_link *link, struct pollfd *await, pgp_error *erro
 
 /* --- phases ----------------------------------------------------------------- */
 
-void pgp_pq_cleanup_start(pgp_link *link)
+void pgp_pq_cleanup_start(pgp_connection *link)
 {
     pgp_pq_assert_ready(link);
     link->phase = CANCELLING;
@@ -194,7 +194,7 @@ void pgp_pq_cleanup_start(pgp_link *link)
 }
 
 /* DONE: nothing runs, and no cancel is on its way. */
-static pgp_step cancelling_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step cancelling_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     pgp_step step = PGP_STEP_AGAIN;
 
@@ -209,7 +209,7 @@ static pgp_step cancelling_step(pgp_link *link, struct pollfd *await, pgp_error 
 }
 
 /* Begin one more exchange. */
-static pgp_step exchange_start(pgp_link *link, pgp_pq_phase phase, const char *sql,
+static pgp_step exchange_start(pgp_connection *link, pgp_pq_phase phase, const char *sql,
                                struct pollfd *await, pgp_error *error)
 {
     link->phase = phase;
@@ -217,7 +217,7 @@ static pgp_step exchange_start(pgp_link *link, pgp_pq_phase phase, const char *s
                                                   : PGP_STEP_FAILED;
 }
 
-static pgp_step transaction_ended(pgp_link *link, pgp_error *error)
+static pgp_step transaction_ended(pgp_connection *link, pgp_error *error)
 {
     link->phase = READY;
     pgp_pq_exchange_drop_notifies(link); /* the transaction's end has brought them */
@@ -230,7 +230,7 @@ static pgp_step transaction_ended(pgp_link *link, pgp_error *error)
 }
 
 /* Each phase falls into the next one as soon as it is done. */
-static pgp_step phase_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step phase_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     pgp_step step;
 
@@ -247,7 +247,7 @@ static pgp_step phase_step(pgp_link *link, struct pollfd *await, pgp_error *erro
     return step == PGP_STEP_DONE ? transaction_ended(link, error) : step;
 }
 
-pgp_step pgp_pq_cleanup_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+pgp_step pgp_pq_cleanup_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     const pgp_step step = phase_step(link, await, error);
     pgp_error words;

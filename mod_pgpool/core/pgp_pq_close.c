@@ -18,7 +18,7 @@
 /* Free the PGconn.  In nonblocking mode PQfinish() sends its good-bye if the socket takes it,
  * and does not wait; a connection that cannot be put into that mode is cut off.  Returns a
  * second descriptor, which keeps the socket until the server has ended its side, or -1. */
-static int conn_finish(pgp_link *link)
+static int conn_finish(pgp_connection *link)
 {
     const int fd = PQsocket(link->conn);
     const int second = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
@@ -32,7 +32,7 @@ static int conn_finish(pgp_link *link)
     return second;
 }
 
-void pgp_pq_close_start(pgp_link *link)
+void pgp_pq_close_start(pgp_connection *link)
 {
     pgp_error unsaid;
 
@@ -53,7 +53,7 @@ void pgp_pq_close_start(pgp_link *link)
     link->phase = CLOSING;
 }
 
-pgp_step pgp_pq_close_step(pgp_link *link, struct pollfd *await)
+pgp_step pgp_pq_close_step(pgp_connection *link, struct pollfd *await)
 {
     char dropped[CLOSING_READ];
     ssize_t got = 1;
@@ -69,7 +69,7 @@ pgp_step pgp_pq_close_step(pgp_link *link, struct pollfd *await)
     return PGP_STEP_AGAIN;
 }
 
-void pgp_pq_close_destroy(pgp_link *link)
+void pgp_pq_close_destroy(pgp_connection *link)
 {
     pgp_pq_assert(link);
     if (link->phase != CLOSING)

@@ -17,7 +17,7 @@
 PGP_TASK_DEFINE(lookup_start, pgp_pq_hosts, pgp_pq_hosts_resolve, pgp_pq_hosts_free)
 
 /* The hosts belong to the look-up's task while there is one. */
-void pgp_pq_connect_abandon(pgp_link *link)
+void pgp_pq_connect_abandon(pgp_connection *link)
 {
     if (!link->connecting.hosts)
         return;
@@ -32,7 +32,7 @@ void pgp_pq_connect_abandon(pgp_link *link)
 
 /* Say why there is no connection.  The passfile's part comes first, since the rest may be long
  * and be cut. */
-static void login_error(pgp_link *link, pgp_error *error)
+static void login_error(pgp_connection *link, pgp_error *error)
 {
     char words[sizeof error->message], *end;
 
@@ -49,7 +49,7 @@ static void login_error(pgp_link *link, pgp_error *error)
  * string stand defaults: only keepalives together with tcp_user_timeout end a black hole. After
  * it stand the hosts, as they were looked up, and the encoding, which neither a service file
  * nor the environment may change. */
-static bool login_start(pgp_link *link, pgp_error *error)
+static bool login_start(pgp_connection *link, pgp_error *error)
 {
     static const char *const keywords[] = {"fallback_application_name",
                                            "keepalives",
@@ -89,7 +89,7 @@ static bool login_start(pgp_link *link, pgp_error *error)
     return false;
 }
 
-bool pgp_pq_connect_start(pgp_link *link, pgp_error *error)
+bool pgp_pq_connect_start(pgp_connection *link, pgp_error *error)
 {
     pgp_pq_hosts *hosts = pgp_pq_hosts_read(link->settings->conninfo);
 
@@ -108,7 +108,7 @@ bool pgp_pq_connect_start(pgp_link *link, pgp_error *error)
 
 /* Whether the connection speaks UTF-8.  UTF8 was asked for, so a proxy that does not tell has
  * it. */
-static bool note_encoding(pgp_link *link, pgp_error *error)
+static bool note_encoding(pgp_connection *link, pgp_error *error)
 {
     const char *name = PQparameterStatus(link->conn, "client_encoding");
 
@@ -123,7 +123,7 @@ static bool note_encoding(pgp_link *link, pgp_error *error)
     return false;
 }
 
-static pgp_step session_ready(pgp_link *link, pgp_error *error)
+static pgp_step session_ready(pgp_connection *link, pgp_error *error)
 {
     link->phase = READY;
     if (!note_encoding(link, error))
@@ -137,7 +137,7 @@ static pgp_step session_ready(pgp_link *link, pgp_error *error)
 }
 
 /* Go on with asking for the capacity.  A server that does not tell it is as good as another. */
-static pgp_step survey_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step survey_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     pgp_step step = pgp_pq_exchange_receive(link, await, error);
 
@@ -146,7 +146,7 @@ static pgp_step survey_step(pgp_link *link, struct pollfd *await, pgp_error *err
     return step == PGP_STEP_DONE ? session_ready(link, error) : step;
 }
 
-static pgp_step survey_start(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step survey_start(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     static const char sql[] =
         "SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int4"
@@ -163,7 +163,7 @@ static pgp_step survey_start(pgp_link *link, struct pollfd *await, pgp_error *er
 
 /* Whether the last statement of PgPoolInitSQL has prepared something without being a PREPARE: a
  * reset that keeps prepared statements would run it again, and fail. */
-static bool init_hides_prepare(const pgp_link *link)
+static bool init_hides_prepare(const pgp_connection *link)
 {
     const apr_array_header_t *sql = link->settings->init_sql;
     const int last = link->connecting.init_started - 1;
@@ -174,7 +174,7 @@ static bool init_hides_prepare(const pgp_link *link)
 }
 
 /* Run the statements of PgPoolInitSQL one after another, then the survey if one is due. */
-static pgp_step init_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step init_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     const apr_array_header_t *sql = link->settings->init_sql;
     const int statements = sql ? sql->nelts : 0;
@@ -202,7 +202,7 @@ static pgp_step init_step(pgp_link *link, struct pollfd *await, pgp_error *error
 
 /* --- phases ----------------------------------------------------------------- */
 
-static pgp_step login_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step login_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     PostgresPollingStatusType *const wants = &link->connecting.wants;
     int n;
@@ -229,7 +229,7 @@ static pgp_step login_step(pgp_link *link, struct pollfd *await, pgp_error *erro
     return PGP_STEP_AGAIN;
 }
 
-static pgp_step lookup_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step lookup_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     if (!pgp_task_is_done(link->task)) {
         *await = (struct pollfd){.fd = pgp_task_fd(link->task), .events = POLLIN};
@@ -238,7 +238,7 @@ static pgp_step lookup_step(pgp_link *link, struct pollfd *await, pgp_error *err
     return login_start(link, error) ? login_step(link, await, error) : PGP_STEP_FAILED;
 }
 
-pgp_step pgp_pq_connect_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+pgp_step pgp_pq_connect_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     switch (link->phase) {
     case LOOKING_UP:

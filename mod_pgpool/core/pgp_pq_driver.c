@@ -8,10 +8,10 @@
 #include "pgp_pq_reset.h"
 #include "pgp_pq_vars.h"
 
-static pgp_link *link_connect(const pgp_context *context, unsigned first_host, bool survey,
-                              void *owner, pgp_error *error)
+static pgp_connection *link_connect(const pgp_context *context, unsigned first_host,
+                                    bool survey, void *owner, pgp_error *error)
 {
-    pgp_link *link = pgp_alloc(sizeof(*link));
+    pgp_connection *link = pgp_alloc(sizeof(*link));
 
     link->magic = PGP_PQ_MAGIC;
     link->context = context;
@@ -25,7 +25,7 @@ static pgp_link *link_connect(const pgp_context *context, unsigned first_host, b
     return NULL;
 }
 
-static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step link_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     pgp_step step = PGP_STEP_DONE;
 
@@ -51,31 +51,31 @@ static pgp_step link_step(pgp_link *link, struct pollfd *await, pgp_error *error
     return step;
 }
 
-static int link_capacity(const pgp_link *link)
+static int link_capacity(const pgp_connection *link)
 {
     pgp_pq_assert_ready(link);
     return link->capacity;
 }
 
-static const char *link_tls(const pgp_link *link)
+static const char *link_tls(const pgp_connection *link)
 {
     pgp_pq_assert_ready(link);
     return PQsslInUse(link->conn) ? PQsslAttribute(link->conn, "protocol") : NULL;
 }
 
-static unsigned link_backend(const pgp_link *link)
+static unsigned link_backend(const pgp_connection *link)
 {
     pgp_pq_assert(link);
     return link->backend;
 }
 
-static int link_socket(const pgp_link *link)
+static int link_socket(const pgp_connection *link)
 {
     pgp_pq_assert_ready(link);
     return PQsocket(link->conn);
 }
 
-static void *link_handle(const pgp_link *link)
+static void *link_handle(const pgp_connection *link)
 {
     pgp_pq_assert_ready(link);
     return link->conn;
@@ -83,7 +83,7 @@ static void *link_handle(const pgp_link *link)
 
 void *pgp_pq_driver_owner(const PGconn *conn)
 {
-    const pgp_link *link = pgp_pq_callbacks_link(conn);
+    const pgp_connection *link = pgp_pq_callbacks_link(conn);
 
     return link ? link->owner : NULL;
 }

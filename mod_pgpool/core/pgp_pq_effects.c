@@ -82,7 +82,7 @@ static unsigned effects_of_result(const PGresult *result)
     }
 }
 
-void pgp_pq_effects_note(pgp_link *link, const PGresult *result)
+void pgp_pq_effects_note(pgp_connection *link, const PGresult *result)
 {
     const unsigned effects = effects_of_result(result);
 
@@ -97,7 +97,7 @@ void pgp_pq_effects_note(pgp_link *link, const PGresult *result)
                            PQresultStatus(result) != PGRES_PIPELINE_SYNC;
 }
 
-void pgp_pq_effects_forget(pgp_link *link)
+void pgp_pq_effects_forget(pgp_connection *link)
 {
     link->lease.effects = 0;
     link->lease.read_only = false;

@@ -30,9 +30,9 @@ typedef enum {
 unsigned pgp_pq_effects_of_tag(const char *tag, bool has_rows);
 
 /* Note in link->lease what a result tells. */
-void pgp_pq_effects_note(pgp_link *link, const PGresult *result);
+void pgp_pq_effects_note(pgp_connection *link, const PGresult *result);
 
 /* Forget what the lease has done so far; its variables stay known. */
-void pgp_pq_effects_forget(pgp_link *link);
+void pgp_pq_effects_forget(pgp_connection *link);
 
 #endif

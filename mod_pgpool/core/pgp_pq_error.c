@@ -7,7 +7,7 @@
 #include <string.h>
 #include <apr_strings.h>
 
-void pgp_pq_error_last(pgp_error *error, const pgp_link *link)
+void pgp_pq_error_last(pgp_error *error, const pgp_connection *link)
 {
     pgp_error_text(error, PQerrorMessage(link->conn));
 }
@@ -24,7 +24,7 @@ static bool is_sqlstate(const char *text)
 
 /* libpq has no function for the SQLSTATE of a failed connect, nor for the system's error.  Its
  * verbose message has them: "FATAL:  28P01: ...".  The last of several hosts counts. */
-void pgp_pq_error_connection(pgp_error *error, const pgp_link *link)
+void pgp_pq_error_connection(pgp_error *error, const pgp_connection *link)
 {
     const char *text = PQerrorMessage(link->conn), *at;
 
@@ -35,7 +35,7 @@ void pgp_pq_error_connection(pgp_error *error, const pgp_link *link)
     pgp_error_text(error, text);
 }
 
-void pgp_pq_error_result(pgp_error *error, const pgp_link *link, const PGresult *result)
+void pgp_pq_error_result(pgp_error *error, const pgp_connection *link, const PGresult *result)
 {
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);

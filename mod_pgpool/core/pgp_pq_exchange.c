@@ -22,27 +22,27 @@ short pgp_pq_exchange_poll_now(int fd, short events)
 
 /* Outside pipeline mode an idle connection has nothing to send: libpq sends all that it has, a
  * COPY's end included, before it waits for the answer that makes it idle. */
-static bool is_all_sent(const pgp_link *link)
+static bool is_all_sent(const pgp_connection *link)
 {
     return PQtransactionStatus(link->conn) == PQTRANS_IDLE &&
            PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF;
 }
 
-bool pgp_pq_exchange_is_blocked(const pgp_link *link)
+bool pgp_pq_exchange_is_blocked(const pgp_connection *link)
 {
     if (PQisnonblocking(link->conn) || is_all_sent(link))
         return false;
     return !(pgp_pq_exchange_poll_now(PQsocket(link->conn), POLLOUT) & POLLOUT);
 }
 
-bool pgp_pq_exchange_set_nonblocking(pgp_link *link)
+bool pgp_pq_exchange_set_nonblocking(pgp_connection *link)
 {
     if (pgp_pq_exchange_is_blocked(link))
         shutdown(PQsocket(link->conn), SHUT_RDWR);
     return PQsetnonblocking(link->conn, 1) == 0;
 }
 
-struct pollfd pgp_pq_exchange_await(const pgp_link *link, bool unsent)
+struct pollfd pgp_pq_exchange_await(const pgp_connection *link, bool unsent)
 {
     return (struct pollfd){.fd = PQsocket(link->conn),
                            .events = unsent ? POLLIN | POLLOUT : POLLIN};
@@ -50,7 +50,7 @@ struct pollfd pgp_pq_exchange_await(const pgp_link *link, bool unsent)
 
 /* --- the question ----------------------------------------------------------- */
 
-bool pgp_pq_exchange_send(pgp_link *link, const char *sql, pgp_error *error)
+bool pgp_pq_exchange_send(pgp_connection *link, const char *sql, pgp_error *error)
 {
     link->exchange.failed = false;
     if (PQsendQuery(link->conn, sql))
@@ -72,7 +72,7 @@ static int capacity_read(const PGresult *result)
 }
 
 /* An exchange fails by its first error. */
-bool pgp_pq_exchange_judge(pgp_link *link, const PGresult *result)
+bool pgp_pq_exchange_judge(pgp_connection *link, const PGresult *result)
 {
     switch (PQresultStatus(result)) {
     case PGRES_EMPTY_QUERY:
@@ -100,7 +100,7 @@ bool pgp_pq_exchange_judge(pgp_link *link, const PGresult *result)
     }
 }
 
-pgp_step pgp_pq_exchange_receive(pgp_link *link, struct pollfd *await, pgp_error *error)
+pgp_step pgp_pq_exchange_receive(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     const int unsent = PQflush(link->conn);
 
@@ -123,14 +123,14 @@ pgp_step pgp_pq_exchange_receive(pgp_link *link, struct pollfd *await, pgp_error
 }
 
 /* Sleep until the connection may go on.  false: the time is up. */
-static bool sleep_until(const pgp_link *link, struct pollfd *await, apr_time_t until)
+static bool sleep_until(const pgp_connection *link, struct pollfd *await, apr_time_t until)
 {
     const apr_time_t left = until - pgp_now(link->context->env);
 
     return left > 0 && (poll(await, 1, (int)((left + 999) / 1000)) >= 0 || errno == EINTR);
 }
 
-bool pgp_pq_exchange_receive_until(pgp_link *link, apr_time_t until, pgp_error *error)
+bool pgp_pq_exchange_receive_until(pgp_connection *link, apr_time_t until, pgp_error *error)
 {
     struct pollfd await;
     pgp_step step;
@@ -143,7 +143,7 @@ bool pgp_pq_exchange_receive_until(pgp_link *link, apr_time_t until, pgp_error *
     return step == PGP_STEP_DONE;
 }
 
-void pgp_pq_exchange_drop_notifies(pgp_link *link)
+void pgp_pq_exchange_drop_notifies(pgp_connection *link)
 {
     PGnotify *notify;
 

@@ -19,12 +19,12 @@ static const char closed_while_idle[] = "the connection was closed while idle";
 static const char role_changed[] = "the server has changed its role";
 static const char encoding_changed[] = "client_encoding is not UTF8 after a reset";
 
-static int socket_events(const pgp_link *link)
+static int socket_events(const pgp_connection *link)
 {
     return pgp_pq_exchange_poll_now(PQsocket(link->conn), POLLIN | POLLRDHUP);
 }
 
-bool pgp_pq_idle_is_alive(pgp_link *link)
+bool pgp_pq_idle_is_alive(pgp_connection *link)
 {
     pgp_pq_assert_open(link);
     return PQstatus(link->conn) == CONNECTION_OK && !link->is_terminated &&
@@ -34,14 +34,14 @@ bool pgp_pq_idle_is_alive(pgp_link *link)
 /* --- the server's role ------------------------------------------------------ */
 
 /* "on" or "off", by its second letter. */
-static char parameter_read(const pgp_link *link, const char *name)
+static char parameter_read(const pgp_connection *link, const char *name)
 {
     const char *value = PQparameterStatus(link->conn, name);
 
     return value ? value[1] : '-';
 }
 
-void pgp_pq_idle_note_role(pgp_link *link)
+void pgp_pq_idle_note_role(pgp_connection *link)
 {
     PQconninfoOption *options = PQconninfo(link->conn), *o;
 
@@ -55,7 +55,7 @@ void pgp_pq_idle_note_role(pgp_link *link)
 
 /* Whether a server that was asked for as a primary, say, still is one.  A borrower's variable
  * that stands in for the server's own hides that. */
-static bool has_kept_role(const pgp_link *link)
+static bool has_kept_role(const pgp_connection *link)
 {
     return !link->role.matters || link->vars.hide_role ||
            (link->role.hot_standby == parameter_read(link, "in_hot_standby") &&
@@ -65,7 +65,7 @@ static bool has_kept_role(const pgp_link *link)
 /* --- last words ------------------------------------------------------------- */
 
 /* The answer to a reset is the driver's to take.  It may end with the reason. */
-static void take_results(pgp_link *link)
+static void take_results(pgp_connection *link)
 {
     PGresult *result;
 
@@ -78,7 +78,7 @@ static void take_results(pgp_link *link)
 /* An error that comes outside of a statement goes to the driver's notice receiver.  An error
  * that ends a borrower's statement stays in libpq as the borrower's result: only its text is
  * read. */
-void pgp_pq_idle_last_words(pgp_link *link, pgp_error *error)
+void pgp_pq_idle_last_words(pgp_connection *link, pgp_error *error)
 {
     PGVerbosity before;
     bool is_active, more = true;
@@ -109,7 +109,7 @@ void pgp_pq_idle_last_words(pgp_link *link, pgp_error *error)
 /* --- checking --------------------------------------------------------------- */
 
 /* Returns why the connection is dead, or NULL with its state in *state. */
-static const char *check_socket(pgp_link *link, pgp_idle_state *state)
+static const char *check_socket(pgp_connection *link, pgp_idle_state *state)
 {
     int events = socket_events(link), n;
 
@@ -130,7 +130,7 @@ static const char *check_socket(pgp_link *link, pgp_idle_state *state)
     return has_kept_role(link) ? NULL : role_changed;
 }
 
-pgp_idle_state pgp_pq_idle_check(pgp_link *link, pgp_error *error)
+pgp_idle_state pgp_pq_idle_check(pgp_connection *link, pgp_error *error)
 {
     const char *why;
     pgp_idle_state state;
@@ -149,7 +149,7 @@ pgp_idle_state pgp_pq_idle_check(pgp_link *link, pgp_error *error)
 /* --- preparing -------------------------------------------------------------- */
 
 /* The answer to a reset has come.  false: the session is not what a borrower may expect. */
-static bool reset_done(pgp_link *link, pgp_error *error)
+static bool reset_done(pgp_connection *link, pgp_error *error)
 {
     if (pgp_pq_reset_set_blocking(link) && has_kept_role(link))
         return true;
@@ -157,7 +157,7 @@ static bool reset_done(pgp_link *link, pgp_error *error)
     return false;
 }
 
-bool pgp_pq_idle_prepare(pgp_link *link, bool ping, apr_time_t until, pgp_error *error)
+bool pgp_pq_idle_prepare(pgp_connection *link, bool ping, apr_time_t until, pgp_error *error)
 {
     const unsigned effects = link->lease.effects;
 
@@ -178,7 +178,7 @@ bool pgp_pq_idle_prepare(pgp_link *link, bool ping, apr_time_t until, pgp_error 
     return reset_done(link, error);
 }
 
-bool pgp_pq_idle_take_answer(pgp_link *link, pgp_error *error)
+bool pgp_pq_idle_take_answer(pgp_connection *link, pgp_error *error)
 {
     const unsigned effects = link->lease.effects;
     struct pollfd await;
@@ -194,7 +194,7 @@ bool pgp_pq_idle_take_answer(pgp_link *link, pgp_error *error)
     return step == PGP_STEP_DONE && reset_done(link, error);
 }
 
-bool pgp_pq_idle_take_in(pgp_link *link, pgp_error *error)
+bool pgp_pq_idle_take_in(pgp_connection *link, pgp_error *error)
 {
     bool is_fit;
 

@@ -101,21 +101,21 @@ const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned effects)
 /* --- the end of a lease ------------------------------------------------------- */
 
 /* A large result of PgPoolInitSQL does not count: the next connection needs it as well. */
-void pgp_pq_reset_begin_lease(pgp_link *link)
+void pgp_pq_reset_begin_lease(pgp_connection *link)
 {
     pgp_pq_effects_forget(link);
     link->lease.large = false;
     pgp_pq_vars_forget(link);
 }
 
-bool pgp_pq_reset_set_blocking(pgp_link *link)
+bool pgp_pq_reset_set_blocking(pgp_connection *link)
 {
     link->reset_pending = false;
     link->vars.disturbed = 0;
     return pgp_pq_has_kept_encoding(link) && PQsetnonblocking(link->conn, 0) == 0;
 }
 
-static bool reset_send(pgp_link *link, const char *sql)
+static bool reset_send(pgp_connection *link, const char *sql)
 {
     pgp_error unsaid;
 
@@ -126,7 +126,7 @@ static bool reset_send(pgp_link *link, const char *sql)
 
 /* Send what undoes the lease, without waiting.  If no reset is due, only its variables or the
  * encoding are undone; if both have to be, the connection is given up.  false: it is unfit. */
-static bool lease_undo(pgp_link *link)
+static bool lease_undo(pgp_connection *link)
 {
     const pgp_settings *settings = link->settings;
     const bool kept_encoding = pgp_pq_has_kept_encoding(link);
@@ -150,7 +150,7 @@ static bool lease_undo(pgp_link *link)
     return is_fit;
 }
 
-pgp_return pgp_pq_reset_finish_lease(pgp_link *link)
+pgp_return pgp_pq_reset_finish_lease(pgp_connection *link)
 {
     pgp_pq_assert_ready(link);
     pgp_pq_callbacks_restore(link);

@@ -17,7 +17,7 @@ enum {
     DISTURBED_BY_DISCARD = 4  /* PgPoolInitSQL's settings are gone as well */
 };
 
-void pgp_pq_vars_disturb(pgp_link *link, const PGresult *result)
+void pgp_pq_vars_disturb(pgp_connection *link, const PGresult *result)
 {
     static const char *const commands[] = {"SET", "RESET", "DO", "CALL"};
     const char *tag = PQcmdStatus((PGresult *)result);
@@ -33,7 +33,7 @@ void pgp_pq_vars_disturb(pgp_link *link, const PGresult *result)
                 link->vars.disturbed |= DISTURBED_BY_COMMAND;
 }
 
-static void applied_replace(pgp_link *link, const pgp_vars *vars)
+static void applied_replace(pgp_connection *link, const pgp_vars *vars)
 {
     free(link->vars.applied);
     link->vars.applied = vars && vars->n ? pgp_vars_copy(vars) : NULL;
@@ -41,7 +41,7 @@ static void applied_replace(pgp_link *link, const pgp_vars *vars)
                            NULL;
 }
 
-void pgp_pq_vars_forget(pgp_link *link)
+void pgp_pq_vars_forget(pgp_connection *link)
 {
     applied_replace(link, NULL);
     link->vars.disturbed = 0;
@@ -110,7 +110,7 @@ static void sql_append_set(char *sql, char *end, const char *stop, const pgp_var
 }
 
 /* The variables' defaults are the server's, so what PgPoolInitSQL sets comes after them. */
-static char *undo_message(const pgp_link *link)
+static char *undo_message(const pgp_connection *link)
 {
     const char *begin = link->settings->undo_begin, *end = link->settings->undo_end;
     size_t size, whole;
@@ -124,14 +124,14 @@ static char *undo_message(const pgp_link *link)
     return message;
 }
 
-char *pgp_pq_vars_undo_sql(const pgp_link *link)
+char *pgp_pq_vars_undo_sql(const pgp_connection *link)
 {
     return link->vars.applied ? undo_message(link) : NULL;
 }
 
 /* --- setting ---------------------------------------------------------------- */
 
-static pgp_set_outcome set_failed(const pgp_link *link, pgp_error *error)
+static pgp_set_outcome set_failed(const pgp_connection *link, pgp_error *error)
 {
     pgp_pq_error_last(error, link);
     return PGP_SET_FAILED;
@@ -139,8 +139,8 @@ static pgp_set_outcome set_failed(const pgp_link *link, pgp_error *error)
 
 /* Set variables by one statement, so that the server sets all of them or none.  The roles among
  * `applied` go first: what comes after them may need the login role. */
-static pgp_set_outcome vars_send(pgp_link *link, const pgp_vars *applied, const pgp_vars *vars,
-                                 apr_time_t until, pgp_error *error)
+static pgp_set_outcome vars_send(pgp_connection *link, const pgp_vars *applied,
+                                 const pgp_vars *vars, apr_time_t until, pgp_error *error)
 {
     const char **params = pgp_alloc(2 * vars->n * sizeof(*params));
     size_t size;
@@ -162,8 +162,8 @@ static pgp_set_outcome vars_send(pgp_link *link, const pgp_vars *applied, const 
 
 /* Undo all that is applied, then set variables.  A denial leaves the session as it was before,
  * so what was undone is set again then. */
-static pgp_set_outcome undo_and_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
-                                    pgp_error *error)
+static pgp_set_outcome undo_and_set(pgp_connection *link, const pgp_vars *vars,
+                                    apr_time_t until, pgp_error *error)
 {
     pgp_set_outcome outcome = PGP_SET_DONE;
     char *sql = undo_message(link);
@@ -185,7 +185,7 @@ static pgp_set_outcome undo_and_set(pgp_link *link, const pgp_vars *vars, apr_ti
 /* In a transaction only what is applied already may be set: it holds afterwards, whether the
  * transaction commits or not.  A rollback may bring back what was set before it began, so the
  * connection stays disturbed, and the next call sets once more. */
-static pgp_set_outcome vars_apply(pgp_link *link, const pgp_vars *vars, apr_time_t until,
+static pgp_set_outcome vars_apply(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
                                   pgp_error *error)
 {
     const bool is_idle = PQtransactionStatus(link->conn) == PQTRANS_IDLE;
@@ -205,7 +205,7 @@ static pgp_set_outcome vars_apply(pgp_link *link, const pgp_vars *vars, apr_time
 
 /* Whether variables cannot be set now, because of what the borrower has under way.  is_same:
  * they are those that are applied. */
-static bool is_in_use(const pgp_link *link, bool is_same)
+static bool is_in_use(const pgp_connection *link, bool is_same)
 {
     const PGTransactionStatusType status = PQtransactionStatus(link->conn);
 
@@ -214,7 +214,7 @@ static bool is_in_use(const pgp_link *link, bool is_same)
 }
 
 /* An error within a transaction has changed nothing: its rollback takes all of it back. */
-static bool is_disturbed(const pgp_link *link, bool in_use)
+static bool is_disturbed(const pgp_connection *link, bool in_use)
 {
     if (link->vars.applied)
         return link->vars.disturbed & (in_use ? ~(unsigned)DISTURBED_BY_ERROR : ~0u);
@@ -222,7 +222,7 @@ static bool is_disturbed(const pgp_link *link, bool in_use)
            link->vars.disturbed & DISTURBED_BY_DISCARD;
 }
 
-bool pgp_pq_vars_are_set(const pgp_link *link, const pgp_vars *vars)
+bool pgp_pq_vars_are_set(const pgp_connection *link, const pgp_vars *vars)
 {
     const bool is_same = pgp_vars_equal(link->vars.applied, vars);
 
@@ -230,7 +230,7 @@ bool pgp_pq_vars_are_set(const pgp_link *link, const pgp_vars *vars)
     return is_same && !is_disturbed(link, is_in_use(link, is_same));
 }
 
-pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
+pgp_set_outcome pgp_pq_vars_set(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
                                 pgp_error *error)
 {
     static const char in_use_text[] =

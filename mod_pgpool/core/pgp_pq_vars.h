@@ -21,17 +21,17 @@
 #include "pgp_pq.h"
 
 /* The driver's is_set() and set(). */
-bool pgp_pq_vars_are_set(const pgp_link *link, const pgp_vars *vars);
-pgp_set_outcome pgp_pq_vars_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
+bool pgp_pq_vars_are_set(const pgp_connection *link, const pgp_vars *vars);
+pgp_set_outcome pgp_pq_vars_set(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
                                 pgp_error *error);
 
 /* The message that undoes what is applied; NULL if nothing is.  The caller frees it. */
-char *pgp_pq_vars_undo_sql(const pgp_link *link);
+char *pgp_pq_vars_undo_sql(const pgp_connection *link);
 
 /* Forget what is applied: that message was sent, or another that undoes as much. */
-void pgp_pq_vars_forget(pgp_link *link);
+void pgp_pq_vars_forget(pgp_connection *link);
 
 /* Note what a result tells that may have changed the session (PGP_EFFECT_CHANGE). */
-void pgp_pq_vars_disturb(pgp_link *link, const PGresult *result);
+void pgp_pq_vars_disturb(pgp_connection *link, const PGresult *result);
 
 #endif

@@ -26,9 +26,9 @@
 /* A published wait that is older than this beyond PgPoolAcquireTimeout is out of date. */
 #define WAIT_STALE PGP_SEC(1)
 
-static int is_posted(const pgp_pool *pool)
+static int is_attached(const pgp_pool *pool)
 {
-    return pool->board && pool->share.quota.slot >= 0;
+    return pool->board && pool->share.quota.seat >= 0;
 }
 
 int pgp_share_is_capped(const pgp_pool *pool)
@@ -43,7 +43,7 @@ int pgp_share_is_awaited(const pgp_pool *pool)
 
 static int is_sharing(const pgp_pool *pool)
 {
-    return is_posted(pool) && pgp_share_is_capped(pool);
+    return is_attached(pool) && pgp_share_is_capped(pool);
 }
 
 void pgp_pool_share_server(pgp_pool *pool, pgp_server *server)
@@ -57,20 +57,20 @@ void pgp_pool_share_server(pgp_pool *pool, pgp_server *server)
         return;
     server->quota.board = pool->board;
     server->quota.row = pgp_board_server_row(pool->board, pool->place);
-    server->quota.slot = -1;
+    server->quota.seat = -1;
 }
 
-void pgp_pool_post(pgp_pool *pool, pgp_board *board, int place)
+void pgp_pool_attach_board(pgp_pool *pool, pgp_board *board, int place)
 {
     pool->board = board;
     pool->place = place;
     pool->share.quota = (pgp_quota){.board = board,
-                                    .slot = -1,
+                                    .seat = -1,
                                     .row = pgp_board_pool_row(board, place),
                                     .cap = pool->settings->total_max};
 }
 
-/* What was counted goes with the slot, and the next one begins at 0: counters of a slot that
+/* What was counted goes with the seat, and the next one begins at 0: counters of a seat that
  * is left are added to the totals. */
 static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
 {
@@ -80,15 +80,15 @@ static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
     pool->stats.longest_wait = pool->stats.longest_hold = pool->stats.longest_permit = 0;
 }
 
-void pgp_pool_set_child(pgp_pool *pool, int slot)
+void pgp_pool_set_child(pgp_pool *pool, int seat)
 {
-    const int left = pool->share.quota.slot; /* the keeper alone sets it */
+    const int left = pool->share.quota.seat; /* the keeper alone sets it */
     pgp_stats stats;
 
     lock(pool);
     if (left >= 0 && pool->board)
         counters_leave_locked(pool, &stats);
-    pool->share.quota.slot = slot;
+    pool->share.quota.seat = seat;
     pool->share.waits_since = pool->share.idle_since = 0; /* its standing is empty */
     pool->share.closing = pool->share.connecting = 0;
     unlock(pool);
@@ -101,7 +101,7 @@ int pgp_pool_is_used(pgp_pool *pool)
     int state, used;
 
     lock(pool);
-    used = pool->waiting + pool->missed;
+    used = pool->waiting + pool->refused_demand;
     for (state = PGP_FREE + 1; state < PGP_STATES; state++)
         used += count(pool, state);
     unlock(pool);
@@ -143,7 +143,7 @@ static apr_time_t oldest_wait_locked(pgp_pool *pool, apr_time_t now)
 
     if (w)
         since = w->until - pool->settings->acquire_timeout;
-    else if (pool->missed)
+    else if (pool->refused_demand)
         since = share->waits_since ? share->waits_since : now;
     return since && since < share->gained_at ? share->gained_at : since;
 }
@@ -160,7 +160,7 @@ static void wait_publish_locked(pgp_pool *pool, apr_time_t since)
 void pgp_share_queue_changed_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    if (pool->share.waits_since && !pool->missed)
+    if (pool->share.waits_since && !pool->refused_demand)
         wait_publish_locked(pool, oldest_wait_locked(pool, 0));
 }
 
@@ -256,7 +256,7 @@ static int pool_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 
     if (!pool->board)
         return 1;
-    if (!is_posted(pool))
+    if (!is_attached(pool))
         return 0;
     if (!share->quota.cap)
         return pgp_permits_take(&share->quota, now);
@@ -288,20 +288,20 @@ int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
         return 0;
     if (pgp_server_take_locked(pool, for_wait, now))
         return 1;
-    if (is_posted(pool))
+    if (is_attached(pool))
         pgp_permits_give(&pool->share.quota);
     pool->share.ring = pgp_share_is_capped(pool);
     return 0;
 }
 
-/* After the keeper has left, the slot may be another child's.  A pool without a place has
+/* After the keeper has left, the seat may be another child's.  A pool without a place has
  * permits of the server's quota all the same. */
 void pgp_share_give_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
     if (!pool->kept)
         return;
-    if (is_posted(pool)) {
+    if (is_attached(pool)) {
         pgp_permits_give(&pool->share.quota);
         pool->share.ring = pgp_share_is_capped(pool);
     }
@@ -311,19 +311,19 @@ void pgp_share_give_locked(pgp_pool *pool)
 /* --- giving up -------------------------------------------------------------- */
 
 /* The longest idle connection, if it was idle for that long, or NULL. */
-static pgp_conn *long_idle_locked(const pgp_pool *pool, apr_time_t now,
+static pgp_slot *long_idle_locked(const pgp_pool *pool, apr_time_t now,
                                   apr_interval_time_t time)
 {
     PGP_LOCKED(pool);
-    pgp_conn *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
+    pgp_slot *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
 
     return count(pool, PGP_IDLE) > 0 && now - conn->idle_since >= time ? conn : NULL;
 }
 
-static void idle_give_locked(pgp_pool *pool, pgp_conn *conn)
+static void idle_give_locked(pgp_pool *pool, pgp_slot *conn)
 {
     PGP_LOCKED(pool);
-    pgp_doom_locked(conn, PGP_REASON_SHARED);
+    pgp_slot_retire_locked(conn, PGP_REASON_SHARED);
     pool->share.look.coming++;
     pgp_share_idle_changed_locked(pool);
     moving_publish_locked(pool);
@@ -334,7 +334,7 @@ static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     const pgp_outlook *look = &pool->share.look;
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     while (look->waiting > look->free + look->coming &&
            (conn = long_idle_locked(pool, now, pgp_share_connect_time(pool))) != NULL)
@@ -348,7 +348,7 @@ static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
     PGP_LOCKED(pool);
     const apr_interval_time_t enough = 2 * pgp_share_connect_time(pool);
     const pgp_outlook *look = &pool->share.look;
-    pgp_conn *conn = long_idle_locked(pool, now, 0);
+    pgp_slot *conn = long_idle_locked(pool, now, 0);
 
     if (look->waiting || look->free + look->coming > 0 || !look->without || !conn ||
         (look->idle_since && look->idle_since < conn->idle_since))
@@ -431,7 +431,7 @@ int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now)
     const apr_time_t since = w ? w->until - pool->settings->acquire_timeout : now;
 
     return (is_sharing(pool) && quota_passes(&pool->share.quota, since, now)) ||
-           (is_posted(pool) && pool->server && pool->server->quota.board &&
+           (is_attached(pool) && pool->server && pool->server->quota.board &&
             quota_passes(&pool->server->quota, since, now));
 }
 
@@ -472,25 +472,25 @@ pgp_gate *pgp_share_gate(pgp_pool *pool, pgp_gate_id id)
 
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
 {
-    if (is_posted(pool)) /* the keeper's own slot: only it writes it */
-        pgp_board_publish(pool->board, pool->share.quota.slot, pool->place, stats);
+    if (is_attached(pool)) /* the keeper's own seat: only it writes it */
+        pgp_board_publish(pool->board, pool->share.quota.seat, pool->place, stats);
 }
 
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
 {
     PGP_LOCKED(pool);
-    static const pgp_state established[] = {PGP_IDLE, PGP_LENT, PGP_CLEANING};
-    const pgp_conn *conn;
+    static const pgp_state established[] = {PGP_IDLE, PGP_IN_USE, PGP_CLEANING};
+    const pgp_slot *conn;
     int i;
 
     *stats = pool->stats;
     for (i = 0; i < 3; i++)
-        APR_RING_FOREACH (conn, &pool->lists[established[i]].ring, pgp_conn, entry)
+        APR_RING_FOREACH (conn, &pool->lists[established[i]].ring, pgp_slot, entry)
             stats->tls += conn->is_tls;
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = count(pool, i);
     stats->waiting = pool->waiting;
     stats->down = pool->outage.failures;
-    APR_RING_FOREACH (conn, &pool->lists[PGP_LENT].ring, pgp_conn, entry)
-        pgp_stats_add_holder(stats, &conn->holder);
+    APR_RING_FOREACH (conn, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
+        pgp_stats_add_borrower(stats, &conn->holder);
 }

@@ -17,9 +17,9 @@
 /* A child whose requests wait looks again after this time, if nobody rings. */
 #define LOOK_STEP PGP_MS(20)
 
-static int is_posted(const pgp_server *server)
+static int is_attached(const pgp_server *server)
 {
-    return server && server->quota.board && server->quota.slot >= 0;
+    return server && server->quota.board && server->quota.seat >= 0;
 }
 
 static int has_cap(const pgp_server *server)
@@ -48,7 +48,7 @@ int pgp_server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     pgp_outlook look;
 
     pool->share.lacks_server = 0;
-    if (!is_posted(server))
+    if (!is_attached(server))
         return 1;
     cap_update(server, now);
     if (!server->quota.cap)
@@ -67,7 +67,7 @@ void pgp_server_give_locked(pgp_pool *pool)
     PGP_LOCKED(pool);
     pgp_server *server = pool->server;
 
-    if (!is_posted(server))
+    if (!is_attached(server))
         return;
     pgp_permits_give(&server->quota);
     server->ring = 1;
@@ -78,7 +78,7 @@ int pgp_server_found_full(pgp_pool *pool, apr_time_t now)
     pgp_server *server = pool->server;
     pgp_outlook look;
 
-    if (!is_posted(server))
+    if (!is_attached(server))
         return 0;
     pgp_permits_look(&server->quota, now, pgp_share_patience(pool), &look);
     /* This one's permit, and those of others that are on their way to the same answer. */
@@ -114,7 +114,7 @@ static apr_time_t lacks_since_locked(pgp_pool *pool, apr_time_t now)
         return 0;
     if (pool->waiting)
         return pgp_queue_first_locked(pool)->until - pool->settings->acquire_timeout;
-    if (!pool->missed)
+    if (!pool->refused_demand)
         return 0;
     return published && now - published < pgp_share_patience(pool) ? published : now;
 }
@@ -164,7 +164,7 @@ static void publish(pgp_server *server, const server_state *state)
 static int idle_give(const server_state *state, apr_time_t now)
 {
     pgp_pool *pool = state->idlest;
-    pgp_conn *conn;
+    pgp_slot *conn;
     int given = 0;
 
     if (!pool)
@@ -172,7 +172,7 @@ static int idle_give(const server_state *state, apr_time_t now)
     lock(pool);
     conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
     if (count(pool, PGP_IDLE) > 0 && now - conn->idle_since >= pgp_share_connect_time(pool)) {
-        pgp_doom_locked(conn, PGP_REASON_SHARED);
+        pgp_slot_retire_locked(conn, PGP_REASON_SHARED);
         pgp_share_idle_changed_locked(pool);
         given = 1;
     }
@@ -218,7 +218,7 @@ apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now)
         pgp_server *server = pools[i]->server;
         apr_time_t due;
 
-        if (!is_posted(server) || server->first != i)
+        if (!is_attached(server) || server->first != i)
             continue;
         cap_update(server, now);
         if (!has_cap(server))
@@ -230,13 +230,13 @@ apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now)
     return next;
 }
 
-void pgp_pool_set_servers_child(pgp_pool **pools, int n, int slot)
+void pgp_pool_set_servers_child(pgp_pool **pools, int n, int seat)
 {
     int i;
 
     for (i = 0; i < n; i++)
         if (pools[i]->server)
-            pools[i]->server->quota.slot = slot;
+            pools[i]->server->quota.seat = seat;
     for (i = n - 1; i >= 0; i--)
         if (pools[i]->server)
             pools[i]->server->first = i;

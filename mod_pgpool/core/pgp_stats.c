@@ -34,16 +34,16 @@ apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS]
     return 0;
 }
 
-void pgp_stats_add_holder(pgp_stats *sum, const pgp_holder *more)
+void pgp_stats_add_borrower(pgp_stats *sum, const pgp_borrower *more)
 {
     int i, k;
 
-    for (i = 0; i < PGP_HOLDERS; i++)
+    for (i = 0; i < PGP_BORROWERS; i++)
         if (!sum->holders[i].since || more->since < sum->holders[i].since)
             break;
-    if (i == PGP_HOLDERS)
+    if (i == PGP_BORROWERS)
         return;
-    for (k = PGP_HOLDERS - 1; k > i; k--)
+    for (k = PGP_BORROWERS - 1; k > i; k--)
         sum->holders[k] = sum->holders[k - 1];
     sum->holders[i] = *more;
 }
@@ -70,8 +70,8 @@ void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
         sum->error_at = more->error_at;
         sum->error = more->error;
     }
-    for (i = 0; i < PGP_HOLDERS && more->holders[i].since; i++)
-        pgp_stats_add_holder(sum, &more->holders[i]);
+    for (i = 0; i < PGP_BORROWERS && more->holders[i].since; i++)
+        pgp_stats_add_borrower(sum, &more->holders[i]);
 }
 
 /* JSON's greatest whole number; as microseconds 285 years. */
@@ -83,7 +83,7 @@ static apr_int64_t confined(apr_int64_t value, apr_int64_t most)
     return value < 0 ? 0 : value > most ? most : value;
 }
 
-static void holder_confine(pgp_holder *holder, apr_time_t now)
+static void holder_confine(pgp_borrower *holder, apr_time_t now)
 {
     holder->since = confined(holder->since, now);
     holder->client[sizeof holder->client - 1] = '\0';
@@ -102,13 +102,13 @@ void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
     stats->longest_permit = confined(stats->longest_permit, MOST_COUNTED);
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = confined(stats->state[i], MOST_AT_ONCE);
-    stats->tls = confined(stats->tls, stats->state[PGP_IDLE] + stats->state[PGP_LENT] +
+    stats->tls = confined(stats->tls, stats->state[PGP_IDLE] + stats->state[PGP_IN_USE] +
                                           stats->state[PGP_CLEANING]);
     stats->waiting = confined(stats->waiting, MOST_AT_ONCE);
     stats->down = confined(stats->down, APR_INT32_MAX);
     stats->error_at = confined(stats->error_at, now);
     stats->error.sqlstate[sizeof stats->error.sqlstate - 1] = '\0';
     stats->error.message[sizeof stats->error.message - 1] = '\0';
-    for (i = 0; i < PGP_HOLDERS; i++)
+    for (i = 0; i < PGP_BORROWERS; i++)
         holder_confine(&stats->holders[i], now);
 }

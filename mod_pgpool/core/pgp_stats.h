@@ -16,7 +16,7 @@
 #include "pgp_types.h"
 
 #define PGP_BUCKETS 28 /* the last: 67 s and more */
-#define PGP_HOLDERS 5
+#define PGP_BORROWERS 5
 
 enum {
     PGP_N_ACQUIRES,                          /* succeeded */
@@ -43,17 +43,17 @@ typedef struct {
     int state[PGP_STATES];
     int tls; /* of those that are idle, lent or cleaning */
     int waiting;
-    int down;                        /* attempts to connect failed, in a row */
-    apr_time_t error_at;             /* of the last failed one; 0: none yet */
-    pgp_error error;                 /* of the last failed one */
-    pgp_holder holders[PGP_HOLDERS]; /* longest first; since 0: no more */
+    int down;                            /* attempts to connect failed, in a row */
+    apr_time_t error_at;                 /* of the last failed one; 0: none yet */
+    pgp_error error;                     /* of the last failed one */
+    pgp_borrower holders[PGP_BORROWERS]; /* longest first; since 0: no more */
 } pgp_stats;
 
 /* Connections that stand.  Those that were made are these and those that were closed, but for
  * PGP_REASON_CONNECT: these were never made. */
 static inline int pgp_stats_open(const pgp_stats *stats)
 {
-    return stats->state[PGP_IDLE] + stats->state[PGP_LENT] + stats->state[PGP_CLEANING];
+    return stats->state[PGP_IDLE] + stats->state[PGP_IN_USE] + stats->state[PGP_CLEANING];
 }
 
 /* Count a time in the histogram that starts at `first`. */
@@ -67,7 +67,7 @@ apr_interval_time_t pgp_stats_bound(int bucket);
 apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS], double share);
 
 /* Put a holder in its place, if it is one of the longest. */
-void pgp_stats_add_holder(pgp_stats *stats, const pgp_holder *holder);
+void pgp_stats_add_borrower(pgp_stats *stats, const pgp_borrower *holder);
 
 /* Add the figures of another child or pool; of the errors the later one stays, of the
  * holders the longest. */

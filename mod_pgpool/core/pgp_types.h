@@ -1,6 +1,6 @@
 /*
  * The types that the pool shares with those who look at it from outside: states, reasons and
- * borrowers, as printers and the board show them.  pgp_conn.h has the rest of a slot, for the
+ * borrowers, as printers and the board show them.  pgp_slot.h has the rest of a slot, for the
  * pool's own files.
  */
 #ifndef PGP_TYPES_H
@@ -8,15 +8,15 @@
 
 #include <apr_time.h>
 
-typedef struct pgp_conn pgp_conn;
+typedef struct pgp_slot pgp_slot;
 typedef struct pgp_pool pgp_pool;
 
-/* The states of a slot; pgp_conn.h says which follows which. */
+/* The states of a slot; pgp_slot.h says which follows which. */
 typedef enum {
     PGP_FREE,
     PGP_CONNECTING,
     PGP_IDLE,
-    PGP_LENT,
+    PGP_IN_USE,
     PGP_CLEANING,
     PGP_CLOSING,
     PGP_STATES
@@ -46,7 +46,7 @@ typedef struct {
     apr_time_t since; /* the env's clock; 0: nobody */
     unsigned backend;
     char client[46], what[100]; /* "" where it is not a request */
-} pgp_holder;
+} pgp_borrower;
 
 /* The words for a state and for a reason. */
 const char *pgp_state_name(pgp_state state);

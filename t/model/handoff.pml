@@ -12,7 +12,7 @@
  *
  * A wait is ended once, under the lock; the waiter is woken at some moment after that.
  * Checked are:
- *   - no slot goes where pgp_conn.h has no edge;
+ *   - no slot goes where pgp_slot.h has no edge;
  *   - somebody waits => nothing is idle, and the pool is not stopped;
  *   - who was granted a connection has it, and nobody else has;
  *   - who is woken still waits for it;

@@ -88,12 +88,12 @@ static const pgp_env env = {.now = now,
 
 /* --- rounds ----------------------------------------------------------------- */
 
-static pgp_conn *borrow(void)
+static pgp_slot *borrow(void)
 {
-    pgp_conn *conn;
-    pgp_ticket ticket = {.until = 0};
+    pgp_slot *conn;
+    pgp_acquire_info info = {.until = 0};
 
-    if (pgp_pool_acquire(pool, &conn, &ticket) == PGP_GRANTED)
+    if (pgp_pool_acquire(pool, &conn, &info) == PGP_GRANTED)
         return conn;
     atomic_fetch_add(&failed, 1);
     return NULL;
@@ -101,13 +101,13 @@ static pgp_conn *borrow(void)
 
 static void leave_running(void)
 {
-    pgp_conn *conn = borrow();
+    pgp_slot *conn = borrow();
     char sql[64];
 
     if (!conn)
         return;
     snprintf(sql, sizeof sql, "SELECT pg_sleep(%d / 1000000.0)", rand() % LENGTH);
-    PQsendQuery(pgp_conn_handle(conn), sql);
+    PQsendQuery(pgp_slot_handle(conn), sql);
     usleep(rand() % LENGTH);
     pgp_pool_release(&conn);
 }
@@ -124,12 +124,12 @@ static void judge(const PGresult *result)
 
 static void run_own(void)
 {
-    pgp_conn *conn = borrow();
+    pgp_slot *conn = borrow();
     PGresult *result;
 
     if (!conn)
         return;
-    result = PQexec(pgp_conn_handle(conn), "SELECT pg_sleep(0.001)");
+    result = PQexec(pgp_slot_handle(conn), "SELECT pg_sleep(0.001)");
     judge(result);
     PQclear(result);
     pgp_pool_release(&conn);

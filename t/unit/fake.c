@@ -44,7 +44,7 @@ static void watch(fake *world)
         watch_pool(world->watched[i]);
 }
 
-static void enter(pgp_link *link, const char *call)
+static void enter(pgp_connection *link, const char *call)
 {
     REQUIRE(atomic_fetch_add(&link->inside, 1) == 0, "%s(%d): another thread is inside", call,
             link->number);
@@ -52,18 +52,18 @@ static void enter(pgp_link *link, const char *call)
     watch(link->world);
 }
 
-static void enter_open(pgp_link *link, const char *call)
+static void enter_open(pgp_connection *link, const char *call)
 {
     enter(link, call);
     REQUIRE(!link->closed, "%s(%d): it is closed", call, link->number);
 }
 
-static void leave(pgp_link *link)
+static void leave(pgp_connection *link)
 {
     atomic_fetch_sub(&link->inside, 1);
 }
 
-static void enter_ready(pgp_link *link, const char *call)
+static void enter_ready(pgp_connection *link, const char *call)
 {
     enter_open(link, call);
     REQUIRE(link->phase == FAKE_READY, "%s(%d): it is not ready", call, link->number);
@@ -217,7 +217,7 @@ static void error_set(pgp_error *error, const fake_plan *plan, const char *what)
     apr_snprintf(error->message, sizeof error->message, "the fake %s failed", what);
 }
 
-static void begin(pgp_link *link, fake_phase phase, const fake_plan *plan)
+static void begin(pgp_connection *link, fake_phase phase, const fake_plan *plan)
 {
     link->phase = phase;
     link->plan = *plan;
@@ -225,9 +225,9 @@ static void begin(pgp_link *link, fake_phase phase, const fake_plan *plan)
     link->awaited = 0;
 }
 
-static pgp_link *link_made(fake *world)
+static pgp_connection *link_made(fake *world)
 {
-    pgp_link *link;
+    pgp_connection *link;
 
     pthread_mutex_lock(&world->lock);
     link = apr_pcalloc(world->p, sizeof(*link));
@@ -242,11 +242,11 @@ static pgp_link *link_made(fake *world)
     return link;
 }
 
-static pgp_link *drv_connect(const pgp_context *context, unsigned first_host, bool survey,
-                             void *owner, pgp_error *error)
+static pgp_connection *drv_connect(const pgp_context *context, unsigned first_host, bool survey,
+                                   void *owner, pgp_error *error)
 {
     fake *world = context->env->baton;
-    pgp_link *link;
+    pgp_connection *link;
 
     watch(world);
     if (world->on_connect)
@@ -262,12 +262,12 @@ static pgp_link *drv_connect(const pgp_context *context, unsigned first_host, bo
     return link;
 }
 
-static int time_taken(const pgp_link *link)
+static int time_taken(const pgp_connection *link)
 {
     return pgp_now(&link->world->env) >= link->begun + link->plan.takes;
 }
 
-static pgp_step fails(pgp_link *link, pgp_error *error)
+static pgp_step fails(pgp_connection *link, pgp_error *error)
 {
     error_set(error, &link->plan, link->phase == FAKE_CONNECTING ? "connect" : "clean-up");
     if (link->phase == FAKE_CONNECTING)
@@ -276,14 +276,14 @@ static pgp_step fails(pgp_link *link, pgp_error *error)
     return PGP_STEP_FAILED;
 }
 
-static pgp_step done(pgp_link *link)
+static pgp_step done(pgp_connection *link)
 {
     link->returned = link->cleaned;
     link->phase = FAKE_READY;
     return PGP_STEP_DONE;
 }
 
-static pgp_step advance(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step advance(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     *await = (struct pollfd){.fd = -1};
     if (link->plan.steps > 0) {
@@ -296,13 +296,13 @@ static pgp_step advance(pgp_link *link, struct pollfd *await, pgp_error *error)
     return link->plan.end == FAKE_FAILS ? fails(link, error) : done(link);
 }
 
-static pgp_step step_closing(const pgp_link *link, struct pollfd *await)
+static pgp_step step_closing(const pgp_connection *link, struct pollfd *await)
 {
     *await = (struct pollfd){.fd = -1};
     return link->world->lingers && !link->ended ? PGP_STEP_AGAIN : PGP_STEP_DONE;
 }
 
-static pgp_step drv_step(pgp_link *link, struct pollfd *await, pgp_error *error)
+static pgp_step drv_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
 {
     pgp_step step;
 
@@ -319,7 +319,7 @@ static pgp_step drv_step(pgp_link *link, struct pollfd *await, pgp_error *error)
 
 /* --- the rest of the driver ------------------------------------------------- */
 
-static bool drv_is_alive(pgp_link *link)
+static bool drv_is_alive(pgp_connection *link)
 {
     int alive;
 
@@ -329,7 +329,7 @@ static bool drv_is_alive(pgp_link *link)
     return alive;
 }
 
-static pgp_idle_state drv_check_idle(pgp_link *link, pgp_error *error)
+static pgp_idle_state drv_check_idle(pgp_connection *link, pgp_error *error)
 {
     pgp_idle_state idle;
 
@@ -343,7 +343,7 @@ static pgp_idle_state drv_check_idle(pgp_link *link, pgp_error *error)
     return idle;
 }
 
-static bool drv_take_in(pgp_link *link, pgp_error *error)
+static bool drv_take_in(pgp_connection *link, pgp_error *error)
 {
     enter_ready(link, "take_in");
     link->readings++;
@@ -355,14 +355,14 @@ static bool drv_take_in(pgp_link *link, pgp_error *error)
     return !link->noisy;
 }
 
-static void drv_last_words(pgp_link *link, pgp_error *error)
+static void drv_last_words(pgp_connection *link, pgp_error *error)
 {
     enter_open(link, "last_words");
     *error = link->last_words;
     leave(link);
 }
 
-static int answers(pgp_link *link, pgp_error *error)
+static int answers(pgp_connection *link, pgp_error *error)
 {
     if (!link->mute)
         return 1;
@@ -372,7 +372,7 @@ static int answers(pgp_link *link, pgp_error *error)
 }
 
 /* Collects the answer to the reset. */
-static int is_reset(pgp_link *link, pgp_error *error)
+static int is_reset(pgp_connection *link, pgp_error *error)
 {
     if (link->idle != PGP_IDLE_RESET_PENDING)
         return 1;
@@ -384,7 +384,7 @@ static int is_reset(pgp_link *link, pgp_error *error)
     return 0;
 }
 
-static bool drv_prepare(pgp_link *link, bool ping, apr_time_t until, pgp_error *error)
+static bool drv_prepare(pgp_connection *link, bool ping, apr_time_t until, pgp_error *error)
 {
     int good;
 
@@ -397,12 +397,12 @@ static bool drv_prepare(pgp_link *link, bool ping, apr_time_t until, pgp_error *
     return good;
 }
 
-static bool drv_is_set(const pgp_link *link, const pgp_vars *vars)
+static bool drv_is_set(const pgp_connection *link, const pgp_vars *vars)
 {
     return vars->n == 0;
 }
 
-static pgp_set_outcome drv_set(pgp_link *link, const pgp_vars *vars, apr_time_t until,
+static pgp_set_outcome drv_set(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
                                pgp_error *error)
 {
     pgp_set_outcome outcome = PGP_SET_DONE;
@@ -420,7 +420,7 @@ static pgp_set_outcome drv_set(pgp_link *link, const pgp_vars *vars, apr_time_t 
     return outcome;
 }
 
-static pgp_return drv_finish_lease(pgp_link *link)
+static pgp_return drv_finish_lease(pgp_connection *link)
 {
     pgp_return returned;
 
@@ -432,7 +432,7 @@ static pgp_return drv_finish_lease(pgp_link *link)
     return returned;
 }
 
-static void drv_cleanup(pgp_link *link)
+static void drv_cleanup(pgp_connection *link)
 {
     enter_open(link, "cleanup");
     REQUIRE(link->phase == FAKE_DIRTY, "cleanup(%d): it is not dirty", link->number);
@@ -441,7 +441,7 @@ static void drv_cleanup(pgp_link *link)
     leave(link);
 }
 
-static void end(pgp_link *link)
+static void end(pgp_connection *link)
 {
     fake *world = link->world;
 
@@ -452,14 +452,14 @@ static void end(pgp_link *link)
     atomic_fetch_add(&world->closed, 1);
 }
 
-static void drv_close(pgp_link *link)
+static void drv_close(pgp_connection *link)
 {
     enter_open(link, "close");
     end(link);
     leave(link);
 }
 
-static void drv_destroy(pgp_link *link)
+static void drv_destroy(pgp_connection *link)
 {
     enter(link, "destroy");
     if (!link->closed)
@@ -468,33 +468,33 @@ static void drv_destroy(pgp_link *link)
     leave(link);
 }
 
-static int drv_capacity(const pgp_link *link)
+static int drv_capacity(const pgp_connection *link)
 {
     return link->world->capacity;
 }
 
-static const char *drv_tls(const pgp_link *link)
+static const char *drv_tls(const pgp_connection *link)
 {
     return link->world->tls;
 }
 
-static unsigned drv_backend(const pgp_link *link)
+static unsigned drv_backend(const pgp_connection *link)
 {
-    enter_open((pgp_link *)link, "backend");
-    leave((pgp_link *)link);
+    enter_open((pgp_connection *)link, "backend");
+    leave((pgp_connection *)link);
     return 1000 + link->number;
 }
 
-static int drv_socket(const pgp_link *link)
+static int drv_socket(const pgp_connection *link)
 {
     return link->socket;
 }
 
-static void *drv_handle(const pgp_link *link)
+static void *drv_handle(const pgp_connection *link)
 {
-    enter_ready((pgp_link *)link, "handle");
-    leave((pgp_link *)link);
-    return (pgp_link *)link;
+    enter_ready((pgp_connection *)link, "handle");
+    leave((pgp_connection *)link);
+    return (pgp_connection *)link;
 }
 
 static const pgp_driver driver = {
@@ -551,9 +551,9 @@ void fake_watch(fake *world, pgp_pool *pool)
     world->watched[i] = pool;
 }
 
-pgp_link *fake_link(fake *world, int number)
+pgp_connection *fake_link(fake *world, int number)
 {
-    pgp_link *link;
+    pgp_connection *link;
 
     pthread_mutex_lock(&world->lock);
     for (link = world->last; link && link->number != number;)
@@ -563,12 +563,12 @@ pgp_link *fake_link(fake *world, int number)
     return link;
 }
 
-pgp_link *fake_link_of(const pgp_conn *conn)
+pgp_connection *fake_link_of(const pgp_slot *conn)
 {
-    return pgp_conn_handle(conn);
+    return pgp_slot_handle(conn);
 }
 
-void fake_process_ends(pgp_link *link)
+void fake_process_ends(pgp_connection *link)
 {
     link->ended = 1;
 }
@@ -578,7 +578,7 @@ int fake_open(fake *world)
     return atomic_load(&world->opened) - atomic_load(&world->closed);
 }
 
-static int at_work(const pgp_link *link)
+static int at_work(const pgp_connection *link)
 {
     return !link->closed && link->awaited && link->plan.end != FAKE_HANGS;
 }
@@ -586,7 +586,7 @@ static int at_work(const pgp_link *link)
 apr_time_t fake_due(fake *world)
 {
     apr_time_t due = APR_INT64_MAX;
-    const pgp_link *link;
+    const pgp_connection *link;
 
     for (link = world->last; link; link = link->before)
         if (at_work(link) && link->begun + link->plan.takes < due)

@@ -55,7 +55,7 @@ typedef enum {
 
 typedef struct fake fake;
 
-struct pgp_link {
+struct pgp_connection {
     /* told by the test, while it or nobody owns the link */
     pgp_idle_state idle; /* what check_idle() says */
     int gone;            /* what is_alive() denies */
@@ -76,11 +76,11 @@ struct pgp_link {
     /* the fake's own */
     fake *world;
     int socket;
-    atomic_int ended;    /* its server's process has */
-    int freed;           /* by destroy() */
-    pgp_link *before;    /* the one opened before */
-    int number;          /* from 1 */
-    unsigned first_host; /* as connect() was told */
+    atomic_int ended;       /* its server's process has */
+    int freed;              /* by destroy() */
+    pgp_connection *before; /* the one opened before */
+    int number;             /* from 1 */
+    unsigned first_host;    /* as connect() was told */
     fake_phase phase;
     fake_plan plan; /* of the work under way */
     apr_time_t begun;
@@ -101,7 +101,7 @@ struct fake {
     fake_plan plan;                  /* how the next ones connect */
     int socket;                      /* theirs, or -1 */
     void (*on_connect)(fake *world); /* may change the plan */
-    void (*on_close)(fake *world, pgp_link *link);
+    void (*on_close)(fake *world, pgp_connection *link);
     void (*on_take_in)(fake *world);
     int lingers; /* the server's process outlives its connection, until fake_process_ends() */
     void (*on_sleep)(void);     /* a thread is about to sleep in env->wait(), */
@@ -121,7 +121,7 @@ struct fake {
     struct fake_sleeper *sleepers;
     apr_pool_t *p;
     struct fake_log *log;
-    pgp_link *last;
+    pgp_connection *last;
 
     /* immutable once there are threads */
     pgp_pool *watched[FAKE_POOLS];
@@ -146,9 +146,9 @@ apr_time_t fake_alarm(fake *world);
 apr_time_t fake_due(fake *world);
 
 /* The number-th link that was opened, from 1. */
-pgp_link *fake_link(fake *world, int number);
+pgp_connection *fake_link(fake *world, int number);
 
-void fake_process_ends(pgp_link *link);
+void fake_process_ends(pgp_connection *link);
 
 /* How many lines of the log hold the text. */
 int fake_logged(fake *world, const char *text);
@@ -157,6 +157,6 @@ int fake_logged(fake *world, const char *text);
 int fake_open(fake *world);
 
 /* The link that a borrower got. */
-pgp_link *fake_link_of(const pgp_conn *conn);
+pgp_connection *fake_link_of(const pgp_slot *conn);
 
 #endif

@@ -86,8 +86,8 @@ static stage *stage_begun(stage *s, const char *name)
     if (s->board) {
         const pgp_board_pool pool = {.name = name, .server = s->settings->conninfo};
 
-        pgp_pool_post(s->pool, s->board, pgp_board_place(s->board, &pool));
-        pgp_keeper_post(s->keeper->keeper, s->board);
+        pgp_pool_attach_board(s->pool, s->board, pgp_board_place(s->board, &pool));
+        pgp_keeper_attach_board(s->keeper->keeper, s->board);
     }
     pgp_keeper_add(s->keeper->keeper, s->pool);
     fake_watch(s->world, s->pool);
@@ -388,7 +388,7 @@ int idle(stage *s)
 
 int lent(stage *s)
 {
-    return slots(s, PGP_LENT);
+    return slots(s, PGP_IN_USE);
 }
 
 int waiting(stage *s)
@@ -401,45 +401,45 @@ int waiting(stage *s)
 
 /* --- borrowing -------------------------------------------------------------- */
 
-pgp_conn *acquire(stage *s)
+pgp_slot *acquire(stage *s)
 {
     return acquire_as(s, NULL, NULL);
 }
 
-pgp_conn *acquire_as(stage *s, const char *client, const char *const *what)
+pgp_slot *acquire_as(stage *s, const char *client, const char *const *what)
 {
-    pgp_conn *conn = NULL;
-    pgp_ticket ticket = {.client = client, .what = what};
+    pgp_slot *conn = NULL;
+    pgp_acquire_info info = {.client = client, .what = what};
     pgp_outcome outcome;
 
     ck_assert_msg(idle(s) > 0, "none is idle"); /* to wait would be to wait for ever */
-    outcome = pgp_pool_acquire(s->pool, &conn, &ticket);
-    ck_assert_msg(outcome == PGP_GRANTED, "refused (%d): %s", outcome, ticket.error.message);
-    ck_assert_str_eq(ticket.error.message, "");
-    ck_assert_str_eq(ticket.error.sqlstate, "");
+    outcome = pgp_pool_acquire(s->pool, &conn, &info);
+    ck_assert_msg(outcome == PGP_GRANTED, "refused (%d): %s", outcome, info.error.message);
+    ck_assert_str_eq(info.error.message, "");
+    ck_assert_str_eq(info.error.sqlstate, "");
     return conn;
 }
 
-pgp_outcome refused(stage *s, pgp_ticket *ticket)
+pgp_outcome refused(stage *s, pgp_acquire_info *info)
 {
-    pgp_conn *conn = NULL;
+    pgp_slot *conn = NULL;
     pgp_outcome outcome;
 
-    *ticket = (pgp_ticket){.until = 0};
-    outcome = pgp_pool_acquire(s->pool, &conn, ticket);
+    *info = (pgp_acquire_info){.until = 0};
+    outcome = pgp_pool_acquire(s->pool, &conn, info);
     ck_assert_msg(outcome != PGP_GRANTED, "granted");
     ck_assert_msg(!conn, "refused, but with a connection");
-    ck_assert_str_ne(ticket->error.message, "");
+    ck_assert_str_ne(info->error.message, "");
     return outcome;
 }
 
-void release(pgp_conn *conn)
+void release(pgp_slot *conn)
 {
     pgp_pool_release(&conn);
     ck_assert_msg(!conn, "the borrower still has it");
 }
 
-int number(const pgp_conn *conn)
+int number(const pgp_slot *conn)
 {
     return fake_link_of(conn)->number;
 }
@@ -457,7 +457,7 @@ static void *borrow(void *data)
 
     self = b;
     fake_hasten(b->early);
-    b->outcome = pgp_pool_acquire(b->on->pool, &b->conn, &b->ticket);
+    b->outcome = pgp_pool_acquire(b->on->pool, &b->conn, &b->info);
     atomic_store(&b->done, 1);
     return NULL;
 }
@@ -503,13 +503,13 @@ void answered(borrower *b, pgp_outcome outcome)
     WAIT_UNTIL(atomic_load(&b->done));
     pthread_join(b->thread, NULL);
     ck_assert_msg(b->outcome == outcome, "outcome %d, not %d: %s", b->outcome, outcome,
-                  b->ticket.error.message);
+                  b->info.error.message);
 }
 
-pgp_conn *granted(borrower *b)
+pgp_slot *granted(borrower *b)
 {
     answered(b, PGP_GRANTED);
-    ck_assert_str_eq(b->ticket.error.message, "");
+    ck_assert_str_eq(b->info.error.message, "");
     return b->conn;
 }
 

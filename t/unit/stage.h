@@ -14,7 +14,7 @@
 #define STAGE_H
 
 #include "fake.h"
-#include "pgp_conn.h"
+#include "pgp_slot.h"
 #include "pgp_keeper.h"
 #include "pgp_pool_keeper.h"
 
@@ -46,8 +46,8 @@ typedef struct borrower {
     atomic_int overdue; /* its time was up, and it has neither slept again nor come back */
     atomic_int done;
     pgp_outcome outcome;
-    pgp_ticket ticket;
-    pgp_conn *conn;
+    pgp_acquire_info info;
+    pgp_slot *conn;
 } borrower;
 
 /* Wait until it holds; a test that waits in vain fails.  Only for what another
@@ -111,15 +111,15 @@ int waiting(stage *s);
 /* --- borrowing -------------------------------------------------------------- */
 
 /* Asks that do not have to wait. */
-pgp_conn *acquire(stage *s);
-pgp_conn *acquire_as(stage *s, const char *client, const char *const *what);
-pgp_outcome refused(stage *s, pgp_ticket *ticket);
+pgp_slot *acquire(stage *s);
+pgp_slot *acquire_as(stage *s, const char *client, const char *const *what);
+pgp_outcome refused(stage *s, pgp_acquire_info *info);
 
 /* Give back, and be at peace. */
-void release(pgp_conn *conn);
+void release(pgp_slot *conn);
 
 /* The number of the link that a borrower got. */
-int number(const pgp_conn *conn);
+int number(const pgp_slot *conn);
 
 /* Have n connections idle, the last opened newest. */
 void warm(stage *s, int n);
@@ -133,7 +133,7 @@ void asleep_after(borrower *b, int naps);
 
 /* Its end, which must be that outcome. */
 void answered(borrower *b, pgp_outcome outcome);
-pgp_conn *granted(borrower *b);
+pgp_slot *granted(borrower *b);
 
 /* --- suites ----------------------------------------------------------------- */
 

@@ -56,7 +56,7 @@ static int used(apr_time_t now)
 
 static pgp_quota quota_of(int slot)
 {
-    return (pgp_quota){.board = board, .slot = slot, .row = 0, .cap = 10};
+    return (pgp_quota){.board = board, .seat = slot, .row = 0, .cap = 10};
 }
 
 static pgp_stats totals_of(int place)
@@ -231,7 +231,7 @@ static int child_that_died(void)
 {
     const pgp_stats stats = {.n[PGP_N_ACQUIRES] = 7,
                              .state[PGP_IDLE] = 2,
-                             .state[PGP_LENT] = 1,
+                             .state[PGP_IN_USE] = 1,
                              .longest_wait = 30,
                              .longest_hold = 40};
     const int pid = locks->pid;
@@ -311,7 +311,7 @@ START_TEST(slots_for_old_generations)
     int i;
 
     for (i = 0; i < LENGTH(rows); i++)
-        ck_assert_int_eq(pgp_board_slots_for(rows[i].children), rows[i].slots);
+        ck_assert_int_eq(pgp_board_seats_for(rows[i].children), rows[i].slots);
 }
 END_TEST
 
@@ -637,7 +637,7 @@ static void figures_are_sane(const pgp_stats *stats, apr_time_t now)
     ck_assert(stats->error_at >= 0 && stats->error_at <= now);
     ck_assert(memchr(stats->error.message, 0, sizeof stats->error.message));
     ck_assert(memchr(stats->error.sqlstate, 0, sizeof stats->error.sqlstate));
-    for (i = 0; i < PGP_HOLDERS; i++) {
+    for (i = 0; i < PGP_BORROWERS; i++) {
         ck_assert(stats->holders[i].since >= 0 && stats->holders[i].since <= now);
         ck_assert(memchr(stats->holders[i].client, 0, sizeof stats->holders[i].client));
         ck_assert(memchr(stats->holders[i].what, 0, sizeof stats->holders[i].what));
@@ -646,7 +646,7 @@ static void figures_are_sane(const pgp_stats *stats, apr_time_t now)
 
 static void use_permits(int slot, int row, apr_time_t now)
 {
-    const pgp_quota quota = {.board = board, .slot = slot, .row = row, .cap = 10};
+    const pgp_quota quota = {.board = board, .seat = slot, .row = row, .cap = 10};
     pgp_outlook look;
 
     pgp_permits_look(&quota, now, PGP_SEC(3), &look);
@@ -713,7 +713,7 @@ START_TEST(hostile_memory)
     pgp_board_reap(board, now += PGP_SEC(10)); /* all slots that look used are ended */
     slot = pgp_board_claim(board, now += PGP_SEC(10));
     ck_assert_int_ge(slot, 0);
-    quota = (pgp_quota){.board = board, .slot = slot, .row = 0, .cap = 1};
+    quota = (pgp_quota){.board = board, .seat = slot, .row = 0, .cap = 1};
     ck_assert(pgp_permits_take(&quota, now));
 }
 END_TEST

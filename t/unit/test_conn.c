@@ -6,12 +6,12 @@
 
 #include "stage.h"
 
-/* The table of pgp_conn.h, in its order. */
+/* The table of pgp_slot.h, in its order. */
 static const char *const goes_to[PGP_STATES] = {
     [PGP_FREE] = "connecting",
     [PGP_CONNECTING] = "idle lent closing",
     [PGP_IDLE] = "lent cleaning closing",
-    [PGP_LENT] = "idle lent cleaning closing",
+    [PGP_IN_USE] = "idle lent cleaning closing",
     [PGP_CLEANING] = "idle lent closing",
     [PGP_CLOSING] = "free",
 };
@@ -38,34 +38,34 @@ static void edges_sort(void)
         }
 }
 
-static void lists_make(pgp_conn_list *lists)
+static void lists_make(pgp_slot_list *lists)
 {
     int i;
 
     for (i = 0; i < PGP_STATES; i++) {
-        APR_RING_INIT(&lists[i].ring, pgp_conn, entry);
+        APR_RING_INIT(&lists[i].ring, pgp_slot, entry);
         lists[i].count = 0;
     }
 }
 
-static void put(pgp_conn_list *lists, pgp_conn *conn, pgp_state state)
+static void put(pgp_slot_list *lists, pgp_slot *conn, pgp_state state)
 {
-    *conn = (pgp_conn){.state = state};
-    APR_RING_INSERT_TAIL(&lists[state].ring, conn, pgp_conn, entry);
+    *conn = (pgp_slot){.state = state};
+    APR_RING_INSERT_TAIL(&lists[state].ring, conn, pgp_slot, entry);
     lists[state].count++;
 }
 
 START_TEST(allowed_edge_moves)
 {
     const edge e = allowed[_i];
-    pgp_conn_list lists[PGP_STATES];
-    pgp_conn moved, stays;
+    pgp_slot_list lists[PGP_STATES];
+    pgp_slot moved, stays;
     int i;
 
     lists_make(lists);
     put(lists, &stays, e.to);
     put(lists, &moved, e.from);
-    pgp_conn_move(lists, &moved, e.to);
+    pgp_slot_move(lists, &moved, e.to);
     ck_assert_int_eq(moved.state, e.to);
     for (i = 0; i < PGP_STATES; i++)
         ck_assert_int_eq(lists[i].count, i == (int)e.to ? 2 : 0);
@@ -77,13 +77,13 @@ END_TEST
 START_TEST(forbidden_edge_aborts)
 {
     const edge e = forbidden[_i];
-    pgp_conn_list lists[PGP_STATES];
-    pgp_conn conn;
+    pgp_slot_list lists[PGP_STATES];
+    pgp_slot conn;
 
     ck_assert(freopen("/dev/null", "w", stderr) != NULL); /* where assert() would speak */
     lists_make(lists);
     put(lists, &conn, e.from);
-    pgp_conn_move(lists, &conn, e.to);
+    pgp_slot_move(lists, &conn, e.to);
 }
 END_TEST
 

@@ -26,7 +26,7 @@ static apr_status_t join(stage *s)
 START_TEST(orders_only_go_forward)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 2", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     order(s, PGP_ORDER_RUN);
     ck_assert_int_eq(idle(s), 1);
@@ -35,7 +35,7 @@ START_TEST(orders_only_go_forward)
     ck_assert_int_eq(idle(s), 0);
     order(s, PGP_ORDER_STOP);
     order(s, PGP_ORDER_DRAIN);
-    ck_assert_int_eq(refused(s, &ticket), PGP_STOPPING);
+    ck_assert_int_eq(refused(s, &info), PGP_STOPPING);
 }
 END_TEST
 
@@ -80,7 +80,7 @@ END_TEST
 START_TEST(thread_ends_a_wait)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 50ms", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     s->world->real_time = 1;
     ck_assert_int_eq(pgp_keeper_start(s->keeper->keeper), APR_SUCCESS);
@@ -138,9 +138,9 @@ END_TEST
 START_TEST(thread_keeps_the_slot_for_what_is_in_use)
 {
     stage *s = stage_posted("PgPoolMin 2", "PgPoolMax 2", "PgPoolTotalMax 3", NULL);
-    const pgp_quota quota = {.board = s->board, .slot = 3, .row = 0, .cap = 3};
+    const pgp_quota quota = {.board = s->board, .seat = 3, .row = 0, .cap = 3};
     pgp_outlook look;
-    pgp_conn *conn;
+    pgp_slot *conn;
     int pid;
 
     s->world->real_time = 1;
@@ -177,7 +177,7 @@ static apr_uint64_t lent_by_the_ended(stage *s)
 START_TEST(draining_child_leaves_its_slot)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 2", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
@@ -224,7 +224,7 @@ END_TEST
 START_TEST(lack_of_slots_is_told)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 2", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
     borrower *b;
     int i;
 
@@ -236,14 +236,14 @@ START_TEST(lack_of_slots_is_told)
     keep(s, PGP_SEC(1));
     ck_assert_int_eq(fake_logged(s->world, "PGP1017: a child finds all 4 slots"), 1);
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_ptr_nonnull(strstr(b->ticket.error.message, "PGP1017"));
+    ck_assert_ptr_nonnull(strstr(b->info.error.message, "PGP1017"));
     keep(s, PGP_SEC(58));
     ck_assert_int_eq(fake_logged(s->world, "PGP1017"), 1);
     keep(s, PGP_SEC(2));
     ck_assert_int_eq(fake_logged(s->world, "PGP1017"), 2);
     s->settings->acquire_timeout = 0;
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
-    ck_assert_ptr_nonnull(strstr(ticket.error.message, "PGP1017"));
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(info.error.message, "PGP1017"));
     s->settings->acquire_timeout = PGP_SEC(2);
     for (i = 1; i < 4; i++)
         pgp_board_leave(s->board, i, s->world->now);
@@ -318,7 +318,7 @@ END_TEST
 START_TEST(join_while_one_is_lent)
 {
     stage *s = real_stage();
-    pgp_conn *conn = granted(ask(s));
+    pgp_slot *conn = granted(ask(s));
 
     ck_assert_int_eq(join(s), APR_SUCCESS);
     ck_assert_int_eq(fake_open(s->world), 1);
@@ -409,10 +409,10 @@ START_TEST(keeper_comes_for_the_nearest_of_all)
     b = queue_up(second);
     keep(first, PGP_MS(300));
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_int_eq(b->ticket.waited, PGP_MS(300));
+    ck_assert_int_eq(b->info.waited, PGP_MS(300));
     keep(first, PGP_MS(1700));
     answered(a, PGP_UNAVAILABLE);
-    ck_assert_int_eq(a->ticket.waited, PGP_SEC(2));
+    ck_assert_int_eq(a->info.waited, PGP_SEC(2));
 }
 END_TEST
 

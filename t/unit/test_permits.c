@@ -44,7 +44,7 @@ static void permits_begin(void)
     pgp_board_configure(board, pools, 3);
     for (i = 0; i < SLOTS; i++)
         child[i] = (pgp_quota){.board = board,
-                               .slot = pgp_board_claim(board, NOW),
+                               .seat = pgp_board_claim(board, NOW),
                                .row = pgp_board_pool_row(board, 0),
                                .cap = TOTAL};
 }
@@ -180,11 +180,11 @@ START_TEST(longest_idle)
     ck_assert_int_eq(look_of(2).idlest, -1);
     pgp_permits_idle(&child[0], NOW - 10);
     pgp_permits_idle(&child[1], NOW - 20);
-    ck_assert_int_eq(look_of(2).idlest, child[1].slot);
+    ck_assert_int_eq(look_of(2).idlest, child[1].seat);
     ck_assert_int_eq(look_of(2).idle_since, NOW - 20);
-    ck_assert_int_eq(look_of(1).idlest, child[0].slot); /* of the others */
+    ck_assert_int_eq(look_of(1).idlest, child[0].seat); /* of the others */
     pgp_permits_idle(&child[1], 0);
-    ck_assert_int_eq(look_of(2).idlest, child[0].slot);
+    ck_assert_int_eq(look_of(2).idlest, child[0].seat);
 }
 END_TEST
 

@@ -22,26 +22,28 @@ static const struct {
     {"one waits", {.live = 2, .free = 4, .waiting = 1}, 1},
     {"one waits for the one on its way", {.connecting = 1, .free = 4, .waiting = 1}, 0},
     {"many wait since now", {.free = 9, .waiting = 9}, 1},
-    {"many wait: a step is not over", {.free = 9, .waiting = 9, .unmet = PGP_MS(50) - 1}, 1},
-    {"many wait: a step is over", {.free = 9, .waiting = 9, .unmet = PGP_MS(50)}, 2},
-    {"many wait: four steps are over", {.free = 9, .waiting = 9, .unmet = PGP_MS(200)}, 5},
+    {"many wait: a step is not over",
+     {.free = 9, .waiting = 9, .demand_age = PGP_MS(50) - 1},
+     1},
+    {"many wait: a step is over", {.free = 9, .waiting = 9, .demand_age = PGP_MS(50)}, 2},
+    {"many wait: four steps are over", {.free = 9, .waiting = 9, .demand_age = PGP_MS(200)}, 5},
     {"many wait: some are on their way",
-     {.connecting = 3, .free = 9, .waiting = 9, .unmet = PGP_MS(200)},
+     {.connecting = 3, .free = 9, .waiting = 9, .demand_age = PGP_MS(200)},
      2},
     {"more are on their way than that",
-     {.connecting = 7, .free = 9, .waiting = 9, .unmet = PGP_MS(200)},
+     {.connecting = 7, .free = 9, .waiting = 9, .demand_age = PGP_MS(200)},
      0},
-    {"no more than wait", {.free = 9, .waiting = 3, .unmet = PGP_SEC(2)}, 3},
+    {"no more than wait", {.free = 9, .waiting = 3, .demand_age = PGP_SEC(2)}, 3},
     {"no more than wait, on their way included",
-     {.connecting = 2, .free = 9, .waiting = 3, .unmet = PGP_SEC(2)},
+     {.connecting = 2, .free = 9, .waiting = 3, .demand_age = PGP_SEC(2)},
      1},
     {"demand has gone", {.connecting = 3, .free = 9}, 0},
-    {"no more than there are slots", {.free = 2, .waiting = 9, .unmet = PGP_SEC(2)}, 2},
-    {"no slot is left", {.live = 9, .waiting = 9, .unmet = PGP_SEC(2)}, 0},
-    {"an age of waiting", {.free = 9, .waiting = 20000, .unmet = INT64_MAX}, 9},
-    {"down: one at a time", {.free = 9, .waiting = 9, .unmet = PGP_SEC(2), .down = 1}, 1},
+    {"no more than there are slots", {.free = 2, .waiting = 9, .demand_age = PGP_SEC(2)}, 2},
+    {"no slot is left", {.live = 9, .waiting = 9, .demand_age = PGP_SEC(2)}, 0},
+    {"an age of waiting", {.free = 9, .waiting = 20000, .demand_age = INT64_MAX}, 9},
+    {"down: one at a time", {.free = 9, .waiting = 9, .demand_age = PGP_SEC(2), .down = 1}, 1},
     {"down: one is on its way",
-     {.connecting = 1, .free = 9, .waiting = 9, .unmet = PGP_SEC(2), .down = 1},
+     {.connecting = 1, .free = 9, .waiting = 9, .demand_age = PGP_SEC(2), .down = 1},
      0},
     {"down: a probe though nobody waits", {.free = 4, .down = 1}, 1},
     {"down: a probe though all of Min is there",
@@ -82,7 +84,7 @@ static const struct {
 START_TEST(retired_in_time)
 {
     const pgp_settings settings = {.idle_timeout = retiring[_i].idle_timeout};
-    const pgp_conn conn = {.idle_since = NOW - retiring[_i].idle,
+    const pgp_slot conn = {.idle_since = NOW - retiring[_i].idle,
                            .expires = retiring[_i].expires};
     const pgp_reason reason = pgp_policy_retire(&conn, &settings, retiring[_i].spare, NOW);
 
@@ -112,7 +114,7 @@ static const struct {
 START_TEST(ping_when_due)
 {
     const pgp_settings settings = {.ping = pings[_i].ping};
-    const pgp_conn conn = {.idle_since = NOW - pings[_i].idle};
+    const pgp_slot conn = {.idle_since = NOW - pings[_i].idle};
     const int due = pgp_policy_ping_due(&conn, &settings, pings[_i].suspect_since, NOW);
 
     ck_assert_msg(due == pings[_i].due, "%s: %d", pings[_i].when, due);
@@ -256,9 +258,9 @@ static const struct {
     {"57P03", PGP_FAILURE_STARTING},  /* the database system is starting up */
     {"57P01", PGP_FAILURE_TRANSIENT}, /* the administrator ended it */
     {"53300", PGP_FAILURE_TRANSIENT}, /* too many connections */
-    {"28P01", PGP_FAILURE_REFUSED},   /* wrong password */
-    {"28000", PGP_FAILURE_REFUSED},   /* no such role, or not by pg_hba.conf */
-    {"3D000", PGP_FAILURE_REFUSED},   /* no such database */
+    {"28P01", PGP_FAILURE_REJECTED},  /* wrong password */
+    {"28000", PGP_FAILURE_REJECTED},  /* no such role, or not by pg_hba.conf */
+    {"3D000", PGP_FAILURE_REJECTED},  /* no such database */
     {"3D", PGP_FAILURE_TRANSIENT},    {"42501", PGP_FAILURE_TRANSIENT},
 };
 
@@ -288,8 +290,8 @@ static const struct {
     {PGP_FAILURE_STARTING, 0, CHANCE_MOST, PGP_MS(100)},
     {PGP_FAILURE_STARTING, 1, CHANCE_HALF, PGP_MS(50)},
     {PGP_FAILURE_STARTING, 50, CHANCE_HALF, PGP_MS(2500)},
-    {PGP_FAILURE_REFUSED, 1, CHANCE_LEAST, PGP_SEC(5)},
-    {PGP_FAILURE_REFUSED, 50, CHANCE_MOST, PGP_SEC(5)},
+    {PGP_FAILURE_REJECTED, 1, CHANCE_LEAST, PGP_SEC(5)},
+    {PGP_FAILURE_REJECTED, 50, CHANCE_MOST, PGP_SEC(5)},
 };
 
 START_TEST(backoff_by_table)

@@ -14,32 +14,32 @@
         unlock(pool_);                                                                         \
     } while (0)
 
-static pgp_conn *first_idle(stage *s)
+static pgp_slot *first_idle(stage *s)
 {
     return APR_RING_FIRST(&s->pool->lists[PGP_IDLE].ring);
 }
 
-static void slot_drop(pgp_pool *pool, pgp_conn *conn)
+static void slot_drop(pgp_pool *pool, pgp_slot *conn)
 {
     APR_RING_REMOVE(conn, entry);
     pool->lists[PGP_IDLE].count--;
 }
 
-static void slot_put(pgp_pool *pool, pgp_conn *conn)
+static void slot_put(pgp_pool *pool, pgp_slot *conn)
 {
-    APR_RING_INSERT_HEAD(&pool->lists[PGP_IDLE].ring, conn, pgp_conn, entry);
+    APR_RING_INSERT_HEAD(&pool->lists[PGP_IDLE].ring, conn, pgp_slot, entry);
     pool->lists[PGP_IDLE].count++;
 }
 
 START_TEST(broken_slots)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
-    pgp_conn *conn;
-    pgp_link *link;
+    pgp_slot *conn;
+    pgp_connection *link;
 
     warm(s, 2);
     conn = first_idle(s);
-    SEEN(s, conn->state = PGP_LENT, conn->state = PGP_IDLE,
+    SEEN(s, conn->state = PGP_IN_USE, conn->state = PGP_IDLE,
          "a slot is not on the list of its state");
     SEEN(s, s->pool->lists[PGP_IDLE].count = 1, s->pool->lists[PGP_IDLE].count = 2,
          "a slot is not on the list of its state");
@@ -60,7 +60,7 @@ static void queue_swap(pgp_pool *pool)
 START_TEST(broken_queue)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *early, *late;
     waiter *first;
 
@@ -74,8 +74,8 @@ START_TEST(broken_queue)
     SEEN(s, s->pool->waiting++, s->pool->waiting--, "the number of waiters is wrong");
     SEEN(s, s->pool->phase = STOPPED, s->pool->phase = RUNNING,
          "a request waits for a stopped pool");
-    SEEN(s, pgp_conn_move(s->pool->lists, conn, PGP_IDLE),
-         pgp_conn_move(s->pool->lists, conn, PGP_LENT),
+    SEEN(s, pgp_slot_move(s->pool->lists, conn, PGP_IDLE),
+         pgp_slot_move(s->pool->lists, conn, PGP_IN_USE),
          "a request waits while a connection is idle");
     release(conn);
     release(granted(early));

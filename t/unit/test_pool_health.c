@@ -5,10 +5,10 @@
 #include "stage.h"
 
 /* Idle for so long, then borrowed: the link. */
-static pgp_link *borrowed_after(stage *s, apr_interval_time_t time)
+static pgp_connection *borrowed_after(stage *s, apr_interval_time_t time)
 {
-    pgp_conn *conn;
-    pgp_link *link;
+    pgp_slot *conn;
+    pgp_connection *link;
 
     keep(s, time);
     conn = acquire(s);
@@ -33,7 +33,7 @@ END_TEST
 START_TEST(ping_always)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
 
     work(s);
@@ -70,7 +70,7 @@ START_TEST(ping_has_a_deadline)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0",
                          "PgPoolAcquireTimeout 2s", "PgPoolCheckTimeout 700ms", NULL);
-    pgp_link *link;
+    pgp_connection *link;
 
     work(s);
     link = borrowed_after(s, 0);
@@ -82,7 +82,7 @@ START_TEST(ping_ends_with_the_ask)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0",
                          "PgPoolAcquireTimeout 500ms", "PgPoolCheckTimeout 700ms", NULL);
-    pgp_link *link;
+    pgp_connection *link;
 
     work(s);
     link = borrowed_after(s, 0);
@@ -95,7 +95,7 @@ END_TEST
 START_TEST(last_moment_leaves_time_for_a_ping)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolPing 0", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
     apr_time_t until;
 
@@ -115,7 +115,7 @@ START_TEST(who_does_not_wait_still_tests)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0", "PgPoolAcquireTimeout 0",
                          "PgPoolCheckTimeout 700ms", NULL);
-    pgp_link *link;
+    pgp_connection *link;
 
     work(s);
     link = borrowed_after(s, 0);
@@ -129,7 +129,7 @@ END_TEST
 START_TEST(answer_to_a_reset_is_collected)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_link *link;
+    pgp_connection *link;
 
     work(s);
     fake_link(s->world, 1)->idle = PGP_IDLE_RESET_PENDING;
@@ -156,7 +156,7 @@ END_TEST
 /* The newest idle link has a reset pending that its server has rejected. */
 static void acquire_after_refusal(stage *s)
 {
-    pgp_link *newest = fake_link(s->world, s->world->opened);
+    pgp_connection *newest = fake_link(s->world, s->world->opened);
 
     newest->idle = PGP_IDLE_RESET_PENDING;
     newest->unclean = 1;
@@ -204,20 +204,20 @@ static const pgp_vars two_vars = {.n = 2, .names = var_names, .values = var_valu
 START_TEST(variables_are_set)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     pgp_error error;
 
     work(s);
     conn = acquire(s);
-    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, PGP_NEVER, &error), PGP_SET_DONE);
+    ck_assert_int_eq(pgp_slot_set_vars(conn, &two_vars, PGP_NEVER, &error), PGP_SET_DONE);
     ck_assert_str_eq(error.message, "");
     ck_assert_int_eq(fake_link_of(conn)->vars, 2);
     ck_assert_int_eq(fake_link_of(conn)->deadline, s->world->now + PGP_SEC(1));
-    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, s->world->now + PGP_MS(100), &error),
+    ck_assert_int_eq(pgp_slot_set_vars(conn, &two_vars, s->world->now + PGP_MS(100), &error),
                      PGP_SET_DONE);
     ck_assert_int_eq(fake_link_of(conn)->deadline, s->world->now + PGP_MS(100));
     fake_link_of(conn)->refuses = 1;
-    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, PGP_NEVER, &error), PGP_SET_DENIED);
+    ck_assert_int_eq(pgp_slot_set_vars(conn, &two_vars, PGP_NEVER, &error), PGP_SET_DENIED);
     ck_assert_str_eq(error.sqlstate, "42704");
     release(conn);
 }
@@ -227,20 +227,20 @@ END_TEST
 START_TEST(one_that_fails_while_variables_are_set_is_replaced)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", NULL);
-    pgp_ticket ticket = {.until = 0};
-    pgp_conn *conn;
+    pgp_acquire_info info = {.until = 0};
+    pgp_slot *conn;
     apr_time_t until;
 
     work(s);
-    ck_assert_int_eq(pgp_pool_acquire(s->pool, &conn, &ticket), PGP_GRANTED);
-    until = ticket.until;
+    ck_assert_int_eq(pgp_pool_acquire(s->pool, &conn, &info), PGP_GRANTED);
+    until = info.until;
     fake_link_of(conn)->mute = 1;
-    ck_assert_int_eq(pgp_conn_set(conn, &two_vars, until, &ticket.error), PGP_SET_FAILED);
-    pgp_pool_unfit(&conn, &ticket.error);
+    ck_assert_int_eq(pgp_slot_set_vars(conn, &two_vars, until, &info.error), PGP_SET_FAILED);
+    pgp_pool_unfit(&conn, &info.error);
     ck_assert_ptr_null(conn);
     ck_assert_int_eq(fake_logged(s->world, "given out (ping): the fake does not answer"), 1);
-    ck_assert_int_eq(pgp_pool_acquire(s->pool, &conn, &ticket), PGP_GRANTED);
-    ck_assert_int_eq(ticket.until, until);
+    ck_assert_int_eq(pgp_pool_acquire(s->pool, &conn, &info), PGP_GRANTED);
+    ck_assert_int_eq(info.until, until);
     release(conn);
 }
 END_TEST
@@ -250,7 +250,7 @@ END_TEST
 START_TEST(dead_one_is_replaced_by_an_idle_one)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     warm(s, 2);
     fake_link(s->world, 2)->idle = PGP_IDLE_DEAD;
@@ -296,14 +296,14 @@ START_TEST(dead_one_is_replaced_within_the_same_deadline)
     keep(s, PGP_MS(1500));
     work(s);
     ck_assert_int_eq(number(granted(b)), 2);
-    ck_assert_int_eq(b->ticket.waited, PGP_MS(1500));
+    ck_assert_int_eq(b->info.waited, PGP_MS(1500));
 }
 END_TEST
 
 START_TEST(no_second_deadline_for_a_replacement)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
 
     warm(s, 1);
@@ -318,14 +318,14 @@ START_TEST(no_second_deadline_for_a_replacement)
     ck_assert_int_eq(waiting(s), 1);
     keep(s, 1);
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_str_eq(b->ticket.error.message, "the fake was closed while idle");
+    ck_assert_str_eq(b->info.error.message, "the fake was closed while idle");
 }
 END_TEST
 
 START_TEST(place_in_the_queue_is_kept)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *first, *second;
 
     warm(s, 1);
@@ -348,7 +348,7 @@ END_TEST
 START_TEST(replacement_is_not_refused_for_waiters)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolMaxWaiters 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *first, *second;
 
     warm(s, 1);
@@ -391,13 +391,13 @@ END_TEST
 START_TEST(refused_when_none_is_left_and_no_time)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolAcquireTimeout 0", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
     work(s);
     fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
-    ck_assert_str_eq(ticket.error.message, "the fake was closed while idle");
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
+    ck_assert_str_eq(info.error.message, "the fake was closed while idle");
 }
 END_TEST
 
@@ -417,7 +417,7 @@ static stage *one_of_four_dead(void)
 START_TEST(one_dead_makes_the_older_suspect)
 {
     stage *s = one_of_four_dead();
-    pgp_conn *conn = acquire(s);
+    pgp_slot *conn = acquire(s);
 
     ck_assert_int_eq(number(conn), 3);
     ck_assert_int_eq(fake_link(s->world, 3)->pings, 1);
@@ -447,7 +447,7 @@ END_TEST
 static int suspected_after(pgp_return returned, pgp_reason discard)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", "PgPoolPing off", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     warm(s, 3);
     keep(s, 1);
@@ -481,7 +481,7 @@ END_TEST
 
 /* Of a pool with three connections of one socket, two of them idle; returns the server's
  * end of it. */
-static int three_of_one_socket(stage *s, pgp_conn **lent)
+static int three_of_one_socket(stage *s, pgp_slot **lent)
 {
     int ends[2];
 
@@ -497,7 +497,7 @@ static int three_of_one_socket(stage *s, pgp_conn **lent)
 START_TEST(ended_ones_are_replaced_before_anybody_asks)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     const int server = three_of_one_socket(s, &conn);
 
     keep(s, PGP_SEC(2));
@@ -521,7 +521,7 @@ static void third_has_no_socket(fake *world)
 START_TEST(ended_ones_make_the_others_suspect)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     s->world->on_connect = third_has_no_socket;
     close(three_of_one_socket(s, &conn));
@@ -542,9 +542,9 @@ static int readings(stage *s, int number)
 }
 
 /* The server has sent something to the two idle links; returns the third. */
-static pgp_conn *two_that_have_received(stage *s)
+static pgp_slot *two_that_have_received(stage *s)
 {
-    pgp_conn *conn;
+    pgp_slot *conn;
     const int server = three_of_one_socket(s, &conn);
 
     REQUIRE(write(server, "notice", 6) == 6, "cannot write");
@@ -554,7 +554,7 @@ static pgp_conn *two_that_have_received(stage *s)
 START_TEST(what_has_come_is_read)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
-    pgp_conn *conn = two_that_have_received(s);
+    pgp_slot *conn = two_that_have_received(s);
 
     keep(s, PGP_SEC(3));
     ck_assert_int_gt(readings(s, 1), 0);
@@ -582,8 +582,8 @@ END_TEST
 START_TEST(what_has_just_come_back_is_not_read)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
-    pgp_conn *conn = two_that_have_received(s);
-    pgp_link *link = fake_link_of(conn);
+    pgp_slot *conn = two_that_have_received(s);
+    pgp_connection *link = fake_link_of(conn);
 
     fake_pass(s->world, PGP_SEC(1) - 1);
     release(conn);

@@ -6,7 +6,7 @@
 START_TEST(newest_idle_first)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", NULL);
-    pgp_conn *a, *b;
+    pgp_slot *a, *b;
 
     warm(s, 3);
     a = acquire(s);
@@ -27,7 +27,7 @@ START_TEST(oldest_waiter_first)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     borrower *queue[QUEUE];
-    pgp_conn *conn;
+    pgp_slot *conn;
     int i, k;
 
     warm(s, 1);
@@ -50,9 +50,9 @@ END_TEST
 START_TEST(newcomer_does_not_overtake)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     warm(s, 1);
     conn = acquire(s);
@@ -62,7 +62,7 @@ START_TEST(newcomer_does_not_overtake)
     ck_assert_int_eq(waiting(s), 0);
     ck_assert_int_eq(lent(s), 1);
     fake_hasten(PGP_SEC(2)); /* an ask that cannot wait */
-    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED);
+    ck_assert_int_eq(refused(s, &info), PGP_EXHAUSTED);
     release(granted(b));
 }
 END_TEST
@@ -71,7 +71,7 @@ END_TEST
 START_TEST(nearest_deadline_first)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *early, *middle, *late;
 
     warm(s, 1);
@@ -91,7 +91,7 @@ END_TEST
 START_TEST(wait_ends_at_its_deadline)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
 
     warm(s, 1);
@@ -102,10 +102,10 @@ START_TEST(wait_ends_at_its_deadline)
     keep(s, 1);
     ck_assert_int_eq(waiting(s), 0);
     answered(b, PGP_EXHAUSTED);
-    ck_assert_int_eq(b->ticket.waited, PGP_SEC(2));
-    ck_assert_str_eq(b->ticket.error.message,
+    ck_assert_int_eq(b->info.waited, PGP_SEC(2));
+    ck_assert_str_eq(b->info.error.message,
                      "all 1 connections are lent (PgPoolMax 1), 0 more are waiting");
-    ck_assert_str_eq(b->ticket.error.sqlstate, "");
+    ck_assert_str_eq(b->info.error.sqlstate, "");
     release(conn);
     ck_assert_int_eq(idle(s), 1);
 }
@@ -114,7 +114,7 @@ END_TEST
 START_TEST(only_the_overdue_end)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *first, *second, *third;
 
     warm(s, 1);
@@ -135,7 +135,7 @@ END_TEST
 START_TEST(wait_ends_without_the_keeper)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 300ms", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
 
     warm(s, 1);
@@ -143,7 +143,7 @@ START_TEST(wait_ends_without_the_keeper)
     b = queue_up(s);
     fake_pass(s->world, PGP_MS(300));
     answered(b, PGP_EXHAUSTED);
-    ck_assert_int_eq(b->ticket.waited, PGP_MS(300));
+    ck_assert_int_eq(b->info.waited, PGP_MS(300));
     ck_assert_int_eq(waiting(s), 0);
     release(conn);
 }
@@ -153,7 +153,7 @@ END_TEST
 START_TEST(served_late_is_served)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
 
     warm(s, 1);
@@ -174,15 +174,15 @@ END_TEST
 START_TEST(no_wait_with_timeout_0)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 0", NULL);
-    pgp_conn *conn;
-    pgp_ticket ticket;
+    pgp_slot *conn;
+    pgp_acquire_info info;
 
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
-    ck_assert_str_eq(ticket.error.message, "no connection could be made in time");
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
+    ck_assert_str_eq(info.error.message, "no connection could be made in time");
     work(s);
     conn = acquire(s);
-    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED);
-    ck_assert_int_eq(ticket.waited, 0);
+    ck_assert_int_eq(refused(s, &info), PGP_EXHAUSTED);
+    ck_assert_int_eq(info.waited, 0);
     release(conn);
     release(acquire(s));
 }
@@ -197,14 +197,14 @@ START_TEST(unavailable_if_there_is_none)
     b = queue_up(s);
     keep(s, PGP_SEC(2));
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_str_eq(b->ticket.error.message, "no connection could be made in time");
+    ck_assert_str_eq(b->info.error.message, "no connection could be made in time");
 }
 END_TEST
 
 START_TEST(time_has_nothing_to_do_with_the_wall_clock)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 1ms", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
     int i;
 
@@ -227,17 +227,17 @@ END_TEST
 START_TEST(no_more_waiters_than_allowed)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolMaxWaiters 2", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *a, *b;
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     warm(s, 1);
     conn = acquire(s);
     a = queue_up(s);
     b = queue_up(s);
-    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED);
-    ck_assert_int_eq(ticket.waited, 0);
-    ck_assert_str_eq(ticket.error.message,
+    ck_assert_int_eq(refused(s, &info), PGP_EXHAUSTED);
+    ck_assert_int_eq(info.waited, 0);
+    ck_assert_str_eq(info.error.message,
                      "all 1 connections are lent (PgPoolMax 1), 2 more are waiting");
     release(conn);
     release(granted(a));
@@ -251,13 +251,13 @@ END_TEST
 START_TEST(leases_are_numbered)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
-    pgp_conn *a, *b;
+    pgp_slot *a, *b;
 
     warm(s, 2);
     a = acquire(s);
     b = acquire(s);
     ck_assert_int_eq(b->lease, a->lease + 1);
-    ck_assert_int_eq(pgp_conn_backend(a), 1000 + number(a));
+    ck_assert_int_eq(pgp_slot_backend(a), 1000 + number(a));
     release(a);
     a = acquire(s);
     ck_assert_int_eq(a->lease, b->lease + 1);
@@ -271,40 +271,40 @@ END_TEST
 START_TEST(greeted_stays_with_the_connection)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
-    ck_assert(!pgp_conn_is_greeted(conn));
-    ck_assert_ptr_null(pgp_conn_baton(conn));
-    pgp_conn_set_greeted(conn);
+    ck_assert(!pgp_slot_is_prepared(conn));
+    ck_assert_ptr_null(pgp_slot_baton(conn));
+    pgp_slot_set_prepared(conn);
     release(conn);
     conn = acquire(s);
-    ck_assert(pgp_conn_is_greeted(conn));
+    ck_assert(pgp_slot_is_prepared(conn));
     pgp_pool_discard(&conn, PGP_REASON_HOOK);
     work(s);
     conn = acquire(s);
-    ck_assert(!pgp_conn_is_greeted(conn));
+    ck_assert(!pgp_slot_is_prepared(conn));
 }
 END_TEST
 
 START_TEST(alive_is_the_drivers_word)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
-    ck_assert(pgp_conn_alive(conn));
+    ck_assert(pgp_slot_is_alive(conn));
     fake_link_of(conn)->gone = 1;
-    ck_assert(!pgp_conn_alive(conn));
+    ck_assert(!pgp_slot_is_alive(conn));
 }
 END_TEST
 
 START_TEST(long_holder_is_told_of_once)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolHoldWarning 10s", NULL);
-    pgp_conn *a, *b;
+    pgp_slot *a, *b;
 
     warm(s, 2);
     a = acquire_as(s, "192.0.2.7", (const char *const[]){"GET ", "/slow", NULL});

@@ -68,14 +68,14 @@ START_TEST(wait_in_an_outage_ends_with_its_cause)
     b = queue_up(s);
     keep(s, PGP_SEC(2));
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_int_eq(b->ticket.waited, PGP_SEC(2));
-    ck_assert_str_eq(b->ticket.error.sqlstate, "53300");
-    ck_assert_str_eq(b->ticket.error.message, "the fake connect failed");
+    ck_assert_int_eq(b->info.waited, PGP_SEC(2));
+    ck_assert_str_eq(b->info.error.sqlstate, "53300");
+    ck_assert_str_eq(b->info.error.message, "the fake connect failed");
 }
 END_TEST
 
 /* One connection is lent, no other can be had, and somebody waits. */
-static borrower *wait_for_one_lent(stage *s, pgp_conn **conn, const char *sqlstate)
+static borrower *wait_for_one_lent(stage *s, pgp_slot **conn, const char *sqlstate)
 {
     warm(s, 1);
     *conn = acquire(s);
@@ -87,7 +87,7 @@ static borrower *wait_for_one_lent(stage *s, pgp_conn **conn, const char *sqlsta
 START_TEST(wait_begins_anew_when_the_last_one_goes)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b = wait_for_one_lent(s, &conn, "53300");
 
     keep(s, PGP_SEC(9));
@@ -106,7 +106,7 @@ END_TEST
 START_TEST(not_hopeless_while_one_is_lent)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b = wait_for_one_lent(s, &conn, "28P01");
 
     keep(s, PGP_SEC(1));
@@ -117,7 +117,7 @@ START_TEST(not_hopeless_while_one_is_lent)
     b = queue_up(s);
     keep(s, PGP_SEC(2));
     answered(b, PGP_EXHAUSTED);
-    ck_assert_str_eq(b->ticket.error.sqlstate, "28P01"); /* why there are no more */
+    ck_assert_str_eq(b->info.error.sqlstate, "28P01"); /* why there are no more */
 }
 END_TEST
 
@@ -126,7 +126,7 @@ END_TEST
 START_TEST(refused_at_once_once_it_is_hopeless)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolRetry 100ms 200ms", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
     borrower *b;
 
     go_down(s, "53300");
@@ -134,21 +134,21 @@ START_TEST(refused_at_once_once_it_is_hopeless)
     b = queue_up(s);
     keep(s, PGP_MS(1200)); /* in all longer than anybody may wait */
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_int_lt(b->ticket.waited, PGP_SEC(2));
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
-    ck_assert_int_eq(ticket.waited, 0);
-    ck_assert_str_eq(ticket.error.sqlstate, "53300");
-    ck_assert_str_eq(ticket.error.message, "the fake connect failed");
+    ck_assert_int_lt(b->info.waited, PGP_SEC(2));
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
+    ck_assert_int_eq(info.waited, 0);
+    ck_assert_str_eq(info.error.sqlstate, "53300");
+    ck_assert_str_eq(info.error.message, "the fake connect failed");
 }
 END_TEST
 
 START_TEST(first_success_lets_everybody_in)
 {
     stage *s = down_for_long();
-    pgp_ticket ticket;
+    pgp_acquire_info info;
     borrower *b;
 
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
     come_up(s);
     keep(s, PGP_SEC(5)); /* the greatest wait */
     ck_assert_int_eq(idle(s), 1);
@@ -177,7 +177,7 @@ END_TEST
 START_TEST(each_outage_has_its_own_beginning)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
 
     warm(s, 1);
@@ -212,7 +212,7 @@ START_TEST(refusal_ends_all_waits)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", NULL);
     borrower *a, *b;
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     go_down(s, refusals[_i]);
     a = queue_up(s);
@@ -220,10 +220,10 @@ START_TEST(refusal_ends_all_waits)
     work(s);
     answered(a, PGP_UNAVAILABLE);
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_str_eq(a->ticket.error.sqlstate, refusals[_i]);
-    ck_assert_int_eq(a->ticket.waited, 0);
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
-    ck_assert_str_eq(ticket.error.sqlstate, refusals[_i]);
+    ck_assert_str_eq(a->info.error.sqlstate, refusals[_i]);
+    ck_assert_int_eq(a->info.waited, 0);
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
+    ck_assert_str_eq(info.error.sqlstate, refusals[_i]);
 }
 END_TEST
 
@@ -383,14 +383,14 @@ START_TEST(one_ask_knocks)
     stage *s = long_absent();
     const int failed = s->world->failed;
     borrower *b = queue_up(s);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
     int told;
 
-    s->world->log_level = PGP_LOG_INFO;                     /* it is a line for every ask */
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE); /* the others are told at once */
+    s->world->log_level = PGP_LOG_INFO;                   /* it is a line for every ask */
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE); /* the others are told at once */
     work(s);
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE); /* not again so soon */
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE); /* not again so soon */
     ck_assert_int_eq(s->world->failed, failed + 1);
     told = fake_logged(s->world, "PGP1002");
     fake_pass(s->world, PGP_MS(10));
@@ -405,14 +405,14 @@ START_TEST(knocks_are_rarer_where_somebody_listens)
 {
     stage *s = long_absent();
     borrower *b;
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     s->world->plan.absent = 0;
     b = queue_up(s);
     work(s);
     answered(b, PGP_UNAVAILABLE);
     fake_pass(s->world, PGP_MS(100) - 1);
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
     fake_pass(s->world, 1);
     queue_up(s);
 }
@@ -422,14 +422,14 @@ START_TEST(nobody_knocks_at_a_server_that_says_why)
 {
     stage *s = long_absent();
     borrower *b;
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     s->world->plan.sqlstate = "53300";
     b = queue_up(s);
     work(s);
     answered(b, PGP_UNAVAILABLE);
     fake_pass(s->world, PGP_SEC(60));
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
 }
 END_TEST
 
@@ -482,7 +482,7 @@ static unsigned newest_host(stage *s)
     return fake_link(s->world, s->world->opened)->first_host;
 }
 
-static pgp_conn *newly_made(stage *s)
+static pgp_slot *newly_made(stage *s)
 {
     borrower *b = queue_up(s);
 
@@ -531,7 +531,7 @@ START_TEST(host_that_answers_is_kept_for_a_minute)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 8", NULL);
     borrower *b = queue_up(s);
-    pgp_conn *conn[3];
+    pgp_slot *conn[3];
     unsigned host;
     int i;
 

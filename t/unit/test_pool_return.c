@@ -2,9 +2,9 @@
 #include "stage.h"
 
 /* One connection, lent; it will come back like that. */
-static pgp_conn *lent_one(stage **s, pgp_return returned)
+static pgp_slot *lent_one(stage **s, pgp_return returned)
 {
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     warm(*s, 1);
@@ -16,7 +16,7 @@ static pgp_conn *lent_one(stage **s, pgp_return returned)
 START_TEST(clean_one_is_idle_at_once)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_CLEAN);
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
 
     work(s);
     release(conn);
@@ -73,7 +73,7 @@ static const struct {
 START_TEST(cleaned_one_is_judged_again)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
 
     fake_link_of(conn)->cleaned = after_cleaning[_i].returned;
     release(conn);
@@ -88,7 +88,7 @@ START_TEST(closed_at_each_return)
 {
     static const pgp_return left[] = {PGP_RETURN_CLEAN, PGP_RETURN_DIRTY};
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolReset close", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
@@ -104,7 +104,7 @@ END_TEST
 START_TEST(discarded_one_is_closed)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_CLEAN);
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
 
     pgp_pool_discard(&conn, PGP_REASON_HOOK);
     ck_assert_ptr_null(conn);
@@ -118,8 +118,8 @@ END_TEST
 START_TEST(parted_one_is_buried_later)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_CLEAN);
-    pgp_link *link = pgp_pool_part(&conn);
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
+    pgp_connection *link = pgp_pool_detach(&conn);
 
     ck_assert_ptr_null(conn);
     work(s);
@@ -127,7 +127,7 @@ START_TEST(parted_one_is_buried_later)
     ck_assert_int_eq(fake_open(s->world), 1);
     ck_assert_int_eq(fake_logged(s->world, "closed (lost)"), 1);
     s->world->lingers = 1;
-    pgp_pool_bury(s->pool, &link);
+    pgp_pool_destroy_detached(s->pool, &link);
     ck_assert_ptr_null(link);
     ck_assert_int_eq(fake_open(s->world), 0);
 }
@@ -136,13 +136,13 @@ END_TEST
 START_TEST(parted_after_the_keeper_has_left)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_CLEAN);
-    pgp_link *link;
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
+    pgp_connection *link;
 
     stop(s);
-    link = pgp_pool_part(&conn);
+    link = pgp_pool_detach(&conn);
     ck_assert_int_eq(slots(s, PGP_FREE), 1);
-    pgp_pool_bury(s->pool, &link);
+    pgp_pool_destroy_detached(s->pool, &link);
     ck_assert_int_eq(fake_open(s->world), 0);
 }
 END_TEST
@@ -152,14 +152,14 @@ END_TEST
 START_TEST(dirty_one_is_cleaned_by_the_keeper)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
-    pgp_ticket ticket;
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
+    pgp_acquire_info info;
 
     fake_link_of(conn)->cleaning.takes = PGP_MS(300);
     release(conn);
     ck_assert_int_eq(slots(s, PGP_CLEANING), 1);
     fake_hasten(PGP_SEC(2));
-    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED); /* not lent meanwhile */
+    ck_assert_int_eq(refused(s, &info), PGP_EXHAUSTED); /* not lent meanwhile */
     keep(s, PGP_MS(299));
     ck_assert_int_eq(slots(s, PGP_CLEANING), 1);
     keep(s, PGP_MS(1));
@@ -177,7 +177,7 @@ END_TEST
 START_TEST(cleaned_one_goes_to_a_waiter)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
     borrower *b = queue_up(s);
 
     fake_link_of(conn)->cleaning.takes = PGP_MS(300);
@@ -192,7 +192,7 @@ END_TEST
 START_TEST(one_that_cannot_be_cleaned_is_closed)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
 
     fake_link_of(conn)->cleaning.end = FAKE_FAILS;
     release(conn);
@@ -209,7 +209,7 @@ END_TEST
 START_TEST(cleaning_has_a_deadline)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
 
     fake_link_of(conn)->cleaning.end = FAKE_HANGS;
     keep(s, PGP_MS(300));
@@ -228,7 +228,7 @@ END_TEST
 START_TEST(cleaning_delays_nobody)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
-    pgp_conn *dirty, *clean;
+    pgp_slot *dirty, *clean;
     borrower *b;
 
     warm(s, 2);
@@ -249,7 +249,7 @@ END_TEST
 START_TEST(waiter_gets_a_new_one_for_one_that_hangs)
 {
     stage *s;
-    pgp_conn *conn = lent_one(&s, PGP_RETURN_DIRTY);
+    pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
     borrower *b = queue_up(s);
 
     fake_link_of(conn)->cleaning.end = FAKE_HANGS;

@@ -26,7 +26,7 @@ END_TEST
 START_TEST(min_is_refilled)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
@@ -125,7 +125,7 @@ START_TEST(never_more_than_max)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", NULL);
     borrower *b[5];
-    pgp_conn *conn;
+    pgp_slot *conn;
     int i;
 
     for (i = 0; i < 5; i++)
@@ -147,7 +147,7 @@ END_TEST
 START_TEST(slow_connect_delays_nobody)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolConnectTimeout 5s", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
     int i;
 
@@ -192,17 +192,17 @@ END_TEST
 START_TEST(missed_demand_is_met_for_the_next)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolAcquireTimeout 0", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
-    refused(s, &ticket);
-    refused(s, &ticket);
+    refused(s, &info);
+    refused(s, &info);
     work(s);
     ck_assert_int_eq(s->world->opened, 1);
     acquire(s);
-    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED);
+    ck_assert_int_eq(refused(s, &info), PGP_EXHAUSTED);
     work(s);
     acquire(s);
-    ck_assert_int_eq(refused(s, &ticket), PGP_EXHAUSTED);
+    ck_assert_int_eq(refused(s, &info), PGP_EXHAUSTED);
     keep(s, PGP_SEC(2));
     ck_assert_int_eq(s->world->opened, 2);
 }
@@ -211,11 +211,11 @@ END_TEST
 START_TEST(missed_demand_does_not_call_again_and_again)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolAcquireTimeout 0", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
-    refused(s, &ticket);
+    refused(s, &info);
     ck_assert(atomic_exchange(&s->keeper->woken, 0));
-    refused(s, &ticket);
+    refused(s, &info);
     ck_assert(!atomic_load(&s->keeper->woken));
 }
 END_TEST
@@ -224,12 +224,12 @@ END_TEST
 START_TEST(missed_demand_outlives_the_closing)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 0", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
-    refused(s, &ticket);
+    refused(s, &info);
     work(s);
     fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
-    refused(s, &ticket);
+    refused(s, &info);
     work(s);
     ck_assert_int_eq(number(acquire(s)), 2);
 }
@@ -239,11 +239,11 @@ END_TEST
 START_TEST(missed_demand_of_a_late_ask)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     work(s);
     fake_hasten(PGP_SEC(2));
-    ck_assert_int_eq(refused(s, &ticket), PGP_UNAVAILABLE);
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
     work(s);
     ck_assert_int_eq(number(acquire(s)), 1);
 }
@@ -271,7 +271,7 @@ END_TEST
 START_TEST(one_in_use_is_not_idle)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", "PgPoolMaxLifetime 0", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     int i;
 
     warm(s, 3);
@@ -335,7 +335,7 @@ END_TEST
 START_TEST(old_one_is_closed_when_it_comes_back)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolMaxLifetime 100s", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     s->world->random = 0;
     warm(s, 1);
@@ -356,7 +356,7 @@ END_TEST
 START_TEST(old_one_is_not_handed_over)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolMaxLifetime 100s", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
 
     s->world->random = 0;
@@ -373,7 +373,7 @@ END_TEST
 START_TEST(born_together_but_not_closed_together)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", "PgPoolMaxLifetime 100s", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     s->world->random = 0;
     pgp_keeper_turn(s->keeper->keeper); /* reserves and begins */
@@ -403,7 +403,7 @@ END_TEST
 START_TEST(old_ones_stay_while_connects_fail)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 2", "PgPoolMaxLifetime 100s", NULL);
-    pgp_conn *conn, *other;
+    pgp_slot *conn, *other;
     borrower *b;
 
     s->world->random = 0;
@@ -444,7 +444,7 @@ int main(void)
     tcase_add_test(t, never_more_than_max);
     tcase_add_test(t, slow_connect_delays_nobody);
     tcase_add_test(t, new_one_goes_to_the_oldest_waiter);
-    t = tcase(suite, "missed");
+    t = tcase(suite, "refused_demand");
     tcase_add_test(t, missed_demand_is_met_for_the_next);
     tcase_add_test(t, missed_demand_does_not_call_again_and_again);
     tcase_add_test(t, missed_demand_outlives_the_closing);

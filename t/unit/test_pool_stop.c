@@ -6,7 +6,7 @@
 START_TEST(drained_pool_keeps_nothing_idle)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 4", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     warm(s, 4);
     conn = acquire(s);
@@ -26,7 +26,7 @@ START_TEST(drained_pool_serves_on)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     borrower *a, *b;
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     order(s, PGP_ORDER_DRAIN);
     a = queue_up(s);
@@ -45,7 +45,7 @@ END_TEST
 START_TEST(drained_pool_closes_what_nobody_wants)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
 
     warm(s, 1);
@@ -70,8 +70,8 @@ START_TEST(stop_answers_all_who_wait)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     borrower *a, *b;
-    pgp_conn *conn;
-    pgp_ticket ticket;
+    pgp_slot *conn;
+    pgp_acquire_info info;
 
     warm(s, 1);
     conn = acquire(s);
@@ -80,9 +80,9 @@ START_TEST(stop_answers_all_who_wait)
     order(s, PGP_ORDER_STOP);
     answered(a, PGP_STOPPING);
     answered(b, PGP_STOPPING);
-    ck_assert_str_eq(a->ticket.error.message, "this child is stopping");
-    ck_assert_int_eq(refused(s, &ticket), PGP_STOPPING);
-    ck_assert_str_eq(ticket.error.message, "this child is stopping");
+    ck_assert_str_eq(a->info.error.message, "this child is stopping");
+    ck_assert_int_eq(refused(s, &info), PGP_STOPPING);
+    ck_assert_str_eq(info.error.message, "this child is stopping");
     release(conn);
 }
 END_TEST
@@ -98,15 +98,15 @@ START_TEST(stop_says_that_it_stops)
     b = queue_up(s);
     order(s, PGP_ORDER_STOP);
     answered(b, PGP_STOPPING);
-    ck_assert_str_eq(b->ticket.error.message, "this child is stopping");
-    ck_assert_str_eq(b->ticket.error.sqlstate, "");
+    ck_assert_str_eq(b->info.error.message, "this child is stopping");
+    ck_assert_str_eq(b->info.error.sqlstate, "");
 }
 END_TEST
 
 START_TEST(stop_closes_all_that_is_not_lent)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", NULL);
-    pgp_conn *dirty, *lent_one;
+    pgp_slot *dirty, *lent_one;
     borrower *b;
 
     warm(s, 3);
@@ -136,7 +136,7 @@ END_TEST
 START_TEST(keeper_cannot_leave_before_all_is_closed)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
@@ -158,7 +158,7 @@ END_TEST
 START_TEST(cleaned_too_late)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_conn *conn, *in_hand[1];
+    pgp_slot *conn, *in_hand[1];
 
     work(s);
     conn = acquire(s);
@@ -178,7 +178,7 @@ END_TEST
 static void closed_by_its_borrower(pgp_return returned)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
@@ -202,7 +202,7 @@ END_TEST
 START_TEST(late_discard)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
@@ -216,18 +216,18 @@ END_TEST
 START_TEST(late_ask)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     work(s);
     stop(s);
-    ck_assert_int_eq(refused(s, &ticket), PGP_STOPPING);
+    ck_assert_int_eq(refused(s, &info), PGP_STOPPING);
 }
 END_TEST
 
 /* The keeper may go on with its other pools while a late borrower closes. */
-static void keeper_looks(fake *world, pgp_link *link)
+static void keeper_looks(fake *world, pgp_connection *link)
 {
-    pgp_conn *in_hand[1];
+    pgp_slot *in_hand[1];
 
     ck_assert_int_eq(pgp_pool_list_pending(world->baton, in_hand), 0);
 }
@@ -235,7 +235,7 @@ static void keeper_looks(fake *world, pgp_link *link)
 START_TEST(left_pool_is_none_of_the_keepers_business)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
@@ -250,12 +250,12 @@ END_TEST
 START_TEST(no_phase_comes_twice)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     work(s);
     stop(s);
     pgp_pool_drain(s->pool);
-    ck_assert_int_eq(refused(s, &ticket), PGP_STOPPING);
+    ck_assert_int_eq(refused(s, &info), PGP_STOPPING);
     work(s);
     ck_assert_int_eq(s->world->opened, 1);
 }

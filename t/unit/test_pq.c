@@ -19,7 +19,7 @@ typedef struct {
     pgp_settings settings;
     pgp_context context;
     int listener, server;
-    pgp_link *link;
+    pgp_connection *link;
 } peer;
 
 static int listen_at(const char *path)

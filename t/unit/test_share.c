@@ -17,7 +17,7 @@ static borrower *queue_up_and_work(stage *s)
 static pgp_quota foreign(stage *s)
 {
     return (pgp_quota){.board = s->board,
-                       .slot = pgp_board_claim(s->board, s->world->now),
+                       .seat = pgp_board_claim(s->board, s->world->now),
                        .row = pgp_board_pool_row(s->board, 0),
                        .cap = 3};
 }
@@ -44,7 +44,7 @@ START_TEST(one_child_keeps_to_the_cap)
     for (i = 0; i < 3; i++)
         granted(b[i]);
     answered(b[3], PGP_EXHAUSTED);
-    ck_assert_str_eq(b[3]->ticket.error.message,
+    ck_assert_str_eq(b[3]->info.error.message,
                      "all 3 connections that PgPoolTotalMax allows are taken: 3 by this "
                      "child, 3 of them in use, and 0 by 0 others; 0 more requests wait here");
     ck_assert_int_eq(s->world->opened, 3);
@@ -165,7 +165,7 @@ END_TEST
 static void be_busy(stage *s, int n, apr_interval_time_t time)
 {
     const apr_time_t end = s->world->now + time;
-    pgp_conn *conn[4] = {NULL};
+    pgp_slot *conn[4] = {NULL};
     int i;
 
     for (i = 0; s->world->now < end; i = (i + 1) % n) {
@@ -197,7 +197,7 @@ END_TEST
 START_TEST(older_request_here_comes_first)
 {
     stage *other, *s = full_child(&other);
-    pgp_conn *conn = acquire(s);
+    pgp_slot *conn = acquire(s);
     borrower *ours, *theirs;
 
     acquire(s);
@@ -215,7 +215,7 @@ END_TEST
 START_TEST(what_was_given_up_is_not_taken_back)
 {
     stage *other, *s = full_child(&other);
-    pgp_conn *conn = acquire(s);
+    pgp_slot *conn = acquire(s);
     borrower *theirs;
 
     acquire(s);
@@ -235,7 +235,7 @@ END_TEST
 START_TEST(one_is_passed_in_a_turn)
 {
     stage *other, *s = full_child(&other);
-    pgp_conn *conn[3] = {acquire(s), acquire(s), acquire(s)};
+    pgp_slot *conn[3] = {acquire(s), acquire(s), acquire(s)};
     borrower *theirs = queue_up(other);
     int i;
 
@@ -348,7 +348,7 @@ END_TEST
 START_TEST(process_is_not_waited_for_without_need)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     s->world->lingers = 1;
     warm(s, 1);
@@ -364,12 +364,12 @@ START_TEST(missed_demand_is_lacked)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
     stage *other;
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     warm(s, 3);
     other = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER,
                         "PgPoolAcquireTimeout 0", NULL);
-    ck_assert_int_eq(refused(other, &ticket), PGP_UNAVAILABLE);
+    ck_assert_int_eq(refused(other, &info), PGP_UNAVAILABLE);
     keep(s, PGP_SEC(3));
     ck_assert_int_eq(idle(s), 2);
     acquire(other);
@@ -396,7 +396,7 @@ static stage *server_shared(stage *s, stage *beside, const char *timeout)
 START_TEST(pool_without_a_place_gives_its_permits_back)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL), bare = *s, *other;
-    pgp_conn *conn;
+    pgp_slot *conn;
     int i;
 
     bare.board = NULL;
@@ -417,11 +417,11 @@ START_TEST(missed_demand_is_lacked_of_the_server)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL);
     stage *other = server_shared(s, s, "PgPoolAcquireTimeout 0");
-    pgp_ticket ticket;
+    pgp_acquire_info info;
 
     warm(s, 2);
     keep(s, PGP_SEC(1));
-    refused(other, &ticket);
+    refused(other, &info);
     keep(s, PGP_SEC(3));
     ck_assert_int_eq(idle(s), 1);
     acquire(other);
@@ -484,7 +484,7 @@ static pgp_stats figures(stage *s)
 START_TEST(figures_are_published)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 2", "PgPoolAcquireTimeout 100ms", NULL);
-    pgp_conn *a, *b;
+    pgp_slot *a, *b;
     borrower *waiter;
     pgp_stats stats;
 
@@ -500,11 +500,11 @@ START_TEST(figures_are_published)
     ck_assert_int_eq(stats.n[PGP_N_CONNECTS], 2);
     ck_assert_int_eq(stats.n[PGP_N_ACQUIRES], 4);
     ck_assert_int_eq(stats.n[PGP_N_EXHAUSTED], 1);
-    ck_assert_int_eq(stats.state[PGP_LENT], 2);
+    ck_assert_int_eq(stats.state[PGP_IN_USE], 2);
     ck_assert_int_eq(stats.waiting, 0);
     ck_assert_str_eq(stats.holders[0].client, "192.0.2.7");
     ck_assert_str_eq(stats.holders[0].what, "GET /slow");
-    ck_assert_int_eq(stats.holders[0].backend, pgp_conn_backend(a));
+    ck_assert_int_eq(stats.holders[0].backend, pgp_slot_backend(a));
     pgp_pool_discard(&a, PGP_REASON_HOOK);
     release(b);
     stats = figures(s);
@@ -520,7 +520,7 @@ START_TEST(a_long_description_is_cut)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", NULL);
     char uri[200];
-    pgp_conn *conn;
+    pgp_slot *conn;
     pgp_stats stats;
 
     warm(s, 1);
@@ -557,7 +557,7 @@ START_TEST(late_return_gives_no_permit_back)
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", "PgPoolTotalMax 3", NULL);
     const pgp_quota quota = {.board = s->board, .row = 0, .cap = 3};
     pgp_outlook look;
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     warm(s, 1);
     conn = acquire(s);
@@ -572,7 +572,7 @@ END_TEST
 START_TEST(waits_are_counted)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
     borrower *b;
     pgp_stats stats;
 
@@ -593,7 +593,7 @@ END_TEST
 START_TEST(waits_for_a_permit_are_counted)
 {
     stage *other, *s = full_child(&other);
-    pgp_conn *conn = acquire(s);
+    pgp_slot *conn = acquire(s);
     borrower *b;
     pgp_stats stats;
 
@@ -626,7 +626,7 @@ static void counts_add_up(stage *s)
 START_TEST(counts_add_up_at_any_time)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
-    pgp_conn *conn;
+    pgp_slot *conn;
 
     s->world->lingers = 1;
     warm(s, 3);

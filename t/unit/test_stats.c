@@ -65,9 +65,9 @@ END_TEST
 
 static void add_holder(pgp_stats *stats, apr_time_t since)
 {
-    const pgp_holder holder = {.since = since, .backend = (int)since};
+    const pgp_borrower holder = {.since = since, .backend = (int)since};
 
-    pgp_stats_add_holder(stats, &holder);
+    pgp_stats_add_borrower(stats, &holder);
 }
 
 START_TEST(longest_holders_are_kept)
@@ -79,7 +79,7 @@ START_TEST(longest_holders_are_kept)
     memset(&stats, 0, sizeof stats);
     for (i = 0; i < LENGTH(since); i++)
         add_holder(&stats, since[i]);
-    for (i = 0; i < PGP_HOLDERS; i++) {
+    for (i = 0; i < PGP_BORROWERS; i++) {
         ck_assert_int_eq(stats.holders[i].since, 10 * (i + 1));
         ck_assert_int_eq(stats.holders[i].backend, 10 * (i + 1));
     }
@@ -140,7 +140,8 @@ END_TEST
 
 START_TEST(part_is_no_more_than_its_whole)
 {
-    pgp_stats stats = {.state = {[PGP_IDLE] = 1, [PGP_LENT] = 1, [PGP_CLEANING] = 1}, .tls = 4};
+    pgp_stats stats = {.state = {[PGP_IDLE] = 1, [PGP_IN_USE] = 1, [PGP_CLEANING] = 1},
+                       .tls = 4};
 
     pgp_stats_confine(&stats, 0);
     ck_assert_int_eq(stats.tls, 3);

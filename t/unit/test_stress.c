@@ -65,7 +65,7 @@ static void finish(stage *s)
 
 /* --- working ---------------------------------------------------------------- */
 
-static void hold(pgp_link *link, unsigned *seed)
+static void hold(pgp_connection *link, unsigned *seed)
 {
     REQUIRE(atomic_fetch_add(&link->held, 1) == 0, "%d is lent twice", link->number);
     if (one_in(seed, 4))
@@ -76,7 +76,7 @@ static void hold(pgp_link *link, unsigned *seed)
 }
 
 /* What the borrower, or the network, or the server does to it. */
-static void spoil(pgp_link *link, unsigned *seed)
+static void spoil(pgp_connection *link, unsigned *seed)
 {
     static const pgp_return ends[] = {PGP_RETURN_DIRTY, PGP_RETURN_BROKEN, PGP_RETURN_UNKNOWN};
 
@@ -100,7 +100,7 @@ static void spoil(pgp_link *link, unsigned *seed)
     }
 }
 
-static void end_lease(pgp_conn *conn, unsigned *seed)
+static void end_lease(pgp_slot *conn, unsigned *seed)
 {
     spoil(fake_link_of(conn), seed);
     if (one_in(seed, 100))
@@ -113,13 +113,13 @@ static void end_lease(pgp_conn *conn, unsigned *seed)
 static pgp_outcome borrow_once(worker *w)
 {
     const apr_time_t began = now();
-    pgp_conn *conn = NULL;
-    pgp_ticket ticket = {.until = 0};
+    pgp_slot *conn = NULL;
+    pgp_acquire_info info = {.until = 0};
     pgp_outcome outcome;
 
     if (one_in(&w->seed, 3)) /* some have next to no time left */
         fake_hasten(w->s->settings->acquire_timeout - rand_r(&w->seed) % 400);
-    outcome = pgp_pool_acquire(w->s->pool, &conn, &ticket);
+    outcome = pgp_pool_acquire(w->s->pool, &conn, &info);
     fake_hasten(0);
     REQUIRE(now() - began < w->s->settings->acquire_timeout + ALIVE, "nobody woke it");
     REQUIRE(!conn == (outcome != PGP_GRANTED), "outcome %d", outcome);
@@ -216,10 +216,10 @@ static void *polite(void *data)
     worker *w = data;
 
     while (now() < end_at) {
-        pgp_conn *conn = NULL;
-        pgp_ticket ticket = {.until = 0};
+        pgp_slot *conn = NULL;
+        pgp_acquire_info info = {.until = 0};
 
-        if (pgp_pool_acquire(w->s->pool, &conn, &ticket) == PGP_GRANTED) {
+        if (pgp_pool_acquire(w->s->pool, &conn, &info) == PGP_GRANTED) {
             hold(fake_link_of(conn), &w->seed);
             pgp_pool_release(&conn);
             w->granted++;
@@ -274,7 +274,7 @@ START_TEST(served_in_order)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 20s", NULL);
     borrower *queue[QUEUE];
-    pgp_conn *conn;
+    pgp_slot *conn;
     int i, served;
 
     begin(0.1);

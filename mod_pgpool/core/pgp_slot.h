@@ -1,10 +1,10 @@
 /*
  * A slot of a pool, and the states that it goes through.
  *
- * A pool makes PgPoolMax slots (pgp_conn) when it is made and none later: that
+ * A pool makes PgPoolMax slots (pgp_slot) when it is made and none later: that
  * is how it never has more connections.  A slot holds at most one physical
  * connection (its link), and is in exactly one state; each state is one list of
- * the pool.  Only pgp_conn_move() changes a state, and it asserts the edge:
+ * the pool.  Only pgp_slot_move() changes a state, and it asserts the edge:
  *
  *     state       who owns the link       goes to
  *     FREE        nobody, there is none   CONNECTING
@@ -25,23 +25,23 @@
  * lock.  "Owner": only by the link's owner, without the lock; taking a slot from
  * a list under the lock is what passes it on.
  */
-#ifndef PGP_CONN_H
-#define PGP_CONN_H
+#ifndef PGP_SLOT_H
+#define PGP_SLOT_H
 
 #include <apr_ring.h>
 
 #include "pgp_driver.h"
 #include "pgp_types.h"
 
-struct pgp_conn {
+struct pgp_slot {
     /* immutable */
     pgp_pool *pool;
 
     /* guarded */
-    APR_RING_ENTRY(pgp_conn) entry;
+    APR_RING_ENTRY(pgp_slot) entry;
     pgp_state state;
     pgp_reason reason;     /* in CLOSING: why */
-    pgp_holder holder;     /* in LENT */
+    pgp_borrower holder;   /* in LENT */
     int warned;            /* in LENT: PgPoolHoldWarning was given */
     apr_time_t idle_since; /* in IDLE, and for a borrower who tests it */
     int is_tls;            /* encrypted; written in CONNECTING, before any other state */
@@ -50,25 +50,25 @@ struct pgp_conn {
     int socket; /* of the link */
 
     /* owner */
-    pgp_link *link;      /* NULL in FREE, and in CONNECTING before the start */
-    apr_time_t born;     /* when it was connected; in CONNECTING: when that began */
-    unsigned first_host; /* with which entry of the hosts it began */
-    apr_time_t expires;  /* PgPoolMaxLifetime less its jitter, or PGP_NEVER */
-    apr_time_t overdue;  /* in the keeper's hands: the deadline; 0: closing has not begun */
-    struct pollfd await; /* what the keeper waits for */
-    apr_uint64_t lease;  /* in LENT: the lease's number, in this pool */
-    int greeted;         /* has been given out before */
-    void *borrower;      /* in LENT: the borrower's own, NULL at the start */
+    pgp_connection *link; /* NULL in FREE, and in CONNECTING before the start */
+    apr_time_t born;      /* when it was connected; in CONNECTING: when that began */
+    unsigned first_host;  /* with which entry of the hosts it began */
+    apr_time_t expires;   /* PgPoolMaxLifetime less its jitter, or PGP_NEVER */
+    apr_time_t overdue;   /* in the keeper's hands: the deadline; 0: closing has not begun */
+    struct pollfd await;  /* what the keeper waits for */
+    apr_uint64_t lease;   /* in LENT: the lease's number, in this pool */
+    int greeted;          /* has been given out before */
+    void *borrower;       /* in LENT: the borrower's own, NULL at the start */
 };
 
 /* One list a state; the count is kept by the mover alone. */
 typedef struct {
-    APR_RING_HEAD(pgp_conn_ring, pgp_conn) ring;
+    APR_RING_HEAD(pgp_slot_ring, pgp_slot) ring;
     int count;
-} pgp_conn_list;
+} pgp_slot_list;
 
 /* Move a slot to another state's list, to its front (newest first).  lists: one for each
  * state.  Guarded by the pool's lock. */
-void pgp_conn_move(pgp_conn_list *lists, pgp_conn *conn, pgp_state to);
+void pgp_slot_move(pgp_slot_list *lists, pgp_slot *conn, pgp_state to);
 
 #endif

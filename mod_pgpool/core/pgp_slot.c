@@ -1,24 +1,24 @@
-/* The edges between the states of a slot, and the names of states and reasons (pgp_conn.h). */
+/* The edges between the states of a slot, and the names of states and reasons (pgp_slot.h). */
 
-#include "pgp_conn.h"
+#include "pgp_slot.h"
 
 #include <assert.h>
 
 #define TO(state) (1u << PGP_##state)
 
-/* The table of pgp_conn.h. */
+/* The table of pgp_slot.h. */
 static const unsigned edges[PGP_STATES] = {
     [PGP_FREE] = TO(CONNECTING),
-    [PGP_CONNECTING] = TO(IDLE) | TO(LENT) | TO(CLOSING),
-    [PGP_IDLE] = TO(LENT) | TO(CLEANING) | TO(CLOSING),
-    [PGP_LENT] = TO(IDLE) | TO(LENT) | TO(CLEANING) | TO(CLOSING),
-    [PGP_CLEANING] = TO(IDLE) | TO(LENT) | TO(CLOSING),
+    [PGP_CONNECTING] = TO(IDLE) | TO(IN_USE) | TO(CLOSING),
+    [PGP_IDLE] = TO(IN_USE) | TO(CLEANING) | TO(CLOSING),
+    [PGP_IN_USE] = TO(IDLE) | TO(IN_USE) | TO(CLEANING) | TO(CLOSING),
+    [PGP_CLEANING] = TO(IDLE) | TO(IN_USE) | TO(CLOSING),
     [PGP_CLOSING] = TO(FREE),
 };
 
 static const char *const state_names[PGP_STATES] = {
-    [PGP_FREE] = "free", [PGP_CONNECTING] = "connecting", [PGP_IDLE] = "idle",
-    [PGP_LENT] = "lent", [PGP_CLEANING] = "cleaning",     [PGP_CLOSING] = "closing",
+    [PGP_FREE] = "free",   [PGP_CONNECTING] = "connecting", [PGP_IDLE] = "idle",
+    [PGP_IN_USE] = "lent", [PGP_CLEANING] = "cleaning",     [PGP_CLOSING] = "closing",
 };
 
 static const char *const reason_names[PGP_REASONS] = {
@@ -31,13 +31,13 @@ static const char *const reason_names[PGP_REASONS] = {
     [PGP_REASON_STOP] = "stop",       [PGP_REASON_KILLED] = "killed",
 };
 
-void pgp_conn_move(pgp_conn_list *lists, pgp_conn *conn, pgp_state to)
+void pgp_slot_move(pgp_slot_list *lists, pgp_slot *conn, pgp_state to)
 {
     assert(edges[conn->state] & (1u << to));
     APR_RING_REMOVE(conn, entry);
     lists[conn->state].count--;
     conn->state = to;
-    APR_RING_INSERT_HEAD(&lists[to].ring, conn, pgp_conn, entry);
+    APR_RING_INSERT_HEAD(&lists[to].ring, conn, pgp_slot, entry);
     lists[to].count++;
 }
 
