@@ -22,7 +22,7 @@
  *            each child that waits, and there is one turn a step; connections may come back in
  *            bunches, so those that were refused_demand for up to 200 ms are made up for.  A
  * step is 10 ms, or the time of three connects if that is shorter; a turn is no longer than a
- * quarter of PgPoolAcquireTimeout.  No turn comes while an eighth of all permits is on the way
+ * quarter of PgPoolAcquireTimeout.  No turn comes while a quarter of all permits is on the way
  * (their connections are closing or being made), which keeps a busy machine from doing nothing
  * but connect.  One word of the quota says which requests have to let the next turn pass (those
  * that came later than that).  A request thread reads this word alone, and the one that swaps
