@@ -7,6 +7,8 @@ use PgPoolTest;
 
 my $pg = postgres("max_connections = 20\nsuperuser_reserved_connections = 3\n");
 query($pg, 'CREATE ROLE web LOGIN');
+query($pg, 'CREATE ROLE small LOGIN CONNECTION LIMIT 1');
+query($pg, 'CREATE DATABASE narrow CONNECTION LIMIT 1');
 my $pools = 60;
 
 sub pools_of {
@@ -27,6 +29,7 @@ sub served_by {
     my $conninfo = conninfo($pg, application_name => 'many', user => 'web');
     return httpd(<<"CONF", modules => [qw(pgpool pgpool_query)], threads => 16, %option);
 PgPoolConninfo "$conninfo"
+PgPoolAcquireTimeout 30s
 $conf
 CONF
 }
@@ -77,5 +80,40 @@ subtest 'PgPoolServerMax' => sub {
     $httpd->stop;
     ok poll_until { backends($pg, 'many') == 0 }, 'nothing is left';
 };
+
+# A limit of the role's or of the database's own has the same SQLSTATE, and no place of another pool
+# helps: nothing gives way.
+for my $limited ([ role => (user => 'small') ], [ database => (user => 'web', dbname => 'narrow') ]) {
+    my ($name, %setting) = @$limited;
+    subtest "connection limit of a $name" => sub {
+        my $of_its_own = conninfo($pg, application_name => 'limited', %setting);
+        my $httpd = served_by(<<"POOL" . pools_of(8));
+PgPoolMin 0
+<PgPool limited>
+  PgPoolConninfo "$of_its_own"
+  PgPoolMax 2
+</PgPool>
+<Location /limited>
+  SetHandler pgpool-query
+  PgPoolUse limited
+  PgPoolQuery "SELECT 1 AS n FROM pg_sleep(1)"
+</Location>
+POOL
+        $httpd->get("/p$_") for 1 .. 8;
+        my $others = backends($pg, 'many');
+        is $others, 8, 'eight pools have a connection';
+        my $load = $httpd->load('/limited', clients => 2, keep_alive => 1);
+        $httpd->wait_log(qr/too many connections for $name/);
+        my $until = now() + 2;
+        my $fewest = $others;
+        while (now() < $until) {
+            my $open = backends($pg, 'many');
+            $fewest = $open if $open < $fewest;
+        }
+        $load->stop;
+        is $fewest, $others, '... and keep it while a pool is refused';
+        $httpd->stop;
+    };
+}
 
 done_testing;

@@ -16,6 +16,7 @@ typedef struct {
     char sqlstate[6];  /* "" where there is none, e.g. connection refused */
     char message[250]; /* "" if there is no error */
     bool absent;       /* nobody listens where the server should be */
+    bool own_limit;    /* a CONNECTION LIMIT of the role or database, not max_connections */
 } pgp_error;
 
 /* Set the message to a text of libpq's, which may have several lines; longer text is cut.  The

@@ -206,7 +206,7 @@ static int give_way_found(pgp_slot *conn, const pgp_error *error, apr_time_t now
     pgp_pool *pool = conn->pool;
     int ours;
 
-    if (strcmp(error->sqlstate, "53300") != 0)
+    if (strcmp(error->sqlstate, "53300") != 0 || error->own_limit)
         return 0;
     lock(pool);
     ours = pgp_server_found_full(pool, now);

@@ -22,6 +22,13 @@ static bool is_sqlstate(const char *text)
     return text[5] == ':';
 }
 
+/* A limit of the role or of the database has the same SQLSTATE as a server that is full.  The
+ * message may be in any language, but the verbose one names the server's function as well. */
+static bool is_own_limit(const char *text)
+{
+    return strstr(text, "  InitializeSessionUserId,") || strstr(text, "  CheckMyDatabase,");
+}
+
 /* libpq has no function for the SQLSTATE of a failed connect, nor for the system's error.  Its
  * verbose message has them: "FATAL:  28P01: ...".  The last of several hosts counts. */
 void pgp_pq_error_connection(pgp_error *error, const pgp_connection *link)
@@ -31,6 +38,7 @@ void pgp_pq_error_connection(pgp_error *error, const pgp_connection *link)
     for (at = strstr(text, ":  "); at; at = strstr(at + 3, ":  "))
         if (is_sqlstate(at + 3))
             apr_cpystrn(error->sqlstate, at + 3, sizeof error->sqlstate);
+    error->own_limit = !strcmp(error->sqlstate, "53300") && is_own_limit(text);
     error->absent = strstr(text, strerror(ECONNREFUSED)) || strstr(text, strerror(ENOENT));
     pgp_error_text(error, text);
 }
