@@ -2,8 +2,10 @@
 #include "pgp_bells.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/select.h>
 #include <unistd.h>
 
 typedef struct {
@@ -26,6 +28,19 @@ static void bell_ring(void *baton, int seat)
         eventfd_write(fd, 1); /* it fails if the bell has been rung very often */
 }
 
+/* An eventfd with a high number, if the process may have such: select() knows no descriptor
+ * from FD_SETSIZE on, so the low ones are left to modules that use it. */
+static int bell_make(void)
+{
+    const int low = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    const int high = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, FD_SETSIZE);
+
+    if (high < 0)
+        return low;
+    close(low);
+    return high;
+}
+
 static int bells_affordable(int seats)
 {
     struct rlimit limit;
@@ -43,7 +58,7 @@ apr_status_t pgp_bells_create(pgp_bells *bells, apr_pool_t *p, int seats)
 
     list->fds = apr_palloc(p, (most + 1) * sizeof(*list->fds));
     for (list->n = 0; list->n < most; list->n++) {
-        list->fds[list->n] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        list->fds[list->n] = bell_make();
         if (list->fds[list->n] < 0)
             break;
     }

@@ -4,10 +4,11 @@
  * Model.  The parent makes an eventfd for each of the first seats of the board, and all its
  * children inherit them.  To ring is to write to a seat's eventfd; the keeper of that seat's
  * child polls it beside its own.  A seat without a bell (there are fewer bells than seats if
- * the process may have few descriptors) has a keeper that looks for itself, every 50 ms.
+ * the process may have few descriptors) has a keeper that looks for itself: every 50 ms while
+ * a request waits for a permit, else every 500 ms.
  *
  * Trust.  A hostile child can ring others' bells, or silence them by reading.  That makes them
- * look more often, or every 50 ms.
+ * look more often, or as if they had none.
  *
  * Threads.  Any.  The board takes its bells through this struct of functions, so that unit
  * tests can play several children in one process.

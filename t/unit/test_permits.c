@@ -1,6 +1,11 @@
 /* Permits: how the children of one httpd share a number of connections. */
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+
 #include "stage.h"
 
+#include "pgp_bells.h"
 #include "pgp_permits.h"
 
 #define NOW PGP_SEC(1000)
@@ -207,6 +212,27 @@ START_TEST(bells_of_those_whom_permits_are_for)
 }
 END_TEST
 
+/* A module in the child may use select(), which knows no other descriptors. */
+START_TEST(bells_leave_the_low_descriptors)
+{
+    struct rlimit limit;
+    pgp_bells bells;
+    apr_pool_t *p;
+    eventfd_t rings;
+    int s;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < 2 * FD_SETSIZE)
+        return; /* there are no others */
+    apr_pool_create(&p, NULL);
+    ck_assert_int_eq(pgp_bells_create(&bells, p, SLOTS), APR_SUCCESS);
+    for (s = 0; s < SLOTS; s++)
+        ck_assert_int_ge(bells.fd(bells.baton, s), FD_SETSIZE);
+    bells.ring(bells.baton, 3);
+    ck_assert_int_eq(eventfd_read(bells.fd(bells.baton, 3), &rings), 0);
+    ck_assert_int_ne(eventfd_read(bells.fd(bells.baton, 2), &rings), 0);
+}
+END_TEST
+
 /* --- turns ------------------------------------------------------------------ */
 
 START_TEST(turn_is_passed_once)
@@ -263,6 +289,7 @@ int main(void)
     tcase_add_test(t, outdated_wait_does_not_count);
     tcase_add_test(t, longest_idle);
     tcase_add_test(t, bells_of_those_whom_permits_are_for);
+    tcase_add_test(t, bells_leave_the_low_descriptors);
     tcase_add_test(t, turn_is_passed_once);
     tcase_add_test(t, turn_is_not_set_on_an_outdated_look);
     tcase_add_test(t, missed_turns_are_made_up_for);
