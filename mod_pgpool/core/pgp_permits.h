@@ -20,16 +20,18 @@
  *            child counts as younger by a turn: the connection is passed on if that request
  *            has waited for a turn longer than the oldest one here.  A turn is a step for
  *            each child that waits, and there is one turn a step; connections may come back in
- *            bunches, so those that were refused_demand for up to 200 ms are made up for.  A
- * step is 10 ms, or the time of three connects if that is shorter; a turn is no longer than a
- * quarter of PgPoolAcquireTimeout.  No turn comes while a quarter of all permits is on the way
- * (their connections are closing or being made), which keeps a busy machine from doing nothing
- * but connect.  One word of the quota says which requests have to let the next turn pass (those
- * that came later than that).  A request thread reads this word alone, and the one that swaps
- * it passes its connection on. idle     A connection that is idle for longer than a connect
- * takes is given up as soon as a child waits; a shorter time is a busy child's pause between
- * two requests. The first child that waits in vain looks for the longest idle connection and
- *            rings its child.
+ *            bunches, so those that were missed for up to 200 ms are made up for.  A step is
+ *            10 ms, or the time of three connects if that is shorter; a turn is no longer
+ *            than a quarter of PgPoolAcquireTimeout, but a step no shorter than 2 ms.  No turn
+ *            comes while two permits and a quarter of all are on the way (their connections
+ *            are closing or being made), which keeps a busy machine from doing nothing but
+ *            connect.  One word of the quota says which requests have to let the next turn
+ *            pass (those that came later than that).  A request thread reads this word alone,
+ *            and the one that swaps it passes its connection on.
+ *   idle     A connection that is idle for longer than a connect takes is given up as soon as
+ *            a child waits; a shorter time is a busy child's pause between two requests.  The
+ *            first child that waits in vain looks for the longest idle connection and rings
+ *            its child.
  *   reserve  While some children have no permit, the last free one is kept for a request of
  *            theirs, and for one that has waited for a turn.  When it is taken, the longest
  *            idle connection is closed, so that the next such request finds one again.
