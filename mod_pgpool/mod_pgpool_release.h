@@ -7,7 +7,7 @@
  *   response   When the response has been generated: its end-of-stream bucket passes the
  *              initial request's protocol filters.
  *
- * The cleanup of a pin (mod_pgpool_pin.h) gives back what both have refused_demand.
+ * The cleanup of a pin (mod_pgpool_pin.h) gives back what both have missed.
  *
  * Threads.  Both filters run on the thread that works on the request.
  */
