@@ -57,6 +57,15 @@ static apr_status_t borrower_cleanup(void *data)
     return APR_SUCCESS;
 }
 
+/* Whether a query is under way.  It may still change the session's variables. */
+static bool conn_is_busy(const pgp_slot *conn)
+{
+    const PGconn *handle = pgp_slot_handle(conn);
+
+    return PQtransactionStatus(handle) == PQTRANS_ACTIVE ||
+           PQpipelineStatus(handle) != PQ_PIPELINE_OFF;
+}
+
 void pgpool_pin_enter(pgpool_pin *pin, request_rec *r, const pgp_vars *vars)
 {
     pgpool_pin_borrower **place = &pin->borrowers, *borrower;
@@ -66,7 +75,8 @@ void pgpool_pin_enter(pgpool_pin *pin, request_rec *r, const pgp_vars *vars)
     borrower = *place;
     if (!borrower || borrower->r != r) {
         borrower = apr_palloc(r->pool, sizeof(*borrower));
-        *borrower = (pgpool_pin_borrower){.outer = *place, .pin = pin, .r = r};
+        *borrower = (pgpool_pin_borrower){
+            .outer = *place, .pin = pin, .r = r, .found_busy = conn_is_busy(pin->conn)};
         *place = borrower;
         if (r->pool != pgpool_request_initial(r)->pool)
             apr_pool_cleanup_register(r->pool, borrower, borrower_cleanup,
@@ -75,13 +85,15 @@ void pgpool_pin_enter(pgpool_pin *pin, request_rec *r, const pgp_vars *vars)
     borrower->vars = *vars;
 }
 
-bool pgpool_pin_leave(pgpool_pin *pin, const request_rec *ended)
+const pgpool_pin_borrower *pgpool_pin_leave(pgpool_pin *pin, const request_rec *ended)
 {
-    const pgpool_pin_borrower *first = pin->borrowers;
+    const pgpool_pin_borrower *left = NULL;
 
-    while (pin->borrowers && pgpool_request_is_within(pin->borrowers->r, ended))
-        pin->borrowers = pin->borrowers->outer;
-    return pin->borrowers != first;
+    while (pin->borrowers && pgpool_request_is_within(pin->borrowers->r, ended)) {
+        left = pin->borrowers;
+        pin->borrowers = left->outer;
+    }
+    return left;
 }
 
 void pgpool_pin_prune(pgpool_pin *pin, const request_rec *r)
@@ -126,16 +138,18 @@ bool pgpool_pins_are_held(request_rec *r)
 void pgpool_pins_restore(request_rec *ended)
 {
     pgpool_pin *pin = pgpool_request_of(pgpool_request_initial(ended))->pins;
-    pgp_error error;
 
     if (pgpool_child_is_aborted())
         return;
     for (; pin; pin = pin->next) {
-        if (!pgpool_pin_leave(pin, ended) || !pin->borrowers || !pin->conn ||
-            !pgp_slot_is_alive(pin->conn))
+        const pgpool_pin_borrower *left = pgpool_pin_leave(pin, ended);
+        pgp_error error = {.message = "the inner request has left a query under way"};
+
+        if (!left || !pin->borrowers || !pin->conn || !pgp_slot_is_alive(pin->conn))
             continue;
-        if (pgp_slot_set_vars(pin->conn, &pin->borrowers->vars, PGP_NEVER, &error) ==
-            PGP_SET_DONE)
+        if (!(conn_is_busy(pin->conn) && !left->found_busy) &&
+            pgp_slot_set_vars(pin->conn, &pin->borrowers->vars, PGP_NEVER, &error) ==
+                PGP_SET_DONE)
             continue;
         ap_log_rerror(
             APLOG_MARK, APLOG_ERR, 0, ended,

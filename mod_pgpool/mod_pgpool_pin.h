@@ -29,7 +29,8 @@ struct pgpool_pin_borrower {
     pgpool_pin_borrower *outer;
     pgpool_pin *pin;
     request_rec *r;
-    pgp_vars vars; /* in r's memory */
+    pgp_vars vars;   /* in r's memory */
+    bool found_busy; /* an outer request's query was under way when r acquired */
 };
 
 struct pgpool_pin {
@@ -59,8 +60,9 @@ void pgpool_pin_release(pgpool_pin *pin);
  * r's memory. */
 void pgpool_pin_enter(pgpool_pin *pin, request_rec *r, const pgp_vars *vars);
 
-/* Take `ended` and all requests inside it from the list.  Returns whether there was any. */
-bool pgpool_pin_leave(pgpool_pin *pin, const request_rec *ended);
+/* Take `ended` and all requests inside it from the list.  Returns the outermost of them, or
+ * NULL. */
+const pgpool_pin_borrower *pgpool_pin_leave(pgpool_pin *pin, const request_rec *ended);
 
 /* Take those from the list that have ended unseen: the requests that r does not run inside. */
 void pgpool_pin_prune(pgpool_pin *pin, const request_rec *r);

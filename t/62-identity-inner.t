@@ -148,13 +148,18 @@ subtest 'what an inner request leaves' => sub {
     $answer = ask('lowly', 'acquire', 'sql=BEGIN', 'subreq=' . at('lowly', 'acquire', 'sql=SELECT 1/0'),
         'sql=ROLLBACK', $who);
     roles_are($answer, ['lowly'], 'a failed statement in it does no harm');
-    for my $left ('sql=BEGIN', 'send=SELECT pg_sleep(600)', 'pipeline=SELECT 1') {
+    for (['alice', 'sql=BEGIN'], ['alice', 'send=SELECT pg_sleep(600)'], ['alice', 'pipeline=SELECT 1'],
+        ['lowly', 'send=RESET ROLE'], ['lowly', 'pipeline=RESET ROLE']) {
+        my ($section, $left) = @$_;
         my $from = $httpd->log_end;
-        $answer = ask('lowly', 'acquire', 'subreq=' . at('alice', 'acquire', $left), $who, 'acquire', 'acquire', $who);
+        $answer = ask('lowly', 'acquire', 'subreq=' . at($section, 'acquire', $left), $who, 'acquire', 'acquire', $who);
         is_deeply told_all($answer, 'status'), [qw(0 0 ELOST 0)], "$left: the connection is cut";
         is told_all($answer, 'value')->[-1], 'lowly', '... and the outer request is nobody else' or diag $answer->{content};
         like $httpd->error_log($from), qr/PGP1015: pool default: backend \d+ is cut off/, '... which the log says';
     }
+    $answer = ask('lowly', 'acquire', 'single=SELECT current_user', 'subreq=' . at('lowly', 'acquire'), 'result', 'result', 'again');
+    tells $answer, { value => 'lowly', result => [qw(PGRES_SINGLE_TUPLE PGRES_TUPLES_OK none)], again => 0, same => 1 },
+        'the outer one\'s own query goes on';
 };
 
 # ---- what was applied may have gone
