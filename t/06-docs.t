@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# What the README says exists is what exists: every message's number, every directive with its
-# default, and nothing more.
+# The README lists exactly what exists: the number of every message, every directive with its default,
+# every file of the modules.
 
 use strict;
 use warnings;
@@ -33,6 +33,15 @@ subtest 'directives' => sub {
     $_ = 'NULL' for grep { $_ eq 'none' } values %told;
     cmp_ok scalar keys %code, '>', 10, 'the options are found';
     is_deeply \%told, \%code, 'each option is told in the README with its default, and no other';
+};
+
+# A .c file and its header share a line of the map, and a private header has that of its family.
+subtest 'files' => sub {
+    my @stem = map { m{([^/]+?)(?:_private)?\.[ch]\z} } glob 'mod_pgpool/*.[ch] mod_pgpool/core/*.[ch]';
+    my ($map) = $readme =~ /^## How it works\n(.*?)^## /ms;
+    my @line = $map =~ /^ {4}((?:mod_)?pgp\w+)(?= {2,}\S)/mg;
+    cmp_ok scalar @stem, '>', 50, 'the files are found';
+    is_deeply [sort @line], sorted_once(@stem), 'each has one line in the README, and each line a file';
 };
 
 done_testing;
