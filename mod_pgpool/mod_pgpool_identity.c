@@ -105,23 +105,39 @@ const char *pgpool_identity_evaluate(request_rec *r, pgp_vars *vars)
     return NULL;
 }
 
-/* Whether this value of the variable gives the session the rights of the login role: SET ROLE
- * NONE does, and so does that role's own name. */
-static bool is_login_role(const char *name, const char *value, const char *login)
+static bool is_named(const char *role, const char *value)
 {
-    if (!strcasecmp(name, "role"))
-        return !strcasecmp(value, "none") || (login && !strcmp(value, login));
-    return !strcasecmp(name, "session_authorization") && login && !strcmp(value, login);
+    return role && !strcmp(role, value);
 }
 
-const char *pgpool_identity_forbidden(request_rec *r, const pgp_vars *vars, const char *login)
+/* The role that the server has logged in, which PQuser() does not know where a proxy has chosen
+ * it; NULL if PgPoolSet sets another one.  The server tells libpq at each change. */
+static const char *server_login(const pgp_vars *vars, const PGconn *conn)
+{
+    return pgp_vars_find(vars, "session_authorization")
+               ? NULL
+               : PQparameterStatus(conn, "session_authorization");
+}
+
+/* Whether this value of the variable gives the session the rights of the login role: SET ROLE
+ * NONE does, and so does that role's own name. */
+static bool is_login_role(const pgp_vars *vars, int i, const PGconn *conn)
+{
+    const char *name = vars->names[i], *value = vars->values[i];
+
+    if (!strcasecmp(name, "role"))
+        return !strcasecmp(value, "none") || is_named(PQuser(conn), value) ||
+               is_named(server_login(vars, conn), value);
+    return !strcasecmp(name, "session_authorization") && is_named(PQuser(conn), value);
+}
+
+const char *pgpool_identity_forbidden(request_rec *r, const pgp_vars *vars, const PGconn *conn)
 {
     const apr_array_header_t *sets = sets_of(r);
     int i;
 
     for (i = 0; i < vars->n; i++)
-        if (!APR_ARRAY_IDX(sets, i, pgpool_set).constant &&
-            is_login_role(vars->names[i], vars->values[i], login))
+        if (!APR_ARRAY_IDX(sets, i, pgpool_set).constant && is_login_role(vars, i, conn))
             return apr_psprintf(r->pool,
                                 "%s: \"%.63s\" is the pool's own role, which only a constant "
                                 "may name",

@@ -16,6 +16,7 @@
 
 #include <ap_expr.h>
 #include <httpd.h>
+#include <libpq-fe.h>
 
 #include "core/pgp_vars.h"
 
@@ -26,7 +27,7 @@ const char *pgpool_expr_value(request_rec *r, const ap_expr_info_t *expr, const 
  * cannot be had. */
 const char *pgpool_identity_evaluate(request_rec *r, pgp_vars *vars);
 
-/* Why the variables of r must not be set on a connection of this login role, or NULL. */
-const char *pgpool_identity_forbidden(request_rec *r, const pgp_vars *vars, const char *login);
+/* Why the variables of r must not be set on this connection, or NULL. */
+const char *pgpool_identity_forbidden(request_rec *r, const pgp_vars *vars, const PGconn *conn);
 
 #endif

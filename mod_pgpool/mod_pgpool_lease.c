@@ -95,8 +95,8 @@ apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *p
 pgp_set_outcome pgpool_lease_set(request_rec *r, pgp_slot *conn, const pgp_vars *vars,
                                  apr_time_t until, pgp_error *error)
 {
-    const char *login = PQuser(pgp_slot_handle(conn));
-    const char *forbidden = r ? pgpool_identity_forbidden(r, vars, login) : NULL;
+    const char *forbidden = r ? pgpool_identity_forbidden(r, vars, pgp_slot_handle(conn))
+                              : NULL;
 
     if (!forbidden)
         return pgp_slot_set_vars(conn, vars, until, error);

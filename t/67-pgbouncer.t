@@ -91,6 +91,24 @@ subtest 'transaction pooling' => sub {
     $bouncer->kill;
 };
 
+# The login role is the server's, and libpq knows another name.
+subtest 'a user of PgBouncer\'s choice' => sub {
+    query($pg, $_) for 'CREATE ROLE app LOGIN', 'CREATE ROLE alice', 'GRANT alice TO app';
+    my $bouncer = Bouncer->new($pg, 'session', database => 'user=app');
+    my $httpd = probed(<<"CONF");
+PgPoolConninfo "@{[$bouncer->conninfo]}"
+<Location /probe>
+  PgPoolSet role "%{HTTP:X-Role}"
+</Location>
+CONF
+    my $path = probe_at('acquire', 'sql=SELECT current_user');
+    tells $httpd->get($path, { headers => { 'X-Role' => 'alice' } }), { status => 0, value => 'alice' }, 'may take a role';
+    tells $httpd->get($path, { headers => { 'X-Role' => 'app' } }), { status => 'EUNAVAIL' }, '... but not its own';
+    like $httpd->error_log, qr/PGP1015: .*role: "app" is the pool's own role/, '... the log says why';
+    $httpd->stop;
+    $bouncer->kill;
+};
+
 # Both sides' configuration, as the README recommends it where many more processes are busy than
 # there are connections.
 subtest 'as the README has it' => sub {

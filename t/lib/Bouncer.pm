@@ -15,17 +15,19 @@ use IO::Socket::INET;
 use Poll;
 use POSIX ();
 
-# Started; the settings go into the section [pgbouncer].
+# Started; the settings go into the section [pgbouncer], but for `database`: that goes behind the
+# database's address.
 sub new {
     my ($class, $pg, $mode, %setting) = @_;
     my $dir = File::Temp->newdir('bouncer-XXXXXX', DIR => $ENV{TESTDIR});
     my $self = bless { dir => $dir, port => Httpd::free_port() }, $class;
     my $user = getpwuid $>;
+    my $database = delete $setting{database} // '';
     %setting = (pool_mode => $mode, default_pool_size => 4, %setting);
     Httpd::spew("$dir/users", "\"$user\" \"\"\n");
     Httpd::spew("$dir/conf", <<"CONF");
 [databases]
-postgres = host=@{[$pg->host]} port=@{[$pg->port]} dbname=postgres
+postgres = host=@{[$pg->host]} port=@{[$pg->port]} dbname=postgres $database
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = $self->{port}
