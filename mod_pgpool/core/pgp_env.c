@@ -1,4 +1,4 @@
-/* Log lines, and the wait on CLOCK_MONOTONIC (pgp_env.h). */
+/* Writes log lines, and waits on CLOCK_MONOTONIC (pgp_env.h). */
 
 #include "pgp_env.h"
 
@@ -34,9 +34,9 @@ void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char
 
 #ifdef __SANITIZE_THREAD__
 
-/* gcc's thread sanitizer does not know sem_clockwait(): it would miss the order that a post
- * makes, and hold signals back for as long as the wait lasts.  It knows sem_timedwait(), whose
- * clock may be set, so that this sleeps in short pieces. */
+/* gcc's thread sanitizer does not know sem_clockwait(): it would not see that a post comes
+ * before the end of the wait, and it would delay signals until then.  It knows sem_timedwait(),
+ * whose clock may jump; therefore this function sleeps in short pieces. */
 int pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until)
 {
     struct timespec now, piece;

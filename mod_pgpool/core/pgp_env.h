@@ -1,10 +1,11 @@
 /*
- * What the core takes from outside: the time, chance, the log, the driver.
+ * The environment of the core: clock, wait, random numbers, log and driver.
  *
- * In httpd they are real; in the unit tests the test owns the time and the
- * driver is a fake.  A pgp_env is made before any thread and never changed.
- * Every function in it may be called on any thread, never under a pool's lock
- * (but now(), which may).
+ * Model.  The glue fills a pgp_env with httpd's; a unit test fills it with a clock that the
+ * test moves and with a fake driver.
+ *
+ * Threads.  A pgp_env is made before any thread starts, and never changed.  Each of its
+ * functions may be called on any thread.  Only now() may be called under a pool's lock.
  */
 #ifndef PGP_ENV_H
 #define PGP_ENV_H
@@ -19,23 +20,22 @@ typedef enum { PGP_LOG_ERR, PGP_LOG_WARNING, PGP_LOG_INFO, PGP_LOG_DEBUG } pgp_l
 
 typedef struct pgp_env {
     void *baton;
-    /* Microseconds of a clock that only goes forward; the start is arbitrary. */
+    /* The time in microseconds, on a clock that never goes back and starts anywhere. */
     apr_time_t (*now)(void *baton);
-    /* Sleep until the semaphore is posted (returns 1) or now() reaches `until` (returns 0).
-     * Never under a pool's lock. */
+    /* Sleep until the semaphore is posted (returns 1) or now() reaches `until` (returns 0). */
     int (*wait)(void *baton, sem_t *sem, apr_time_t until);
     /* 32 random bits, for jitter. */
     apr_uint32_t (*random)(void *baton);
-    /* Whether lines of this level are written at all: asked before formatting. */
+    /* Whether lines of this level are written.  pgp_log() asks before it formats a line. */
     int (*log_wanted)(void *baton, pgp_log_level level);
-    /* One line, without its end. */
+    /* Write one line; it comes without a line end. */
     void (*log_write)(void *baton, pgp_log_level level, const char *line);
     const struct pgp_driver *driver;
-    int children; /* processes like this one, at most */
+    int children; /* how many children httpd may run at the same time */
 } pgp_env;
 
-/* The messages' stable numbers; each line starts with "PGP" and one of them.
- * What each means, and its remedy, stands in the README. */
+/* The stable numbers of the log messages.  Each line starts with "PGP" and a number; the README
+ * tells the meaning of each, and its remedy. */
 typedef enum {
     PGP_MSG_VERSION = 1000,
     PGP_MSG_CONNECTED = 1001,
@@ -58,13 +58,13 @@ typedef enum {
     PGP_MSG_RESET = 1019
 } pgp_message;
 
-/* Write "PGP<id>: pool <pool>[, backend <pid>]: ..." if the level is wanted;
- * pool NULL: it is about the whole child;
- * backend 0: none. */
+/* Write "PGP<id>: pool <pool>, backend <pid>: ..." if the level is wanted.  pool NULL: the line
+ * concerns the whole child.  backend 0: the line concerns no connection.  Longer lines than
+ * 1023 bytes are cut. */
 void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char *pool,
              unsigned backend, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
-/* What httpd's env has for wait(), if its clock is CLOCK_MONOTONIC. */
+/* A wait() for an environment whose now() is CLOCK_MONOTONIC. */
 int pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until);
 
 static inline apr_time_t pgp_now(const pgp_env *env)

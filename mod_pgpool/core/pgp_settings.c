@@ -37,7 +37,7 @@ static void *field_of(const pgp_settings *settings, const pgp_option *option)
 
 /* --- reading ---------------------------------------------------------------- */
 
-/* A whole number with nothing behind it but *rest; 0 where there is none. */
+/* Read a whole number; *rest is the text behind it.  Returns 0 if the text begins with none. */
 static int number_read(const char *text, apr_int64_t *value, char **rest)
 {
     if (!apr_isdigit(*text))
@@ -47,7 +47,7 @@ static int number_read(const char *text, apr_int64_t *value, char **rest)
     return errno == 0;
 }
 
-/* httpd's way to write a time: a number and a unit, seconds if there is none. */
+/* Read a time as httpd writes it: a number and a unit; seconds without a unit. */
 static int time_read(const char *text, apr_int64_t *value)
 {
     char *unit;

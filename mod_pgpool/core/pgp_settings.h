@@ -1,17 +1,19 @@
 /*
- * The settings of a pool, and the one table that says what they are.
+ * The settings of a pool, and the one table that defines them.
  *
- * Model.  PGP_OPTIONS lists every option once: its directive, its field, its
- * kind, its default and its range.  Parsing, defaults, inheritance, comparison,
- * the dump and the test of the annotated reference all run over that list.
+ * Model.  PGP_OPTIONS has one entry for each option: its directive, its field, its kind, its
+ * default and its range.  Parsing, defaults, inheritance, comparison, the dump and the test of
+ * conf/reference.conf all run over that list.
  *
- * A pgp_settings is sparse: `set` has a bit for each option that was written
- * down in this scope, and `origin` where (file:line).  Scopes are put over each
- * other with pgp_settings_overlay(); the lowest layer is
- * pgp_settings_defaults(), which sets everything.
+ * A pgp_settings may be sparse: `set` has a bit for each option that the operator has set in
+ * this scope, and `origin` tells where (file:line).  pgp_settings_overlay() puts an inner scope
+ * over an outer one.  The outermost is pgp_settings_defaults(), in which every option has a
+ * value; settings that were laid over it are complete.
  *
- * Ownership.  All memory is of the apr_pool_t given; settings are not changed
- * once a pool runs with them.  No function here is for two threads at once.
+ * Ownership.  The memory comes from the apr_pool_t of the caller.  Settings never change once a
+ * pool runs with them.
+ *
+ * Threads.  Any thread may read; one thread at a time may change settings.
  */
 #ifndef PGP_SETTINGS_H
 #define PGP_SETTINGS_H
@@ -23,7 +25,7 @@
 /* A time that never comes: PgPoolPing off, PgPoolIdleTimeout 0. */
 #define PGP_NEVER APR_INT64_C(-1)
 
-/* What an option's arguments are, and the C type of its field. */
+/* The form of an option's arguments, and the C type of its field. */
 typedef enum {
     PGP_KIND_CONNINFO,    /* const char *: checked by libpq */
     PGP_KIND_NUMBER,      /* int */
@@ -53,8 +55,8 @@ typedef enum {
 #define PGP_SEC(n) (PGP_MS(1000) * (n))
 #define PGP_DAY PGP_SEC(86400)
 
-/* X(identifier, field, directive, kind, default, least, greatest, help); ranges
- * of times are in microseconds. */
+/* X(identifier, field, directive, kind, default, least, greatest, help).  The range of a time
+ * is in microseconds. */
 #define PGP_OPTIONS(X)                                                                         \
     X(CONNINFO, conninfo, "PgPoolConninfo", PGP_KIND_CONNINFO, NULL, 0, 0,                     \
       "a libpq connection string or URI")                                                      \
@@ -106,7 +108,7 @@ typedef struct {
 extern const pgp_option pgp_options[PGP_OPTION_COUNT];
 
 typedef struct {
-    const char *conninfo; /* NULL: not a pool yet */
+    const char *conninfo; /* NULL: no pool */
     int min, max, total_max, server_max, max_waiters;
     apr_interval_time_t acquire_timeout, connect_timeout, check_timeout;
     apr_interval_time_t ping;                                     /* or PGP_NEVER */
@@ -117,7 +119,7 @@ typedef struct {
 
     /* made from the others by pgp_pq_reset_compose(), when the settings are complete */
     const char *reset_all, *reset_session, *reset_prepared; /* see pgp_pq_reset.h */
-    const char *undo_begin, *undo_end; /* around what takes back a borrower's variables */
+    const char *undo_begin, *undo_end; /* before and after the undoing of variables */
 
     unsigned set;                         /* 1u << pgp_option_id */
     const char *origin[PGP_OPTION_COUNT]; /* "file:line", or NULL for a default */
@@ -129,24 +131,25 @@ pgp_settings *pgp_settings_make(apr_pool_t *p);
 /* Settings with every option at its default. */
 pgp_settings *pgp_settings_defaults(apr_pool_t *p);
 
-/* Set one option from a directive's arguments.  Returns NULL, or what is wrong
- * and what would be right; never any part of a connection string. */
+/* Set one option from a directive's arguments.  Returns NULL, or a text that tells what is
+ * wrong and what would be right.  The text has no part of a connection string, which may hold a
+ * secret. */
 const char *pgp_settings_set(pgp_settings *settings, apr_pool_t *p, pgp_option_id id, int argc,
                              const char *const *argv, const char *origin);
 
-/* Copy to base what is set in over. */
+/* Copy the options that are set in `over` to `base`. */
 void pgp_settings_overlay(pgp_settings *base, const pgp_settings *over);
 
-/* Whether two complete settings make the same pool; origins do not count. */
+/* Whether two complete settings define the same pool, wherever they were written. */
 int pgp_settings_equal(const pgp_settings *a, const pgp_settings *b);
 
-/* The rules between options of complete settings.  Returns NULL or what is
- * wrong; *culprit is then the option whose origin to name. */
+/* Check the rules between options of complete settings.  Returns NULL, or a text that tells
+ * what is wrong; *culprit is then the option whose origin the caller should name. */
 const char *pgp_settings_check(const pgp_settings *settings, apr_pool_t *p,
                                pgp_option_id *culprit);
 
-/* An option's value as an operator would write it, passwords replaced by "***";
- * NULL where there is none. */
+/* An option's value as an operator would write it, with "***" for each password; NULL if it has
+ * no value. */
 const char *pgp_option_text(const pgp_settings *settings, apr_pool_t *p, pgp_option_id id);
 
 #endif

@@ -1,4 +1,4 @@
-/* The edges between the states of a slot, and the names of states and reasons (pgp_slot.h). */
+/* Moves slots between states, and names states and reasons (pgp_slot.h). */
 
 #include "pgp_slot.h"
 

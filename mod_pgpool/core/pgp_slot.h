@@ -1,29 +1,28 @@
 /*
  * A slot of a pool, and the states that it goes through.
  *
- * A pool makes PgPoolMax slots (pgp_slot) when it is made and none later: that
- * is how it never has more connections.  A slot holds at most one physical
- * connection (its link), and is in exactly one state; each state is one list of
- * the pool.  Only pgp_slot_move() changes a state, and it asserts the edge:
+ * Model.  A pool makes PgPoolMax slots when it is made, and none later, so it can never have
+ * more connections than that.  A slot (pgp_slot) holds at most one connection
+ * (pgp_connection) and is in exactly one state; the pool has one list of slots for each state.
+ * Only pgp_slot_move() changes a state, and it asserts that the table allows the change:
  *
- *     state       who owns the link       goes to
- *     FREE        nobody, there is none   CONNECTING
- *     CONNECTING  the keeper              IDLE, LENT, CLOSING
- *     IDLE        the pool; untouched (+) LENT, CLEANING, CLOSING
- *     LENT        the borrower            IDLE, LENT, CLEANING, CLOSING
- *     CLEANING    the keeper              IDLE, LENT, CLOSING
- *     CLOSING     the keeper (*)          FREE
+ *     state       owner of the connection   goes to
+ *     FREE        none: no connection       CONNECTING
+ *     CONNECTING  the keeper                IDLE, IN_USE, CLOSING
+ *     IDLE        the pool (1)              IN_USE, CLEANING, CLOSING
+ *     IN_USE      the borrower (2)          IDLE, IN_USE (3), CLEANING, CLOSING
+ *     CLEANING    the keeper                IDLE, IN_USE, CLOSING
+ *     CLOSING     the keeper (4)            FREE
  *
- *     (*) or, when the keeper has ended, whoever moved it there.
- *     (+) but that the keeper polls its socket.
+ *     (1) Nobody touches an idle connection.  The keeper only polls its socket.  To read
+ *         what has arrived, the keeper moves the slot to CLEANING for a moment.
+ *     (2) A borrower checks a connection before use.  The slot is IN_USE during the check.
+ *     (3) The connection is handed to a waiter.
+ *     (4) After the keeper has ended: the thread that moved the slot to CLOSING.
  *
- * IDLE to CLEANING is the keeper's, for the moment in which it reads what an idle connection
- * has received.  LENT to LENT is the hand-off to a waiter.  A connection that is checked before
- * it is given out is LENT already: its borrower checks it.
- *
- * Ownership.  The fields are in three groups.  "Guarded": only under the pool's
- * lock.  "Owner": only by the link's owner, without the lock; taking a slot from
- * a list under the lock is what passes it on.
+ * Ownership.  A "guarded" field may be used only under the pool's lock.  An "owner" field
+ * belongs to the owner of the connection, who needs no lock.  A thread becomes the owner when
+ * it takes the slot from a list, under the lock.
  */
 #ifndef PGP_SLOT_H
 #define PGP_SLOT_H
@@ -40,35 +39,35 @@ struct pgp_slot {
     /* guarded */
     APR_RING_ENTRY(pgp_slot) entry;
     pgp_state state;
-    pgp_reason reason;     /* in CLOSING: why */
-    pgp_borrower holder;   /* in LENT */
-    int warned;            /* in LENT: PgPoolHoldWarning was given */
-    apr_time_t idle_since; /* in IDLE, and for a borrower who tests it */
-    int is_tls;            /* encrypted; written in CONNECTING, before any other state */
+    pgp_reason reason;     /* in CLOSING: why it is closed */
+    pgp_borrower holder;   /* in IN_USE */
+    int warned;            /* in IN_USE: PgPoolHoldWarning was logged */
+    apr_time_t idle_since; /* in IDLE, and while a borrower checks it */
+    int is_tls;            /* the connection is encrypted; written in CONNECTING alone */
 
     /* the keeper's thread only */
-    int socket; /* of the link */
+    int socket; /* of the connection */
 
     /* owner */
-    pgp_connection *link; /* NULL in FREE, and in CONNECTING before the start */
-    apr_time_t born;      /* when it was connected; in CONNECTING: when that began */
-    unsigned first_host;  /* with which entry of the hosts it began */
-    apr_time_t expires;   /* PgPoolMaxLifetime less its jitter, or PGP_NEVER */
+    pgp_connection *link; /* NULL in FREE, and in CONNECTING before the attempt starts */
+    apr_time_t born;      /* when it was connected; in CONNECTING: when the attempt began */
+    unsigned first_host;  /* the entry of the hosts that the attempt began with */
+    apr_time_t expires;   /* when PgPoolMaxLifetime, less its jitter, ends; or PGP_NEVER */
     apr_time_t overdue;   /* in the keeper's hands: the deadline; 0: closing has not begun */
-    struct pollfd await;  /* what the keeper waits for */
-    apr_uint64_t lease;   /* in LENT: the lease's number, in this pool */
-    int greeted;          /* has been given out before */
-    void *borrower;       /* in LENT: the borrower's own, NULL at the start */
+    struct pollfd await;  /* in the keeper's hands: the event that it waits for */
+    apr_uint64_t lease;   /* in IN_USE: the lease's number, in this pool */
+    int greeted;          /* it was lent before */
+    void *borrower;       /* in IN_USE: for the borrower's own use; NULL at first */
 };
 
-/* One list a state; the count is kept by the mover alone. */
+/* The slots in one state.  Only pgp_slot_move() changes the count. */
 typedef struct {
     APR_RING_HEAD(pgp_slot_ring, pgp_slot) ring;
     int count;
 } pgp_slot_list;
 
-/* Move a slot to another state's list, to its front (newest first).  lists: one for each
- * state.  Guarded by the pool's lock. */
+/* Move a slot to the front of another state's list, so that each list has the newest first.
+ * lists: one for each state.  The caller holds the pool's lock. */
 void pgp_slot_move(pgp_slot_list *lists, pgp_slot *conn, pgp_state to);
 
 #endif

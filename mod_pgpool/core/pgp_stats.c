@@ -74,7 +74,7 @@ void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
         pgp_stats_add_borrower(sum, &more->holders[i]);
 }
 
-/* As microseconds nine years.  The sum of a histogram's buckets is still a whole number in
+/* As microseconds, nine years.  The sum of a histogram's buckets is still a whole number in
  * JSON, which ends at 2^53. */
 #define MOST_COUNTED (APR_INT64_C(1) << 48)
 #define MOST_AT_ONCE 100000

@@ -1,13 +1,14 @@
 /*
- * A pool's figures: counters that only grow, gauges, and what is worth telling.
+ * The figures of a pool: counters, which only grow; gauges of the moment; the last error; and
+ * the borrowers that have held a connection longest.
  *
- * Model.  All counters of a pool are one array of 64-bit numbers, so that figures of
- * several children are added by one loop, and printers name what they want by index.
- * Times are counted in buckets: bucket b holds those of less than 2^b microseconds
- * (and not less than half of that), the last one everything longer.
+ * Model.  All counters of a pool are one array of 64-bit numbers: one loop adds the figures of
+ * several children, and a printer names a counter by its index.  A histogram counts times in
+ * buckets.  Bucket b counts the times from 2^(b-1) up to, but not including, 2^b microseconds;
+ * the last bucket counts all longer times as well.
  *
- * Ownership.  A pgp_stats is plain data.  A pool keeps its own under its lock; copies
- * go to the board (pgp_board.h).
+ * Ownership.  A pgp_stats is plain data.  A pool's lock guards the pool's own; the keeper
+ * publishes copies on the board (pgp_board.h).
  */
 #ifndef PGP_STATS_H
 #define PGP_STATS_H
@@ -21,13 +22,13 @@
 enum {
     PGP_N_ACQUIRES,                          /* succeeded */
     PGP_N_UNFIT,                             /* connections found unfit, and replaced */
-    PGP_N_WAITS,                             /* of the acquires, those that waited */
-    PGP_N_EXHAUSTED,                         /* refused */
-    PGP_N_UNAVAILABLE,                       /* refused */
+    PGP_N_WAITS,                             /* successful acquires that had to wait */
+    PGP_N_EXHAUSTED,                         /* acquires that ended so */
+    PGP_N_UNAVAILABLE,                       /* acquires that ended so */
     PGP_N_CONNECTS,                          /* succeeded */
-    PGP_N_WAIT_US,                           /* sum of the acquires' waits */
-    PGP_N_HOLD_US,                           /* sum of the times held */
-    PGP_N_PERMIT_US,                         /* of the waits, while a permit was lacking */
+    PGP_N_WAIT_US,                           /* sum of the waits of acquires */
+    PGP_N_HOLD_US,                           /* sum of the times in use */
+    PGP_N_PERMIT_US,                         /* of the waits: without a permit */
     PGP_N_CLOSES,                            /* by pgp_reason */
     PGP_N_WAIT = PGP_N_CLOSES + PGP_REASONS, /* histogram */
     PGP_N_HOLD = PGP_N_WAIT + PGP_BUCKETS,   /* histogram */
@@ -41,16 +42,16 @@ typedef struct {
 
     /* gauges */
     int state[PGP_STATES];
-    int tls; /* of those that are idle, lent or cleaning */
+    int tls; /* of those that are idle, in use or cleaning */
     int waiting;
-    int down;                            /* attempts to connect failed, in a row */
+    int down;                            /* failed attempts to connect, in a row */
     apr_time_t error_at;                 /* of the last failed one; 0: none yet */
     pgp_error error;                     /* of the last failed one */
-    pgp_borrower holders[PGP_BORROWERS]; /* longest first; since 0: no more */
+    pgp_borrower holders[PGP_BORROWERS]; /* longest first; since 0: the list ends */
 } pgp_stats;
 
-/* Connections that stand.  Those that were made are these and those that were closed, but for
- * PGP_REASON_CONNECT: these were never made. */
+/* The connections that are open.  (Connections made = open + closed, without those closed with
+ * PGP_REASON_CONNECT, which never came to be open.) */
 static inline int pgp_stats_open(const pgp_stats *stats)
 {
     return stats->state[PGP_IDLE] + stats->state[PGP_IN_USE] + stats->state[PGP_CLEANING];
@@ -62,20 +63,20 @@ void pgp_stats_time(pgp_stats *stats, int first, apr_interval_time_t time);
 /* The upper bound of a bucket, in microseconds. */
 apr_interval_time_t pgp_stats_bound(int bucket);
 
-/* The time below which a share (0 to 1) of a histogram's entries lies, as the bound of
- * their bucket; 0 if there are none. */
+/* A quantile of a histogram, as the upper bound of its bucket in microseconds; 0 if the
+ * histogram is empty.  share: from 0 to 1. */
 apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS], double share);
 
-/* Put a holder in its place, if it is one of the longest. */
+/* Insert a borrower into the list of the longest ones, if it is one of them. */
 void pgp_stats_add_borrower(pgp_stats *stats, const pgp_borrower *holder);
 
-/* Add the figures of another child or pool; of the errors the later one stays, of the
- * holders the longest. */
+/* Add the figures of another child or pool.  The sum keeps the later error and the borrowers
+ * that have held longest. */
 void pgp_stats_add(pgp_stats *sum, const pgp_stats *more);
 
-/* Bring figures that anybody may have written into their ranges, at the time `now`: no
- * negative number, none that sums of many such figures could overflow, no part that is more
- * than its whole, no time to come, no text without an end. */
+/* Bring figures from untrusted memory into their ranges: afterwards no number is negative or so
+ * great that a sum of many could overflow, no part exceeds its whole, no time lies after `now`,
+ * and each text has an end. */
 void pgp_stats_confine(pgp_stats *stats, apr_time_t now);
 
 #endif
