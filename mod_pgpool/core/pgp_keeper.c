@@ -13,19 +13,19 @@
 
 #include "pgp_pool_keeper.h"
 
-/* The longest sleep of a keeper without pools. */
+/* A keeper without pools sleeps this long. */
 #define LONGEST_NAP PGP_SEC(60)
 
 #define JOIN_STEP PGP_MS(2)
 
-/* The keeper looks at a connection that is cleaned up this often even if nothing comes: it may
- * have to repeat a cancel. */
+/* During a clean-up the keeper looks at the connection this often even if nothing arrives: it
+ * may have to send a second cancel request. */
 #define CLEANING_STEP PGP_MS(50)
 
 /* The keeper visits the board at most this often. */
 #define REAP_STEP PGP_MS(50)
 
-/* All children together log this often that the board has no seat left. */
+/* All children together log the lack of a free seat this often. */
 #define CLAIM_LOG_STEP PGP_SEC(60)
 
 struct pgp_keeper {
@@ -43,10 +43,10 @@ struct pgp_keeper {
 
     /* the keeper's thread only */
     pgp_slot **conns;   /* room for all slots of all pools */
-    struct pollfd *fds; /* the same, the wake_fd and the bell */
+    struct pollfd *fds; /* room for their sockets, the wake_fd and the bell */
     int slots, nfds;
-    int seat; /* this child's on the board; -1: none yet */
-    int bell; /* that seat's, or -1 */
+    int seat; /* of this child, on the board; -1: none yet */
+    int bell; /* of that seat; -1: none */
     apr_time_t reaped_at;
 };
 
@@ -58,7 +58,7 @@ apr_status_t pgp_keeper_create(pgp_keeper **created, apr_pool_t *p, const pgp_en
     keeper->env = env;
     keeper->seat = keeper->bell = -1;
     keeper->pools = apr_array_make(p, 4, sizeof(pgp_pool *));
-    keeper->fds = apr_palloc(p, 2 * sizeof(*keeper->fds)); /* without a pool, too */
+    keeper->fds = apr_palloc(p, 2 * sizeof(*keeper->fds)); /* for wake_fd and bell */
     keeper->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (keeper->wake_fd < 0)
         return errno;
@@ -95,7 +95,7 @@ void pgp_keeper_wake(pgp_keeper *keeper)
     const eventfd_t one = 1;
     ssize_t written = write(keeper->wake_fd, &one, sizeof one);
 
-    (void)written; /* it can only be full of wake-ups already */
+    (void)written; /* it fails only if wake-ups without number are pending already */
     errno = kept_errno;
 }
 
@@ -110,8 +110,8 @@ void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
 
 /* --- a turn ----------------------------------------------------------------- */
 
-/* Go on with a slot in the keeper's hands.  Returns 1 if its state has changed; otherwise
- * poll() will wait for what the slot waits for. */
+/* Go on with a slot in the keeper's hands.  Returns 1 if its state has changed; otherwise the
+ * next poll() waits for the slot's event, too. */
 static int work(pgp_keeper *keeper, pgp_slot *conn, apr_time_t *next)
 {
     if (conn->state != PGP_CLOSING && !conn->link) {
@@ -173,9 +173,9 @@ static void seat_leave(pgp_keeper *keeper, apr_time_t now)
     pgp_board_leave(keeper->board, seat, now);
 }
 
-/* Whether this child needs no seat on the board: it takes no new requests, and none of its
- * requests holds a connection or waits for one.  If one asks later, the child claims a seat
- * again. */
+/* Whether this child needs no seat on the board any more: it takes no new requests, and none of
+ * its requests holds a connection or waits for one.  If a request acquires later all the same,
+ * the child claims a seat again. */
 static int is_drained(pgp_keeper *keeper)
 {
     int i, used = 0;
@@ -187,7 +187,8 @@ static int is_drained(pgp_keeper *keeper)
     return used == 0;
 }
 
-/* Fold the figures of children that have ended; hold a seat while this child needs one. */
+/* Fold the figures of children that have ended, and claim or leave this child's seat as needed.
+ */
 static void visit_board(pgp_keeper *keeper)
 {
     const apr_time_t now = pgp_now(keeper->env);
@@ -204,8 +205,8 @@ static void visit_board(pgp_keeper *keeper)
         seat_claim(keeper, now);
 }
 
-/* Hear the bell before the pools look at the others: a bell that rings later ends the poll().
- */
+/* Empty the bell before the pools look at the other children: then a later ring still ends the
+ * poll(). */
 static void hear_bell(pgp_keeper *keeper)
 {
     eventfd_t rings;
@@ -258,10 +259,10 @@ static void nap(pgp_keeper *keeper, apr_time_t until)
 
     keeper->fds[keeper->nfds] = (struct pollfd){.fd = keeper->wake_fd, .events = POLLIN};
     keeper->fds[keeper->nfds + 1] = (struct pollfd){.fd = keeper->bell, .events = POLLIN};
-    /* Rounded up: too early would mean a second turn for nothing. */
+    /* Rounded up: to wake up too early would cost a turn for nothing. */
     poll(keeper->fds, keeper->nfds + 2, left > 0 ? (int)((left + 999) / 1000) : 0);
     got = read(keeper->wake_fd, &wakes, sizeof wakes);
-    (void)got; /* nothing to read is fine: it was a socket or the time */
+    (void)got; /* a socket or the time may have ended the poll() instead */
 }
 
 static int leave_all(pgp_keeper *keeper)
@@ -282,13 +283,13 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
         const apr_time_t next = pgp_keeper_turn(keeper);
 
         if (next == 0)
-            continue; /* what this turn has closed is yet to be published */
+            continue; /* the next turn publishes what this one has changed */
         if (atomic_load(&keeper->order) == PGP_ORDER_STOP && leave_all(keeper))
             break;
         nap(keeper, next);
     }
-    /* A connection that is in use needs its permit until the process ends: then another child
-     * finds the slot. */
+    /* A connection in use needs its permit until this process ends; then another child reaps
+     * the seat. */
     if (keeper->seat >= 0 && is_drained(keeper))
         seat_leave(keeper, pgp_now(keeper->env));
     atomic_store(&keeper->ended, 1);

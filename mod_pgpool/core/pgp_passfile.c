@@ -1,4 +1,4 @@
-/* The password file: why it has not helped. */
+/* Explains why the password file did not help (pgp_passfile.h). */
 
 #include "pgp_passfile.h"
 

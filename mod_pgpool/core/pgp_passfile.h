@@ -1,8 +1,9 @@
 /*
- * The password file, when the server has asked for a password and libpq had none.
+ * The password file: why it did not help, when the server asked for a password and libpq had
+ * none.
  *
- * libpq passes over a file that it may not or will not read, and says only that there is no
- * password.  Users are told by number: to look up a name may block the keeper.
+ * libpq skips a file that it may not or will not read, and only says that it has no password.
+ * The explanation names users by number, because to look up a name may block the keeper.
  */
 #ifndef PGP_PASSFILE_H
 #define PGP_PASSFILE_H
@@ -10,8 +11,8 @@
 #include <apr.h>
 #include <libpq-fe.h>
 
-/* Why the password file has not helped this connection: with its path, owner and mode, as the
- * user that the process runs as sees it. */
+/* Write to `words`, of `size` bytes, why the password file did not help this connection: the
+ * path, owner and mode of the file, as the user of the process sees them. */
 void pgp_passfile_explain(PGconn *conn, char *words, apr_size_t size);
 
 #endif

@@ -1,17 +1,17 @@
-/* The judgement of a pool, as functions of what they are given (pgp_policy.h). */
+/* The policy of a pool, as pure functions (pgp_policy.h). */
 
 #include "pgp_policy.h"
 
 #include <string.h>
 
-/* A turn is a step for each child that waits.  To pass a connection on costs a connect, so that
- * steps of 10 ms mean a hundred connects a second. */
+/* A turn lasts one step for each child that waits.  At each step a connection is passed on,
+ * which costs a connect: steps of 10 ms cost a hundred connects a second. */
 #define LONGEST_STEP PGP_MS(10)
 #define SHORTEST_STEP PGP_MS(2)
 #define CONNECTS_A_STEP 3
 #define TURNS_A_TIMEOUT 4
 
-/* Of so many permits one may be on the way from child to child. */
+/* At most one in so many permits is on the way from child to child. */
 #define PERMITS_A_MOVE 4
 
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
@@ -19,7 +19,7 @@
 
 int pgp_policy_growth(const pgp_demand *d)
 {
-    /* Down, one is wanted in any case: to see when it is over. */
+    /* During an outage one attempt is wanted in any case, to notice its end. */
     const int wanted = MOST(MOST(d->min - d->live, d->waiting), d->down);
     const int at_once = d->down ? 1 : 1 + (int)LEAST(d->demand_age / PGP_GROWTH_STEP, 10000);
     const int start = LEAST(wanted, at_once) - d->connecting;

@@ -1,7 +1,9 @@
 /*
- * The pool's judgement, as pure functions: when to grow, to retire, to test, how
- * long to wait after a failure.  No state, no lock, no clock of their own; the
- * unit tests hold them against tables.
+ * The policy of a pool, as pure functions: when to open, retire or ping a connection, when to
+ * give way to another child, and how long to wait after a failure.
+ *
+ * Threads.  Any: the functions have no state, no lock and no clock.  A unit test compares them
+ * with tables.
  */
 #ifndef PGP_POLICY_H
 #define PGP_POLICY_H
@@ -9,62 +11,69 @@
 #include "pgp_slot.h"
 #include "pgp_permits.h"
 
-/* Unmet demand starts one more connect at a time for each of these. */
+/* For each such time that requests have waited, one more connection may be opened at the same
+ * time. */
 #define PGP_GROWTH_STEP PGP_MS(50)
 
 typedef struct {
     int min;                        /* PgPoolMin, 0 while draining */
-    int live;                       /* idle, lent and cleaning */
-    int connecting;                 /* started already */
+    int live;                       /* connections that are idle, in use or cleaning */
+    int connecting;                 /* connections that are being made */
     int free;                       /* slots left */
     int waiting;                    /* borrowers that wait */
-    apr_interval_time_t demand_age; /* how long somebody has been waiting */
-    int down;                       /* the last attempt failed: probe, one at a time */
+    apr_interval_time_t demand_age; /* how long requests have been waiting */
+    int down;                       /* the last attempt failed: make one at a time */
 } pgp_demand;
 
-/* How many connects to start now. */
+/* How many attempts to connect to start now. */
 int pgp_policy_growth(const pgp_demand *demand);
 
-/* Why an idle connection ought to be closed now, or PGP_REASON_NONE.
- * spare: connections above PgPoolMin. */
+/* The reason to close an idle connection now, or PGP_REASON_NONE.  spare: how many connections
+ * there are beyond PgPoolMin. */
 pgp_reason pgp_policy_retire(const pgp_slot *conn, const pgp_settings *settings, int spare,
                              apr_time_t now);
 
-/* Whether a connection needs a round trip before it is given out: it was idle
- * for PgPoolPing, or since before another one was found dead. */
+/* Whether an idle connection needs a ping before use: it was idle for PgPoolPing, or it was
+ * idle already at suspect_since, when another connection was found dead. */
 int pgp_policy_ping_due(const pgp_slot *conn, const pgp_settings *settings,
                         apr_time_t suspect_since, apr_time_t now);
 
 /* Whether a child may take a permit (pgp_permits.h, "order" and "reserve").  for_wait: a
- * request waits for it; else it would be for PgPoolMin.  may_take_last: the child has no
- * connection, or its oldest request has waited for a turn. */
+ * request waits for it; otherwise the child wants it for PgPoolMin.  may_take_last: the child
+ * has no connection, or its oldest request has waited for a turn. */
 int pgp_policy_may_take(const pgp_outlook *look, int for_wait, int may_take_last);
 
-/* How far apart turns are.  waiting: children that wait.  connect_time: as measured. */
+/* The time between two turns, in microseconds.  waiting: how many children wait.  connect_time:
+ * as measured. */
 apr_interval_time_t pgp_policy_step(int waiting, apr_interval_time_t connect_time,
                                     apr_interval_time_t acquire_timeout);
 
-/* When the next turn comes; INT64_MAX: there is none.  passed: when the last one was. */
+/* The time of the next turn; INT64_MAX: there is none.  passed: the time of the last one. */
 apr_time_t pgp_policy_turn(const pgp_outlook *look, apr_interval_time_t step,
                            apr_time_t passed);
 
-/* When a connection born now expires: PgPoolMaxLifetime less 0-20 % at random,
- * so that those born together do not die together; or PGP_NEVER. */
+/* The time at which a connection made now expires, or PGP_NEVER.  It is PgPoolMaxLifetime away,
+ * less 0-20 % at random, so that connections made together do not expire together. */
 apr_time_t pgp_policy_expiry(const pgp_settings *settings, apr_time_t now, apr_uint32_t random);
 
-/* What a failed connect says about the next. */
+/* The kind of a failed attempt to connect; it decides about the next one. */
 typedef enum {
-    PGP_FAILURE_TRANSIENT, /* may pass: back off, doubling */
+    PGP_FAILURE_TRANSIENT, /* it may pass: double the wait each time */
     PGP_FAILURE_STARTING,  /* 57P03, the server starts up: try again soon */
-    PGP_FAILURE_REJECTED   /* wrong user, password or database: waiting is no use */
+    PGP_FAILURE_REJECTED   /* wrong user, password or database: only an operator can help */
 } pgp_failure;
 
 pgp_failure pgp_policy_failure(const char *sqlstate);
 
-/* How long to wait after the failures-th failure of its kind in a row (from 1), those not
- * counted that a request waited for: full jitter, i.e. any time from 0 to the first wait
- * doubled each time, capped at the greatest.  A refusal: the greatest wait.  A server that
- * starts up while a request waits (failures 0): the first wait. */
+/* How long to wait before the next attempt, in microseconds.
+ *
+ *   TRANSIENT  a random time, up to the first wait after one failure, doubled with each further
+ *              failure, up to the greatest wait
+ *   STARTING   the same; but exactly the first wait while a request waits (failures 0)
+ *   REJECTED   the greatest wait
+ *
+ * failures: how many attempts of this kind have failed in a row, without those that were made
+ * for a waiting request. */
 apr_interval_time_t pgp_policy_backoff(const pgp_backoff *backoff, pgp_failure failure,
                                        int failures, apr_uint32_t random);
 

@@ -1,7 +1,7 @@
 /*
- * The types that the pool shares with those who look at it from outside: states, reasons and
- * borrowers, as printers and the board show them.  pgp_slot.h has the rest of a slot, for the
- * pool's own files.
+ * States, close reasons and borrowers: the types that the pool shares with the board and with
+ * the printers of the status page.  pgp_slot.h has the rest of a slot, for the pool's own
+ * files.
  */
 #ifndef PGP_TYPES_H
 #define PGP_TYPES_H
@@ -11,7 +11,7 @@
 typedef struct pgp_slot pgp_slot;
 typedef struct pgp_pool pgp_pool;
 
-/* The states of a slot; pgp_slot.h says which follows which. */
+/* The states of a slot.  pgp_slot.h has the changes that are allowed. */
 typedef enum {
     PGP_FREE,
     PGP_CONNECTING,
@@ -22,7 +22,8 @@ typedef enum {
     PGP_STATES
 } pgp_state;
 
-/* Why a connection was closed: the log's word and the metric's label. */
+/* The reason for which a connection was closed.  Its word appears in the log and as a label of
+ * the metric. */
 typedef enum {
     PGP_REASON_NONE,
     PGP_REASON_CONNECT,  /* connecting failed or took too long */
@@ -37,15 +38,15 @@ typedef enum {
     PGP_REASON_HOOK,     /* a hook refused it */
     PGP_REASON_SHARED,   /* given up to another child (PgPoolTotalMax) */
     PGP_REASON_STOP,     /* the child or its generation ends */
-    PGP_REASON_KILLED,   /* its child has ended without a word, or before its borrower */
+    PGP_REASON_KILLED,   /* its child was killed, or ended before the borrower returned it */
     PGP_REASONS
 } pgp_reason;
 
-/* Who has a lent connection, and since when. */
+/* The borrower of a connection in use. */
 typedef struct {
-    apr_time_t since; /* the env's clock; 0: nobody */
+    apr_time_t since; /* on the env's clock; 0: there is no borrower */
     unsigned backend;
-    char client[46], what[100]; /* "" where it is not a request */
+    char client[46], what[100]; /* "" if the borrower is not a request */
 } pgp_borrower;
 
 /* The words for a state and for a reason. */
