@@ -8,9 +8,8 @@
  * in a turn blocks, so a slow server delays no other.
  *
  * Life.  create(), add() for each pool, start(); later order() with DRAIN or STOP; then join().
- * STOP
- * ends all waits, closes all connections that are not in use, and ends the thread.  A borrower
- * then closes its connection itself when it returns it.
+ * STOP ends all waits, closes all connections that are not in use, and ends the thread.  After
+ * that a borrower closes its connection itself when it returns it.
  *
  * Threads.  wake() and order() may be called on any thread and in a signal handler; add() only
  * before start().  A test calls turn() instead of start().
