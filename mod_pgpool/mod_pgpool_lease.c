@@ -26,9 +26,8 @@ static bool hook_has_accepted(const char *hook, int status, const pgp_slot *conn
 
     if (status != OK)
         fault = "refused";
-    else if (PQstatus(handle) == CONNECTION_OK &&
-             (PQtransactionStatus(handle) != PQTRANS_IDLE ||
-              PQpipelineStatus(handle) != PQ_PIPELINE_OFF))
+    else if (PQtransactionStatus(handle) != PQTRANS_IDLE ||
+             PQpipelineStatus(handle) != PQ_PIPELINE_OFF)
         fault = "has left a transaction or a query open on";
     else
         return true;
@@ -53,7 +52,17 @@ static bool hooks_run(request_rec *initial, pgp_slot *conn, pgp_error *error)
            hook_has_accepted("attach", pgpool_run_attach(initial, pool, handle), conn, error);
 }
 
-/* The variables are set after the hooks, which may undo them. */
+/* Give up a connection that was lost while the hooks ran. */
+static void conn_give_up(pgp_slot **conn, pgp_error *error)
+{
+    pgp_slot_last_words(*conn, error);
+    if (!*error->message)
+        apr_cpystrn(error->message, "it was lost in a hook of a module", sizeof error->message);
+    pgp_pool_unfit(conn, error);
+}
+
+/* A connection that is lost on the way is replaced, within the same deadline.  The variables
+ * are set after the hooks, which may undo them. */
 apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *pool,
                                const pgp_vars *vars, pgp_slot **conn, pgp_acquire_info *info,
                                bool *denied)
@@ -71,10 +80,16 @@ apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *p
     *denied = false;
     for (;;) {
         const pgp_outcome outcome = pgp_pool_acquire(pool, conn, info);
+        bool is_accepted;
 
         if (outcome != PGP_GRANTED)
             return pgpool_outcome_status(outcome);
-        if (!hooks_run(initial, *conn, &info->error)) {
+        is_accepted = hooks_run(initial, *conn, &info->error);
+        if (PQstatus(pgp_slot_handle(*conn)) != CONNECTION_OK) {
+            conn_give_up(conn, &info->error);
+            continue;
+        }
+        if (!is_accepted) {
             pgp_pool_discard(conn, PGP_REASON_HOOK);
             return PGPOOL_EUNAVAIL;
         }
@@ -85,7 +100,7 @@ apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *p
             pgp_pool_release(conn);
             *denied = true;
             return PGPOOL_EUNAVAIL;
-        case PGP_SET_FAILED: /* replace the connection, within the same deadline */
+        case PGP_SET_FAILED:
             pgp_pool_unfit(conn, &info->error);
             break;
         }

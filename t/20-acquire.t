@@ -338,6 +338,14 @@ subtest 'hooks that leave a transaction open' => sub {
     }
 };
 
+subtest 'hooks in which the connection is lost' => sub {
+    for my $hook (qw(connect attach)) {
+        my $hooked = probed(pool('lost', 'PgPoolAcquireTimeout 60s', "PgPoolProbeHook $hook lose"));
+        tells probe($hooked, 'acquire', 'sql=SELECT 42'), { status => 0, value => 42 }, "$hook: the request is given another";
+        $hooked->stop;
+    }
+};
+
 # ---- many
 
 # A client leaves its name in the session, goes away a while, and must find it again.

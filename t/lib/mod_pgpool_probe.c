@@ -76,9 +76,9 @@
  *   fail=STATUS      returns this HTTP status, ends the list
  *   abort            as if the client had gone, ends the list
  *
- * `PgPoolProbeHook connect|attach count|fail|begin|discard` (server config) says what our
+ * `PgPoolProbeHook connect|attach count|fail|begin|discard|lose` (server config) says what our
  * hook of that name does: count only (the default), fail, leave a transaction
- * open, or discard all of the session's state.
+ * open, discard all of the session's state, or lose its connection, the first time.
  *
  * `PgPoolProbeEarly SQL` (per directory) acquires and runs SQL before anybody is
  * authenticated, in the access_checker hook.
@@ -809,7 +809,7 @@ static int run_notes(probe_t *probe, const char *arg)
  * Hooks
  */
 
-typedef enum { HOOK_COUNT, HOOK_FAIL, HOOK_BEGIN, HOOK_DISCARD } hook_mode;
+typedef enum { HOOK_COUNT, HOOK_FAIL, HOOK_BEGIN, HOOK_DISCARD, HOOK_LOSE } hook_mode;
 
 typedef struct {
     hook_mode mode;            /* set by the configuration */
@@ -820,11 +820,14 @@ static hook_t connect_hook, attach_hook;
 
 static int run_hook(hook_t *hook, PGconn *conn)
 {
-    apr_atomic_inc32(&hook->ran);
+    const int is_first = apr_atomic_inc32(&hook->ran) == 0;
+
     if (hook->mode == HOOK_BEGIN)
         PQclear(PQexec(conn, "BEGIN"));
     if (hook->mode == HOOK_DISCARD)
         PQclear(PQexec(conn, "DISCARD ALL"));
+    if (hook->mode == HOOK_LOSE && is_first)
+        PQclear(PQexec(conn, "SELECT pg_terminate_backend(pg_backend_pid())"));
     return hook->mode == HOOK_FAIL ? HTTP_INTERNAL_SERVER_ERROR : OK;
 }
 
@@ -1060,8 +1063,10 @@ static const char *set_hook(cmd_parms *cmd, void *dir_conf, const char *name, co
         hook->mode = HOOK_BEGIN;
     else if (strcmp(mode, "discard") == 0)
         hook->mode = HOOK_DISCARD;
+    else if (strcmp(mode, "lose") == 0)
+        hook->mode = HOOK_LOSE;
     else
-        return "PgPoolProbeHook: count, fail, begin or discard";
+        return "PgPoolProbeHook: count, fail, begin, discard or lose";
     return NULL;
 }
 
@@ -1093,8 +1098,9 @@ static void register_hooks(apr_pool_t *p)
 }
 
 static const command_rec directives[] = {
-    AP_INIT_TAKE2("PgPoolProbeHook", set_hook, NULL, RSRC_CONF,
-                  "connect or attach, and what our hook does: count, fail, begin or discard"),
+    AP_INIT_TAKE2(
+        "PgPoolProbeHook", set_hook, NULL, RSRC_CONF,
+        "connect or attach, and what our hook does: count, fail, begin, discard or lose"),
     AP_INIT_TAKE1("PgPoolProbeEarly", ap_set_string_slot,
                   (void *)APR_OFFSETOF(probe_dir_conf, sql), ACCESS_CONF,
                   "SQL to run before anybody is authenticated"),
