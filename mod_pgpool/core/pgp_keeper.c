@@ -42,9 +42,9 @@ struct pgp_keeper {
     _Atomic int ended;
 
     /* the keeper's thread only */
-    pgp_slot **conns;   /* room for all slots of all pools */
+    pgp_slot **slots;   /* room for all slots of all pools */
     struct pollfd *fds; /* room for their sockets, the wake_fd and the bell */
-    int slots, nfds;
+    int nslots, nfds;
     int seat; /* of this child, on the board; -1: none yet */
     int bell; /* of that seat; -1: none */
     apr_time_t reaped_at;
@@ -79,9 +79,9 @@ pgp_waker pgp_keeper_waker(pgp_keeper *keeper)
 void pgp_keeper_add(pgp_keeper *keeper, pgp_pool *pool)
 {
     APR_ARRAY_PUSH(keeper->pools, pgp_pool *) = pool;
-    keeper->slots += pgp_pool_settings(pool)->max;
-    keeper->conns = apr_palloc(keeper->p, keeper->slots * sizeof(*keeper->conns));
-    keeper->fds = apr_palloc(keeper->p, (keeper->slots + 2) * sizeof(*keeper->fds));
+    keeper->nslots += pgp_pool_settings(pool)->max;
+    keeper->slots = apr_palloc(keeper->p, keeper->nslots * sizeof(*keeper->slots));
+    keeper->fds = apr_palloc(keeper->p, (keeper->nslots + 2) * sizeof(*keeper->fds));
 }
 
 void pgp_keeper_attach_board(pgp_keeper *keeper, pgp_board *board)
@@ -112,18 +112,18 @@ void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
 
 /* Go on with a slot in the keeper's hands.  Returns 1 if its state has changed; otherwise the
  * next poll() waits for the slot's event, too. */
-static int work(pgp_keeper *keeper, pgp_slot *conn, apr_time_t *next)
+static int work(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
 {
-    if (conn->state != PGP_CLOSING && !conn->link) {
-        pgp_pool_grow_begin(conn);
+    if (slot->state != PGP_CLOSING && !slot->connection) {
+        pgp_pool_grow_begin(slot);
         return 1;
     }
-    if (conn->state == PGP_CLOSING ? pgp_pool_close(conn) : pgp_pool_step(conn))
+    if (slot->state == PGP_CLOSING ? pgp_pool_close(slot) : pgp_pool_step(slot))
         return 1;
-    keeper->fds[keeper->nfds++] = conn->await;
-    if (conn->overdue < *next)
-        *next = conn->overdue;
-    if (conn->state == PGP_CLEANING && pgp_now(keeper->env) + CLEANING_STEP < *next)
+    keeper->fds[keeper->nfds++] = slot->await;
+    if (slot->overdue < *next)
+        *next = slot->overdue;
+    if (slot->state == PGP_CLEANING && pgp_now(keeper->env) + CLEANING_STEP < *next)
         *next = pgp_now(keeper->env) + CLEANING_STEP;
     return 0;
 }
@@ -235,12 +235,12 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
         due = pgp_pool_maintain(pool);
         if (due < next)
             next = due;
-        due = pgp_pool_watch_idle(pool, keeper->conns, keeper->fds + keeper->nfds);
+        due = pgp_pool_watch_idle(pool, keeper->slots, keeper->fds + keeper->nfds);
         if (due < next)
             next = due;
-        n = pgp_pool_list_pending(pool, keeper->conns);
+        n = pgp_pool_list_pending(pool, keeper->slots);
         for (k = 0; k < n; k++)
-            changed |= work(keeper, keeper->conns[k], &next);
+            changed |= work(keeper, keeper->slots[k], &next);
     }
     due = pgp_pool_settle_servers((pgp_pool **)keeper->pools->elts, keeper->pools->nelts,
                                   pgp_now(keeper->env));

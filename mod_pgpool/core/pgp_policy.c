@@ -32,20 +32,20 @@ static int passed(apr_interval_time_t limit, apr_interval_time_t elapsed)
     return limit != PGP_NEVER && elapsed >= limit;
 }
 
-pgp_reason pgp_policy_retire(const pgp_slot *conn, const pgp_settings *settings, int spare,
+pgp_reason pgp_policy_retire(const pgp_slot *slot, const pgp_settings *settings, int spare,
                              apr_time_t now)
 {
-    if (conn->expires != PGP_NEVER && now >= conn->expires)
+    if (slot->expires != PGP_NEVER && now >= slot->expires)
         return PGP_REASON_LIFETIME;
-    if (spare > 0 && passed(settings->idle_timeout, now - conn->idle_since))
+    if (spare > 0 && passed(settings->idle_timeout, now - slot->idle_since))
         return PGP_REASON_IDLE;
     return PGP_REASON_NONE;
 }
 
-int pgp_policy_ping_due(const pgp_slot *conn, const pgp_settings *settings,
+int pgp_policy_ping_due(const pgp_slot *slot, const pgp_settings *settings,
                         apr_time_t suspect_since, apr_time_t now)
 {
-    return passed(settings->ping, now - conn->idle_since) || conn->idle_since < suspect_since;
+    return passed(settings->ping, now - slot->idle_since) || slot->idle_since < suspect_since;
 }
 
 int pgp_policy_may_take(const pgp_outlook *look, int for_wait, int may_take_last)

@@ -30,12 +30,12 @@ int pgp_policy_growth(const pgp_demand *demand);
 
 /* The reason to close an idle connection now, or PGP_REASON_NONE.  spare: how many connections
  * there are beyond PgPoolMin. */
-pgp_reason pgp_policy_retire(const pgp_slot *conn, const pgp_settings *settings, int spare,
+pgp_reason pgp_policy_retire(const pgp_slot *slot, const pgp_settings *settings, int spare,
                              apr_time_t now);
 
 /* Whether an idle connection needs a ping before use: it was idle for PgPoolPing, or it was
  * idle already at suspect_since, when another connection was found dead. */
-int pgp_policy_ping_due(const pgp_slot *conn, const pgp_settings *settings,
+int pgp_policy_ping_due(const pgp_slot *slot, const pgp_settings *settings,
                         apr_time_t suspect_since, apr_time_t now);
 
 /* Whether a child may take a permit (pgp_permits.h, "order" and "reserve").  for_wait: a

@@ -17,7 +17,7 @@ typedef struct {
     pgp_pool *pool;
     pgp_acquire_info *info;
     apr_time_t start, until;
-    pgp_slot *conn;       /* the one that was taken, */
+    pgp_slot *slot;       /* the one that was taken, */
     bool needs_ping;      /* needs a round trip before it is given out, */
     bool has_waited;      /* and was waited for */
     bool is_retry;        /* a connection was unfit: PgPoolMaxWaiters has let it in already */
@@ -98,21 +98,21 @@ static void queue_insert_locked(pgp_pool *pool, waiter *w, apr_time_t now)
 }
 
 /* Each waiter leaves the queue here, and only once. */
-static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *conn)
+static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *slot)
 {
     PGP_LOCKED(pool);
     APR_RING_REMOVE(w, entry);
     pool->waiting--;
     w->outcome = outcome;
-    w->conn = conn;
+    w->slot = slot;
     w->ended = 1;
     pgp_share_queue_changed_locked(pool);
 }
 
-void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *conn)
+void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *slot)
 {
     PGP_LOCKED(pool);
-    waiter_leave_locked(pool, w, outcome, conn);
+    waiter_leave_locked(pool, w, outcome, slot);
     w->ended_after = pool->ended;
     pool->ended = w;
 }
@@ -134,28 +134,28 @@ void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome)
 
 /* --- acquire ---------------------------------------------------------------- */
 
-static void lend_locked(pgp_pool *pool, pgp_slot *conn, apr_time_t now)
+static void lend_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    pgp_slot_move(pool->lists, conn, PGP_IN_USE);
-    conn->lease = ++pool->leases;
-    conn->warned = 0;
-    conn->holder.since = now;
-    conn->holder.client[0] = conn->holder.what[0] = '\0';
+    pgp_slot_move(pool->lists, slot, PGP_IN_USE);
+    slot->lease = ++pool->leases;
+    slot->warned = 0;
+    slot->holder.since = now;
+    slot->holder.client[0] = slot->holder.what[0] = '\0';
 }
 
-void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *conn, apr_time_t now)
+void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now)
 {
     PGP_LOCKED(pool);
     waiter *w = pgp_queue_first_locked(pool);
 
-    conn->idle_since = now;
+    slot->idle_since = now;
     if (w) {
-        lend_locked(pool, conn, now);
-        pgp_waiter_end_locked(pool, w, PGP_GRANTED, conn);
+        lend_locked(pool, slot, now);
+        pgp_waiter_end_locked(pool, w, PGP_GRANTED, slot);
     }
     else
-        pgp_slot_move(pool->lists, conn, PGP_IDLE);
+        pgp_slot_move(pool->lists, slot, PGP_IDLE);
     pgp_share_idle_changed_locked(pool);
 }
 
@@ -265,22 +265,22 @@ static void demand_note_locked(acquire_request *req)
     req->pool->refused_demand = 1;
 }
 
-static void conn_take_locked(acquire_request *req, pgp_slot *conn, apr_time_t now)
+static void slot_take_locked(acquire_request *req, pgp_slot *slot, apr_time_t now)
 {
     PGP_LOCKED(req->pool);
-    req->conn = conn;
-    req->needs_ping = pgp_policy_ping_due(conn, req->pool->settings, req->pool->suspect_since,
+    req->slot = slot;
+    req->needs_ping = pgp_policy_ping_due(slot, req->pool->settings, req->pool->suspect_since,
                                           now);
 }
 
-static void conn_take_idle_locked(acquire_request *req, apr_time_t now)
+static void slot_take_idle_locked(acquire_request *req, apr_time_t now)
 {
     PGP_LOCKED(req->pool);
     pgp_pool *pool = req->pool;
     pgp_slot *newest = APR_RING_FIRST(&pool->lists[PGP_IDLE].ring);
 
     lend_locked(pool, newest, now);
-    conn_take_locked(req, newest, now);
+    slot_take_locked(req, newest, now);
     pgp_share_idle_changed_locked(pool);
 }
 
@@ -333,7 +333,7 @@ static pgp_outcome wait_locked(acquire_request *req, apr_time_t now)
     req->has_waited = true;
     req->info->waited = now_of(pool) - req->start;
     if (w.outcome == PGP_GRANTED)
-        conn_take_locked(req, w.conn, w.conn->idle_since);
+        slot_take_locked(req, w.slot, w.slot->idle_since);
     return w.outcome;
 }
 
@@ -348,7 +348,7 @@ static pgp_outcome request_take(acquire_request *req)
     if (pool->phase == STOPPED)
         outcome = PGP_STOPPING;
     else if (count(pool, PGP_IDLE) > 0 && now <= req->until)
-        conn_take_idle_locked(req, now);
+        slot_take_idle_locked(req, now);
     else if (pgp_pool_is_futile_locked(pool, now) && !may_probe_locked(req, now)) {
         if (pool->share.at_cap)
             demand_note_locked(req); /* the other children have all the permits */
@@ -392,22 +392,23 @@ static pgp_reason request_check(acquire_request *req)
 {
     const pgp_driver *driver = req->pool->env->driver;
     pgp_error *error = &req->info->error;
-    const pgp_idle_state idle = driver->check_idle(req->conn->link, error);
+    const pgp_idle_state idle = driver->check_idle(req->slot->connection, error);
     const int ping = req->needs_ping || idle == PGP_IDLE_HEARD;
 
     if (idle == PGP_IDLE_DEAD)
         return PGP_REASON_LOST;
     if ((idle == PGP_IDLE_QUIET && !ping) ||
-        driver->prepare(req->conn->link, ping, test_deadline(req->pool, req->until), error))
+        driver->prepare(req->slot->connection, ping, test_deadline(req->pool, req->until),
+                        error))
         return PGP_REASON_NONE;
-    if (!pgp_slot_is_alive(req->conn))
+    if (!pgp_slot_is_alive(req->slot))
         return PGP_REASON_LOST;
     return idle == PGP_IDLE_RESET_PENDING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
 }
 
-void pgp_reset_failed(pgp_slot *conn, const pgp_error *error)
+void pgp_reset_failed(pgp_slot *slot, const pgp_error *error)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     pgp_gate_count count;
 
     if (!*error->sqlstate)
@@ -415,7 +416,7 @@ void pgp_reset_failed(pgp_slot *conn, const pgp_error *error)
     if (pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_RESET), now_of(pool), PGP_LOG_PERIOD,
                       &count))
         pgp_log(
-            pool->env, PGP_LOG_WARNING, PGP_MSG_RESET, pool->name, pgp_slot_backend(conn),
+            pool->env, PGP_LOG_WARNING, PGP_MSG_RESET, pool->name, pgp_slot_backend(slot),
             "the server refuses the reset of the session, which costs a new connection each "
             "time (%" APR_UINT64_T_FMT " since the last warning): %s (SQLSTATE %s)",
             count.events, error->message, error->sqlstate);
@@ -438,10 +439,10 @@ static void discard_unfit(pgp_slot **unfit, pgp_reason reason, const pgp_error *
 }
 
 /* Record the borrower, for the page and PgPoolHoldWarning. */
-static void borrower_describe_locked(pgp_slot *conn, const pgp_acquire_info *info)
+static void borrower_describe_locked(pgp_slot *slot, const pgp_acquire_info *info)
 {
-    PGP_LOCKED(conn->pool);
-    pgp_borrower *borrower = &conn->holder;
+    PGP_LOCKED(slot->pool);
+    pgp_borrower *borrower = &slot->holder;
     const char *const *what = info->what;
     char *at = borrower->what, *const end = at + sizeof borrower->what;
 
@@ -468,7 +469,7 @@ static void request_succeed(acquire_request *req)
     pgp_stats *stats = &pool->stats;
     /* The thread that handed the connection over may have read the clock before the wait began.
      */
-    const apr_interval_time_t since_start = req->conn->holder.since - req->start;
+    const apr_interval_time_t since_start = req->slot->holder.since - req->start;
     const apr_interval_time_t waited = req->has_waited && since_start > 0 ? since_start : 0;
 
     req->info->error.sqlstate[0] = req->info->error.message[0] = '\0';
@@ -481,11 +482,11 @@ static void request_succeed(acquire_request *req)
         stats->longest_wait = waited;
     if (req->has_waited && pgp_share_was_short_locked(pool, req->start))
         permit_wait_count(stats, waited);
-    borrower_describe_locked(req->conn, req->info);
+    borrower_describe_locked(req->slot, req->info);
     unlock(pool);
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LEASED, pool->name, pgp_slot_backend(req->conn),
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LEASED, pool->name, pgp_slot_backend(req->slot),
             "lent, lease %" APR_UINT64_T_FMT ", waited %" APR_TIME_T_FMT " us",
-            req->conn->lease, req->info->waited);
+            req->slot->lease, req->info->waited);
 }
 
 /* A caller that does not wait for a connection still gives a check its time. */
@@ -504,7 +505,7 @@ static acquire_request request_begin(pgp_pool *pool, pgp_acquire_info *info)
     return req;
 }
 
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **conn, pgp_acquire_info *info)
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **slot, pgp_acquire_info *info)
 {
     acquire_request req = request_begin(pool, info);
 
@@ -517,28 +518,28 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **conn, pgp_acquire_info *
         unfit = request_check(&req);
         if (unfit == PGP_REASON_NONE)
             break;
-        discard_unfit(&req.conn, unfit, &info->error);
+        discard_unfit(&req.slot, unfit, &info->error);
         req.is_retry = true;
     }
     request_succeed(&req);
-    *conn = req.conn;
+    *slot = req.slot;
     return PGP_GRANTED;
 }
 
-pgp_set_outcome pgp_slot_set_vars(pgp_slot *conn, const pgp_vars *vars, apr_time_t until,
+pgp_set_outcome pgp_slot_set_vars(pgp_slot *slot, const pgp_vars *vars, apr_time_t until,
                                   pgp_error *error)
 {
-    const pgp_driver *driver = conn->pool->env->driver;
+    const pgp_driver *driver = slot->pool->env->driver;
 
-    if (driver->is_set(conn->link, vars))
+    if (driver->is_set(slot->connection, vars))
         return PGP_SET_DONE;
     *error = (pgp_error){.message = ""};
-    return driver->set(conn->link, vars, test_deadline(conn->pool, until), error);
+    return driver->set(slot->connection, vars, test_deadline(slot->pool, until), error);
 }
 
-void pgp_pool_unfit(pgp_slot **conn, const pgp_error *error)
+void pgp_pool_unfit(pgp_slot **slot, const pgp_error *error)
 {
-    discard_unfit(conn, pgp_slot_is_alive(*conn) ? PGP_REASON_PING : PGP_REASON_LOST, error);
+    discard_unfit(slot, pgp_slot_is_alive(*slot) ? PGP_REASON_PING : PGP_REASON_LOST, error);
 }
 
 static pgp_gate *refusal_gate(pgp_pool *pool, pgp_outcome outcome)
@@ -572,34 +573,34 @@ void pgp_refusals_end(pgp_pool *pool, apr_time_t now)
                     count.events, i ? "unavailable" : "exhausted");
 }
 
-int pgp_slot_is_alive(const pgp_slot *conn)
+int pgp_slot_is_alive(const pgp_slot *slot)
 {
-    return conn->pool->env->driver->is_alive(conn->link);
+    return slot->pool->env->driver->is_alive(slot->connection);
 }
 
-void pgp_slot_last_words(const pgp_slot *conn, pgp_error *error)
+void pgp_slot_last_words(const pgp_slot *slot, pgp_error *error)
 {
-    conn->pool->env->driver->last_words(conn->link, error);
+    slot->pool->env->driver->last_words(slot->connection, error);
 }
 
-void *pgp_slot_handle(const pgp_slot *conn)
+void *pgp_slot_handle(const pgp_slot *slot)
 {
-    return conn->pool->env->driver->handle(conn->link);
+    return slot->pool->env->driver->handle(slot->connection);
 }
 
-unsigned pgp_slot_backend(const pgp_slot *conn)
+unsigned pgp_slot_backend(const pgp_slot *slot)
 {
-    return conn->holder.backend;
+    return slot->holder.backend;
 }
 
 /* --- release ---------------------------------------------------------------- */
 
 /* Count how long the borrower has had the connection. */
-static void count_hold_locked(pgp_slot *conn, apr_time_t now)
+static void count_hold_locked(pgp_slot *slot, apr_time_t now)
 {
-    PGP_LOCKED(conn->pool);
-    pgp_stats *stats = &conn->pool->stats;
-    const apr_interval_time_t held = now - conn->holder.since;
+    PGP_LOCKED(slot->pool);
+    pgp_stats *stats = &slot->pool->stats;
+    const apr_interval_time_t held = now - slot->holder.since;
 
     stats->n[PGP_N_HOLD_US] += held;
     pgp_stats_time(stats, PGP_N_HOLD, held);
@@ -608,70 +609,70 @@ static void count_hold_locked(pgp_slot *conn, apr_time_t now)
 }
 
 /* If this was the last usable connection, waiting may be futile from now on. */
-void pgp_slot_retire_locked(pgp_slot *conn, pgp_reason reason)
+void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason)
 {
-    PGP_LOCKED(conn->pool);
-    pgp_pool *pool = conn->pool;
+    PGP_LOCKED(slot->pool);
+    pgp_pool *pool = slot->pool;
     const int lived = live_locked(pool);
 
-    conn->reason = conn->state == PGP_CONNECTING ? PGP_REASON_CONNECT : reason;
-    conn->overdue = 0;
-    pool->stats.n[PGP_N_CLOSES + conn->reason]++;
-    pgp_slot_move(pool->lists, conn, PGP_CLOSING);
+    slot->reason = slot->state == PGP_CONNECTING ? PGP_REASON_CONNECT : reason;
+    slot->overdue = 0;
+    pool->stats.n[PGP_N_CLOSES + slot->reason]++;
+    pgp_slot_move(pool->lists, slot, PGP_CLOSING);
     if (lived && !live_locked(pool))
         pgp_outage_deprive(&pool->outage, now_of(pool));
 }
 
-void pgp_close_begin(pgp_slot *conn)
+void pgp_close_begin(pgp_slot *slot)
 {
-    const pgp_pool *pool = conn->pool;
+    const pgp_pool *pool = slot->pool;
 
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLOSED, pool->name, pgp_slot_backend(conn),
-            "closed (%s)", pgp_reason_name(conn->reason));
-    if (conn->link)
-        pool->env->driver->close(conn->link);
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLOSED, pool->name, pgp_slot_backend(slot),
+            "closed (%s)", pgp_reason_name(slot->reason));
+    if (slot->connection)
+        pool->env->driver->close(slot->connection);
 }
 
-void pgp_close_end(pgp_slot *conn)
+void pgp_close_end(pgp_slot *slot)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
 
-    if (conn->link)
-        pool->env->driver->destroy(conn->link);
-    conn->link = NULL;
+    if (slot->connection)
+        pool->env->driver->destroy(slot->connection);
+    slot->connection = NULL;
     lock(pool);
-    pgp_slot_move(pool->lists, conn, PGP_FREE);
+    pgp_slot_move(pool->lists, slot, PGP_FREE);
     pgp_share_give_locked(pool);
     unlock(pool);
     pgp_share_ring(pool);
 }
 
 /* Retire a connection: the keeper closes it.  Without a keeper it is closed at once. */
-void pgp_slot_retire(pgp_slot *conn, pgp_reason reason)
+void pgp_slot_retire(pgp_slot *slot, pgp_reason reason)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     const apr_time_t now = now_of(pool);
     int kept;
 
     lock(pool);
-    if (conn->state == PGP_IN_USE)
-        count_hold_locked(conn, now);
+    if (slot->state == PGP_IN_USE)
+        count_hold_locked(slot, now);
     if (reason == PGP_REASON_LOST || reason == PGP_REASON_PING)
         pool->suspect_since = now;
-    pgp_slot_retire_locked(conn, reason);
+    pgp_slot_retire_locked(slot, reason);
     kept = pool->kept;
     unlock(pool);
     if (kept)
         pool->waker.wake(pool->waker.baton);
     else {
-        pgp_close_begin(conn);
-        pgp_close_end(conn);
+        pgp_close_begin(slot);
+        pgp_close_end(slot);
     }
 }
 
-static void give_back(pgp_slot *conn)
+static void give_back(pgp_slot *slot)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     const apr_time_t now = now_of(pool);
     pgp_reason reason = PGP_REASON_NONE;
 
@@ -680,74 +681,74 @@ static void give_back(pgp_slot *conn)
         reason = PGP_REASON_STOP;
     else if (pool->settings->reset == PGP_RESET_CLOSE)
         reason = PGP_REASON_RESET;
-    else if (!pool->outage.failures && conn->expires != PGP_NEVER && now >= conn->expires)
+    else if (!pool->outage.failures && slot->expires != PGP_NEVER && now >= slot->expires)
         reason = PGP_REASON_LIFETIME;
     else {
-        if (conn->state == PGP_IN_USE)
-            count_hold_locked(conn, now);
-        pgp_slot_hand_off_locked(pool, conn, now);
+        if (slot->state == PGP_IN_USE)
+            count_hold_locked(slot, now);
+        pgp_slot_hand_off_locked(pool, slot, now);
     }
     unlock(pool);
     if (reason != PGP_REASON_NONE)
-        pgp_slot_retire(conn, reason);
+        pgp_slot_retire(slot, reason);
 }
 
-static void send_to_cleaning(pgp_slot *conn)
+static void send_to_cleaning(pgp_slot *slot)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     int kept;
 
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLEANING, pool->name, pgp_slot_backend(conn),
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLEANING, pool->name, pgp_slot_backend(slot),
             "came back with work open, is being cleaned up");
-    pool->env->driver->cleanup(conn->link);
-    conn->overdue = check_deadline(pool);
+    pool->env->driver->cleanup(slot->connection);
+    slot->overdue = check_deadline(pool);
     lock(pool);
     kept = pool->kept;
     if (kept) {
-        count_hold_locked(conn, conn->overdue - pool->settings->check_timeout);
-        pgp_slot_move(pool->lists, conn, PGP_CLEANING);
+        count_hold_locked(slot, slot->overdue - pool->settings->check_timeout);
+        pgp_slot_move(pool->lists, slot, PGP_CLEANING);
     }
     unlock(pool);
     if (kept)
         pool->waker.wake(pool->waker.baton);
     else
-        pgp_slot_retire(conn, PGP_REASON_STOP);
+        pgp_slot_retire(slot, PGP_REASON_STOP);
 }
 
 /* Log why the server ended a connection: its borrower may not have done so. */
-static void log_lost(const pgp_slot *conn)
+static void log_lost(const pgp_slot *slot)
 {
-    const pgp_pool *pool = conn->pool;
+    const pgp_pool *pool = slot->pool;
     char words[PGP_ERROR_WORDS];
     pgp_error error;
 
-    pgp_slot_last_words(conn, &error);
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(conn),
+    pgp_slot_last_words(slot, &error);
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(slot),
             "was lost while it was lent%s%s", *error.message ? ": " : "",
             pgp_error_print(words, &error));
 }
 
-void pgp_slot_finish(pgp_slot *conn)
+void pgp_slot_finish(pgp_slot *slot)
 {
-    switch (conn->pool->env->driver->finish_lease(conn->link)) {
+    switch (slot->pool->env->driver->finish_lease(slot->connection)) {
     case PGP_RETURN_CLEAN:
-        give_back(conn);
+        give_back(slot);
         break;
     case PGP_RETURN_DIRTY:
-        if (conn->state == PGP_IN_USE)
-            send_to_cleaning(conn);
+        if (slot->state == PGP_IN_USE)
+            send_to_cleaning(slot);
         else
-            pgp_slot_retire(conn, PGP_REASON_UNCLEAN);
+            pgp_slot_retire(slot, PGP_REASON_UNCLEAN);
         break;
     case PGP_RETURN_LARGE:
-        pgp_slot_retire(conn, PGP_REASON_LARGE);
+        pgp_slot_retire(slot, PGP_REASON_LARGE);
         break;
     case PGP_RETURN_BROKEN:
-        log_lost(conn);
-        pgp_slot_retire(conn, PGP_REASON_LOST);
+        log_lost(slot);
+        pgp_slot_retire(slot, PGP_REASON_LOST);
         break;
     case PGP_RETURN_UNKNOWN:
-        pgp_slot_retire(conn, PGP_REASON_UNKNOWN);
+        pgp_slot_retire(slot, PGP_REASON_UNKNOWN);
         break;
     }
 }
@@ -768,71 +769,71 @@ static int is_passed_on(pgp_pool *pool)
 
 void pgp_pool_release(pgp_slot **released)
 {
-    pgp_slot *conn = *released;
-    pgp_pool *pool = conn->pool;
+    pgp_slot *slot = *released;
+    pgp_pool *pool = slot->pool;
 
     *released = NULL;
-    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_slot_backend(conn),
-            "returned, lease %" APR_UINT64_T_FMT, conn->lease);
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_slot_backend(slot),
+            "returned, lease %" APR_UINT64_T_FMT, slot->lease);
     if (is_passed_on(pool))
-        pgp_slot_retire(conn, PGP_REASON_SHARED);
+        pgp_slot_retire(slot, PGP_REASON_SHARED);
     else
-        pgp_slot_finish(conn);
+        pgp_slot_finish(slot);
 }
 
 void pgp_pool_discard(pgp_slot **discarded, pgp_reason reason)
 {
-    pgp_slot *conn = *discarded;
+    pgp_slot *slot = *discarded;
 
     *discarded = NULL;
-    pgp_slot_retire(conn, reason);
+    pgp_slot_retire(slot, reason);
 }
 
 pgp_connection *pgp_pool_detach(pgp_slot **parted)
 {
-    pgp_slot *conn = *parted;
-    pgp_connection *link = conn->link;
+    pgp_slot *slot = *parted;
+    pgp_connection *connection = slot->connection;
 
     *parted = NULL;
-    conn->link = NULL;
-    pgp_slot_retire(conn, PGP_REASON_LOST);
-    return link;
+    slot->connection = NULL;
+    pgp_slot_retire(slot, PGP_REASON_LOST);
+    return connection;
 }
 
-void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **link)
+void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **connection)
 {
-    pool->env->driver->destroy(*link);
-    *link = NULL;
+    pool->env->driver->destroy(*connection);
+    *connection = NULL;
 }
 
 /* --- a borrowed connection, seen by its borrower ---------------------------- */
 
-pgp_pool *pgp_slot_pool(const pgp_slot *conn)
+pgp_pool *pgp_slot_pool(const pgp_slot *slot)
 {
-    return conn->pool;
+    return slot->pool;
 }
 
-apr_uint64_t pgp_slot_lease_id(const pgp_slot *conn)
+apr_uint64_t pgp_slot_lease_id(const pgp_slot *slot)
 {
-    return conn->lease;
+    return slot->lease;
 }
 
-bool pgp_slot_is_prepared(const pgp_slot *conn)
+bool pgp_slot_is_prepared(const pgp_slot *slot)
 {
-    return conn->greeted;
+    return slot->greeted;
 }
 
-void pgp_slot_set_prepared(pgp_slot *conn)
+void pgp_slot_set_prepared(pgp_slot *slot)
 {
-    conn->greeted = 1;
+    slot->greeted = 1;
 }
 
-void *pgp_slot_baton(const pgp_slot *conn)
+void *pgp_slot_baton(const pgp_slot *slot)
 {
-    return conn->borrower;
+    return slot->borrower;
 }
 
-void pgp_slot_set_baton(pgp_slot *conn, void *baton)
+void pgp_slot_set_baton(pgp_slot *slot, void *baton)
 {
-    conn->borrower = baton;
+    slot->borrower = baton;
 }

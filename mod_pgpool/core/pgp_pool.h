@@ -119,42 +119,42 @@ void pgp_pool_share_server(pgp_pool *pool, pgp_server *server);
 /*
  * Borrow a connection, within PgPoolAcquireTimeout.
  *
- * *conn and info->waited are set if PGP_GRANTED; all of the info if not.
+ * *slot and info->waited are set if PGP_GRANTED; all of the info if not.
  */
-pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **conn, pgp_acquire_info *info);
+pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **slot, pgp_acquire_info *info);
 
 /* Give up a connection that has failed before its borrower did anything with it. */
-void pgp_pool_unfit(pgp_slot **conn, const pgp_error *error);
+void pgp_pool_unfit(pgp_slot **slot, const pgp_error *error);
 
 /* Give a connection back in whatever state it is.  Never blocks. */
-void pgp_pool_release(pgp_slot **conn);
+void pgp_pool_release(pgp_slot **slot);
 
 /* Give a connection back to be closed. */
-void pgp_pool_discard(pgp_slot **conn, pgp_reason reason);
+void pgp_pool_discard(pgp_slot **slot, pgp_reason reason);
 
 /* Give back the place of a connection that is lost, but not what its borrower may still
  * hold of it: that is to be buried when nobody uses the handle any more. */
-pgp_connection *pgp_pool_detach(pgp_slot **conn);
-void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **link);
+pgp_connection *pgp_pool_detach(pgp_slot **slot);
+void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **connection);
 
 /* Whether a borrowed connection still stands; does not touch what it has
  * received. */
-int pgp_slot_is_alive(const pgp_slot *conn);
+int pgp_slot_is_alive(const pgp_slot *slot);
 
 /* What the server has said of the end of a connection that does not stand any more; an empty
  * message if it has said nothing.  The borrower's results stay. */
-void pgp_slot_last_words(const pgp_slot *conn, pgp_error *error);
+void pgp_slot_last_words(const pgp_slot *slot, pgp_error *error);
 
 /* Make the session of a borrowed connection have these variables and no others of ours, within
  * PgPoolCheckTimeout and until the deadline, whichever comes first (PGP_NEVER: none); they are
  * undone at release.  Costs nothing if they are set.  If not DONE, *error says why: DENIED, and
  * all is as before; FAILED, and they may be set or not: it must not be used any more. */
-pgp_set_outcome pgp_slot_set_vars(pgp_slot *conn, const pgp_vars *vars, apr_time_t until,
+pgp_set_outcome pgp_slot_set_vars(pgp_slot *slot, const pgp_vars *vars, apr_time_t until,
                                   pgp_error *error);
 
 /* What the borrower works with (a PGconn), and the server's process. */
-void *pgp_slot_handle(const pgp_slot *conn);
-unsigned pgp_slot_backend(const pgp_slot *conn);
+void *pgp_slot_handle(const pgp_slot *slot);
+unsigned pgp_slot_backend(const pgp_slot *slot);
 
 /* How many slots are in each state, and how many borrowers wait. */
 typedef struct {
@@ -172,17 +172,17 @@ int pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged
 /* --- a borrowed connection: its borrower's thread ---------------------------- */
 
 /* The pool that lends it, and the number of the lease in that pool. */
-pgp_pool *pgp_slot_pool(const pgp_slot *conn);
-apr_uint64_t pgp_slot_lease_id(const pgp_slot *conn);
+pgp_pool *pgp_slot_pool(const pgp_slot *slot);
+apr_uint64_t pgp_slot_lease_id(const pgp_slot *slot);
 
 /* Whether a borrower has greeted this connection: it says so once its hooks for a new
  * connection have run.  Stays with the connection from lease to lease. */
-bool pgp_slot_is_prepared(const pgp_slot *conn);
-void pgp_slot_set_prepared(pgp_slot *conn);
+bool pgp_slot_is_prepared(const pgp_slot *slot);
+void pgp_slot_set_prepared(pgp_slot *slot);
 
 /* What the borrower has left with the connection for itself; it takes it away (NULL) before
  * the release. */
-void *pgp_slot_baton(const pgp_slot *conn);
-void pgp_slot_set_baton(pgp_slot *conn, void *baton);
+void *pgp_slot_baton(const pgp_slot *slot);
+void pgp_slot_set_baton(pgp_slot *slot, void *baton);
 
 #endif

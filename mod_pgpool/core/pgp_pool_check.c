@@ -6,11 +6,11 @@
 /* How many slots a state's list holds that are in that state; -1 if another one is there. */
 static int list_length(const pgp_slot_list *list, pgp_state state)
 {
-    const pgp_slot *conn;
+    const pgp_slot *slot;
     int n = 0;
 
-    APR_RING_FOREACH (conn, &list->ring, pgp_slot, entry) {
-        if (conn->state != state)
+    APR_RING_FOREACH (slot, &list->ring, pgp_slot, entry) {
+        if (slot->state != state)
             return -1;
         n++;
     }
@@ -19,7 +19,7 @@ static int list_length(const pgp_slot_list *list, pgp_state state)
 
 static const char *slots_broken(const pgp_pool *pool)
 {
-    const pgp_slot *conn;
+    const pgp_slot *slot;
     int state, sum = 0;
 
     for (state = 0; state < PGP_STATES; state++) {
@@ -29,8 +29,8 @@ static const char *slots_broken(const pgp_pool *pool)
     }
     if (sum != pool->settings->max)
         return "a slot is on no list";
-    APR_RING_FOREACH (conn, &pool->lists[PGP_IDLE].ring, pgp_slot, entry)
-        if (!conn->link)
+    APR_RING_FOREACH (slot, &pool->lists[PGP_IDLE].ring, pgp_slot, entry)
+        if (!slot->connection)
             return "an idle slot has no connection";
     return NULL;
 }

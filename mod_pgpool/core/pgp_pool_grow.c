@@ -18,10 +18,10 @@
 static void connect_reserve_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    pgp_slot *conn = APR_RING_FIRST(&pool->lists[PGP_FREE].ring);
+    pgp_slot *slot = APR_RING_FIRST(&pool->lists[PGP_FREE].ring);
 
-    conn->link = NULL;
-    pgp_slot_move(pool->lists, conn, PGP_CONNECTING);
+    slot->connection = NULL;
+    pgp_slot_move(pool->lists, slot, PGP_CONNECTING);
 }
 
 void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
@@ -54,16 +54,16 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
 
 /* Hand the new connection to a waiter, or park it.  If the pool has been stopped meanwhile, it
  * is closed. */
-static void admit(pgp_slot *conn)
+static void admit(pgp_slot *slot)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     const apr_time_t now = now_of(pool);
 
     lock(pool);
     if (pool->phase == STOPPED)
-        pgp_slot_retire_locked(conn, PGP_REASON_STOP);
+        pgp_slot_retire_locked(slot, PGP_REASON_STOP);
     else
-        pgp_slot_hand_off_locked(pool, conn, now);
+        pgp_slot_hand_off_locked(pool, slot, now);
     unlock(pool);
 }
 
@@ -77,12 +77,12 @@ apr_int64_t pgp_pool_most(const pgp_pool *pool)
 
 /* Warn, once for all children and pools, if they may ask for more connections than the server
  * takes. */
-static void capacity_check(const pgp_slot *conn)
+static void capacity_check(const pgp_slot *slot)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     const pgp_settings *settings = pool->settings;
     const pgp_server *server = pool->server;
-    const int capacity = pool->env->driver->capacity(conn->link);
+    const int capacity = pool->env->driver->capacity(slot->connection);
     const apr_int64_t most = server ? server->most : pgp_pool_most(pool);
     pgp_gate_count count;
 
@@ -134,39 +134,39 @@ static void outage_end(pgp_pool *pool, apr_time_t now)
                 "the server answers again after %" APR_TIME_T_FMT " ms", lasted / 1000);
 }
 
-void pgp_pool_grow_done(pgp_slot *conn)
+void pgp_pool_grow_done(pgp_slot *slot)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     const pgp_env *env = pool->env;
-    const char *tls = env->driver->tls(conn->link);
-    const apr_time_t began = conn->born;
+    const char *tls = env->driver->tls(slot->connection);
+    const apr_time_t began = slot->born;
     int may_end_outage = !pool->surveyed;
 
-    conn->born = now_of(pool);
-    conn->expires = pgp_policy_expiry(pool->settings, conn->born, env->random(env->baton));
-    conn->greeted = 0;
-    conn->socket = env->driver->socket(conn->link);
-    conn->holder.backend = env->driver->backend(conn->link);
-    conn->is_tls = tls != NULL;
+    slot->born = now_of(pool);
+    slot->expires = pgp_policy_expiry(pool->settings, slot->born, env->random(env->baton));
+    slot->greeted = 0;
+    slot->socket = env->driver->socket(slot->connection);
+    slot->holder.backend = env->driver->backend(slot->connection);
+    slot->is_tls = tls != NULL;
     lock(pool);
     may_end_outage |= pool->outage.failures > 0;
     pool->outage = (pgp_outage){.failures = 0};
     pool->stats.n[PGP_N_CONNECTS]++;
-    pgp_share_connected_locked(pool, conn->born - began);
+    pgp_share_connected_locked(pool, slot->born - began);
     unlock(pool);
     if (may_end_outage)
-        outage_end(pool, conn->born);
-    pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_slot_backend(conn),
+        outage_end(pool, slot->born);
+    pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_slot_backend(slot),
             "connected, %s", tls ? tls : "no TLS");
     pool->surveyed = 1;
-    capacity_check(conn);
-    admit(conn);
+    capacity_check(slot);
+    admit(slot);
 }
 
 /* The first host of a failed attempt has had its chance: begin with the next one. */
-static void first_host_leave(pgp_pool *pool, const pgp_slot *conn, apr_time_t now)
+static void first_host_leave(pgp_pool *pool, const pgp_slot *slot, apr_time_t now)
 {
-    if (conn->first_host != pool->first_host)
+    if (slot->first_host != pool->first_host)
         return; /* another attempt has said so */
     pool->first_host++;
     pool->first_left = now;
@@ -201,9 +201,9 @@ static void log_failure(pgp_pool *pool, const pgp_error *error, apr_interval_tim
 
 /* The server has no place left, but some places are this httpd's: what is idle gives way, and
  * the next attempt is made when a place is free.  That is no outage. */
-static int give_way_found(pgp_slot *conn, const pgp_error *error, apr_time_t now)
+static int give_way_found(pgp_slot *slot, const pgp_error *error, apr_time_t now)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     int ours;
 
     if (strcmp(error->sqlstate, "53300") != 0 || error->own_limit)
@@ -213,7 +213,7 @@ static int give_way_found(pgp_slot *conn, const pgp_error *error, apr_time_t now
     if (ours) {
         pool->stats.error = *error;
         pool->stats.error_at = now;
-        pgp_slot_retire_locked(conn, PGP_REASON_CONNECT);
+        pgp_slot_retire_locked(slot, PGP_REASON_CONNECT);
     }
     unlock(pool);
     if (ours)
@@ -222,47 +222,47 @@ static int give_way_found(pgp_slot *conn, const pgp_error *error, apr_time_t now
     return ours;
 }
 
-void pgp_pool_grow_failed(pgp_slot *conn, const pgp_error *error)
+void pgp_pool_grow_failed(pgp_slot *slot, const pgp_error *error)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     const pgp_env *env = pool->env;
     const apr_uint32_t random = env->random(env->baton);
     const apr_time_t now = now_of(pool);
     apr_interval_time_t wait;
 
-    if (give_way_found(conn, error, now))
+    if (give_way_found(slot, error, now))
         return;
     lock(pool);
     wait = pgp_outage_fail(&pool->outage,
                            &(pgp_failed_attempt){.error = error,
-                                                 .began = conn->born,
+                                                 .began = slot->born,
                                                  .ended = now,
                                                  .awaited = pool->waiting > 0,
                                                  .random = random},
                            &pool->settings->retry);
     pool->stats.error = pool->outage.error;
     pool->stats.error_at = pool->outage.last;
-    pgp_slot_retire_locked(conn, PGP_REASON_CONNECT);
+    pgp_slot_retire_locked(slot, PGP_REASON_CONNECT);
     if (pgp_pool_is_futile_locked(pool, now))
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
     unlock(pool);
-    first_host_leave(pool, conn, now);
+    first_host_leave(pool, slot, now);
     log_failure(pool, error, wait, now);
 }
 
-void pgp_pool_grow_begin(pgp_slot *conn)
+void pgp_pool_grow_begin(pgp_slot *slot)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     const pgp_env *env = pool->env;
     pgp_error error = {.sqlstate = ""};
 
-    conn->born = now_of(pool);
-    conn->overdue = conn->born + pool->settings->connect_timeout;
-    conn->holder.backend = 0;
+    slot->born = now_of(pool);
+    slot->overdue = slot->born + pool->settings->connect_timeout;
+    slot->holder.backend = 0;
     /* Only the keeper writes outage.failures, so it may read it without the lock. */
-    conn->first_host = first_host_choose(pool, conn->born);
-    conn->link = env->driver->connect(&pool->context, conn->first_host, !pool->surveyed, conn,
-                                      &error);
-    if (!conn->link)
-        pgp_pool_grow_failed(conn, &error);
+    slot->first_host = first_host_choose(pool, slot->born);
+    slot->connection = env->driver->connect(&pool->context, slot->first_host, !pool->surveyed,
+                                            slot, &error);
+    if (!slot->connection)
+        pgp_pool_grow_failed(slot, &error);
 }

@@ -14,23 +14,23 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool);
 
 /* Have a look at the idle connections, each second: what the server has closed is on its
  * way out afterwards, before somebody asks for it, and what it has sent has been read, so that
- * it need not wait.  conns and fds: room for PgPoolMax.  Returns when to look again. */
-apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **conns, struct pollfd *fds);
+ * it need not wait.  slots and fds: room for PgPoolMax.  Returns when to look again. */
+apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **slots, struct pollfd *fds);
 
 /* The slots in the keeper's hands (CONNECTING, CLEANING, CLOSING); room for
  * PgPoolMax of them.  Returns their number. */
-int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **conns);
+int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **slots);
 
 /* Start to connect a slot that is CONNECTING and has no link. */
-void pgp_pool_grow_begin(pgp_slot *conn);
+void pgp_pool_grow_begin(pgp_slot *slot);
 
 /* Go on with one that is CONNECTING or CLEANING.  Returns 1 if it is no longer,
- * 0 if it waits for conn->await until conn->overdue. */
-int pgp_pool_step(pgp_slot *conn);
+ * 0 if it waits for slot->await until slot->overdue. */
+int pgp_pool_step(pgp_slot *slot);
 
-/* Close one that is CLOSING.  Returns 1 if it is FREE, 0 if it waits for conn->await
- * until conn->overdue: for the server's process to end. */
-int pgp_pool_close(pgp_slot *conn);
+/* Close one that is CLOSING.  Returns 1 if it is FREE, 0 if it waits for slot->await
+ * until slot->overdue: for the server's process to end. */
+int pgp_pool_close(pgp_slot *slot);
 
 /* The child's seat on the board; connections need one.  -1: the child is about to leave its
  * seat, and the pool's counters stay with that. */

@@ -26,19 +26,19 @@ static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     int spare = live_locked(pool) - (pool->phase == RUNNING ? pool->settings->min : 0);
-    pgp_slot *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
+    pgp_slot *slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
     pgp_reason reason;
 
     if (pool->phase == RUNNING && pool->outage.failures)
         return;
-    for (; conn != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_slot, entry);
-         conn = newer) {
-        newer = APR_RING_PREV(conn, entry);
-        reason = pool->phase == RUNNING ? pgp_policy_retire(conn, pool->settings, spare, now)
+    for (; slot != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_slot, entry);
+         slot = newer) {
+        newer = APR_RING_PREV(slot, entry);
+        reason = pool->phase == RUNNING ? pgp_policy_retire(slot, pool->settings, spare, now)
                                         : PGP_REASON_STOP;
         if (reason == PGP_REASON_NONE)
             continue;
-        pgp_slot_retire_locked(conn, reason);
+        pgp_slot_retire_locked(slot, reason);
         spare--;
     }
 }
@@ -64,13 +64,13 @@ static pgp_slot *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_borrower *h
 {
     PGP_LOCKED(pool);
     const apr_interval_time_t limit = pool->settings->hold_warning;
-    pgp_slot *conn;
+    pgp_slot *slot;
 
-    APR_RING_FOREACH (conn, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
-        if (limit != PGP_NEVER && !conn->warned && now - conn->holder.since >= limit) {
-            conn->warned = 1;
-            *holder = conn->holder;
-            return conn;
+    APR_RING_FOREACH (slot, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
+        if (limit != PGP_NEVER && !slot->warned && now - slot->holder.since >= limit) {
+            slot->warned = 1;
+            *holder = slot->holder;
+            return slot;
         }
     return NULL;
 }
@@ -116,68 +116,68 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool)
 
 /* Retire an idle connection that the server has closed.  If a borrower has had it meanwhile,
  * the borrower has found out. */
-static void ended_while_idle(pgp_slot *conn, apr_time_t seen)
+static void ended_while_idle(pgp_slot *slot, apr_time_t seen)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     char words[PGP_ERROR_WORDS];
     pgp_error error;
     int ended;
 
     lock(pool);
-    ended = conn->state == PGP_IDLE && conn->idle_since < seen;
+    ended = slot->state == PGP_IDLE && slot->idle_since < seen;
     if (ended) {
         pool->suspect_since = seen;
-        pgp_slot_retire_locked(conn, PGP_REASON_LOST);
+        pgp_slot_retire_locked(slot, PGP_REASON_LOST);
     }
     unlock(pool);
     if (!ended)
         return;
-    pgp_slot_last_words(conn, &error); /* it is the keeper's now */
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(conn),
+    pgp_slot_last_words(slot, &error); /* it is the keeper's now */
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(slot),
             "was closed by the server while idle%s%s", *error.message ? ": " : "",
             pgp_error_print(words, &error));
 }
 
 /* Take an idle connection into the keeper's hands.  One that came back a moment ago stays idle:
  * a request may want it at any moment, and reads from it then. */
-static int idle_take(pgp_slot *conn, apr_time_t seen)
+static int idle_take(pgp_slot *slot, apr_time_t seen)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
 
     lock(pool);
-    pool->reading = conn->state == PGP_IDLE && conn->idle_since <= seen - WATCH_STEP;
+    pool->reading = slot->state == PGP_IDLE && slot->idle_since <= seen - WATCH_STEP;
     if (pool->reading)
-        pgp_slot_move(pool->lists, conn, PGP_CLEANING);
+        pgp_slot_move(pool->lists, slot, PGP_CLEANING);
     unlock(pool);
     return pool->reading;
 }
 
 /* Park the connection again, or hand it to a waiter.  Reading makes it no younger. */
-static void idle_give_back(pgp_slot *conn, apr_time_t now)
+static void idle_give_back(pgp_slot *slot, apr_time_t now)
 {
-    pgp_pool *pool = conn->pool;
-    const apr_time_t since = conn->idle_since;
+    pgp_pool *pool = slot->pool;
+    const apr_time_t since = slot->idle_since;
 
     lock(pool);
     pool->reading = 0;
-    pgp_slot_hand_off_locked(pool, conn, now);
-    if (conn->state == PGP_IDLE)
-        conn->idle_since = since;
+    pgp_slot_hand_off_locked(pool, slot, now);
+    if (slot->state == PGP_IDLE)
+        slot->idle_since = since;
     unlock(pool);
 }
 
-static void idle_retire(pgp_slot *conn, const pgp_error *error)
+static void idle_retire(pgp_slot *slot, const pgp_error *error)
 {
-    pgp_pool *pool = conn->pool;
-    const pgp_reason reason = pgp_slot_is_alive(conn) ? PGP_REASON_UNCLEAN : PGP_REASON_LOST;
+    pgp_pool *pool = slot->pool;
+    const pgp_reason reason = pgp_slot_is_alive(slot) ? PGP_REASON_UNCLEAN : PGP_REASON_LOST;
     char words[PGP_ERROR_WORDS];
 
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(conn),
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(slot),
             "found unfit while idle (%s): %s", pgp_reason_name(reason),
             pgp_error_print(words, error));
     if (reason == PGP_REASON_UNCLEAN)
-        pgp_reset_failed(conn, error);
-    pgp_slot_retire(conn, reason);
+        pgp_reset_failed(slot, error);
+    pgp_slot_retire(slot, reason);
     lock(pool);
     pool->reading = 0;
     if (!pool->settings->acquire_timeout) /* nobody waits but for what was read from */
@@ -187,16 +187,16 @@ static void idle_retire(pgp_slot *conn, const pgp_error *error)
 
 /* Read what the server has sent.  If nobody reads, its process blocks as soon as the socket is
  * full, in the middle of its work, with a transaction open. */
-static int read_while_idle(pgp_slot *conn, apr_time_t seen)
+static int read_while_idle(pgp_slot *slot, apr_time_t seen)
 {
     pgp_error error = {.sqlstate = ""};
 
-    if (!idle_take(conn, seen))
+    if (!idle_take(slot, seen))
         return 0;
-    if (conn->pool->env->driver->take_in(conn->link, &error))
-        idle_give_back(conn, seen);
+    if (slot->pool->env->driver->take_in(slot->connection, &error))
+        idle_give_back(slot, seen);
     else
-        idle_retire(conn, &error);
+        idle_retire(slot, &error);
     return 1;
 }
 
@@ -204,7 +204,7 @@ static int read_while_idle(pgp_slot *conn, apr_time_t seen)
  * may be another's by then; the functions above find out, for it is not idle any more, or not
  * since so long.  The oldest connection is read first, so that the newest is in front again
  * afterwards. */
-apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **conns, struct pollfd *fds)
+apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **slots, struct pollfd *fds)
 {
     const apr_time_t now = now_of(pool);
     int i, n, any_read = 0;
@@ -213,17 +213,17 @@ apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **conns, struct pollfd *
         return pool->watch_at;
     pool->watch_at = now + WATCH_STEP;
     lock(pool);
-    n = pgp_pool_list_locked(pool, PGP_IDLE, conns);
+    n = pgp_pool_list_locked(pool, PGP_IDLE, slots);
     unlock(pool);
     for (i = 0; i < n; i++)
-        fds[i] = (struct pollfd){.fd = conns[i]->socket, .events = POLLIN | POLLRDHUP};
+        fds[i] = (struct pollfd){.fd = slots[i]->socket, .events = POLLIN | POLLRDHUP};
     if (poll(fds, n, 0) <= 0)
         return pool->watch_at;
     for (i = n - 1; i >= 0; i--)
         if (fds[i].revents & ~POLLIN)
-            ended_while_idle(conns[i], now);
+            ended_while_idle(slots[i], now);
         else if (fds[i].revents)
-            any_read |= read_while_idle(conns[i], now);
+            any_read |= read_while_idle(slots[i], now);
     if (any_read)
         pool->watch_at = now + WATCH_AGAIN;
     return pool->watch_at;

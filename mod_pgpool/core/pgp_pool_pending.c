@@ -11,45 +11,45 @@
 /* A closed connection's slot and permit wait this long for the server's process to end. */
 #define LINGER PGP_SEC(1)
 
-int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **conns)
+int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **slots)
 {
     PGP_LOCKED(pool);
-    pgp_slot *conn;
+    pgp_slot *slot;
     int n = 0;
 
-    APR_RING_FOREACH (conn, &pool->lists[state].ring, pgp_slot, entry)
-        conns[n++] = conn;
+    APR_RING_FOREACH (slot, &pool->lists[state].ring, pgp_slot, entry)
+        slots[n++] = slot;
     return n;
 }
 
-int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **conns)
+int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **slots)
 {
     int n = 0;
 
     lock(pool);
     if (pool->kept) { /* else borrowers close what they return */
-        n = pgp_pool_list_locked(pool, PGP_CLOSING, conns);
-        n += pgp_pool_list_locked(pool, PGP_CLEANING, conns + n);
-        n += pgp_pool_list_locked(pool, PGP_CONNECTING, conns + n);
+        n = pgp_pool_list_locked(pool, PGP_CLOSING, slots);
+        n += pgp_pool_list_locked(pool, PGP_CLEANING, slots + n);
+        n += pgp_pool_list_locked(pool, PGP_CONNECTING, slots + n);
     }
     unlock(pool);
     return n;
 }
 
-static void clean_failed(pgp_slot *conn, const pgp_error *error)
+static void clean_failed(pgp_slot *slot, const pgp_error *error)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     char words[PGP_ERROR_WORDS];
 
-    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(conn),
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(slot),
             "could not be cleaned up: %s", pgp_error_print(words, error));
-    pgp_slot_retire(conn, PGP_REASON_UNCLEAN);
+    pgp_slot_retire(slot, PGP_REASON_UNCLEAN);
 }
 
-static void step_late(const pgp_slot *conn, pgp_error *error)
+static void step_late(const pgp_slot *slot, pgp_error *error)
 {
-    const pgp_settings *settings = conn->pool->settings;
-    const int connecting = conn->state == PGP_CONNECTING;
+    const pgp_settings *settings = slot->pool->settings;
+    const int connecting = slot->state == PGP_CONNECTING;
 
     error->sqlstate[0] = '\0';
     apr_snprintf(error->message, sizeof error->message,
@@ -58,25 +58,25 @@ static void step_late(const pgp_slot *conn, pgp_error *error)
                  (connecting ? settings->connect_timeout : settings->check_timeout) / 1000);
 }
 
-int pgp_pool_step(pgp_slot *conn)
+int pgp_pool_step(pgp_slot *slot)
 {
-    pgp_pool *pool = conn->pool;
-    const int connecting = conn->state == PGP_CONNECTING;
+    pgp_pool *pool = slot->pool;
+    const int connecting = slot->state == PGP_CONNECTING;
     pgp_error error = {.sqlstate = ""};
-    pgp_step step = pool->env->driver->step(conn->link, &conn->await, &error);
+    pgp_step step = pool->env->driver->step(slot->connection, &slot->await, &error);
 
-    if (step == PGP_STEP_AGAIN && now_of(pool) < conn->overdue)
+    if (step == PGP_STEP_AGAIN && now_of(pool) < slot->overdue)
         return 0;
     if (step == PGP_STEP_AGAIN)
-        step_late(conn, &error);
+        step_late(slot, &error);
     if (step == PGP_STEP_DONE && connecting)
-        pgp_pool_grow_done(conn);
+        pgp_pool_grow_done(slot);
     else if (step == PGP_STEP_DONE)
-        pgp_slot_finish(conn);
+        pgp_slot_finish(slot);
     else if (connecting)
-        pgp_pool_grow_failed(conn, &error);
+        pgp_pool_grow_failed(slot, &error);
     else
-        clean_failed(conn, &error);
+        clean_failed(slot, &error);
     return 1;
 }
 
@@ -84,19 +84,19 @@ int pgp_pool_step(pgp_slot *conn)
 
 /* Without a cap the slot is free as soon as the server has been told.  With a cap the server's
  * process counts as long as it lives, up to LINGER. */
-int pgp_pool_close(pgp_slot *conn)
+int pgp_pool_close(pgp_slot *slot)
 {
-    pgp_pool *pool = conn->pool;
+    pgp_pool *pool = slot->pool;
     pgp_error unsaid;
 
-    if (!conn->overdue) {
-        pgp_close_begin(conn);
-        conn->overdue = now_of(pool) + LINGER;
+    if (!slot->overdue) {
+        pgp_close_begin(slot);
+        slot->overdue = now_of(pool) + LINGER;
     }
-    if (conn->link && pgp_share_is_awaited(pool) && now_of(pool) < conn->overdue &&
-        pool->env->driver->step(conn->link, &conn->await, &unsaid) == PGP_STEP_AGAIN)
+    if (slot->connection && pgp_share_is_awaited(pool) && now_of(pool) < slot->overdue &&
+        pool->env->driver->step(slot->connection, &slot->await, &unsaid) == PGP_STEP_AGAIN)
         return 0;
-    pgp_close_end(conn);
+    pgp_close_end(slot);
     return 1;
 }
 

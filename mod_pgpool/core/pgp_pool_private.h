@@ -38,7 +38,7 @@ typedef struct waiter {
     apr_time_t until;
     int ended;
     pgp_outcome outcome;
-    pgp_slot *conn;             /* if PGP_GRANTED */
+    pgp_slot *slot;             /* if PGP_GRANTED */
     struct waiter *ended_after; /* see ended in pgp_pool */
     sem_t woken;
 } waiter;
@@ -163,10 +163,10 @@ static inline int live_locked(const pgp_pool *pool)
 /* The first waiter, or NULL. */
 waiter *pgp_queue_first_locked(pgp_pool *pool);
 /* End a wait: the waiter leaves the queue now, and is woken by unlock(). */
-void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *conn);
+void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *slot);
 void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome);
 /* Hand a clean connection to the first waiter, or park it. */
-void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *conn, apr_time_t now);
+void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now);
 /* The outcome for a caller that gets no connection. */
 pgp_outcome pgp_shortage_locked(const pgp_pool *pool);
 /* Whether a caller would wait in vain: no connection is usable, and the outage goes on. */
@@ -174,30 +174,30 @@ bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now);
 /* Log how many callers failed since the last line, if it is more than a minute old. */
 void pgp_refusals_end(pgp_pool *pool, apr_time_t now);
 /* Retire a connection: to CLOSING, for the keeper. */
-void pgp_slot_retire_locked(pgp_slot *conn, pgp_reason reason);
+void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason);
 /* The same with the lock not held; without a keeper it is closed here and now. */
-void pgp_slot_retire(pgp_slot *conn, pgp_reason reason);
+void pgp_slot_retire(pgp_slot *slot, pgp_reason reason);
 /* Close the connection of a CLOSING slot: tell the server, then free connection and slot. */
-void pgp_close_begin(pgp_slot *conn);
-void pgp_close_end(pgp_slot *conn);
+void pgp_close_begin(pgp_slot *slot);
+void pgp_close_end(pgp_slot *slot);
 
 /* End a lease, or a clean-up: hand the connection off, park it, clean it up, or retire it. */
-void pgp_slot_finish(pgp_slot *conn);
+void pgp_slot_finish(pgp_slot *slot);
 /* Warn, once a minute, if the server has rejected a reset. */
-void pgp_reset_failed(pgp_slot *conn, const pgp_error *error);
+void pgp_reset_failed(pgp_slot *slot, const pgp_error *error);
 
 /* --- pgp_pool_grow.c -------------------------------------------------------- */
 
 /* Reserve slots for demand: CONNECTING from now on. */
 void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now);
 /* How an attempt to connect has ended. */
-void pgp_pool_grow_done(pgp_slot *conn);
-void pgp_pool_grow_failed(pgp_slot *conn, const pgp_error *error);
+void pgp_pool_grow_done(pgp_slot *slot);
+void pgp_pool_grow_failed(pgp_slot *slot, const pgp_error *error);
 
 /* --- pgp_pool_pending.c ----------------------------------------------------- */
 
 /* The slots in a state; room for PgPoolMax of them.  Returns their number. */
-int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **conns);
+int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **slots);
 
 /* --- pgp_share.c ------------------------------------------------------------ */
 

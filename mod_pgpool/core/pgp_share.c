@@ -315,15 +315,15 @@ static pgp_slot *long_idle_locked(const pgp_pool *pool, apr_time_t now,
                                   apr_interval_time_t time)
 {
     PGP_LOCKED(pool);
-    pgp_slot *conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
+    pgp_slot *slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
 
-    return count(pool, PGP_IDLE) > 0 && now - conn->idle_since >= time ? conn : NULL;
+    return count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= time ? slot : NULL;
 }
 
-static void idle_give_locked(pgp_pool *pool, pgp_slot *conn)
+static void idle_give_locked(pgp_pool *pool, pgp_slot *slot)
 {
     PGP_LOCKED(pool);
-    pgp_slot_retire_locked(conn, PGP_REASON_SHARED);
+    pgp_slot_retire_locked(slot, PGP_REASON_SHARED);
     pool->share.look.coming++;
     pgp_share_idle_changed_locked(pool);
     moving_publish_locked(pool);
@@ -334,11 +334,11 @@ static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     const pgp_outlook *look = &pool->share.look;
-    pgp_slot *conn;
+    pgp_slot *slot;
 
     while (look->waiting > look->free + look->coming &&
-           (conn = long_idle_locked(pool, now, pgp_share_connect_time(pool))) != NULL)
-        idle_give_locked(pool, conn);
+           (slot = long_idle_locked(pool, now, pgp_share_connect_time(pool))) != NULL)
+        idle_give_locked(pool, slot);
 }
 
 /* Keep a permit free for the children that have none.  The child with the longest idle
@@ -348,15 +348,15 @@ static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
     PGP_LOCKED(pool);
     const apr_interval_time_t enough = 2 * pgp_share_connect_time(pool);
     const pgp_outlook *look = &pool->share.look;
-    pgp_slot *conn = long_idle_locked(pool, now, 0);
+    pgp_slot *slot = long_idle_locked(pool, now, 0);
 
-    if (look->waiting || look->free + look->coming > 0 || !look->without || !conn ||
-        (look->idle_since && look->idle_since < conn->idle_since))
+    if (look->waiting || look->free + look->coming > 0 || !look->without || !slot ||
+        (look->idle_since && look->idle_since < slot->idle_since))
         return;
-    if (now - conn->idle_since >= enough)
-        idle_give_locked(pool, conn);
-    else if (conn->idle_since + enough < pool->share.look_at)
-        pool->share.look_at = conn->idle_since + enough;
+    if (now - slot->idle_since >= enough)
+        idle_give_locked(pool, slot);
+    else if (slot->idle_since + enough < pool->share.look_at)
+        pool->share.look_at = slot->idle_since + enough;
 }
 
 static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
@@ -480,17 +480,17 @@ void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
 {
     PGP_LOCKED(pool);
     static const pgp_state established[] = {PGP_IDLE, PGP_IN_USE, PGP_CLEANING};
-    const pgp_slot *conn;
+    const pgp_slot *slot;
     int i;
 
     *stats = pool->stats;
     for (i = 0; i < 3; i++)
-        APR_RING_FOREACH (conn, &pool->lists[established[i]].ring, pgp_slot, entry)
-            stats->tls += conn->is_tls;
+        APR_RING_FOREACH (slot, &pool->lists[established[i]].ring, pgp_slot, entry)
+            stats->tls += slot->is_tls;
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = count(pool, i);
     stats->waiting = pool->waiting;
     stats->down = pool->outage.failures;
-    APR_RING_FOREACH (conn, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
-        pgp_stats_add_borrower(stats, &conn->holder);
+    APR_RING_FOREACH (slot, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
+        pgp_stats_add_borrower(stats, &slot->holder);
 }

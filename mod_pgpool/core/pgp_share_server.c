@@ -164,15 +164,15 @@ static void publish(pgp_server *server, const server_state *state)
 static int idle_give(const server_state *state, apr_time_t now)
 {
     pgp_pool *pool = state->idlest;
-    pgp_slot *conn;
+    pgp_slot *slot;
     int given = 0;
 
     if (!pool)
         return 0;
     lock(pool);
-    conn = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
-    if (count(pool, PGP_IDLE) > 0 && now - conn->idle_since >= pgp_share_connect_time(pool)) {
-        pgp_slot_retire_locked(conn, PGP_REASON_SHARED);
+    slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
+    if (count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= pgp_share_connect_time(pool)) {
+        pgp_slot_retire_locked(slot, PGP_REASON_SHARED);
         pgp_share_idle_changed_locked(pool);
         given = 1;
     }

@@ -31,13 +31,13 @@ static const char *const reason_names[PGP_REASONS] = {
     [PGP_REASON_STOP] = "stop",       [PGP_REASON_KILLED] = "killed",
 };
 
-void pgp_slot_move(pgp_slot_list *lists, pgp_slot *conn, pgp_state to)
+void pgp_slot_move(pgp_slot_list *lists, pgp_slot *slot, pgp_state to)
 {
-    assert(edges[conn->state] & (1u << to));
-    APR_RING_REMOVE(conn, entry);
-    lists[conn->state].count--;
-    conn->state = to;
-    APR_RING_INSERT_HEAD(&lists[to].ring, conn, pgp_slot, entry);
+    assert(edges[slot->state] & (1u << to));
+    APR_RING_REMOVE(slot, entry);
+    lists[slot->state].count--;
+    slot->state = to;
+    APR_RING_INSERT_HEAD(&lists[to].ring, slot, pgp_slot, entry);
     lists[to].count++;
 }
 

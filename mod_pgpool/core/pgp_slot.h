@@ -49,15 +49,15 @@ struct pgp_slot {
     int socket; /* of the connection */
 
     /* owner */
-    pgp_connection *link; /* NULL in FREE, and in CONNECTING before the attempt starts */
-    apr_time_t born;      /* when it was connected; in CONNECTING: when the attempt began */
-    unsigned first_host;  /* the entry of the hosts that the attempt began with */
-    apr_time_t expires;   /* when PgPoolMaxLifetime, less its jitter, ends; or PGP_NEVER */
-    apr_time_t overdue;   /* in the keeper's hands: the deadline; 0: closing has not begun */
-    struct pollfd await;  /* in the keeper's hands: the event that it waits for */
-    apr_uint64_t lease;   /* in IN_USE: the lease's number, in this pool */
-    int greeted;          /* it was lent before */
-    void *borrower;       /* in IN_USE: for the borrower's own use; NULL at first */
+    pgp_connection *connection; /* NULL in FREE, and in CONNECTING before the attempt starts */
+    apr_time_t born;     /* when it was connected; in CONNECTING: when the attempt began */
+    unsigned first_host; /* the entry of the hosts that the attempt began with */
+    apr_time_t expires;  /* when PgPoolMaxLifetime, less its jitter, ends; or PGP_NEVER */
+    apr_time_t overdue;  /* in the keeper's hands: the deadline; 0: closing has not begun */
+    struct pollfd await; /* in the keeper's hands: the event that it waits for */
+    apr_uint64_t lease;  /* in IN_USE: the lease's number, in this pool */
+    int greeted;         /* it was lent before */
+    void *borrower;      /* in IN_USE: for the borrower's own use; NULL at first */
 };
 
 /* The slots in one state.  Only pgp_slot_move() changes the count. */
@@ -68,6 +68,6 @@ typedef struct {
 
 /* Move a slot to the front of another state's list, so that each list has the newest first.
  * lists: one for each state.  The caller holds the pool's lock. */
-void pgp_slot_move(pgp_slot_list *lists, pgp_slot *conn, pgp_state to);
+void pgp_slot_move(pgp_slot_list *lists, pgp_slot *slot, pgp_state to);
 
 #endif

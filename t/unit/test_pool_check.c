@@ -44,8 +44,8 @@ START_TEST(broken_slots)
     SEEN(s, s->pool->lists[PGP_IDLE].count = 1, s->pool->lists[PGP_IDLE].count = 2,
          "a slot is not on the list of its state");
     SEEN(s, slot_drop(s->pool, conn), slot_put(s->pool, conn), "a slot is on no list");
-    link = conn->link;
-    SEEN(s, conn->link = NULL, conn->link = link, "an idle slot has no connection");
+    link = conn->connection;
+    SEEN(s, conn->connection = NULL, conn->connection = link, "an idle slot has no connection");
 }
 END_TEST
 
