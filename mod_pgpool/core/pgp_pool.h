@@ -104,6 +104,7 @@ typedef struct {
     pgp_quota quota;
     int first;              /* which of the keeper's pools is the first of them */
     apr_time_t waits_since; /* as published */
+    apr_time_t rung_at;     /* when it last rang the child with the longest idle connection */
     int ring;
 } pgp_server;
 

@@ -17,6 +17,10 @@
 /* A child whose requests wait looks again after this time, if nobody rings. */
 #define LOOK_STEP PGP_MS(20)
 
+/* The child with the longest idle connection gives way first, but if a request has waited for
+ * this time that child may be stopped. */
+#define IDLEST_PATIENCE PGP_MS(200)
+
 static int is_attached(const pgp_server *server)
 {
     return server && server->quota.board && server->quota.seat >= 0;
@@ -180,6 +184,23 @@ static int idle_give(const server_state *state, apr_time_t now)
     return given;
 }
 
+/* Whether this child's longest idle connection is the one that gives way. */
+static int is_idlest(const server_state *state, const pgp_outlook *look, apr_time_t now)
+{
+    return !look->idle_since || state->idle_since <= look->idle_since ||
+           now - look->first_since >= IDLEST_PATIENCE;
+}
+
+/* Only a child that waits rings, and no more often than it looks: two children with connections
+ * that are idle too short to give way would wake each other without an end. */
+static void idlest_ring(pgp_server *server, const pgp_outlook *look, apr_time_t now)
+{
+    if (look->idlest < 0 || !server->waits_since || now - server->rung_at < LOOK_STEP)
+        return;
+    server->rung_at = now;
+    pgp_permits_ring_one(&server->quota, look->idlest);
+}
+
 static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr_time_t now)
 {
     server_state state = state_of(server, pools, n, now);
@@ -189,14 +210,13 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     publish(server, &state);
     pgp_permits_look(&server->quota, now, pgp_share_patience(state.first), &look);
     uncovered = look.waiting - look.free - look.coming;
-    for (; uncovered > 0 && (!look.idle_since || state.idle_since <= look.idle_since) &&
-           idle_give(&state, now);
+    for (; uncovered > 0 && is_idlest(&state, &look, now) && idle_give(&state, now);
          uncovered--, given++)
         state = state_of(server, pools, n, now);
     if (given)
         publish(server, &state);
-    if (uncovered > 0 && !given && look.idlest >= 0)
-        pgp_permits_ring_one(&server->quota, look.idlest);
+    if (uncovered > 0 && !given)
+        idlest_ring(server, &look, now);
     pgp_permits_settle(&server->quota, &look,
                        pgp_policy_turn(&look, pgp_share_step(state.first, look.waiting),
                                        pgp_permits_passed(&server->quota, now)));

@@ -428,6 +428,26 @@ START_TEST(missed_demand_is_lacked_of_the_server)
 }
 END_TEST
 
+/* Another child has the longest idle connection, but it is stopped. */
+START_TEST(child_that_does_not_give_way_is_not_waited_for)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL);
+    stage *other = server_shared(s, s, "PgPoolAcquireTimeout 2s");
+    pgp_quota stopped;
+    borrower *b;
+
+    warm(s, 1);
+    stopped = foreign(s);
+    stopped.row = pgp_board_server_row(s->board, 0);
+    ck_assert(pgp_permits_take(&stopped, s->world->now));
+    pgp_permits_idle(&stopped, s->world->now - PGP_SEC(1));
+    keep(s, PGP_SEC(1));
+    b = queue_up(other);
+    keep(s, PGP_SEC(1));
+    granted(b);
+}
+END_TEST
+
 /* --- the server's capacity -------------------------------------------------- */
 
 START_TEST(more_than_the_server_takes_is_told_once)
@@ -677,6 +697,7 @@ int main(void)
     t = tcase(suite, "server");
     tcase_add_test(t, pool_without_a_place_gives_its_permits_back);
     tcase_add_test(t, missed_demand_is_lacked_of_the_server);
+    tcase_add_test(t, child_that_does_not_give_way_is_not_waited_for);
     t = tcase(suite, "capacity");
     tcase_add_test(t, more_than_the_server_takes_is_told_once);
     tcase_add_test(t, what_the_server_takes_is_not_told);
