@@ -278,11 +278,11 @@ static int is_host_in_use(const pgp_board *board, int h)
     return 0;
 }
 
-/* The number of a server.  There are as many as places, so one is free; but a process may take
- * a place's lock at any moment, so the bound does not rest on that. */
-static int host_number(pgp_board *board, const char *host)
+/* The number of a pool's server.  There are as many as places, so one is free; but a process
+ * may take a place's lock at any moment, so the bound does not rest on that. */
+static int host_number(pgp_board *board, const pgp_board_pool *pool)
 {
-    const apr_uint64_t wanted = hash(host);
+    const apr_uint64_t wanted = hash(pool->host ? pool->host : pool->server);
     int h;
 
     for (h = 0; h < board->nplaces; h++)
@@ -319,10 +319,19 @@ static int place_give(pgp_board *board, const pgp_board_pool *pool)
     apr_cpystrn(at->name, pool->name, sizeof at->name);
     at->server = hash(pool->server);
     at->nth = pool->nth;
-    at->host = host_number(board, pool->host ? pool->host : pool->server);
+    at->host = host_number(board, pool);
     at->tenure = ++board->tenures;
     at->current = 1;
     return 1;
+}
+
+/* A pool that comes back to its place finds its server's number again, or gets another one if
+ * that is given away. */
+static void place_keep(pgp_board *board, place *at, const pgp_board_pool *pool)
+{
+    if (!is_tenanted(board, (int)(at - board->places)))
+        at->host = host_number(board, pool);
+    at->current = 1;
 }
 
 int pgp_board_configure(pgp_board *board, const pgp_board_pool *pools, int n)
@@ -335,7 +344,7 @@ int pgp_board_configure(pgp_board *board, const pgp_board_pool *pools, int n)
     }
     for (i = 0; i < n; i++)
         if ((p = place_find(board, &pools[i])) >= 0)
-            board->places[p].current = 1;
+            place_keep(board, &board->places[p], &pools[i]);
     for (i = 0; i < n; i++)
         if (pgp_board_place(board, &pools[i]) < 0)
             without += !place_give(board, &pools[i]);

@@ -130,6 +130,23 @@ START_TEST(pool_that_comes_back_has_its_place)
 }
 END_TEST
 
+/* The row of its server may have become another server's meanwhile. */
+START_TEST(pool_that_comes_back_has_its_own_server)
+{
+    const pgp_board_pool all[] = {a, b, c};
+    const pgp_locks fake = fake_locks_of(fake_locks_make(memory, pgp_board_locks(SLOTS, 4)));
+
+    REQUIRE(pgp_board_create(&board, memory, SLOTS, 4, &fake) == APR_SUCCESS, "no board");
+    configure(&a, &b);
+    configure(&a, NULL);
+    configure(&a, NULL);
+    configure(&a, &c);
+    ck_assert_int_eq(pgp_board_configure(board, all, 3), 0);
+    ck_assert_int_ne(pgp_board_server_row(board, pgp_board_place(board, &b)),
+                     pgp_board_server_row(board, pgp_board_place(board, &c)));
+}
+END_TEST
+
 /* 20 configurations, each with another pool, and never a lack of places. */
 START_TEST(places_do_not_run_out)
 {
@@ -816,6 +833,7 @@ int main(void)
     tcase_add_test(t, place_is_given_to_another_pool);
     tcase_add_test(t, place_that_a_child_uses_is_kept);
     tcase_add_test(t, pool_that_comes_back_has_its_place);
+    tcase_add_test(t, pool_that_comes_back_has_its_own_server);
     tcase_add_test(t, places_do_not_run_out);
     tcase_add_test(t, lock_that_is_taken_meanwhile_leads_nowhere);
     tcase_add_test(t, new_pool_counts_from_zero);
