@@ -1,4 +1,4 @@
-/* The permits of the children of one httpd (pgp_permits.h). */
+/* Takes, gives and orders the permits of the children of one httpd (pgp_permits.h). */
 #include "pgp_permits.h"
 
 #include "pgp_board_private.h"
@@ -6,10 +6,10 @@
 /* No honest child has more. */
 #define MOST_PERMITS 10000
 
-/* Of two processes that read the clock at about the same time either may be ahead. */
+/* Two processes that read the clock at the same moment may see times that differ by this. */
 #define CLOCKS_APART PGP_MS(100)
 
-/* Turns for which no connection came back are made up for, if they are no older than this. */
+/* Steps at which no connection came back are made up for if they are not older than this. */
 #define MOST_LATE PGP_MS(200)
 
 static pgp_standing *own_standing(const pgp_quota *quota)
@@ -71,7 +71,8 @@ void pgp_permits_moving(const pgp_quota *quota, int closing, int connecting)
 
 /* --- the order -------------------------------------------------------------- */
 
-/* Who waits, into the board's times: 0 for a child that does not.  Returns how many do. */
+/* Write to the board's times since when each child has waited; 0: it does not wait.  Returns
+ * how many wait. */
 static int waits_read(const pgp_quota *quota, apr_time_t now, apr_interval_time_t patience)
 {
     apr_time_t *waits = pgp_board_times(quota->board);
@@ -96,8 +97,8 @@ static int is_before(const apr_time_t *waits, int a, int b)
     return waits[a] < waits[b] || (waits[a] == waits[b] && a < b);
 }
 
-/* The child that has waited longest, of those that come after another one (-1: of all); -1:
- * there is none. */
+/* The child that comes next after another one in the order of waiting; after -1: the first of
+ * all.  Returns -1 if there is none. */
 static int next_in_order(const pgp_quota *quota, int after)
 {
     const apr_time_t *waits = pgp_board_times(quota->board);
@@ -190,7 +191,7 @@ void pgp_permits_ring_one(const pgp_quota *quota, int seat)
 
 /* --- turns ------------------------------------------------------------------ */
 
-/* In memory that was never written there is no turn. */
+/* Memory that was never written holds 0, which means no turn, too. */
 apr_time_t pgp_permits_turn(const pgp_quota *quota)
 {
     const apr_int64_t turn = atomic_load_explicit(
@@ -199,7 +200,8 @@ apr_time_t pgp_permits_turn(const pgp_quota *quota)
     return turn > 0 ? turn : INT64_MAX;
 }
 
-/* 0 is no turn as well, so what the first look has seen as never may be swapped. */
+/* Memory that was never written holds 0, and turn() reports it as INT64_MAX: so a 0 is swapped
+ * if INT64_MAX was seen. */
 static int turn_swap(const pgp_quota *quota, apr_time_t seen, apr_time_t turn)
 {
     _Atomic apr_int64_t *next = &pgp_board_turn(quota->board, quota->row)->next;

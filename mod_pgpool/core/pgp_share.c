@@ -1,9 +1,10 @@
 /*
- * A pool among those of the other children: its permits (pgp_permits.h), and its figures on
- * the board (pgp_board.h).
+ * A pool's dealings with the other children: takes and gives its permits (pgp_permits.h), and
+ * publishes its figures on the board (pgp_board.h).
  *
- * The keeper publishes and looks when it tends the pool; a request thread reads the one word
- * that says whether another child's turn has come, and keeps two published times up to date.
+ * The keeper publishes and looks when it maintains the pool.  A request thread does less: it
+ * reads the one word that tells whether its connection has to give way, and keeps two published
+ * times up to date (the oldest wait, the longest idle connection).
  */
 #include "pgp_pool_private.h"
 
@@ -11,19 +12,19 @@
 
 #include "pgp_pool_keeper.h"
 
-/* A child that waits looks again after this time, if nobody rings; the first one in the order
- * looks for idle connections more often. */
+/* A child that waits looks again after this time if no bell rings.  The first child in the
+ * order looks more often, for idle connections. */
 #define LOOK_STEP PGP_MS(50)
 
-/* How often a child looks that neither waits nor was rung. */
+/* A child that does not wait looks again after this time if no bell rings. */
 #define QUIET_STEP PGP_MS(500)
 
-/* What a connect costs before one has been measured, and within which bounds it is believed. */
+/* The time of a connect: a guess until one was measured, and the bounds of a measured one. */
 #define CONNECT_GUESS PGP_MS(3)
 #define CONNECT_LEAST PGP_MS(1)
 #define CONNECT_MOST PGP_MS(500)
 
-/* A published wait that is older than this beyond PgPoolAcquireTimeout is out of date. */
+/* A published wait is out of date if it exceeds PgPoolAcquireTimeout by this. */
 #define WAIT_STALE PGP_SEC(1)
 
 static int is_attached(const pgp_pool *pool)
@@ -70,8 +71,8 @@ void pgp_pool_attach_board(pgp_pool *pool, pgp_board *board, int place)
                                     .cap = pool->settings->total_max};
 }
 
-/* What was counted goes with the seat, and the next one begins at 0: counters of a seat that
- * is left are added to the totals. */
+/* Leave the counters with the seat, whose figures will be added to the totals.  The next seat
+ * begins at 0. */
 static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
 {
     PGP_LOCKED(pool);
@@ -82,14 +83,14 @@ static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
 
 void pgp_pool_set_child(pgp_pool *pool, int seat)
 {
-    const int left = pool->share.quota.seat; /* the keeper alone sets it */
+    const int left = pool->share.quota.seat; /* only the keeper sets it */
     pgp_stats stats;
 
     lock(pool);
     if (left >= 0 && pool->board)
         counters_leave_locked(pool, &stats);
     pool->share.quota.seat = seat;
-    pool->share.waits_since = pool->share.idle_since = 0; /* its standing is empty */
+    pool->share.waits_since = pool->share.idle_since = 0; /* a new standing is empty */
     pool->share.closing = pool->share.connecting = 0;
     unlock(pool);
     if (left >= 0 && pool->board)
@@ -132,8 +133,10 @@ void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took)
 
 /* --- what is published ------------------------------------------------------ */
 
-/* Since when the oldest request of this child waits: no sooner than the child has got its last
- * permit, so that one child's old requests do not take all permits before another's. */
+/* Since when the oldest request of this child has waited, but no earlier than the child's last
+ * permit: otherwise the old requests of one child would take all permits before another
+ * child's.
+ */
 static apr_time_t oldest_wait_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -179,7 +182,7 @@ void pgp_share_idle_changed_locked(pgp_pool *pool)
     pgp_permits_idle(&pool->share.quota, since);
 }
 
-/* Returns whether it has changed. */
+/* Returns whether the counts have changed. */
 static int moving_publish_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
@@ -235,10 +238,10 @@ void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
     if (!is_sharing(pool))
         return;
     if (share->waited && !wants)
-        share->ring = 1; /* what was free for this child is another's */
+        share->ring = 1; /* a permit kept for this child is free for others */
     share->waited = wants;
-    /* First the others have to know of the wait: whoever gives a permit back after the look
-     * will ring. */
+    /* Publish the wait before the look: a child that gives a permit back after the look will
+     * then ring this one. */
     wait_publish_locked(pool, wants ? oldest_wait_locked(pool, now) : 0);
     moved = moving_publish_locked(pool);
     pgp_share_idle_changed_locked(pool);
@@ -266,7 +269,7 @@ static int pool_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
                              live_locked(pool) == 0 || is_turn_over(pool, now)))
         return 0;
     if (!pgp_permits_take(&share->quota, now)) {
-        share->ring = 1; /* the permit that was too many may have turned another child away */
+        share->ring = 1; /* the attempt may have turned another child away */
         return 0;
     }
     share->look.free--;
@@ -280,7 +283,7 @@ static int pool_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     return 1;
 }
 
-/* A permit of the pool's quota, and one of the server's. */
+/* Take a permit of the pool's quota and one of the server's; both or none. */
 int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -294,8 +297,8 @@ int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     return 0;
 }
 
-/* After the keeper has left, the seat may be another child's.  A pool without a place has
- * permits of the server's quota all the same. */
+/* Without the keeper nothing is given back: the seat may be another child's by then.  A pool
+ * without a place on the board still has permits of the server's quota. */
 void pgp_share_give_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
@@ -310,7 +313,7 @@ void pgp_share_give_locked(pgp_pool *pool)
 
 /* --- giving up -------------------------------------------------------------- */
 
-/* The longest idle connection, if it was idle for that long, or NULL. */
+/* The longest idle connection, if it has been idle for at least that time; otherwise NULL. */
 static pgp_slot *long_idle_locked(const pgp_pool *pool, apr_time_t now,
                                   apr_interval_time_t time)
 {
@@ -329,7 +332,7 @@ static void idle_give_locked(pgp_pool *pool, pgp_slot *slot)
     moving_publish_locked(pool);
 }
 
-/* Give up what is idle, to the children that wait. */
+/* Close idle connections in favour of the children that wait. */
 static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -341,8 +344,8 @@ static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
         idle_give_locked(pool, slot);
 }
 
-/* Keep a permit free for the children that have none.  The child with the longest idle
- * connection does. */
+/* Keep a permit free for the children that have none: the child with the longest idle
+ * connection closes that one. */
 static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -472,7 +475,7 @@ pgp_gate *pgp_share_gate(pgp_pool *pool, pgp_gate_id id)
 
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
 {
-    if (is_attached(pool)) /* the keeper's own seat: only it writes it */
+    if (is_attached(pool)) /* only the keeper of a seat writes there */
         pgp_board_publish(pool->board, pool->share.quota.seat, pool->place, stats);
 }
 

@@ -1,20 +1,21 @@
 /*
- * The pools of a child that go to the same server: PgPoolServerMax, and what to do when the
- * server has no place left (53300).
+ * Shares the permits of a server among all pools that use it: PgPoolServerMax, and the case
+ * that the server has no connection left (SQLSTATE 53300).
  *
- * A server has a quota as a pool has (pgp_permits.h).  Its cap is the least PgPoolServerMax of
- * its pools, or for a while what the server has turned out to take: then too the connections
- * that are idle longest give way to requests, whichever pools and children they belong to.
+ * A server has a quota, as a pool has (pgp_permits.h).  Its cap is the least PgPoolServerMax of
+ * its pools.  After a 53300 the cap is for 30 s the number of connections that the server was
+ * found to take, if that is less.  At the cap the longest idle connection gives way to a
+ * request, whichever pools and children the two belong to.
  *
- * All of this is the keeper's, but for the turn, which request threads read.
+ * Threads.  The keeper's; request threads only read the turn.
  */
 #include "pgp_pool_keeper.h"
 #include "pgp_pool_private.h"
 
-/* How long a child believes that the server takes no more than it did. */
+/* How long the number counts that was found at a 53300. */
 #define FULL_FOR PGP_SEC(30)
 
-/* A child whose requests wait looks again after this time, if nobody rings. */
+/* A child whose requests wait looks again after this time if no bell rings. */
 #define LOOK_STEP PGP_MS(20)
 
 /* The child with the longest idle connection gives way first, but if a request has waited for
@@ -43,7 +44,7 @@ static void cap_update(pgp_server *server, apr_time_t now)
     server->quota.cap = server->max && (!full || server->max < full) ? server->max : full;
 }
 
-/* --- a pool's part ---------------------------------------------------------- */
+/* --- for one pool ----------------------------------------------------------- */
 
 int pgp_server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 {
@@ -85,7 +86,8 @@ int pgp_server_found_full(pgp_pool *pool, apr_time_t now)
     if (!is_attached(server))
         return 0;
     pgp_permits_look(&server->quota, now, pgp_share_patience(pool), &look);
-    /* This one's permit, and those of others that are on their way to the same answer. */
+    /* This attempt holds a permit, too, and so does each that is about to get the same answer.
+     */
     if (look.used - 1 < 1)
         return 0;
     pgp_permits_set_full(&server->quota, look.used - 1, now);
@@ -107,8 +109,8 @@ static apr_time_t earlier(apr_time_t a, apr_time_t b)
     return !a || (b && b < a) ? b : a;
 }
 
-/* Since when a pool lacks a permit of the server's for a request; 0: it does not.  A request
- * that could not wait has left its demand. */
+/* Since when a request of this pool has lacked a permit of the server's; 0: none lacks one.  A
+ * request that could not wait counts as well (refused_demand). */
 static apr_time_t lacks_since_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -163,8 +165,8 @@ static void publish(pgp_server *server, const server_state *state)
     pgp_permits_moving(&server->quota, state->closing, state->connecting);
 }
 
-/* Close the longest idle connection of this child, if it was idle for longer than a connect
- * takes.  Returns whether there was one. */
+/* Close the longest idle connection of this child, if it has been idle for longer than a
+ * connect takes.  Returns whether it has closed one. */
 static int idle_give(const server_state *state, apr_time_t now)
 {
     pgp_pool *pool = state->idlest;
@@ -223,7 +225,7 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     if (server->ring)
         pgp_permits_ring(&server->quota, now, pgp_share_patience(state.first));
     server->ring = 0;
-    /* What has become free since a pool was refused it is to be taken at once. */
+    /* A permit that has become free since a pool asked in vain is to be taken at once. */
     if (given || (state.waits_since && look.free > look.ahead))
         return 0;
     return state.waits_since ? now + LOOK_STEP : PGP_NEVER;
