@@ -1,4 +1,4 @@
-/* One eventfd for each seat of the board (pgp_bells.h). */
+/* Makes and rings an eventfd for each seat of the board (pgp_bells.h). */
 #include "pgp_bells.h"
 
 #include <errno.h>
@@ -25,11 +25,11 @@ static void bell_ring(void *baton, int seat)
     const int fd = bell_fd(baton, seat);
 
     if (fd >= 0)
-        eventfd_write(fd, 1); /* it fails if the bell has been rung very often */
+        eventfd_write(fd, 1); /* it fails only if many rings are pending already */
 }
 
-/* An eventfd with a high number, if the process may have such: select() knows no descriptor
- * from FD_SETSIZE on, so the low ones are left to modules that use it. */
+/* Make an eventfd with a high number, if the process may have such numbers.  select() takes
+ * only descriptors below FD_SETSIZE, so those are left to modules that use it. */
 static int bell_make(void)
 {
     const int low = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

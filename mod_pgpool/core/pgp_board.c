@@ -1,4 +1,4 @@
-/* The board of the children of one httpd (pgp_board.h). */
+/* Makes the board, gives seats and places, and keeps figures and totals (pgp_board.h). */
 #include "pgp_board_private.h"
 
 #include <errno.h>
@@ -8,32 +8,33 @@
 #include <sys/mman.h>
 #include <apr_strings.h>
 
-/* A pgp_stats as the words that it is copied by. */
+/* A pgp_stats is copied word by word. */
 #define WORDS (sizeof(pgp_stats) / sizeof(apr_uint64_t))
 _Static_assert(sizeof(pgp_stats) % sizeof(apr_uint64_t) == 0, "whole words");
 
 /* --- shared memory: written by any child, believed by none ------------------- */
 
-/* A child's figures of one pool.  Memory that nobody has published in is never touched. */
+/* A child's figures of one pool.  A cell in which no child has published is never touched, and
+ * so costs no memory. */
 typedef struct {
     _Alignas(PGP_CACHE_LINE) _Atomic unsigned version; /* odd: being written */
     _Atomic apr_uint64_t words[WORDS];
 } cell;
 
 typedef struct {
-    _Atomic unsigned incarnation; /* how often it was claimed */
+    _Atomic unsigned incarnation; /* how often the seat was claimed */
     _Atomic int in_use;           /* its figures are not in the totals yet */
-    _Atomic apr_int64_t ended_at; /* 0: it was never used, or is again */
+    _Atomic apr_int64_t ended_at; /* 0: the seat was never used, or is in use */
 } seat;
 
 /* A copy of one pool's totals. */
 typedef struct {
-    _Atomic unsigned tenure; /* whose they are; 0: there are none */
+    _Atomic unsigned tenure; /* of these figures; 0: there are none */
     _Atomic apr_uint64_t n[PGP_COUNTERS];
     _Atomic apr_int64_t longest_wait, longest_hold, longest_permit;
 } totals;
 
-/* What the children say of a pool in turns. */
+/* The gates of a pool, common to all children. */
 typedef struct {
     _Atomic unsigned tenure;
     pgp_gate gates[PGP_GATES];
@@ -42,7 +43,7 @@ typedef struct {
 typedef struct {
     _Alignas(
         PGP_CACHE_LINE) _Atomic unsigned flips; /* copy flips % 2 of the totals is current */
-    _Atomic apr_uint64_t folded[2];             /* whose figures came last into each copy */
+    _Atomic apr_uint64_t folded[2];             /* the last child in each copy */
     _Atomic apr_int64_t reaped_at;
     _Atomic int top; /* no seat of this number or above was ever claimed */
 } head;
@@ -51,11 +52,11 @@ typedef struct {
 
 typedef struct {
     char name[64];
-    apr_uint64_t server; /* hash of the connection string; its text has no place here */
+    apr_uint64_t server; /* hash of the connection string, which has no room here */
     int nth;
-    int host;            /* its server's in the board's hosts */
+    int host;            /* index of its server in the board's hosts */
     unsigned tenure;     /* 0: no pool ever had this place */
-    int current, before; /* the newest configuration has its pool, the one before it had */
+    int current, before; /* the newest configuration, or the one before, has its pool */
 } place;
 
 struct pgp_board {
@@ -65,13 +66,13 @@ struct pgp_board {
     place *places;
     apr_uint64_t *hosts; /* [place] hashes of the servers' hosts and ports; 0: free */
     pgp_bells bells;
-    apr_time_t *times; /* [seat] the keeper's, for what it has read */
+    apr_time_t *times; /* [seat] for the keeper's use */
 
     /* shared */
     head *head;
     seat *seats;
     totals *copies[2];       /* [place] */
-    notice *notices;         /* [place], and one beyond for PGP_NO_PLACE */
+    notice *notices;         /* [place], and one more for PGP_NO_PLACE */
     pgp_standing *standings; /* [place and then host][seat] */
     pgp_turn *turns;         /* [place and then host] */
     cell *cells;             /* [seat][place] */
@@ -145,7 +146,7 @@ apr_size_t pgp_board_layout(void)
            sizeof(cell) * 59 + sizeof(head) * 61 + sizeof(pgp_turn) * 67;
 }
 
-/* A part of the mapping, and the beginning of the next one.  base NULL: only count. */
+/* The next part of the mapping, of this size; *used grows by it.  base NULL: only count. */
 static void *part_next(char *base, apr_size_t *used, apr_size_t size)
 {
     void *part = base ? base + *used : NULL;
@@ -258,8 +259,8 @@ int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool)
     return p >= 0 && board->places[p].current ? p : -1;
 }
 
-/* Whether a pool has a place, or may still have: a child of the last configuration may not hold
- * its locks yet. */
+/* Whether a place is taken.  A place of the last configuration counts as taken, because a new
+ * child of that configuration may not hold its locks yet. */
 static int is_tenanted(const pgp_board *board, int p)
 {
     const place *at = &board->places[p];
@@ -294,7 +295,7 @@ static int host_number(pgp_board *board, const pgp_board_pool *pool)
     return h;
 }
 
-/* A place for a new pool: one that nobody ever had, else the one that was left first. */
+/* A place for a new pool: one that no pool ever had, or else the one that was left first. */
 static place *place_free(pgp_board *board)
 {
     place *free = NULL;
@@ -360,8 +361,8 @@ static int is_zero(const pgp_stats *stats)
     return !memcmp(stats, &nothing, sizeof nothing);
 }
 
-/* Each step is ordered after the one before it: release on this side, acquire on the other.
- * A cell has one writer, so the version is even afterwards whatever it was before. */
+/* Memory order keeps the steps in sequence: release here, acquire in cell_read().  A cell has
+ * one writer; afterwards the version is even, whatever it was before. */
 static void cell_write(cell *c, const pgp_stats *stats)
 {
     const unsigned version = atomic_load(&c->version) | 1;
@@ -375,8 +376,8 @@ static void cell_write(cell *c, const pgp_stats *stats)
     atomic_store(&c->version, version + 1);
 }
 
-/* A writer that died or lost its processor in the middle leaves an odd version.  The copy
- * is a mixture then, but no number in it is torn and no counter less than before. */
+/* A writer that died or lost its processor in the middle leaves an odd version.  Then the copy
+ * is a mixture of old and new figures, but no number is torn and no counter goes back. */
 static void cell_read(const cell *c, apr_time_t now, pgp_stats *stats)
 {
     apr_uint64_t words[WORDS];
@@ -431,8 +432,9 @@ static void totals_write(totals *t, const pgp_stats *stats, unsigned tenure)
     atomic_store(&t->tenure, tenure);
 }
 
-/* The totals of one place with an ended child's figures: those of the younger tenant, or the
- * sum if they have the same.  What was open has ended with the child. */
+/* Write the totals of one place with the figures of an ended child.  If both have the same
+ * tenure, they are added; otherwise the younger tenant's remain.  The child's open connections
+ * are counted as killed. */
 static void place_fold(pgp_board *board, int s, int p, const totals *from, totals *to)
 {
     const unsigned old = atomic_load(&from->tenure);
@@ -457,7 +459,8 @@ static void place_fold(pgp_board *board, int s, int p, const totals *from, total
 
 /* --- life and death --------------------------------------------------------- */
 
-/* Of two processes that read the clock at about the same time either may be ahead. */
+/* Two processes may read the clock in one order and act in the other, so ended_at may lie after
+ * now. */
 static int is_graced(const seat *at, apr_time_t now)
 {
     const apr_int64_t ended_at = atomic_load(&at->ended_at);
@@ -475,7 +478,7 @@ int pgp_board_holds_permits(const pgp_board *board, int s, apr_time_t now)
     return pgp_board_is_live(board, s) || is_graced(&board->seats[s], now);
 }
 
-/* Seat and incarnation in one word, never 0. */
+/* A child as one word, made of seat and incarnation; never 0. */
 static apr_uint64_t tenant_of(const pgp_board *board, int s)
 {
     return (apr_uint64_t)(s + 1) << 32 | atomic_load(&board->seats[s].incarnation);
@@ -501,7 +504,7 @@ static void seat_fold(pgp_board *board, int s)
     atomic_store(&head->flips, flips + 1);
 }
 
-/* With the undertaker's lock, and that of the seat. */
+/* The caller holds the undertaker's lock and that of the seat. */
 static void seat_end(pgp_board *board, int s, apr_time_t now)
 {
     if (!is_folded(board, s))
@@ -529,8 +532,8 @@ static void seat_reap(pgp_board *board, int s, apr_time_t now)
     board->locks.drop(board->locks.baton, s);
 }
 
-/* The last undertaker may have died between its flip and the seat's end: that seat comes
- * first, since only the current copy says that it is folded. */
+/* The last undertaker may have died after its flip and before the end of the seat.  That seat
+ * comes first, because only the current copy says that it is folded. */
 static void reap_interrupted(pgp_board *board, apr_time_t now)
 {
     int s;
@@ -554,7 +557,7 @@ void pgp_board_reap(pgp_board *board, apr_time_t now)
     undertaker_end(board);
 }
 
-/* With the seat's lock: nobody else writes here. */
+/* The caller holds the seat's lock, so no other process writes here. */
 static void seat_begin(pgp_board *board, int s)
 {
     int p, row, top = atomic_load(&board->head->top);
@@ -565,7 +568,7 @@ static void seat_begin(pgp_board *board, int s)
         if (atomic_load(&st->permits) || atomic_load(&st->closing) ||
             atomic_load(&st->connecting) || atomic_load(&st->waits_since) ||
             atomic_load(&st->idle_since) ||
-            atomic_load(&st->tenure)) { /* memory that nobody has used is not touched */
+            atomic_load(&st->tenure)) { /* unused memory stays untouched */
             atomic_store(&st->permits, 0);
             atomic_store(&st->closing, 0);
             atomic_store(&st->connecting, 0);
@@ -595,7 +598,7 @@ int pgp_board_claim(pgp_board *board, apr_time_t now)
             seat_begin(board, s);
             return s;
         }
-        board->locks.drop(board->locks.baton, s); /* another child was faster, and died */
+        board->locks.drop(board->locks.baton, s); /* another child claimed it, and died */
     }
     return -1;
 }
@@ -606,13 +609,13 @@ void pgp_board_leave(pgp_board *board, int s, apr_time_t now)
         reap_interrupted(board, now);
         seat_end(board, s, now);
         undertaker_end(board);
-    } /* else the next undertaker finds a seat that has ended */
+    } /* otherwise the next undertaker ends the seat */
     board->locks.drop(board->locks.baton, s);
 }
 
-/* --- what one child says for all -------------------------------------------- */
+/* --- what one child logs for all -------------------------------------------- */
 
-/* The gates of an earlier tenant are closed. */
+/* A new tenant of the place begins with closed gates. */
 pgp_gate *pgp_board_gate(pgp_board *board, int p, pgp_gate_id id)
 {
     notice *n = &board->notices[p < 0 ? board->nplaces : p];

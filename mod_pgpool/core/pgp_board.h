@@ -1,50 +1,52 @@
 /*
  * The board: what the children of one httpd tell each other, in shared memory.
  *
- * Model.  The parent makes one board, and all its children inherit it, those of later
- * generations included.  A child that has connections holds a seat.  A pool has a place,
- * the same number in all children.  At each seat and place stand a standing (permits, a few
- * words) and a cell (figures, two kilobytes).
+ * Model.  The parent makes one board.  All children inherit it, including those of later
+ * generations.  A child that has connections holds a seat.  A pool has a place, which is the
+ * same number in all children.  For each seat and place there are a standing (permits and a few
+ * words) and a cell (the pool's figures, two kilobytes).
  *
- * Trust.  Any child may be hostile, and it can write every word of the shared memory.  So
- * a pgp_board is private memory: numbers of seats and places, addresses, names and
- * identities of pools stand there, written by the parent alone and copied by fork().  Only
- * plain figures are shared.  No figure decides where a process writes, and private numbers
- * bound each loop; each figure is brought into its range when it is read.  After it has made
- * the memory, the parent neither reads nor writes it.  A hostile child can falsify figures,
- * take all permits, and keep locks while it lives: it can deny the service, and no more.
+ * Trust.  A child may be hostile, and can write every word of the shared memory.  So the
+ * struct pgp_board itself is private memory: the parent alone writes it, and fork() copies it.
+ * It holds the numbers of seats and places, all addresses, and the names of the pools.  Only
+ * plain figures are shared.  No figure decides where a process writes; private numbers bound
+ * each loop; each figure is brought into its range when it is read.  The parent neither reads
+ * nor writes the shared memory once it has made it.  A hostile child can falsify figures, take
+ * all permits, and keep locks while it lives: it can deny the service, and no more.
  *
- * Life.  Whether a child lives is not told by memory but by locks of the kernel
- * (pgp_locks.h): one a seat, held by its child; one a place, shared by all children whose
- * configuration has that pool; and one for the undertaker.  A seat is in one of these states:
+ * Life.  Locks of the kernel (pgp_locks.h), not words in memory, tell whether a child lives.
+ * There is one lock for each seat, held by its child; one for each place, shared by all
+ * children whose configuration has that pool; and one for the undertaker.  A seat has one of
+ * these states:
  *
  *     state    lock   in_use  goes to
  *     FREE     free   0       LIVE by claim()
  *     LIVE     held   1       ENDED when its child dies; COUNTED by leave()
- *     ENDED    free   1       COUNTED by reap() of any other child
- *     COUNTED  free   0       FREE after PGP_BOARD_GRACE: until then its permits count,
+ *     ENDED    free   1       COUNTED by reap() in any other child
+ *     COUNTED  free   0       FREE after PGP_BOARD_GRACE; until then its permits count,
  *                             since the server takes a moment to notice a death
  *
- * Totals.  The undertaker, one process at a time, folds the counters of an ended child
- * into the totals, which therefore never go backwards.  There are two copies of the totals.  It
- * writes the idle copy completely (the other copy's figures, the child's, and whose they
- * are: seat and incarnation) and then flips one word, which makes that copy the current
- * one.  Wherever it is killed, the current copy is whole.  The next undertaker finds in it
- * whose figures it holds already, and does not add them twice.  A reader reads the flip
- * word before and after, and leaves out the seat that the current copy names.
+ * Totals.  The undertaker is one process at a time: the one that holds its lock.  It folds the
+ * counters of an ended child into the totals, which therefore never go backwards.  There are
+ * two copies of the totals.  The undertaker writes the idle copy completely: the figures of the
+ * other copy plus those of the child, and whose they are (seat and incarnation).  Then it flips
+ * one word, which makes the idle copy the current one.  Wherever the undertaker is killed, the
+ * current copy is whole, and tells the next undertaker which child it contains already.  A
+ * reader reads the flip word before and after, and leaves out the seat that the current copy
+ * names.
  *
- * Places.  The parent gives places to the pools of each new configuration.  A pool is known by
- * its name, its connection string without secrets, and its number among equal ones.  A place
- * is given to another pool if neither the last configuration nor the new one has its pool
- * and no living child shares its lock.  Each new tenant has a greater tenure; figures carry
- * the tenure that they belong to, so those of an earlier tenant count for nothing.
+ * Places.  The parent gives places to the pools of each new configuration.  It recognises a
+ * pool by its name, its connection string without secrets, and its number among equal ones.  It
+ * gives a place to another pool if neither the last configuration nor the new one has the old
+ * pool, and no living child shares the lock of the place.  Each new tenant of a place has a
+ * greater tenure. Figures carry the tenure that they belong to, so those of an earlier tenant
+ * do not count.
  *
- * Permits.  The other half of what stands at a seat and a place; pgp_permits.h has its model.
- * Beside a row of standings for each place there is one for each server.  A server is known by
- * the host and port of a pool's connection string, and has its row for as long as some pool's
- * place refers to it.
+ * Permits.  pgp_permits.h has the model of the standings.  There is a row of standings for each
+ * place, and one for each server.  The host and port in a connection string identify a server;
+ * it has its row for as long as the place of some pool refers to it.
  *
- * Threads.  The parent's functions: its one thread.  claim(), leave(), reap(): the keeper's
+ * Threads.  The parent's functions: its only thread.  claim(), leave(), reap(): the keeper's
  * thread.  The rest: any thread.
  */
 #ifndef PGP_BOARD_H
@@ -58,7 +60,7 @@
 /* How long the permits of an ended child count. */
 #define PGP_BOARD_GRACE PGP_MS(500)
 
-/* How often the ended are looked for, by all children together. */
+/* All children together look for ended ones this often. */
 #define PGP_BOARD_REAP_STEP PGP_MS(50)
 
 typedef struct pgp_board pgp_board;
@@ -66,34 +68,33 @@ typedef struct pgp_board pgp_board;
 /* A pool as the parent knows it.  server: the connection string without its secrets. */
 typedef struct {
     const char *name, *server;
-    const char *host; /* and port of the server */
-    int nth;
+    const char *host; /* host and port of the server */
+    int nth;          /* its number among pools with the same name and string, from 0 */
 } pgp_board_pool;
 
 /* --- the parent ------------------------------------------------------------- */
 
-/* How many seats to make where the MPM allows so many children: further ones for the ended
- * that still count (PGP_BOARD_GRACE), and for children of older generations that finish
- * their requests, which MPM worker does not count among those that it allows.  Three
- * such generations, but no fewer than 256 and no more than 1024 seats; one that is never
- * used costs address space only. */
+/* How many seats to make if the MPM allows so many children at a time.  There are spare seats
+ * for ended children that still count (PGP_BOARD_GRACE), and for older generations that finish
+ * their requests, which MPM worker does not count among its children: three generations, but
+ * from 256 to 1024 spare seats.  An unused seat costs address space only. */
 int pgp_board_seats_for(int children);
 
 /* How many locks a board needs. */
 int pgp_board_locks(int seats, int places);
 
-/* Make a board; private memory is of p, which must live as long as the process.  Returns
+/* Make a board.  Its private memory is from p, which must live as long as the process.  Returns
  * APR_SUCCESS or the system's error (no memory). */
 apr_status_t pgp_board_create(pgp_board **board, apr_pool_t *p, int seats, int places,
                               const pgp_locks *locks);
 
-/* Let the children wake each other. */
+/* Give the board the bells by which children wake each other. */
 void pgp_board_hang_bells(pgp_board *board, const pgp_bells *bells);
 
-/* A number that differs where the layout of a board does. */
+/* A number that is different for a board of a different layout. */
 apr_size_t pgp_board_layout(void);
 
-/* Give places to the pools of a new configuration.  Returns how many have none. */
+/* Give places to the pools of a new configuration.  Returns how many pools got none. */
 int pgp_board_configure(pgp_board *board, const pgp_board_pool *pools, int n);
 
 /* --- a child ---------------------------------------------------------------- */
@@ -105,44 +106,44 @@ int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool);
 int pgp_board_pool_row(const pgp_board *board, int place);
 int pgp_board_server_row(const pgp_board *board, int place);
 
-/* What the child in a seat polls to be woken by others, or -1. */
+/* The descriptor that the child in a seat polls for its bell, or -1. */
 int pgp_board_bell(const pgp_board *board, int seat);
 
-/* A seat for this process, or -1 if none is free at the moment. */
+/* Claim a seat for this process.  Returns its number, or -1 if none is free now. */
 int pgp_board_claim(pgp_board *board, apr_time_t now);
 
-/* Give it back, after the last publish(); its permits count for the grace. */
+/* Give a seat back, after the last publish().  Its permits count for PGP_BOARD_GRACE. */
 void pgp_board_leave(pgp_board *board, int seat, apr_time_t now);
 
-/* Fold the figures of the children that have ended; does nothing if any child did so less
- * than PGP_BOARD_REAP_STEP ago. */
+/* Fold the figures of children that have ended.  Does nothing if another child did so less than
+ * PGP_BOARD_REAP_STEP ago. */
 void pgp_board_reap(pgp_board *board, apr_time_t now);
 
-/* Tell the figures of a child's pool. */
+/* Publish the figures of a child's pool. */
 void pgp_board_publish(pgp_board *board, int seat, int place, const pgp_stats *stats);
 
-/* --- what one child says for all -------------------------------------------- */
+/* --- what one child logs for all -------------------------------------------- */
 
-/* Where an event is not a pool's. */
+/* The place of events that do not concern a pool. */
 #define PGP_NO_PLACE (-1)
 
-/* The gate (pgp_gate.h) of a place, or of PGP_NO_PLACE: the same for all children. */
+/* The gate (pgp_gate.h) of a place, or of PGP_NO_PLACE.  All children share it. */
 pgp_gate *pgp_board_gate(pgp_board *board, int place, pgp_gate_id id);
 
 /* --- readers ---------------------------------------------------------------- */
 
 int pgp_board_seats(const pgp_board *board);
 
-/* Changes whenever figures move from a seat to the totals.  What a reader has read belongs
- * together if this is the same before and after. */
+/* A number that changes when figures move from a seat to the totals.  If it is the same before
+ * and after, the figures read in between belong together. */
 unsigned pgp_board_flips(const pgp_board *board);
 
-/* Whether the figures of a seat count beside the totals.  *pid is its child's, 0 if that has
- * ended and nobody has folded them yet. */
+/* Whether the figures of a seat count, i.e. are not in the totals.  *pid is the child's; 0 if
+ * the child has ended and its figures are not folded yet. */
 int pgp_board_counts(const pgp_board *board, int seat, int *pid);
 
-/* A copy of what a seat's child has published, or of the totals of the ended (seat -1), each
- * figure in its range. */
+/* Copy the figures that the child in a seat has published, or the totals of ended children
+ * (seat -1), and bring each into its range. */
 void pgp_board_read(const pgp_board *board, int seat, int place, apr_time_t now,
                     pgp_stats *stats);
 

@@ -13,20 +13,21 @@
 
 #define PGP_CACHE_LINE 64
 
-/* A child's part in one quota.  In shared memory: the child's keeper writes it, others read. */
+/* A child's part in one quota, in shared memory.  The child's keeper writes it, others read it.
+ */
 typedef struct {
     _Alignas(PGP_CACHE_LINE) _Atomic int permits;
     _Atomic int closing, connecting;
-    _Atomic apr_int64_t waits_since, idle_since; /* 0: it does not wait, nothing is idle */
-    _Atomic unsigned tenure;                     /* whose figures the cell has; 0: none yet */
+    _Atomic apr_int64_t waits_since, idle_since; /* 0: none waits, none is idle */
+    _Atomic unsigned tenure;                     /* of the figures in the cell; 0: none yet */
 } pgp_standing;
 
-/* When a quota's next turn comes, and when the last one was.  In shared memory: any child
- * writes it. */
+/* The times of a quota's next turn and of its last one, in shared memory.  Any child writes
+ * them. */
 typedef struct {
     _Alignas(PGP_CACHE_LINE) _Atomic apr_int64_t next, last;
-    _Atomic apr_int64_t full_at; /* of a server: when it had no place for more */
-    _Atomic int full;            /* than these */
+    _Atomic apr_int64_t full_at; /* of a server: when it last refused a connection (53300) */
+    _Atomic int full;            /* of a server: how many connections it took then */
 } pgp_turn;
 
 pgp_standing *pgp_board_standing(const pgp_board *board, int seat, int row);
@@ -39,7 +40,7 @@ int pgp_board_top(const pgp_board *board);
 int pgp_board_is_live(const pgp_board *board, int seat);
 int pgp_board_holds_permits(const pgp_board *board, int seat, apr_time_t now);
 
-/* Room for a time of each seat: the keeper's. */
+/* An array with room for a time of each seat, for the keeper's use. */
 apr_time_t *pgp_board_times(const pgp_board *board);
 
 void pgp_board_ring(const pgp_board *board, int seat);

@@ -1,13 +1,13 @@
-/* Gates: which of many equal events is worth a line in the log. */
+/* Decides which of many equal events is worth a line in the log (pgp_gate.h). */
 
 #include "pgp_gate.h"
 
 #include "pgp_settings.h"
 
-/* Clocks of several processors may differ by this much. */
+/* Times that other processes have written may lie ahead by this much. */
 #define SKEW PGP_MS(500)
 
-/* No honest child counts more. */
+/* No honest child counts more events. */
 #define MOST_EVENTS APR_UINT64_C(1000000000000)
 
 static int is_past(apr_int64_t time, apr_time_t now)

@@ -1,10 +1,9 @@
 /*
- * Gates: what happens again and again is logged when it begins, from time to time, and when it
- * ends.
+ * Gates: an event that repeats is logged when it begins, once in a period, and when it ends.
  *
  * Model.  A gate counts events of one kind.  The first event opens it and is worth a line;
  * later ones are counted, and one line in a period stands for them.  Closing the gate is worth
- * a line again.  Of several threads or processes that could write a line, one is told to.
+ * a line again.  If several threads or processes could write a line, exactly one is told to.
  *
  * A gate is a few atomic words without addresses, so it may lie in memory that all children of
  * an httpd share.  A hostile child can suppress or provoke lines with it, and no more: each
@@ -18,8 +17,8 @@
 #include <stdatomic.h>
 #include <apr_time.h>
 
-/* The kinds of events of a pool.  Attempts to connect that fail are told apart by what the
- * server said, so that a new cause is logged although another one was before. */
+/* The kinds of events.  Failed attempts to connect have one kind for each kind of cause, so
+ * that a new cause is logged although another one is being logged already. */
 typedef enum {
     PGP_GATE_CAPACITY,    /* the server takes fewer connections than may be asked for */
     PGP_GATE_CONNECT,     /* attempts to connect fail: the server says nothing */
@@ -29,13 +28,13 @@ typedef enum {
     PGP_GATE_EXHAUSTED,   /* requests get no connection: all are in use */
     PGP_GATE_UNAVAILABLE, /* ... none can be had from the server */
     PGP_GATE_RESET,       /* the server refuses the reset of the session */
-    PGP_GATE_CLAIM,       /* not of a pool: a child finds no slot on the board */
+    PGP_GATE_CLAIM,       /* not of a pool: a child finds no free seat on the board */
     PGP_GATES
 } pgp_gate_id;
 
-/* Zeroed: closed. */
+/* A zeroed gate is closed. */
 typedef struct {
-    _Atomic apr_int64_t since, last; /* the first event, and the last line; since 0: closed */
+    _Atomic apr_int64_t since, last; /* of the first event, of the last line; since 0: closed */
     _Atomic apr_uint64_t events;     /* since the last line */
 } pgp_gate;
 
@@ -44,13 +43,14 @@ typedef struct {
     apr_interval_time_t lasted; /* since the first event; 0: this is the first */
 } pgp_gate_count;
 
-/* Count an event.  Returns 1 if the caller shall log it: it is the first, or the last line is
- * `period` ago (PGP_NEVER: the first only); *count then says how many it stands for. */
+/* Count an event.  Returns 1 if the caller shall log it: if it is the first, or the last line
+ * is `period` microseconds old (PGP_NEVER: only the first).  *count then tells how many events
+ * the line stands for. */
 int pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
                   pgp_gate_count *count);
 
-/* The events are over: close the gate if its last line is `quiet` ago.  Returns 1 to the one
- * caller that has closed it and shall log that, with *count. */
+/* The events are over: close the gate if its last line is `quiet` microseconds old.  Returns 1
+ * to the one caller that has closed it and shall log that, with *count. */
 int pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
                    pgp_gate_count *count);
 

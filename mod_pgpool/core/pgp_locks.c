@@ -1,4 +1,4 @@
-/* Record locks on a file in memory (pgp_locks.h). */
+/* Takes and drops record locks on a file in memory (pgp_locks.h). */
 #include "pgp_locks.h"
 
 #include <errno.h>
@@ -9,8 +9,8 @@
 
 typedef struct {
     int fd;
-    /* The bytes that this process has taken: the kernel never tells a process of a lock of
-     * its own.  Copied by fork(), and empty in the parent. */
+    /* The bytes that this process has taken, since the kernel never tells a process of its own
+     * locks.  The parent takes none, so fork() copies an empty list. */
     atomic_char *taken;
 } lock_file;
 
@@ -64,7 +64,7 @@ static int lock_holder(void *baton, int byte)
 
 apr_status_t pgp_locks_create(pgp_locks *locks, apr_pool_t *p, int bytes)
 {
-    /* A child must not be able to fill the memory through the descriptor. */
+    /* Without the seals a child could fill the memory through the descriptor. */
     const int seals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
     lock_file *file = apr_palloc(p, sizeof(*file));
 

@@ -2,13 +2,13 @@
  * Locks that the kernel frees when the process that holds them ends, however it ends.
  *
  * Model.  The parent makes one empty, sealed file in memory; all its children inherit the
- * descriptor.  A lock is a POSIX record lock on one byte of that file.  Nothing about a
- * lock lies in memory that a child can write: the kernel says who holds it, so a hostile
- * child can hold a lock (until it dies), but can neither forge one nor break another's.
+ * descriptor.  A lock is a POSIX record lock on one byte of that file.  The kernel, and no
+ * memory that a child can write, knows who holds a lock.  So a hostile child can hold a lock
+ * until it dies, but can neither forge one nor break another's.
  *
  * Processes.  A record lock belongs to a process.  A process made by fork() inherits none.
- * A process loses all of its locks as soon as it closes any descriptor of the file, so
- * nobody may open the file again, or close the inherited descriptor.
+ * A process loses all of its locks as soon as it closes any descriptor of the file.  So no
+ * code may open the file again, or close the inherited descriptor.
  *
  * Threads.  holder() may be called on any thread, the other functions on one thread of
  * each process.
@@ -31,13 +31,13 @@ typedef struct {
     int (*share)(void *baton, int byte);
     /* Give back what take() has taken. */
     void (*drop)(void *baton, int byte);
-    /* The pid of a process that holds the byte in either way, 0 if there is none.  What
-     * this process shares itself does not count. */
+    /* The pid of a process that holds the byte in either way; 0 if none does.  A lock that
+     * this process itself shares does not count. */
     int (*holder)(void *baton, int byte);
 } pgp_locks;
 
-/* Make the file for locks on the bytes 0 to bytes - 1; in the parent, before fork().
- * The memory is of p and the file is never closed.  Returns APR_SUCCESS or the system's error.
+/* Make the file for locks on the bytes from 0 to bytes - 1.  In the parent, before fork().
+ * The memory is from p; the file is never closed.  Returns APR_SUCCESS or the system's error.
  */
 apr_status_t pgp_locks_create(pgp_locks *locks, apr_pool_t *p, int bytes);
 
