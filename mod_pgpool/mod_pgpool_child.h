@@ -58,7 +58,7 @@ bool pgpool_child_is_aborted(void);
 /* A server's pool of that name; NULL if it has none. */
 const pgpool_child_pool *pgpool_child_pool_find(const server_rec *s, const char *name);
 
-/* What the child was made with. */
+/* The environment, board and definitions that the child was made with. */
 const pgp_env *pgpool_child_env(void);
 const pgpool_board *pgpool_child_board(void);
 const apr_array_header_t *pgpool_child_definitions(void);

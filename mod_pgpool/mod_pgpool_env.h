@@ -1,5 +1,5 @@
 /*
- * What httpd gives to the core: the clock, chance, the log, the limits of the MPM.
+ * The environment that httpd gives to the core: clock, random numbers, log, limits of the MPM.
  */
 #ifndef MOD_PGPOOL_ENV_H
 #define MOD_PGPOOL_ENV_H
@@ -15,7 +15,8 @@ pgp_env pgpool_env_make(server_rec *main_server);
 /* Now, on the clock of that environment. */
 apr_time_t pgpool_env_now(void);
 
-/* What the MPM answers to a query (AP_MPMQ_*), but at least 1: prefork says 0 threads. */
+/* The MPM's answer to a query (AP_MPMQ_*), but at least 1, because prefork answers 0 threads.
+ */
 int pgpool_mpm_number(int query);
 bool pgpool_mpm_is_threaded(void);
 

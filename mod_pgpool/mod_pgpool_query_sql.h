@@ -19,7 +19,7 @@ typedef struct {
     int params;    /* the greatest n of all $n; 0: there is none */
 } pgpool_sql;
 
-/* What the most that a bind message can carry is to a server. */
+/* The greatest number of parameters that a bind message can carry. */
 #define PGPOOL_SQL_PARAMS_MOST 65535
 
 pgpool_sql pgpool_sql_scan(const char *text);

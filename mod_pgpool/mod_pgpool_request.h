@@ -28,7 +28,7 @@ typedef struct {
     bool at_response;        /* a filter waits for the end of its response */
 } pgpool_request;
 
-/* What we keep of r; made if it is not there. */
+/* The record that we keep of r; it is made if there is none. */
 pgpool_request *pgpool_request_of(request_rec *r);
 /* The same, but NULL if it is not there. */
 const pgpool_request *pgpool_request_find(const request_rec *r);

@@ -234,7 +234,7 @@ subtest 'exhausted' => sub {
         strerror => 'all connections stayed in use until the deadline' }, 'EEXHAUSTED';
     cmp_ok told($answer, 'waited'), '>=', 200_000, '... no sooner than PgPoolAcquireTimeout';
     cmp_ok told($answer, 'note.pgpool-brief-wait'), '>=', 200_000, '... which a note says';
-    my $cause = qr/all connections stayed in use.*: all 1 connections are lent \(PgPoolMax 1\)/;
+    my $cause = qr/all connections stayed in use.*: all 1 connections are in use \(PgPoolMax 1\)/;
     like told($answer, 'note.pgpool-error'), $cause, '... and another why';
     is log_lines($from, qr/PGP1011: pool brief: $cause.*waited \d+ ms/), 1, '... and the log';
 

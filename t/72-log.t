@@ -70,8 +70,8 @@ subtest 'refusals' => sub {
     ok poll_until { -e $mark }, 'the only connection is lent';
     my @refused = grep { $_->{content} =~ /EEXHAUSTED/ } map { $httpd->get('/probe?acquire') } 1 .. 50;
     is scalar @refused, 50, 'others are refused';
-    is count_of(qr/pgpool:error\] .*PGP1011.*are lent/, $httpd->error_log), 1, '... which one line tells';
-    is count_of(qr/pgpool:debug\] .*PGP1011.*are lent/, $httpd->error_log), 49, '... at level error';
+    is count_of(qr/pgpool:error\] .*PGP1011.*are in use/, $httpd->error_log), 1, '... which one line tells';
+    is count_of(qr/pgpool:debug\] .*PGP1011.*are in use/, $httpd->error_log), 49, '... at level error';
     Httpd::spew($free, '');
     $held->finish;
     $httpd->stop;
@@ -96,7 +96,7 @@ CONF
     my $fails = $httpd->get('/fails?acquire');
     Httpd::spew($free, '');
     my ($held) = finish($holds);
-    like $fails->{headers}{'x-cause'}, qr/all 1 connections are lent/, 'a header has the cause of a failure';
+    like $fails->{headers}{'x-cause'}, qr/all 1 connections are in use/, 'a header has the cause of a failure';
     ok !$held->{headers}{'x-cause'}, '... where there is one';
     $httpd->stop;
     unlike Httpd::slurp($httpd->dir . '/waited'), qr{/first|/holds}, 'who has not waited is not in the log of those who have';

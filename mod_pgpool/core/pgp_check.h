@@ -1,5 +1,5 @@
 /*
- * What the core checks of itself.
+ * The checks of the core on itself.
  *
  *   assert()      cheap, and in every build: a child that goes on with a broken pool would lend
  *                 one request's session to another.

@@ -128,7 +128,7 @@ typedef struct pgp_driver {
     unsigned (*backend)(const pgp_connection *link);
     /* The descriptor of a ready link; it stays the same until close(). */
     int (*socket)(const pgp_connection *link);
-    /* What the borrower works with: a PGconn. */
+    /* The handle that the borrower works with: a PGconn. */
     void *(*handle)(const pgp_connection *link);
 } pgp_driver;
 

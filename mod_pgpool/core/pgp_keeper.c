@@ -159,7 +159,7 @@ static void seat_claim(pgp_keeper *keeper, apr_time_t now)
     else if (pgp_gate_pass(pgp_board_gate(keeper->board, PGP_NO_PLACE, PGP_GATE_CLAIM), now,
                            CLAIM_LOG_STEP, &count))
         pgp_log(keeper->env, PGP_LOG_WARNING, PGP_MSG_BOARD, NULL, 0,
-                "a child finds all %d slots in shared memory taken, and makes no connection "
+                "a child finds all %d seats in shared memory taken, and makes no connection "
                 "until one is free: older children that finish long requests hold them; end "
                 "these, or stop and start httpd",
                 pgp_board_seats(keeper->board));

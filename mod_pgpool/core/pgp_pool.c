@@ -201,7 +201,7 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
         return; /* what made the last one unfit says more than the shortage */
     else if (pool->board && pool->share.quota.seat < 0)
         *error = (pgp_error){
-            .message = "this child has no slot in the memory that all children "
+            .message = "this child has no seat in the memory that all children "
                        "share, see PGP1017"};
     else if (pool->share.at_cap && outcome == PGP_EXHAUSTED)
         explain_cap_locked(pool, error);
@@ -210,7 +210,7 @@ static void explain_locked(const pgp_pool *pool, pgp_outcome outcome, pgp_error 
     else {
         error->sqlstate[0] = '\0';
         apr_snprintf(error->message, sizeof error->message,
-                     "all %d connections are lent (PgPoolMax %d), %d more are waiting",
+                     "all %d connections are in use (PgPoolMax %d), %d more are waiting",
                      count(pool, PGP_IN_USE), pool->settings->max, pool->waiting);
     }
 }
@@ -724,7 +724,7 @@ static void log_lost(const pgp_slot *slot)
 
     pgp_slot_last_words(slot, &error);
     pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(slot),
-            "was lost while it was lent%s%s", *error.message ? ": " : "",
+            "was lost while it was in use%s%s", *error.message ? ": " : "",
             pgp_error_print(words, &error));
 }
 

@@ -49,15 +49,15 @@
 #include "pgp_permits.h"
 #include "pgp_types.h"
 
-/* How an ask ended. */
+/* How an acquire ended. */
 typedef enum {
     PGP_GRANTED,
-    PGP_EXHAUSTED,   /* all connections stayed lent until the deadline */
+    PGP_EXHAUSTED,   /* all connections stayed in use until the deadline */
     PGP_UNAVAILABLE, /* there is no connection to be had from the server */
     PGP_STOPPING     /* the pool is stopped */
 } pgp_outcome;
 
-/* What the pool is told of a caller, and what it tells the caller. */
+/* An acquire: what the caller tells the pool, and what the pool tells the caller. */
 typedef struct {
     /* by the caller */
     const char *client;      /* for the page and PgPoolHoldWarning; NULL: it is not a request */
@@ -133,17 +133,16 @@ void pgp_pool_release(pgp_slot **slot);
 /* Give a connection back to be closed. */
 void pgp_pool_discard(pgp_slot **slot, pgp_reason reason);
 
-/* Give back the place of a connection that is lost, but not what its borrower may still
- * hold of it: that is to be buried when nobody uses the handle any more. */
+/* Free the slot of a lost connection, but keep the connection itself, whose PGconn the borrower
+ * may still use.  The caller destroys the connection when nobody uses the PGconn any more. */
 pgp_connection *pgp_pool_detach(pgp_slot **slot);
 void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **connection);
 
-/* Whether a borrowed connection still stands; does not touch what it has
- * received. */
+/* Whether a borrowed connection is still open.  Reads nothing that it has received. */
 int pgp_slot_is_alive(const pgp_slot *slot);
 
-/* What the server has said of the end of a connection that does not stand any more; an empty
- * message if it has said nothing.  The borrower's results stay. */
+/* Set *error to the server's last words on a lost connection; the message is empty if there are
+ * none.  The borrower's results stay. */
 void pgp_slot_last_words(const pgp_slot *slot, pgp_error *error);
 
 /* Make the session of a borrowed connection have these variables and no others of ours, within
@@ -153,7 +152,7 @@ void pgp_slot_last_words(const pgp_slot *slot, pgp_error *error);
 pgp_set_outcome pgp_slot_set_vars(pgp_slot *slot, const pgp_vars *vars, apr_time_t until,
                                   pgp_error *error);
 
-/* What the borrower works with (a PGconn), and the server's process. */
+/* The PGconn of a connection, and the pid of its backend. */
 void *pgp_slot_handle(const pgp_slot *slot);
 unsigned pgp_slot_backend(const pgp_slot *slot);
 
@@ -181,8 +180,7 @@ apr_uint64_t pgp_slot_lease_id(const pgp_slot *slot);
 bool pgp_slot_is_prepared(const pgp_slot *slot);
 void pgp_slot_set_prepared(pgp_slot *slot);
 
-/* What the borrower has left with the connection for itself; it takes it away (NULL) before
- * the release. */
+/* A pointer for the borrower's own use.  The borrower sets it to NULL before the release. */
 void *pgp_slot_baton(const pgp_slot *slot);
 void pgp_slot_set_baton(pgp_slot *slot, void *baton);
 

@@ -107,7 +107,7 @@ struct pgp_pool {
     apr_time_t first_left; /* when an attempt that began with it has failed */
 };
 
-/* What each _locked function asserts first. */
+/* Each _locked function asserts this first. */
 #define PGP_LOCKED(pool) PGP_CHECK((pool)->locked_by == pthread_self())
 
 static inline void lock(pgp_pool *pool)
@@ -202,35 +202,36 @@ int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **slots
 /* --- pgp_share.c ------------------------------------------------------------ */
 
 int pgp_share_is_capped(const pgp_pool *pool);
-/* Whether somebody else may wait for the place of a connection. */
+/* Whether another pool or child may wait for a connection's permit. */
 int pgp_share_is_awaited(const pgp_pool *pool);
-/* What a connect takes; the greatest age of a wait; how far apart turns are. */
+/* In microseconds: the time of a connect, the greatest age of a wait, the time between turns.
+ */
 apr_interval_time_t pgp_share_connect_time(const pgp_pool *pool);
 apr_interval_time_t pgp_share_patience(const pgp_pool *pool);
 apr_interval_time_t pgp_share_step(const pgp_pool *pool, int waiting);
-/* To be called in this order, by the keeper: publish whether a request wants a permit, and look
- * at the other children; take permits for connections (0: there is none to be had); settle what
- * follows from it.  lacks: there was none for a request. */
+/* The keeper calls these in this order.  look: publish whether a request wants a permit, and
+ * look at the other children.  take: take the permits for a connection; returns 0 if there are
+ * none. settle: publish and do what follows; lacks: a request got no permit. */
 void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now);
 int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
 void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now);
-/* The server's process has ended. */
+/* Give the permits of a connection back, once its backend has ended. */
 void pgp_share_give_locked(pgp_pool *pool);
-/* Ring whomever the steps above found waiting: a system call, so with the lock not held. */
-void pgp_share_ring(pgp_pool *pool);
-/* A connect has taken so long. */
-void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took);
-/* Whether the turn of any child may have come; with the lock not held. */
-int pgp_share_is_turn(const pgp_pool *pool);
-/* Whether the connection that comes back is to be closed, since another child's turn has come.
+/* Ring the children that the steps above chose.  The lock is not held: this is a system call.
  */
+void pgp_share_ring(pgp_pool *pool);
+/* Record how long a connect took. */
+void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took);
+/* Whether a connection in use may have to give way to another child.  The lock is not held. */
+int pgp_share_is_turn(const pgp_pool *pool);
+/* Whether a connection that comes back must be closed, to pass its permits to another child. */
 int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now);
 /* Whether a request has waited for a permit since then. */
 int pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since);
 /* Another request may be the oldest one that waits; another connection the longest idle one. */
 void pgp_share_queue_changed_locked(pgp_pool *pool);
 void pgp_share_idle_changed_locked(pgp_pool *pool);
-/* What decides whether an event of the pool is logged: one gate for all children. */
+/* The gate, common to all children, that decides whether an event of the pool is logged. */
 pgp_gate *pgp_share_gate(pgp_pool *pool, pgp_gate_id id);
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
 /* The figures of this moment. */
@@ -239,10 +240,12 @@ void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats);
 /* --- pgp_share_server.c ----------------------------------------------------- */
 
 int pgp_server_is_capped(const pgp_pool *pool);
-/* A permit of the server's quota, beside one of the pool's. */
+/* Take or give a permit of the server's quota; pgp_share_take_locked() and _give_locked() do
+ * both. */
 int pgp_server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
 void pgp_server_give_locked(pgp_pool *pool);
-/* The server has refused a connection for want of places.  0: none of them is ours. */
+/* The server has refused a connection (53300): publish how many it takes.  Returns 0 if this
+ * httpd has none of them. */
 int pgp_server_found_full(pgp_pool *pool, apr_time_t now);
 
 #endif

@@ -42,7 +42,7 @@ typedef struct {
     apr_interval_time_t first, most;
 } pgp_backoff;
 
-/* What a return undoes, beyond ending an open transaction. */
+/* How much a return undoes, besides an open transaction. */
 typedef enum {
     PGP_RESET_SESSION,     /* everything but prepared statements and plans */
     PGP_RESET_ALL,         /* everything */

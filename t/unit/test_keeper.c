@@ -234,7 +234,7 @@ START_TEST(lack_of_slots_is_told)
     work(s);
     b = queue_up(s);
     keep(s, PGP_SEC(1));
-    ck_assert_int_eq(fake_logged(s->world, "PGP1017: a child finds all 4 slots"), 1);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1017: a child finds all 4 seats"), 1);
     answered(b, PGP_UNAVAILABLE);
     ck_assert_ptr_nonnull(strstr(b->info.error.message, "PGP1017"));
     keep(s, PGP_SEC(58));

@@ -104,7 +104,7 @@ START_TEST(wait_ends_at_its_deadline)
     answered(b, PGP_EXHAUSTED);
     ck_assert_int_eq(b->info.waited, PGP_SEC(2));
     ck_assert_str_eq(b->info.error.message,
-                     "all 1 connections are lent (PgPoolMax 1), 0 more are waiting");
+                     "all 1 connections are in use (PgPoolMax 1), 0 more are waiting");
     ck_assert_str_eq(b->info.error.sqlstate, "");
     release(conn);
     ck_assert_int_eq(idle(s), 1);
@@ -238,7 +238,7 @@ START_TEST(no_more_waiters_than_allowed)
     ck_assert_int_eq(refused(s, &info), PGP_EXHAUSTED);
     ck_assert_int_eq(info.waited, 0);
     ck_assert_str_eq(info.error.message,
-                     "all 1 connections are lent (PgPoolMax 1), 2 more are waiting");
+                     "all 1 connections are in use (PgPoolMax 1), 2 more are waiting");
     release(conn);
     release(granted(a));
     release(granted(b));
