@@ -18,6 +18,7 @@
 typedef struct {
     _Alignas(PGP_CACHE_LINE) _Atomic int permits;
     _Atomic int closing, connecting;
+    _Atomic apr_int64_t moving_at; /* when closing and connecting were published */
     _Atomic apr_int64_t waits_since, idle_since; /* 0: none waits, none is idle */
     _Atomic unsigned tenure;                     /* of the figures in the cell; 0: none yet */
 } pgp_standing;

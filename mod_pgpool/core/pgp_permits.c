@@ -9,6 +9,9 @@
 /* Two processes that read the clock at the same moment may see times that differ by this. */
 #define CLOCKS_APART PGP_MS(100)
 
+/* Others believe for so long what a child has published of connections on the way. */
+#define MOVING_FOR PGP_SEC(2)
+
 /* Steps at which no connection came back are made up for if they are not older than this. */
 #define MOST_LATE PGP_MS(200)
 
@@ -63,8 +66,9 @@ void pgp_permits_idle(const pgp_quota *quota, apr_time_t since)
     atomic_store_explicit(&own_standing(quota)->idle_since, since, memory_order_relaxed);
 }
 
-void pgp_permits_moving(const pgp_quota *quota, int closing, int connecting)
+void pgp_permits_moving(const pgp_quota *quota, int closing, int connecting, apr_time_t now)
 {
+    atomic_store(&own_standing(quota)->moving_at, now);
     atomic_store(&own_standing(quota)->closing, closing);
     atomic_store(&own_standing(quota)->connecting, connecting);
 }
@@ -129,7 +133,7 @@ static void holdings_look(const pgp_quota *quota, apr_time_t now, pgp_outlook *l
         look->holders += permits > 0;
         if (!live)
             continue;
-        if (permits) {
+        if (permits && past(atomic_load(&st->moving_at), now) > now - MOVING_FOR) {
             look->coming += confined(atomic_load(&st->closing));
             look->connecting += confined(atomic_load(&st->connecting));
         }

@@ -104,8 +104,10 @@ void pgp_permits_give(const pgp_quota *quota);
 void pgp_permits_wait(const pgp_quota *quota, apr_time_t since);
 void pgp_permits_idle(const pgp_quota *quota, apr_time_t since);
 
-/* Publish how many of the child's connections are being closed, and how many made. */
-void pgp_permits_moving(const pgp_quota *quota, int closing, int connecting);
+/* Publish how many of the child's connections are being closed, and how many made.  Others
+ * believe it for two seconds: a connection takes no longer to close, unless its child is
+ * stopped. */
+void pgp_permits_moving(const pgp_quota *quota, int closing, int connecting, apr_time_t now);
 
 /* Ring the children to which the free permits belong; or the child in one seat. */
 void pgp_permits_ring(const pgp_quota *quota, apr_time_t now, apr_interval_time_t patience);

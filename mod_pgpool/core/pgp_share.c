@@ -183,17 +183,17 @@ void pgp_share_idle_changed_locked(pgp_pool *pool)
 }
 
 /* Returns whether the counts have changed. */
-static int moving_publish_locked(pgp_pool *pool)
+static int moving_publish_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     const int closing = count(pool, PGP_CLOSING), connecting = count(pool, PGP_CONNECTING);
+    const int changed = closing != pool->share.closing || connecting != pool->share.connecting;
 
-    if (closing == pool->share.closing && connecting == pool->share.connecting)
-        return 0;
+    if (changed || closing || connecting)
+        pgp_permits_moving(&pool->share.quota, closing, connecting, now);
     pool->share.closing = closing;
     pool->share.connecting = connecting;
-    pgp_permits_moving(&pool->share.quota, closing, connecting);
-    return 1;
+    return changed;
 }
 
 /* --- taking ----------------------------------------------------------------- */
@@ -243,7 +243,7 @@ void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
     /* Publish the wait before the look: a child that gives a permit back after the look will
      * then ring this one. */
     wait_publish_locked(pool, wants ? oldest_wait_locked(pool, now) : 0);
-    moved = moving_publish_locked(pool);
+    moved = moving_publish_locked(pool, now);
     pgp_share_idle_changed_locked(pool);
     if (!wants && !moved && !share->ring && !share->rung && now < share->look_at)
         return;
@@ -323,13 +323,13 @@ static pgp_slot *long_idle_locked(const pgp_pool *pool, apr_time_t now,
     return count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= time ? slot : NULL;
 }
 
-static void idle_give_locked(pgp_pool *pool, pgp_slot *slot)
+static void idle_give_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pgp_slot_retire_locked(slot, PGP_REASON_SHARED);
     pool->share.look.coming++;
     pgp_share_idle_changed_locked(pool);
-    moving_publish_locked(pool);
+    moving_publish_locked(pool, now);
 }
 
 /* Close idle connections in favour of the children that wait. */
@@ -341,7 +341,7 @@ static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
 
     while (look->waiting > look->free + look->coming &&
            (slot = long_idle_locked(pool, now, pgp_share_connect_time(pool))) != NULL)
-        idle_give_locked(pool, slot);
+        idle_give_locked(pool, slot, now);
 }
 
 /* Keep a permit free for the children that have none: the child with the longest idle
@@ -357,7 +357,7 @@ static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
         (look->idle_since && look->idle_since < slot->idle_since))
         return;
     if (now - slot->idle_since >= enough)
-        idle_give_locked(pool, slot);
+        idle_give_locked(pool, slot, now);
     else if (slot->idle_since + enough < pool->share.look_at)
         pool->share.look_at = slot->idle_since + enough;
 }

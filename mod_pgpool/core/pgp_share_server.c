@@ -154,7 +154,7 @@ static server_state state_of(const pgp_server *server, pgp_pool **pools, int n, 
     return state;
 }
 
-static void publish(pgp_server *server, const server_state *state)
+static void publish(pgp_server *server, const server_state *state, apr_time_t now)
 {
     if (server->waits_since && !state->waits_since)
         server->ring = 1;
@@ -162,7 +162,7 @@ static void publish(pgp_server *server, const server_state *state)
         pgp_permits_wait(&server->quota, state->waits_since);
     server->waits_since = state->waits_since;
     pgp_permits_idle(&server->quota, state->idle_since);
-    pgp_permits_moving(&server->quota, state->closing, state->connecting);
+    pgp_permits_moving(&server->quota, state->closing, state->connecting, now);
 }
 
 /* Close the longest idle connection of this child, if it has been idle for longer than a
@@ -209,14 +209,14 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     pgp_outlook look;
     int uncovered, given = 0;
 
-    publish(server, &state);
+    publish(server, &state, now);
     pgp_permits_look(&server->quota, now, pgp_share_patience(state.first), &look);
     uncovered = look.waiting - look.free - look.coming;
     for (; uncovered > 0 && is_idlest(&state, &look, now) && idle_give(&state, now);
          uncovered--, given++)
         state = state_of(server, pools, n, now);
     if (given)
-        publish(server, &state);
+        publish(server, &state, now);
     if (uncovered > 0 && !given)
         idlest_ring(server, &look, now);
     pgp_permits_settle(&server->quota, &look,

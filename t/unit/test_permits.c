@@ -158,12 +158,12 @@ START_TEST(first_without_a_permit)
     pgp_permits_take(&child[3], NOW);
     pgp_permits_take(&child[3], NOW);
     ck_assert_int_eq(look_of(3).first_since, NOW - 30);
-    pgp_permits_moving(&child[3], 1, 0); /* one is closing: for child 1 */
+    pgp_permits_moving(&child[3], 1, 0, NOW); /* one is closing: for child 1 */
     ck_assert_int_eq(look_of(3).first_since, NOW - 20);
-    pgp_permits_moving(&child[3], 0, 0);
+    pgp_permits_moving(&child[3], 0, 0, NOW);
     pgp_permits_give(&child[3]); /* as when it is free */
     ck_assert_int_eq(look_of(3).first_since, NOW - 20);
-    pgp_permits_moving(&child[3], 1, 1);
+    pgp_permits_moving(&child[3], 1, 1, NOW);
     ck_assert_int_eq(look_of(3).first_since, NOW - 10);
     ck_assert_int_eq(look_of(0).connecting, 1);
 }

@@ -268,6 +268,26 @@ START_TEST(what_nobody_fetches_anybody_may_have)
 }
 END_TEST
 
+/* What it was about to close does not come. */
+START_TEST(child_that_is_stopped_while_it_closes_is_not_waited_for)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 3", "PgPoolTotalMax 3", FOREVER, NULL);
+    pgp_quota stopped;
+    stage *other;
+    borrower *b;
+
+    warm(s, 2);
+    stopped = foreign(s);
+    ck_assert(pgp_permits_take(&stopped, s->world->now));
+    pgp_permits_moving(&stopped, 1, 0, s->world->now);
+    other = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
+    keep(s, PGP_SEC(2));
+    b = queue_up(other);
+    keep(s, PGP_SEC(1));
+    granted(b);
+}
+END_TEST
+
 START_TEST(min_is_made_at_once_if_nobody_lacks)
 {
     stage *s = stage_posted("PgPoolMin 3", "PgPoolMax 4", "PgPoolTotalMax 9", NULL);
@@ -687,6 +707,7 @@ int main(void)
     tcase_add_test(t, min_is_made_at_once_if_nobody_lacks);
     tcase_add_test(t, what_was_given_up_is_not_taken_back);
     tcase_add_test(t, what_nobody_fetches_anybody_may_have);
+    tcase_add_test(t, child_that_is_stopped_while_it_closes_is_not_waited_for);
     tcase_add_test(t, missed_demand_is_lacked);
     tcase_add_test(t, child_that_refuses_all_is_given_a_place);
     tcase_add_test(t, idle_one_is_given_up_at_once);
