@@ -12,7 +12,8 @@
  * plain figures are shared.  No figure decides where a process writes; private numbers bound
  * each loop; each figure is brought into its range when it is read.  The parent neither reads
  * nor writes the shared memory once it has made it.  A hostile child can falsify figures, take
- * all permits, and keep locks while it lives: it can deny the service, and no more.
+ * all permits, hide those of others, and keep locks while it lives: it can deny the service
+ * and exceed the caps, and no more.
  *
  * Life.  Locks of the kernel (pgp_locks.h), not words in memory, tell whether a child lives.
  * There is one lock for each seat, held by its child; one for each place, shared by all
