@@ -4,8 +4,8 @@
  *
  * acquire
  *   1. Find the pool and the family's pin on it.
- *   2. If the pin's connection has died, report the loss.  If the last acquire has failed
- * within the last second, fail with the same status, without a wait.
+ *   2. If the pin's connection has died, report the loss.  If the last acquire failed less
+ *      than a second ago, fail with the same status, without a wait.
  *   3. Evaluate the request's session variables.
  *   4. If the pin holds a connection, set them on it.  Otherwise borrow a connection
  *      (mod_pgpool_lease.h), with a wait up to PgPoolAcquireTimeout.
@@ -30,7 +30,7 @@
 
 APLOG_USE_MODULE(pgpool);
 
-/* A failed acquire is answered again without a wait for so long. */
+/* For so long after a failed acquire, the next one fails at once with the same status. */
 #define FAILURE_REMEMBERED PGP_SEC(1)
 
 /* The name of the pool that a caller means. */
@@ -209,7 +209,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     if (rv != APR_SUCCESS)
         return rv;
     pgpool_pin_enter(pin, r, &vars);
-    /* This handler may use the connection after the response's end, whoever pinned it. */
+    /* This handler may use the connection after the response's end, even if it did not pin it. */
     if (!releases_at_response(r))
         pin->at_response = false;
     pgpool_note(r, pool->lease_note, pin->lease_text);

@@ -15,8 +15,7 @@ pgp_env pgpool_env_make(server_rec *main_server);
 /* Now, on the clock of that environment. */
 apr_time_t pgpool_env_now(void);
 
-/* The MPM's answer to a query (AP_MPMQ_*), but at least 1, because prefork answers 0 threads.
- */
+/* The MPM's answer to a query (AP_MPMQ_*), but at least 1: prefork answers 0 threads. */
 int pgpool_mpm_number(int query);
 bool pgpool_mpm_is_threaded(void);
 

@@ -250,7 +250,7 @@ static int statement_failed(request_rec *r, const query_t *query, const PGconn *
                                                    : HTTP_INTERNAL_SERVER_ERROR;
 }
 
-/* The next ask tells mod_pgpool and gets the status that says so.  The statement
+/* The next acquire tells mod_pgpool, and gets the status that says so.  The statement
  * may have been committed, so it is not for us to repeat it. */
 static int connection_lost(request_rec *r, const query_t *query, PGconn *conn)
 {

@@ -13,8 +13,7 @@
 
 #define PGP_CACHE_LINE 64
 
-/* A child's part in one quota, in shared memory.  The child's keeper writes it, others read it.
- */
+/* A child's part in one quota, in shared memory.  Only the child's keeper writes it. */
 typedef struct {
     _Alignas(PGP_CACHE_LINE) _Atomic int permits;
     _Atomic int closing, connecting;

@@ -187,8 +187,7 @@ static int is_drained(pgp_keeper *keeper)
     return used == 0;
 }
 
-/* Fold the figures of children that have ended, and claim or leave this child's seat as needed.
- */
+/* Fold the figures of ended children, and claim or leave this child's seat as needed. */
 static void visit_board(pgp_keeper *keeper)
 {
     const apr_time_t now = pgp_now(keeper->env);

@@ -36,7 +36,7 @@ int pgp_pool_close(pgp_slot *slot);
  * seat, and the pool's counters stay with that. */
 void pgp_pool_set_child(pgp_pool *pool, int seat);
 
-/* Whether there is a connection, or somebody wants one. */
+/* Whether the pool has a connection, or a request wants one. */
 int pgp_pool_is_used(pgp_pool *pool);
 
 /* After each turn of the keeper's, with all of its pools: what the pools of a server settle

@@ -1,6 +1,6 @@
 /*
- * What the keeper does for a pool as time passes: it retires connections, warns of long leases,
- * and looks at what is idle.
+ * Maintains a pool as time passes: retires connections, warns of long leases, and looks at idle
+ * connections.
  */
 #include "pgp_pool_private.h"
 

@@ -1,5 +1,5 @@
 /*
- * An outage: attempts to connect fail; since when, why, and what follows for callers.
+ * An outage: when and why attempts to connect fail, and when a caller may wait or probe.
  *
  * Model.  An outage begins with the first attempt to connect that fails, and ends with the
  * first one that succeeds.
@@ -11,10 +11,10 @@
  *             connection for longer than a caller may wait.  Then callers fail at once.
  *   probe     If the server gives no answer, or says that it starts up, only an attempt tells
  *             whether it is back.  So although waiting is futile, one caller at a time may
- * await an attempt: the one under way, or one that is made for it.
+ *             await an attempt: the one under way, or one that is made for it.
  *
- * A pgp_outage is plain data, zeroed: no outage.  It has no clock and no lock of its own: a
- * pool's mutex guards it.
+ * Ownership.  A pgp_outage is plain data; a zeroed one means no outage.  It has no clock and
+ * no lock of its own: a pool's mutex guards it.
  */
 #ifndef PGP_POOL_OUTAGE_H
 #define PGP_POOL_OUTAGE_H

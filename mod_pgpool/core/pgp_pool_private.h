@@ -3,11 +3,12 @@
  *
  *   pgp_pool.c          acquire and release, the queue
  *   pgp_pool_grow.c     new connections
- *   pgp_pool_maint.c    what time brings: retirement, warnings, a look at what is idle
+ *   pgp_pool_maint.c    what time brings: retirement, warnings, a look at idle connections
  *   pgp_pool_pending.c  slots in the keeper's hands, step by step; the phases
  *   pgp_pool_outage.c   attempts to connect fail
  *   pgp_pool_check.c    the invariants
- *   pgp_share.c         the pool among those of the other children
+ *   pgp_share.c         permits and figures, shared with the other children
+ *   pgp_share_server.c  permits, shared with the other pools of a server
  *
  * The model, the invariants and the lock rules stand in pgp_pool.h.  A function that ends in
  * _locked is called with the pool's lock held, and asserts that (PGP_LOCKED).
@@ -88,12 +89,12 @@ struct pgp_pool {
     pgp_slot_list lists[PGP_STATES];
     APR_RING_HEAD(waiter_ring, waiter) queue;
     int waiting;
-    waiter *ended;            /* the last of those whose wait whoever has the lock has ended */
+    waiter *ended;            /* waiters to be woken by unlock(), the last one first */
     apr_time_t demand_since;  /* since when the queue has not been empty */
     apr_time_t suspect_since; /* what was idle before this may be dead as well */
     apr_uint64_t leases;
     pgp_outage outage;
-    int refused_demand; /* somebody was refused who would not wait: grow for the next */
+    int refused_demand; /* a caller that would not wait got none: grow for the next */
     pool_share share;
     pgp_stats stats; /* without its gauges */
     int reading;     /* the keeper has an idle connection, and gives it back at once */
@@ -204,8 +205,7 @@ int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **slots
 int pgp_share_is_capped(const pgp_pool *pool);
 /* Whether another pool or child may wait for a connection's permit. */
 int pgp_share_is_awaited(const pgp_pool *pool);
-/* In microseconds: the time of a connect, the greatest age of a wait, the time between turns.
- */
+/* In microseconds: time of a connect, greatest age of a wait, time between turns. */
 apr_interval_time_t pgp_share_connect_time(const pgp_pool *pool);
 apr_interval_time_t pgp_share_patience(const pgp_pool *pool);
 apr_interval_time_t pgp_share_step(const pgp_pool *pool, int waiting);
@@ -217,8 +217,7 @@ int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
 void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now);
 /* Give the permits of a connection back, once its backend has ended. */
 void pgp_share_give_locked(pgp_pool *pool);
-/* Ring the children that the steps above chose.  The lock is not held: this is a system call.
- */
+/* Ring the children that the steps above chose.  The lock is not held. */
 void pgp_share_ring(pgp_pool *pool);
 /* Record how long a connect took. */
 void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took);

@@ -86,8 +86,7 @@ int pgp_server_found_full(pgp_pool *pool, apr_time_t now)
     if (!is_attached(server))
         return 0;
     pgp_permits_look(&server->quota, now, pgp_share_patience(pool), &look);
-    /* This attempt holds a permit, too, and so does each that is about to get the same answer.
-     */
+    /* This attempt holds a permit, too, and so do others that will get the same answer. */
     if (look.used - 1 < 1)
         return 0;
     pgp_permits_set_full(&server->quota, look.used - 1, now);
