@@ -145,10 +145,11 @@ int pgp_slot_is_alive(const pgp_slot *slot);
  * none.  The borrower's results stay. */
 void pgp_slot_last_words(const pgp_slot *slot, pgp_error *error);
 
-/* Make the session of a borrowed connection have these variables and no others of ours, within
- * PgPoolCheckTimeout and until the deadline, whichever comes first (PGP_NEVER: none); they are
- * undone at release.  Costs nothing if they are set.  If not DONE, *error says why: DENIED, and
- * all is as before; FAILED, and they may be set or not: it must not be used any more. */
+/* Set these session variables on a borrowed connection, and undo those of an earlier call.  The
+ * release undoes them.  The call lasts PgPoolCheckTimeout at most, and ends at `until`
+ * (PGP_NEVER: no such deadline); it costs nothing if the variables are set already.
+ * If the result is not DONE, *error tells the cause.  DENIED: the session is as it was before.
+ * FAILED: its state is unknown, and the connection must not be used any more. */
 pgp_set_outcome pgp_slot_set_vars(pgp_slot *slot, const pgp_vars *vars, apr_time_t until,
                                   pgp_error *error);
 
