@@ -209,7 +209,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     if (rv != APR_SUCCESS)
         return rv;
     pgpool_pin_enter(pin, r, &vars);
-    /* This handler may use the connection after the response's end, even if another pinned it. */
+    /* This handler may use the connection after the response, even if another pinned it. */
     if (!releases_at_response(r))
         pin->at_response = false;
     pgpool_note(r, pool->lease_note, pin->lease_text);
