@@ -7,18 +7,20 @@
  * moment; it does what can be done at once and says what it waits for.  The caller enforces
  * deadlines.
  *
- *     connect()  --step()-->  ready  --finish_lease()-->  clean: ready for the next borrower
- *                                                         dirty: cleanup(), step(),
- * finish_lease() else:  close() close(), in any phase  --step()-->  destroy()
+ *     connect()  --step()-->  ready: lent to a borrower  --finish_lease()-->
+ *         clean:   ready for the next borrower
+ *         dirty:   cleanup()  --step()-->  finish_lease() again
+ *         others:  close()
+ *     close(), in any phase  --step()-->  destroy()
  *
- * Between two leases a link is idle: check_idle() or take_in() looks at it, and prepare() makes
- * it ready for its borrower where check_idle() says so.
+ * Between two leases a connection is idle: check_idle() or take_in() looks at it, and prepare()
+ * makes it ready for its borrower where check_idle() says so.
  *
- * Ownership.  A link has one owner at a time (pgp_slot.h says who that is), and belongs to the
- * driver's user from connect() until destroy().
+ * Ownership.  A connection has one owner at a time (pgp_slot.h says who that is), and belongs
+ * to the driver's user from connect() until destroy().
  *
- * Threads.  Only the owner's thread calls these functions on a link, so a link has no lock.
- * Nothing here blocks but prepare() and set(), which have a deadline.
+ * Threads.  Only the owner's thread calls these functions on a connection, so a connection has
+ * no lock. Nothing here blocks but prepare() and set(), which have a deadline.
  *
  * Errors.  A function that returns bool returns true for success.  It sets *error only if it
  * fails.  A driver asserts that it is called in the order above.
@@ -39,8 +41,8 @@
 
 typedef struct pgp_connection pgp_connection;
 
-/* The pool that links belong to.  It lives as long as the process, since a borrower's result
- * may call back after its link has been destroyed. */
+/* The pool that connections belong to.  It lives as long as the process, since a borrower's
+ * result may call back after its connection has been destroyed. */
 typedef struct {
     const pgp_env *env;
     const char *pool;
@@ -48,13 +50,12 @@ typedef struct {
 } pgp_context;
 
 typedef enum {
-    PGP_STEP_AGAIN, /* waits for what *await says */
-    PGP_STEP_DONE,  /* the link is ready and clean; after close(): its server's process is gone
-                     */
-    PGP_STEP_FAILED /* *error says why; the link is good for close() and destroy() only */
+    PGP_STEP_AGAIN, /* it waits for the event in *await */
+    PGP_STEP_DONE,  /* ready and clean; after close(): its backend is gone */
+    PGP_STEP_FAILED /* *error says why; the connection only takes close() and destroy() */
 } pgp_step;
 
-/* The state of an idle link. */
+/* The state of an idle connection. */
 typedef enum {
     PGP_IDLE_DEAD,         /* closed, half closed, or no longer what it was made for */
     PGP_IDLE_QUIET,        /* nothing has come */
@@ -69,7 +70,7 @@ typedef enum {
     PGP_SET_FAILED  /* lost or too late: the variables may be set or not, so close it */
 } pgp_set_outcome;
 
-/* The state of a link at the end of a lease. */
+/* The state of a connection at the end of a lease. */
 typedef enum {
     PGP_RETURN_CLEAN,  /* fit for the next borrower */
     PGP_RETURN_DIRTY,  /* cleanup() can mend it */
@@ -89,35 +90,37 @@ typedef struct pgp_driver {
     /* Whether the connection still stands.  Reads nothing, so that it is safe in the middle of
      * a borrower's query. */
     bool (*is_alive)(pgp_connection *link);
-    /* Look at an idle link: read what has come unasked (notices, changed parameters) and drop
-     * notifications meant for earlier borrowers.  If DEAD, *error says why, in the server's
-     * last words if there are any. */
+    /* Look at an idle connection: read what has come unasked (notices, changed parameters) and
+     * drop notifications meant for earlier borrowers.  If DEAD, *error says why, in the
+     * server's last words if there are any. */
     pgp_idle_state (*check_idle)(pgp_connection *link, pgp_error *error);
-    /* Read what an idle link has received, up to a bound, the answer to its reset included, and
-     * drop it.  false: the link is unfit. */
+    /* Read what an idle connection has received, up to a bound, the answer to its reset
+     * included, and drop it.  false: the connection is unfit. */
     bool (*take_in)(pgp_connection *link, pgp_error *error);
     /* Set *error to what the server has said of the end of a lost connection, or to an empty
      * message.  A borrower's own results stay. */
     void (*last_words)(pgp_connection *link, pgp_error *error);
-    /* Make an idle link ready for a borrower, until `until` (the env's clock): collect the
-     * answer to its reset; if `ping`, make a round trip.  false: the link is unfit. */
+    /* Make an idle connection ready for a borrower, until `until` (the env's clock): collect
+     * the answer to its reset; if `ping`, make a round trip.  false: the connection is unfit.
+     */
     bool (*prepare)(pgp_connection *link, bool ping, apr_time_t until, pgp_error *error);
-    /* Whether a borrowed link's session has these variables and no others of ours, and no
+    /* Whether a borrowed connection's session has these variables and no others of ours, and no
      * result tells that the borrower has undone any.  Costs nothing. */
     bool (*is_set)(const pgp_connection *link, const pgp_vars *vars);
-    /* Give a borrowed link's session these variables and no others of ours, until `until`. */
+    /* Give a borrowed connection's session these variables and no others of ours, until
+     * `until`. */
     pgp_set_outcome (*set)(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
                            pgp_error *error);
     /* End a lease: restore what a borrower may have changed in the client's library, send the
-     * reset if one is due, and say in what state the link is.  Waits for nothing.  To be called
-     * again when the clean-up of a DIRTY link is done. */
+     * reset if one is due, and say in what state the connection is.  Waits for nothing.  To be
+     * called again when the clean-up of a DIRTY connection is done. */
     pgp_return (*finish_lease)(pgp_connection *link);
-    /* Start to clean up a DIRTY link: end what still runs, roll back. */
+    /* Start to clean up a DIRTY connection: end what still runs, roll back. */
     void (*cleanup)(pgp_connection *link);
     /* Start to close, in any phase: tell the server, and wait for nothing.  The handle is gone
      * afterwards; step() is DONE when the server's process has ended, and never FAILED. */
     void (*close)(pgp_connection *link);
-    /* Free the link at once; closes it first if close() has not. */
+    /* Free the connection at once; closes it first if close() has not. */
     void (*destroy)(pgp_connection *link);
     /* How many connections the server takes from users like ours; 0: not known. */
     int (*capacity)(const pgp_connection *link);
@@ -126,7 +129,7 @@ typedef struct pgp_driver {
     /* The number that the server gives its process: PostgreSQL's pid.  A proxy gives a number
      * of its own, PgBouncer any of 32 bits. */
     unsigned (*backend)(const pgp_connection *link);
-    /* The descriptor of a ready link; it stays the same until close(). */
+    /* The descriptor of a ready connection; it stays the same until close(). */
     int (*socket)(const pgp_connection *link);
     /* The handle that the borrower works with: a PGconn. */
     void *(*handle)(const pgp_connection *link);

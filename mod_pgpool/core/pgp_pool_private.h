@@ -211,7 +211,7 @@ apr_interval_time_t pgp_share_patience(const pgp_pool *pool);
 apr_interval_time_t pgp_share_step(const pgp_pool *pool, int waiting);
 /* The keeper calls these in this order.  look: publish whether a request wants a permit, and
  * look at the other children.  take: take the permits for a connection; returns 0 if there are
- * none. settle: publish and do what follows; lacks: a request got no permit. */
+ * none.  settle: publish and do what follows; lacks: a request got no permit. */
 void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now);
 int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
 void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now);

@@ -7,7 +7,8 @@
  * Limits.  No tag tells of set_config() or of an advisory lock inside a SELECT, of a DEALLOCATE
  * inside a function, or of PQclosePrepared().
  *
- * Threads.  pgp_pq_effects_of_tag() is pure; the other functions are for the link's owner.
+ * Threads.  pgp_pq_effects_of_tag() is pure; the other functions are for the connection's
+ * owner.
  */
 #ifndef PGP_PQ_EFFECTS_H
 #define PGP_PQ_EFFECTS_H

@@ -15,8 +15,8 @@
  *   all        DISCARD ALL.  That cannot share a message with other statements, so where there
  * is PgPoolInitSQL it is the list of its statements again, with nothing left out.
  *
- * Ownership and threads.  The messages live as long as the settings.  The functions on a link
- * are for its owner (pgp_driver.h); the others are for any thread.
+ * Ownership and threads.  The messages live as long as the settings.  The functions on a
+ * connection are for its owner (pgp_driver.h); the others are for any thread.
  */
 #ifndef PGP_PQ_RESET_H
 #define PGP_PQ_RESET_H
