@@ -206,9 +206,8 @@ static int count_pin(request_rec *r, const char *pool, PGconn *conn)
     return OK;
 }
 
-/* A safe method must not write, and a HEAD may come from whoever only looks whether the
- * location is there.  If a transaction is open already, it is for its owner to say what may be
- * done in it. */
+/* HEAD is a safe method and must not write: a client may send it only to see whether the
+ * location exists.  In a transaction that is open already, its owner decides what may write. */
 static PGresult *run_statement(const request_rec *r, const query_t *query,
                                const char *const *values, PGconn *conn)
 {

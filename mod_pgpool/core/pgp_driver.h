@@ -65,8 +65,7 @@ typedef enum {
 
 typedef enum {
     PGP_SET_DONE,
-    PGP_SET_DENIED, /* the server would not set a variable, or cannot now; nothing has changed
-                     */
+    PGP_SET_DENIED, /* the server refuses, or cannot set it now; nothing has changed */
     PGP_SET_FAILED  /* lost or too late: the variables may be set or not, so close it */
 } pgp_set_outcome;
 

@@ -176,8 +176,8 @@ int pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged
 pgp_pool *pgp_slot_pool(const pgp_slot *slot);
 apr_uint64_t pgp_slot_lease_id(const pgp_slot *slot);
 
-/* Whether a borrower has greeted this connection: it says so once its hooks for a new
- * connection have run.  Stays with the connection from lease to lease. */
+/* Whether the hooks for a new connection have run.  The first borrower sets this, and it stays
+ * with the connection from lease to lease. */
 bool pgp_slot_is_prepared(const pgp_slot *slot);
 void pgp_slot_set_prepared(pgp_slot *slot);
 

@@ -161,7 +161,7 @@ const char *pgp_pq_error_severity(const PGresult *result);
 bool pgp_pq_callbacks_register(pgp_connection *link);
 /* The connection of a PGconn; NULL if the PGconn is not of this driver. */
 pgp_connection *pgp_pq_callbacks_link(const PGconn *conn);
-/* Have notices come to the driver again, whoever had them. */
+/* Direct notices to the driver again, even if a borrower has redirected them. */
 void pgp_pq_callbacks_listen(pgp_connection *link);
 /* Take back what a borrower may have set in the client's library. */
 void pgp_pq_callbacks_restore(pgp_connection *link);

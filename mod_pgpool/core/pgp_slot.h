@@ -56,7 +56,7 @@ struct pgp_slot {
     apr_time_t overdue;  /* in the keeper's hands: the deadline; 0: closing has not begun */
     struct pollfd await; /* in the keeper's hands: the event that it waits for */
     apr_uint64_t lease;  /* in IN_USE: the lease's number, in this pool */
-    int greeted;         /* it was lent before */
+    int greeted;         /* hooks for a new connection have run */
     void *borrower;      /* in IN_USE: for the borrower's own use; NULL at first */
 };
 
