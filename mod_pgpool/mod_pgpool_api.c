@@ -48,7 +48,7 @@ static const char *pool_name_or_default(const char *name, ap_conf_vector_t *per_
 /* A lost connection, as long as an outer handler may still have its PGconn. */
 typedef struct {
     const pgp_pool *pool;
-    pgp_connection *link;
+    pgp_connection *connection;
 } lost_connection;
 
 static apr_status_t lost_cleanup(void *data)
@@ -56,7 +56,7 @@ static apr_status_t lost_cleanup(void *data)
     lost_connection *lost = data;
 
     if (!pgpool_child_is_aborted())
-        pgp_pool_destroy_detached(lost->pool, &lost->link);
+        pgp_pool_destroy_detached(lost->pool, &lost->connection);
     return APR_SUCCESS;
 }
 
@@ -75,7 +75,7 @@ static apr_status_t pin_report_loss(request_rec *r, request_rec *initial, pgpool
                         "not committed is lost",
                         pgp_pool_name(pool), pgp_slot_backend(pin->conn),
                         *error.message ? ": " : "", pgp_error_print(words, &error));
-    *lost = (lost_connection){.pool = pool, .link = pgp_pool_detach(&pin->conn)};
+    *lost = (lost_connection){.pool = pool, .connection = pgp_pool_detach(&pin->conn)};
     apr_pool_cleanup_register(initial->pool, lost, lost_cleanup, apr_pool_cleanup_null);
     return pgpool_fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
 }

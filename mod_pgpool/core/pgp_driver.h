@@ -85,53 +85,53 @@ typedef struct pgp_driver {
     pgp_connection *(*connect)(const pgp_context *context, unsigned first_host, bool survey,
                                void *owner, pgp_error *error);
     /* Go on with connecting, cleaning up or closing. */
-    pgp_step (*step)(pgp_connection *link, struct pollfd *await, pgp_error *error);
+    pgp_step (*step)(pgp_connection *connection, struct pollfd *await, pgp_error *error);
     /* Whether the connection still stands.  Reads nothing, so that it is safe in the middle of
      * a borrower's query. */
-    bool (*is_alive)(pgp_connection *link);
+    bool (*is_alive)(pgp_connection *connection);
     /* Look at an idle connection: read what has come unasked (notices, changed parameters) and
      * drop notifications meant for earlier borrowers.  If DEAD, *error says why, in the
      * server's last words if there are any. */
-    pgp_idle_state (*check_idle)(pgp_connection *link, pgp_error *error);
+    pgp_idle_state (*check_idle)(pgp_connection *connection, pgp_error *error);
     /* Read what an idle connection has received, up to a bound, the answer to its reset
      * included, and drop it.  false: the connection is unfit. */
-    bool (*take_in)(pgp_connection *link, pgp_error *error);
+    bool (*take_in)(pgp_connection *connection, pgp_error *error);
     /* Set *error to what the server has said of the end of a lost connection, or to an empty
      * message.  A borrower's own results stay. */
-    void (*last_words)(pgp_connection *link, pgp_error *error);
+    void (*last_words)(pgp_connection *connection, pgp_error *error);
     /* Make an idle connection ready for a borrower, until `until` (the env's clock): collect
      * the answer to its reset; if `ping`, make a round trip.  false: the connection is unfit.
      */
-    bool (*prepare)(pgp_connection *link, bool ping, apr_time_t until, pgp_error *error);
+    bool (*prepare)(pgp_connection *connection, bool ping, apr_time_t until, pgp_error *error);
     /* Whether a borrowed connection's session has these variables and no others of ours, and no
      * result tells that the borrower has undone any.  Costs nothing. */
-    bool (*is_set)(const pgp_connection *link, const pgp_vars *vars);
+    bool (*is_set)(const pgp_connection *connection, const pgp_vars *vars);
     /* Give a borrowed connection's session these variables and no others of ours, until
      * `until`. */
-    pgp_set_outcome (*set)(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
+    pgp_set_outcome (*set)(pgp_connection *connection, const pgp_vars *vars, apr_time_t until,
                            pgp_error *error);
     /* End a lease: restore what a borrower may have changed in the client's library, send the
      * reset if one is due, and say in what state the connection is.  Waits for nothing.  To be
      * called again when the clean-up of a DIRTY connection is done. */
-    pgp_return (*finish_lease)(pgp_connection *link);
+    pgp_return (*finish_lease)(pgp_connection *connection);
     /* Start to clean up a DIRTY connection: end what still runs, roll back. */
-    void (*cleanup)(pgp_connection *link);
+    void (*cleanup)(pgp_connection *connection);
     /* Start to close, in any phase: tell the server, and wait for nothing.  The handle is gone
      * afterwards; step() is DONE when the server's process has ended, and never FAILED. */
-    void (*close)(pgp_connection *link);
+    void (*close)(pgp_connection *connection);
     /* Free the connection at once; closes it first if close() has not. */
-    void (*destroy)(pgp_connection *link);
+    void (*destroy)(pgp_connection *connection);
     /* How many connections the server takes from users like ours; 0: not known. */
-    int (*capacity)(const pgp_connection *link);
+    int (*capacity)(const pgp_connection *connection);
     /* The version of TLS ("TLSv1.3") that encrypts the connection, or NULL. */
-    const char *(*tls)(const pgp_connection *link);
+    const char *(*tls)(const pgp_connection *connection);
     /* The number that the server gives its process: PostgreSQL's pid.  A proxy gives a number
      * of its own, PgBouncer any of 32 bits. */
-    unsigned (*backend)(const pgp_connection *link);
+    unsigned (*backend)(const pgp_connection *connection);
     /* The descriptor of a ready connection; it stays the same until close(). */
-    int (*socket)(const pgp_connection *link);
+    int (*socket)(const pgp_connection *connection);
     /* The handle that the borrower works with: a PGconn. */
-    void *(*handle)(const pgp_connection *link);
+    void *(*handle)(const pgp_connection *connection);
 } pgp_driver;
 
 #endif

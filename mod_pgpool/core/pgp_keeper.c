@@ -112,7 +112,7 @@ void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
 
 /* Go on with a slot in the keeper's hands.  Returns 1 if its state has changed; otherwise the
  * next poll() waits for the slot's event, too. */
-static int work(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
+static int slot_step(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
 {
     if (slot->state != PGP_CLOSING && !slot->connection) {
         pgp_pool_grow_begin(slot);
@@ -128,7 +128,7 @@ static int work(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
     return 0;
 }
 
-static void obey(pgp_keeper *keeper, pgp_pool *pool)
+static void apply_order(pgp_keeper *keeper, pgp_pool *pool)
 {
     const int order = atomic_load(&keeper->order);
 
@@ -230,7 +230,7 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
         pgp_pool *pool = APR_ARRAY_IDX(keeper->pools, i, pgp_pool *);
         int n;
 
-        obey(keeper, pool);
+        apply_order(keeper, pool);
         due = pgp_pool_maintain(pool);
         if (due < next)
             next = due;
@@ -239,7 +239,7 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
             next = due;
         n = pgp_pool_list_pending(pool, keeper->slots);
         for (k = 0; k < n; k++)
-            changed |= work(keeper, keeper->slots[k], &next);
+            changed |= slot_step(keeper, keeper->slots[k], &next);
     }
     due = pgp_pool_settle_servers((pgp_pool **)keeper->pools->elts, keeper->pools->nelts,
                                   pgp_now(keeper->env));
@@ -250,7 +250,7 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
 
 /* --- the thread ------------------------------------------------------------- */
 
-static void nap(pgp_keeper *keeper, apr_time_t until)
+static void sleep_until(pgp_keeper *keeper, apr_time_t until)
 {
     const apr_time_t left = until - pgp_now(keeper->env);
     eventfd_t wakes;
@@ -285,7 +285,7 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
             continue; /* the next turn publishes what this one has changed */
         if (atomic_load(&keeper->order) == PGP_ORDER_STOP && leave_all(keeper))
             break;
-        nap(keeper, next);
+        sleep_until(keeper, next);
     }
     /* A connection in use needs its permit until this process ends; then another child reaps
      * the seat. */

@@ -120,37 +120,38 @@ struct pgp_connection {
 
 /* Each function of the driver's table asserts one of these first: that the connection has not
  * been destroyed, and that its phase allows the call. */
-static inline void pgp_pq_assert(const pgp_connection *link)
+static inline void pgp_pq_assert(const pgp_connection *connection)
 {
-    assert(link->magic == PGP_PQ_MAGIC);
+    assert(connection->magic == PGP_PQ_MAGIC);
 }
 
-static inline void pgp_pq_assert_open(const pgp_connection *link)
+static inline void pgp_pq_assert_open(const pgp_connection *connection)
 {
-    pgp_pq_assert(link);
-    assert(link->phase != CLOSING);
+    pgp_pq_assert(connection);
+    assert(connection->phase != CLOSING);
 }
 
-static inline void pgp_pq_assert_ready(const pgp_connection *link)
+static inline void pgp_pq_assert_ready(const pgp_connection *connection)
 {
-    pgp_pq_assert(link);
-    assert(link->phase == READY);
+    pgp_pq_assert(connection);
+    assert(connection->phase == READY);
 }
 
 /* Whether the connection still speaks the encoding that it was made with. */
-static inline bool pgp_pq_has_kept_encoding(const pgp_connection *link)
+static inline bool pgp_pq_has_kept_encoding(const pgp_connection *connection)
 {
-    return PQclientEncoding(link->conn) == link->encoding;
+    return PQclientEncoding(connection->conn) == connection->encoding;
 }
 
 /* --- pgp_pq_error.c --------------------------------------------------------- */
 
 /* Set *error to what libpq has said last; its SQLSTATE stays. */
-void pgp_pq_error_last(pgp_error *error, const pgp_connection *link);
+void pgp_pq_error_last(pgp_error *error, const pgp_connection *connection);
 /* Set *error to why the connection failed, with the SQLSTATE if the verbosity was verbose. */
-void pgp_pq_error_connection(pgp_error *error, const pgp_connection *link);
+void pgp_pq_error_connection(pgp_error *error, const pgp_connection *connection);
 /* Set *error to the error that a result holds. */
-void pgp_pq_error_result(pgp_error *error, const pgp_connection *link, const PGresult *result);
+void pgp_pq_error_result(pgp_error *error, const pgp_connection *connection,
+                         const PGresult *result);
 /* A result's severity in English, "" if it has none. */
 const char *pgp_pq_error_severity(const PGresult *result);
 
@@ -158,17 +159,17 @@ const char *pgp_pq_error_severity(const PGresult *result);
 
 /* Register the connection with its new PGconn, connected or not: from now on its results and
  * notices come to the driver.  false: libpq has no memory for that; give the connection up. */
-bool pgp_pq_callbacks_register(pgp_connection *link);
+bool pgp_pq_callbacks_register(pgp_connection *connection);
 /* The connection of a PGconn; NULL if the PGconn is not of this driver. */
 pgp_connection *pgp_pq_callbacks_link(const PGconn *conn);
 /* Direct notices to the driver again, even if a borrower has redirected them. */
-void pgp_pq_callbacks_listen(pgp_connection *link);
+void pgp_pq_callbacks_listen(pgp_connection *connection);
 /* Take back what a borrower may have set in the client's library. */
-void pgp_pq_callbacks_restore(pgp_connection *link);
+void pgp_pq_callbacks_restore(pgp_connection *connection);
 /* Say whether nobody has the connection from now on.  A build with a sanitizer aborts when a
  * result comes then, since a borrower uses a connection that it has given back.  Other builds
  * do nothing here. */
-void pgp_pq_callbacks_trap(pgp_connection *link, bool is_unused);
+void pgp_pq_callbacks_trap(pgp_connection *connection, bool is_unused);
 
 /* --- pgp_pq_exchange.c: in nonblocking mode --------------------------------- */
 
@@ -177,49 +178,53 @@ void pgp_pq_callbacks_trap(pgp_connection *link, bool is_unused);
 short pgp_pq_exchange_poll_now(int fd, short events);
 /* Whether libpq would wait for the server to take in what may be left to send: the connection
  * is in blocking mode, and its socket has no room. */
-bool pgp_pq_exchange_is_blocked(const pgp_connection *link);
+bool pgp_pq_exchange_is_blocked(const pgp_connection *connection);
 /* Enter nonblocking mode.  PQsetnonblocking() waits until it has sent what is unsent; if the
  * socket does not take that at once, the connection is cut off instead.  false: it is lost. */
-bool pgp_pq_exchange_set_nonblocking(pgp_connection *link);
+bool pgp_pq_exchange_set_nonblocking(pgp_connection *connection);
 /* Start an exchange.  false: *error says why. */
-bool pgp_pq_exchange_send(pgp_connection *link, const char *sql, pgp_error *error);
-/* Note in link->exchange what a result says of it.  Returns whether the exchange is over,
+bool pgp_pq_exchange_send(pgp_connection *connection, const char *sql, pgp_error *error);
+/* Note in connection->exchange what a result says of it.  Returns whether the exchange is over,
  * though libpq will give no NULL after it: a COPY. */
-bool pgp_pq_exchange_judge(pgp_connection *link, const PGresult *result);
+bool pgp_pq_exchange_judge(pgp_connection *connection, const PGresult *result);
 /* Go on with an exchange as far as the answer has come. */
-pgp_step pgp_pq_exchange_receive(pgp_connection *link, struct pollfd *await, pgp_error *error);
+pgp_step pgp_pq_exchange_receive(pgp_connection *connection, struct pollfd *await,
+                                 pgp_error *error);
 /* The same, waiting for the answer until `until`.  false: *error says why. */
-bool pgp_pq_exchange_receive_until(pgp_connection *link, apr_time_t until, pgp_error *error);
+bool pgp_pq_exchange_receive_until(pgp_connection *connection, apr_time_t until,
+                                   pgp_error *error);
 /* The descriptor and the events to poll for while an answer is to come. */
-struct pollfd pgp_pq_exchange_await(const pgp_connection *link, bool unsent);
-void pgp_pq_exchange_drop_notifies(pgp_connection *link);
+struct pollfd pgp_pq_exchange_await(const pgp_connection *connection, bool unsent);
+void pgp_pq_exchange_drop_notifies(pgp_connection *connection);
 
 /* --- pgp_pq_idle.c: the driver's is_alive(), check_idle() and so on ----------- */
 
-bool pgp_pq_idle_is_alive(pgp_connection *link);
-pgp_idle_state pgp_pq_idle_check(pgp_connection *link, pgp_error *error);
-bool pgp_pq_idle_take_in(pgp_connection *link, pgp_error *error);
-bool pgp_pq_idle_prepare(pgp_connection *link, bool ping, apr_time_t until, pgp_error *error);
-void pgp_pq_idle_last_words(pgp_connection *link, pgp_error *error);
+bool pgp_pq_idle_is_alive(pgp_connection *connection);
+pgp_idle_state pgp_pq_idle_check(pgp_connection *connection, pgp_error *error);
+bool pgp_pq_idle_take_in(pgp_connection *connection, pgp_error *error);
+bool pgp_pq_idle_prepare(pgp_connection *connection, bool ping, apr_time_t until,
+                         pgp_error *error);
+void pgp_pq_idle_last_words(pgp_connection *connection, pgp_error *error);
 /* Read the answer to a reset as far as it has come.  false: the reset failed, *error says why.
  */
-bool pgp_pq_idle_take_answer(pgp_connection *link, pgp_error *error);
+bool pgp_pq_idle_take_answer(pgp_connection *connection, pgp_error *error);
 /* Remember the role that the server has when the session is set up. */
-void pgp_pq_idle_note_role(pgp_connection *link);
+void pgp_pq_idle_note_role(pgp_connection *connection);
 
 /* --- pgp_pq_cleanup.c -------------------------------------------------------- */
 
 /* The driver's cleanup(), and its step(). */
-void pgp_pq_cleanup_start(pgp_connection *link);
-pgp_step pgp_pq_cleanup_step(pgp_connection *link, struct pollfd *await, pgp_error *error);
+void pgp_pq_cleanup_start(pgp_connection *connection);
+pgp_step pgp_pq_cleanup_step(pgp_connection *connection, struct pollfd *await,
+                             pgp_error *error);
 /* Before the connection is closed: send a cancel for what still runs, and do not wait for it.
  */
-void pgp_pq_cleanup_abandon(pgp_connection *link);
+void pgp_pq_cleanup_abandon(pgp_connection *connection);
 
 /* --- pgp_pq_close.c: the driver's close(), its step(), and destroy() ----------- */
 
-void pgp_pq_close_start(pgp_connection *link);
-pgp_step pgp_pq_close_step(pgp_connection *link, struct pollfd *await);
-void pgp_pq_close_destroy(pgp_connection *link);
+void pgp_pq_close_start(pgp_connection *connection);
+pgp_step pgp_pq_close_step(pgp_connection *connection, struct pollfd *await);
+void pgp_pq_close_destroy(pgp_connection *connection);
 
 #endif

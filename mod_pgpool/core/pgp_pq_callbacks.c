@@ -17,28 +17,28 @@
 
 /* --- results ---------------------------------------------------------------- */
 
-void pgp_pq_callbacks_trap(pgp_connection *link, bool is_unused)
+void pgp_pq_callbacks_trap(pgp_connection *connection, bool is_unused)
 {
 #ifdef PGP_CHECKED
-    link->is_unused = is_unused;
+    connection->is_unused = is_unused;
 #else
-    (void)link;
+    (void)connection;
     (void)is_unused;
 #endif
 }
 
-static void abort_if_unused(const pgp_connection *link)
+static void abort_if_unused(const pgp_connection *connection)
 {
 #ifdef PGP_CHECKED
-    if (!link->is_unused)
+    if (!connection->is_unused)
         return;
     fprintf(stderr,
             "mod_pgpool: pool %s, backend %u: a result has come while nobody had the "
             "connection: its last borrower uses it after it has gone back\n",
-            link->context->pool, link->backend);
+            connection->context->pool, connection->backend);
     abort();
 #else
-    (void)link;
+    (void)connection;
 #endif
 }
 
@@ -46,15 +46,15 @@ static void abort_if_unused(const pgp_connection *link)
 static int event_receive(PGEventId event, void *info, void *baton)
 {
     const PGEventResultCreate *created = info;
-    pgp_connection *link;
+    pgp_connection *connection;
 
     (void)baton;
     if (event != PGEVT_RESULTCREATE)
         return 1;
-    link = PQinstanceData(created->conn, event_receive);
-    if (link) {
-        abort_if_unused(link);
-        pgp_pq_effects_note(link, created->result);
+    connection = PQinstanceData(created->conn, event_receive);
+    if (connection) {
+        abort_if_unused(connection);
+        pgp_pq_effects_note(connection, created->result);
     }
     return 1;
 }
@@ -102,37 +102,37 @@ static bool is_error(const char *severity)
  * It says why the server ends the connection; the end itself may come later. */
 static void notice_receive(void *baton, const PGresult *result)
 {
-    pgp_connection *link = baton;
+    pgp_connection *connection = baton;
 
-    if (link && is_error(pgp_pq_error_severity(result))) {
-        link->exchange.failed = true;
-        link->exchange.rejected = false;
-        link->exchange.error.sqlstate[0] = '\0';
-        pgp_pq_error_result(&link->exchange.error, link, result);
-        link->is_terminated = true;
+    if (connection && is_error(pgp_pq_error_severity(result))) {
+        connection->exchange.failed = true;
+        connection->exchange.rejected = false;
+        connection->exchange.error.sqlstate[0] = '\0';
+        pgp_pq_error_result(&connection->exchange.error, connection, result);
+        connection->is_terminated = true;
     }
     notice_pass_on(result);
 }
 
-void pgp_pq_callbacks_listen(pgp_connection *link)
+void pgp_pq_callbacks_listen(pgp_connection *connection)
 {
-    PQsetNoticeReceiver(link->conn, notice_receive, link);
-    PQsetNoticeProcessor(link->conn, notice_log, (void *)link->context);
+    PQsetNoticeReceiver(connection->conn, notice_receive, connection);
+    PQsetNoticeProcessor(connection->conn, notice_log, (void *)connection->context);
 }
 
 /* --- the client's library --------------------------------------------------- */
 
-bool pgp_pq_callbacks_register(pgp_connection *link)
+bool pgp_pq_callbacks_register(pgp_connection *connection)
 {
-    pgp_pq_callbacks_restore(link);
-    return PQregisterEventProc(link->conn, event_receive, "mod_pgpool", NULL) &&
-           PQsetInstanceData(link->conn, event_receive, link);
+    pgp_pq_callbacks_restore(connection);
+    return PQregisterEventProc(connection->conn, event_receive, "mod_pgpool", NULL) &&
+           PQsetInstanceData(connection->conn, event_receive, connection);
 }
 
-void pgp_pq_callbacks_restore(pgp_connection *link)
+void pgp_pq_callbacks_restore(pgp_connection *connection)
 {
-    pgp_pq_callbacks_listen(link);
-    PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
-    PQsetErrorContextVisibility(link->conn, PQSHOW_CONTEXT_ERRORS);
-    PQuntrace(link->conn);
+    pgp_pq_callbacks_listen(connection);
+    PQsetErrorVerbosity(connection->conn, PQERRORS_DEFAULT);
+    PQsetErrorContextVisibility(connection->conn, PQSHOW_CONTEXT_ERRORS);
+    PQuntrace(connection->conn);
 }

@@ -31,41 +31,41 @@ static void cancel_run(PGcancel *cancel)
 
 PGP_TASK_DEFINE(cancel_task_start, PGcancel, cancel_run, PQfreeCancel)
 
-static void cancel_start(pgp_connection *link)
+static void cancel_start(pgp_connection *connection)
 {
-    PGcancel *cancel = PQgetCancel(link->conn);
+    PGcancel *cancel = PQgetCancel(connection->conn);
 
-    link->cleanup.cancelled = true;
-    link->cleanup.cancelled_at = pgp_now(link->context->env);
-    link->cleanup.answered = false;
+    connection->cleanup.cancelled = true;
+    connection->cleanup.cancelled_at = pgp_now(connection->context->env);
+    connection->cleanup.answered = false;
     if (!cancel)
         return;
-    link->task = cancel_task_start(cancel);
-    if (!link->task)
+    connection->task = cancel_task_start(cancel);
+    if (!connection->task)
         PQfreeCancel(cancel);
 }
 
 /* Something runs that was not cancelled yet; or it was, but the cancel may have come before the
  * server had begun with it. */
-static bool cancel_is_due(const pgp_connection *link)
+static bool cancel_is_due(const pgp_connection *connection)
 {
-    return !link->cleanup.cancelled || link->cleanup.answered ||
-           pgp_now(link->context->env) - link->cleanup.cancelled_at >= CANCEL_AGAIN;
+    return !connection->cleanup.cancelled || connection->cleanup.answered ||
+           pgp_now(connection->context->env) - connection->cleanup.cancelled_at >= CANCEL_AGAIN;
 }
 
 /* Whether a cancel is still on its way; one that has arrived is forgotten. */
-static bool cancel_is_pending(pgp_connection *link)
+static bool cancel_is_pending(pgp_connection *connection)
 {
-    if (link->task && pgp_task_is_done(link->task))
-        pgp_task_leave(&link->task);
-    return link->task != NULL;
+    if (connection->task && pgp_task_is_done(connection->task))
+        pgp_task_leave(&connection->task);
+    return connection->task != NULL;
 }
 
 /* If an earlier cancel still hangs, another one would hang as well. */
-void pgp_pq_cleanup_abandon(pgp_connection *link)
+void pgp_pq_cleanup_abandon(pgp_connection *connection)
 {
-    if (!cancel_is_pending(link))
-        cancel_start(link);
+    if (!cancel_is_pending(connection))
+        cancel_start(connection);
 }
 
 /* --- draining --------------------------------------------------------------- */
@@ -79,20 +79,21 @@ typedef enum {
 
 /* libpq ends answers with NULL; those of a pipeline with one NULL a query, and for good when
  * the last sync is answered. */
-static drain_state drain_null(pgp_connection *link)
+static drain_state drain_null(pgp_connection *connection)
 {
-    if (PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF || PQexitPipelineMode(link->conn))
+    if (PQpipelineStatus(connection->conn) == PQ_PIPELINE_OFF ||
+        PQexitPipelineMode(connection->conn))
         return DRAIN_END;
     return DRAIN_MORE;
 }
 
-static drain_state drain_copy_out(pgp_connection *link)
+static drain_state drain_copy_out(pgp_connection *connection)
 {
     char *row;
     int n, length = 0;
 
     for (n = 0; n < ROWS_A_RESULT; n++) {
-        length = PQgetCopyData(link->conn, &row, 1);
+        length = PQgetCopyData(connection->conn, &row, 1);
         if (length <= 0)
             break;
         PQfreemem(row);
@@ -102,30 +103,30 @@ static drain_state drain_copy_out(pgp_connection *link)
     return length == 0 ? DRAIN_WAIT : DRAIN_MORE;
 }
 
-static drain_state drain_copy_in(pgp_connection *link)
+static drain_state drain_copy_in(pgp_connection *connection)
 {
-    if (link->cleanup.copy_ended)
+    if (connection->cleanup.copy_ended)
         return DRAIN_NEVER;
-    link->cleanup.copy_ended = true;
-    return PQputCopyEnd(link->conn, "left open by its borrower") == 1 ? DRAIN_MORE
-                                                                      : DRAIN_NEVER;
+    connection->cleanup.copy_ended = true;
+    return PQputCopyEnd(connection->conn, "left open by its borrower") == 1 ? DRAIN_MORE
+                                                                            : DRAIN_NEVER;
 }
 
-static drain_state drain_result(pgp_connection *link)
+static drain_state drain_result(pgp_connection *connection)
 {
-    PGresult *result = PQgetResult(link->conn);
+    PGresult *result = PQgetResult(connection->conn);
     const ExecStatusType status = PQresultStatus(result);
 
     if (!result)
-        return drain_null(link);
+        return drain_null(connection);
     PQclear(result);
     if (status != PGRES_COPY_OUT)
-        link->cleanup.answered = true;
+        connection->cleanup.answered = true;
     switch (status) {
     case PGRES_COPY_IN:
-        return drain_copy_in(link);
+        return drain_copy_in(connection);
     case PGRES_COPY_OUT:
-        return drain_copy_out(link);
+        return drain_copy_out(connection);
     case PGRES_COPY_BOTH:
         return DRAIN_NEVER;
     default:
@@ -133,128 +134,134 @@ static drain_state drain_result(pgp_connection *link)
     }
 }
 
-static drain_state drain_results(pgp_connection *link)
+static drain_state drain_results(pgp_connection *connection)
 {
     drain_state state = DRAIN_MORE;
     int n;
 
     for (n = 0; n < RESULTS_A_STEP && state == DRAIN_MORE; n++)
-        state = PQisBusy(link->conn) ? DRAIN_WAIT : drain_result(link);
+        state = PQisBusy(connection->conn) ? DRAIN_WAIT : drain_result(connection);
     return state;
 }
 
 /* Send a sync behind whatever is in a pipeline: without one the server neither answers nor goes
  * on after an error.  A sync commits, and the driver must not commit what the borrower had not
  * synced, so a rollback goes before it. */
-static bool pipeline_close(pgp_connection *link)
+static bool pipeline_close(pgp_connection *connection)
 {
-    if (link->cleanup.pipeline_closed || PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF)
+    if (connection->cleanup.pipeline_closed ||
+        PQpipelineStatus(connection->conn) == PQ_PIPELINE_OFF)
         return true;
-    link->cleanup.pipeline_closed = true;
-    return PQsendQueryParams(link->conn, "ROLLBACK", 0, NULL, NULL, NULL, NULL, 0) &&
-           PQpipelineSync(link->conn);
+    connection->cleanup.pipeline_closed = true;
+    return PQsendQueryParams(connection->conn, "ROLLBACK", 0, NULL, NULL, NULL, NULL, 0) &&
+           PQpipelineSync(connection->conn);
 }
 
 /* Go on until nothing runs any more and pipeline mode is off. */
-static pgp_step drain_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step drain_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     drain_state state = DRAIN_NEVER;
 
     /* The server takes in nothing until it is done with what it has: a cancel makes room. */
-    if (pgp_pq_exchange_is_blocked(link)) {
-        if (cancel_is_due(link))
-            cancel_start(link);
-        *await = (struct pollfd){.fd = PQsocket(link->conn), .events = POLLOUT};
+    if (pgp_pq_exchange_is_blocked(connection)) {
+        if (cancel_is_due(connection))
+            cancel_start(connection);
+        *await = (struct pollfd){.fd = PQsocket(connection->conn), .events = POLLOUT};
         return PGP_STEP_AGAIN;
     }
-    if (pgp_pq_exchange_set_nonblocking(link) && pipeline_close(link) &&
-        PQflush(link->conn) >= 0 && PQconsumeInput(link->conn))
-        state = drain_results(link);
+    if (pgp_pq_exchange_set_nonblocking(connection) && pipeline_close(connection) &&
+        PQflush(connection->conn) >= 0 && PQconsumeInput(connection->conn))
+        state = drain_results(connection);
     if (state == DRAIN_NEVER) {
-        pgp_pq_error_last(error, link);
+        pgp_pq_error_last(error, connection);
         return PGP_STEP_FAILED;
     }
     if (state == DRAIN_END)
         return PGP_STEP_DONE;
-    if (state == DRAIN_WAIT && cancel_is_due(link))
-        cancel_start(link);
+    if (state == DRAIN_WAIT && cancel_is_due(connection))
+        cancel_start(connection);
     /* If there is more at once: the socket takes something, so the keeper comes again. */
-    *await = pgp_pq_exchange_await(link, PQflush(link->conn) || state == DRAIN_MORE);
+    *await = pgp_pq_exchange_await(connection,
+                                   PQflush(connection->conn) || state == DRAIN_MORE);
     return PGP_STEP_AGAIN;
 }
 
 /* --- phases ----------------------------------------------------------------- */
 
-void pgp_pq_cleanup_start(pgp_connection *link)
+void pgp_pq_cleanup_start(pgp_connection *connection)
 {
-    pgp_pq_assert_ready(link);
-    link->phase = CANCELLING;
-    link->cleanup.pipeline_closed = link->cleanup.copy_ended = link->cleanup.drained = false;
-    link->cleanup.cancelled = link->cleanup.answered = false;
+    pgp_pq_assert_ready(connection);
+    connection->phase = CANCELLING;
+    connection->cleanup.pipeline_closed = connection->cleanup.copy_ended =
+        connection->cleanup.drained = false;
+    connection->cleanup.cancelled = connection->cleanup.answered = false;
 }
 
 /* DONE: nothing runs, and no cancel is on its way. */
-static pgp_step cancelling_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step cancelling_step(pgp_connection *connection, struct pollfd *await,
+                                pgp_error *error)
 {
     pgp_step step = PGP_STEP_AGAIN;
 
-    if (!cancel_is_pending(link)) {
-        step = link->cleanup.drained ? PGP_STEP_DONE : drain_step(link, await, error);
-        link->cleanup.drained = step == PGP_STEP_DONE;
+    if (!cancel_is_pending(connection)) {
+        step = connection->cleanup.drained ? PGP_STEP_DONE
+                                           : drain_step(connection, await, error);
+        connection->cleanup.drained = step == PGP_STEP_DONE;
     }
-    if (step == PGP_STEP_FAILED || !link->task)
+    if (step == PGP_STEP_FAILED || !connection->task)
         return step;
-    *await = (struct pollfd){.fd = pgp_task_fd(link->task), .events = POLLIN};
+    *await = (struct pollfd){.fd = pgp_task_fd(connection->task), .events = POLLIN};
     return PGP_STEP_AGAIN;
 }
 
 /* Begin one more exchange. */
-static pgp_step exchange_start(pgp_connection *link, pgp_pq_phase phase, const char *sql,
+static pgp_step exchange_start(pgp_connection *connection, pgp_pq_phase phase, const char *sql,
                                struct pollfd *await, pgp_error *error)
 {
-    link->phase = phase;
-    return pgp_pq_exchange_send(link, sql, error) ? pgp_pq_exchange_receive(link, await, error)
-                                                  : PGP_STEP_FAILED;
+    connection->phase = phase;
+    return pgp_pq_exchange_send(connection, sql, error)
+               ? pgp_pq_exchange_receive(connection, await, error)
+               : PGP_STEP_FAILED;
 }
 
-static pgp_step transaction_ended(pgp_connection *link, pgp_error *error)
+static pgp_step transaction_ended(pgp_connection *connection, pgp_error *error)
 {
-    link->phase = READY;
-    pgp_pq_exchange_drop_notifies(link); /* the transaction's end has brought them */
+    connection->phase = READY;
+    pgp_pq_exchange_drop_notifies(connection); /* the transaction's end has brought them */
     /* The results that were drained may not tell of all that was done. */
-    link->lease.effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
-    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE)
+    connection->lease.effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
+    if (PQtransactionStatus(connection->conn) == PQTRANS_IDLE)
         return PGP_STEP_DONE;
     pgp_error_text(error, "the transaction could not be ended");
     return PGP_STEP_FAILED;
 }
 
 /* Each phase falls into the next one as soon as it is done. */
-static pgp_step phase_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step phase_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     pgp_step step;
 
-    if (link->phase == CANCELLING) {
-        step = cancelling_step(link, await, error);
-        if (step == PGP_STEP_DONE && link->cleanup.cancelled)
-            step = exchange_start(link, ABSORBING, "", await, error);
+    if (connection->phase == CANCELLING) {
+        step = cancelling_step(connection, await, error);
+        if (step == PGP_STEP_DONE && connection->cleanup.cancelled)
+            step = exchange_start(connection, ABSORBING, "", await, error);
     }
     else
-        step = pgp_pq_exchange_receive(link, await, error);
-    if (step == PGP_STEP_DONE && link->phase != ROLLING_BACK &&
-        PQtransactionStatus(link->conn) != PQTRANS_IDLE)
-        step = exchange_start(link, ROLLING_BACK, "ROLLBACK", await, error);
-    return step == PGP_STEP_DONE ? transaction_ended(link, error) : step;
+        step = pgp_pq_exchange_receive(connection, await, error);
+    if (step == PGP_STEP_DONE && connection->phase != ROLLING_BACK &&
+        PQtransactionStatus(connection->conn) != PQTRANS_IDLE)
+        step = exchange_start(connection, ROLLING_BACK, "ROLLBACK", await, error);
+    return step == PGP_STEP_DONE ? transaction_ended(connection, error) : step;
 }
 
-pgp_step pgp_pq_cleanup_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+pgp_step pgp_pq_cleanup_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
-    const pgp_step step = phase_step(link, await, error);
+    const pgp_step step = phase_step(connection, await, error);
     pgp_error words;
 
     if (step != PGP_STEP_FAILED)
         return step;
-    pgp_pq_idle_last_words(link, &words);
+    pgp_pq_idle_last_words(connection, &words);
     if (*words.message)
         *error = words;
     return PGP_STEP_FAILED;

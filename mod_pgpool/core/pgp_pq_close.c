@@ -18,65 +18,65 @@
 /* Free the PGconn.  In nonblocking mode PQfinish() sends its good-bye if the socket takes it,
  * and does not wait; a connection that cannot be put into that mode is cut off.  Returns a
  * second descriptor, which keeps the socket until the server has ended its side, or -1. */
-static int conn_finish(pgp_connection *link)
+static int conn_finish(pgp_connection *connection)
 {
-    const int fd = PQsocket(link->conn);
+    const int fd = PQsocket(connection->conn);
     const int second = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
 
-    if (fd >= 0 && !pgp_pq_exchange_set_nonblocking(link))
+    if (fd >= 0 && !pgp_pq_exchange_set_nonblocking(connection))
         shutdown(fd, SHUT_RDWR);
-    PQfinish(link->conn);
-    link->conn = NULL;
+    PQfinish(connection->conn);
+    connection->conn = NULL;
     if (second >= 0)
         shutdown(second, SHUT_WR);
     return second;
 }
 
-void pgp_pq_close_start(pgp_connection *link)
+void pgp_pq_close_start(pgp_connection *connection)
 {
     pgp_error unsaid;
 
-    pgp_pq_assert_open(link);
-    pgp_pq_callbacks_trap(link, false);
+    pgp_pq_assert_open(connection);
+    pgp_pq_callbacks_trap(connection, false);
     /* A reset that has ended need not be cancelled. */
-    if (link->conn && link->reset_pending)
-        pgp_pq_idle_take_answer(link, &unsaid);
-    if (link->conn && PQtransactionStatus(link->conn) == PQTRANS_ACTIVE) {
-        pgp_pq_cleanup_abandon(link);
+    if (connection->conn && connection->reset_pending)
+        pgp_pq_idle_take_answer(connection, &unsaid);
+    if (connection->conn && PQtransactionStatus(connection->conn) == PQTRANS_ACTIVE) {
+        pgp_pq_cleanup_abandon(connection);
         /* PQfinish() would still send what the borrower has queued, for the server to run. */
-        shutdown(PQsocket(link->conn), SHUT_WR);
+        shutdown(PQsocket(connection->conn), SHUT_WR);
     }
-    link->closing_fd = link->conn ? conn_finish(link) : -1;
-    pgp_pq_connect_abandon(link);
-    if (link->task)
-        pgp_task_leave(&link->task);
-    link->phase = CLOSING;
+    connection->closing_fd = connection->conn ? conn_finish(connection) : -1;
+    pgp_pq_connect_abandon(connection);
+    if (connection->task)
+        pgp_task_leave(&connection->task);
+    connection->phase = CLOSING;
 }
 
-pgp_step pgp_pq_close_step(pgp_connection *link, struct pollfd *await)
+pgp_step pgp_pq_close_step(pgp_connection *connection, struct pollfd *await)
 {
     char dropped[CLOSING_READ];
     ssize_t got = 1;
     int n;
 
-    if (link->closing_fd < 0)
+    if (connection->closing_fd < 0)
         return PGP_STEP_DONE;
     for (n = 0; n < CLOSING_READS && got > 0; n++)
-        got = recv(link->closing_fd, dropped, sizeof dropped, MSG_DONTWAIT);
+        got = recv(connection->closing_fd, dropped, sizeof dropped, MSG_DONTWAIT);
     if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
         return PGP_STEP_DONE;
-    *await = (struct pollfd){.fd = link->closing_fd, .events = POLLIN};
+    *await = (struct pollfd){.fd = connection->closing_fd, .events = POLLIN};
     return PGP_STEP_AGAIN;
 }
 
-void pgp_pq_close_destroy(pgp_connection *link)
+void pgp_pq_close_destroy(pgp_connection *connection)
 {
-    pgp_pq_assert(link);
-    if (link->phase != CLOSING)
-        pgp_pq_close_start(link);
-    if (link->closing_fd >= 0)
-        close(link->closing_fd);
-    free(link->vars.applied);
-    link->magic = 0;
-    free(link);
+    pgp_pq_assert(connection);
+    if (connection->phase != CLOSING)
+        pgp_pq_close_start(connection);
+    if (connection->closing_fd >= 0)
+        close(connection->closing_fd);
+    free(connection->vars.applied);
+    connection->magic = 0;
+    free(connection);
 }

@@ -17,29 +17,29 @@
 PGP_TASK_DEFINE(lookup_start, pgp_pq_hosts, pgp_pq_hosts_resolve, pgp_pq_hosts_free)
 
 /* The hosts belong to the look-up's task while there is one. */
-void pgp_pq_connect_abandon(pgp_connection *link)
+void pgp_pq_connect_abandon(pgp_connection *connection)
 {
-    if (!link->connecting.hosts)
+    if (!connection->connecting.hosts)
         return;
-    if (link->task)
-        pgp_task_leave(&link->task);
+    if (connection->task)
+        pgp_task_leave(&connection->task);
     else
-        pgp_pq_hosts_free(link->connecting.hosts);
-    link->connecting.hosts = NULL;
+        pgp_pq_hosts_free(connection->connecting.hosts);
+    connection->connecting.hosts = NULL;
 }
 
 /* --- logging in ------------------------------------------------------------- */
 
 /* Say why there is no connection.  The passfile's part comes first, since the rest may be long
  * and be cut. */
-static void login_error(pgp_connection *link, pgp_error *error)
+static void login_error(pgp_connection *connection, pgp_error *error)
 {
     char words[sizeof error->message], *end;
 
-    pgp_pq_error_connection(error, link);
-    if (!PQconnectionNeedsPassword(link->conn))
+    pgp_pq_error_connection(error, connection);
+    if (!PQconnectionNeedsPassword(connection->conn))
         return;
-    pgp_passfile_explain(link->conn, words, sizeof words);
+    pgp_passfile_explain(connection->conn, words, sizeof words);
     end = words + strlen(words);
     apr_snprintf(end, sizeof words - (end - words), ": %s", error->message);
     pgp_error_text(error, words);
@@ -49,7 +49,7 @@ static void login_error(pgp_connection *link, pgp_error *error)
  * string stand defaults: only keepalives together with tcp_user_timeout end a black hole. After
  * it stand the hosts, as they were looked up, and the encoding, which neither a service file
  * nor the environment may change. */
-static bool login_start(pgp_connection *link, pgp_error *error)
+static bool login_start(pgp_connection *connection, pgp_error *error)
 {
     static const char *const keywords[] = {"fallback_application_name",
                                            "keepalives",
@@ -65,40 +65,41 @@ static bool login_start(pgp_connection *link, pgp_error *error)
                                            NULL};
     const char *host[3] = {NULL, NULL, NULL};
     const char *values[] = {
-        "mod_pgpool", "1",  "5",  "2",    "3", "10000", link->settings->conninfo,
+        "mod_pgpool", "1",  "5",  "2",    "3", "10000", connection->settings->conninfo,
         NULL,         NULL, NULL, "UTF8", NULL};
 
-    if (pgp_pq_hosts_error(link->connecting.hosts)) {
-        pgp_error_text(error, pgp_pq_hosts_error(link->connecting.hosts));
+    if (pgp_pq_hosts_error(connection->connecting.hosts)) {
+        pgp_error_text(error, pgp_pq_hosts_error(connection->connecting.hosts));
         return false;
     }
-    if (pgp_pq_hosts_params(link->connecting.hosts, link->connecting.first_host, host))
+    if (pgp_pq_hosts_params(connection->connecting.hosts, connection->connecting.first_host,
+                            host))
         memcpy(values + 7, host, sizeof host);
-    link->conn = PQconnectStartParams(keywords, values, 1);
-    pgp_pq_connect_abandon(link);
-    if (!link->conn || !pgp_pq_callbacks_register(link)) {
+    connection->conn = PQconnectStartParams(keywords, values, 1);
+    pgp_pq_connect_abandon(connection);
+    if (!connection->conn || !pgp_pq_callbacks_register(connection)) {
         pgp_error_text(error, "libpq cannot register the connection: out of memory");
         return false;
     }
-    PQsetErrorVerbosity(link->conn, PQERRORS_VERBOSE);
-    link->connecting.wants = PGRES_POLLING_WRITING;
-    link->phase = CONNECTING;
-    if (PQstatus(link->conn) != CONNECTION_BAD)
+    PQsetErrorVerbosity(connection->conn, PQERRORS_VERBOSE);
+    connection->connecting.wants = PGRES_POLLING_WRITING;
+    connection->phase = CONNECTING;
+    if (PQstatus(connection->conn) != CONNECTION_BAD)
         return true;
-    login_error(link, error);
+    login_error(connection, error);
     return false;
 }
 
-bool pgp_pq_connect_start(pgp_connection *link, pgp_error *error)
+bool pgp_pq_connect_start(pgp_connection *connection, pgp_error *error)
 {
-    pgp_pq_hosts *hosts = pgp_pq_hosts_read(link->settings->conninfo);
+    pgp_pq_hosts *hosts = pgp_pq_hosts_read(connection->settings->conninfo);
 
-    link->connecting.hosts = hosts;
-    link->phase = LOOKING_UP;
+    connection->connecting.hosts = hosts;
+    connection->phase = LOOKING_UP;
     if (!pgp_pq_hosts_has_names(hosts))
-        return login_start(link, error);
-    link->task = lookup_start(hosts);
-    if (link->task)
+        return login_start(connection, error);
+    connection->task = lookup_start(hosts);
+    if (connection->task)
         return true;
     pgp_error_text(error, "there is no thread to look the host's name up");
     return false;
@@ -108,11 +109,11 @@ bool pgp_pq_connect_start(pgp_connection *link, pgp_error *error)
 
 /* Whether the connection speaks UTF-8.  UTF8 was asked for, so a proxy that does not tell has
  * it. */
-static bool note_encoding(pgp_connection *link, pgp_error *error)
+static bool note_encoding(pgp_connection *connection, pgp_error *error)
 {
-    const char *name = PQparameterStatus(link->conn, "client_encoding");
+    const char *name = PQparameterStatus(connection->conn, "client_encoding");
 
-    link->encoding = PQclientEncoding(link->conn);
+    connection->encoding = PQclientEncoding(connection->conn);
     if (!name || !strcmp(name, "UTF8"))
         return true;
     apr_snprintf(
@@ -123,30 +124,31 @@ static bool note_encoding(pgp_connection *link, pgp_error *error)
     return false;
 }
 
-static pgp_step session_ready(pgp_connection *link, pgp_error *error)
+static pgp_step session_ready(pgp_connection *connection, pgp_error *error)
 {
-    link->phase = READY;
-    if (!note_encoding(link, error))
+    connection->phase = READY;
+    if (!note_encoding(connection, error))
         return PGP_STEP_FAILED;
-    pgp_pq_reset_begin_lease(link);
-    pgp_pq_idle_note_role(link);
-    if (PQtransactionStatus(link->conn) == PQTRANS_IDLE && pgp_pq_reset_set_blocking(link))
+    pgp_pq_reset_begin_lease(connection);
+    pgp_pq_idle_note_role(connection);
+    if (PQtransactionStatus(connection->conn) == PQTRANS_IDLE &&
+        pgp_pq_reset_set_blocking(connection))
         return PGP_STEP_DONE;
     pgp_error_text(error, "PgPoolInitSQL leaves a transaction open");
     return PGP_STEP_FAILED;
 }
 
 /* Go on with asking for the capacity.  A server that does not tell it is as good as another. */
-static pgp_step survey_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step survey_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
-    pgp_step step = pgp_pq_exchange_receive(link, await, error);
+    pgp_step step = pgp_pq_exchange_receive(connection, await, error);
 
-    if (step == PGP_STEP_FAILED && PQstatus(link->conn) == CONNECTION_OK)
+    if (step == PGP_STEP_FAILED && PQstatus(connection->conn) == CONNECTION_OK)
         step = PGP_STEP_DONE;
-    return step == PGP_STEP_DONE ? session_ready(link, error) : step;
+    return step == PGP_STEP_DONE ? session_ready(connection, error) : step;
 }
 
-static pgp_step survey_start(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step survey_start(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     static const char sql[] =
         "SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int4"
@@ -156,99 +158,102 @@ static pgp_step survey_start(pgp_connection *link, struct pollfd *await, pgp_err
         "coalesce(pg_catalog.current_setting('reserved_connections', true), '0')"
         "::pg_catalog.int4";
 
-    link->phase = SURVEYING;
-    return pgp_pq_exchange_send(link, sql, error) ? survey_step(link, await, error)
-                                                  : PGP_STEP_FAILED;
+    connection->phase = SURVEYING;
+    return pgp_pq_exchange_send(connection, sql, error) ? survey_step(connection, await, error)
+                                                        : PGP_STEP_FAILED;
 }
 
 /* Whether the last statement of PgPoolInitSQL has prepared something without being a PREPARE: a
  * reset that keeps prepared statements would run it again, and fail. */
-static bool init_hides_prepare(const pgp_connection *link)
+static bool init_hides_prepare(const pgp_connection *connection)
 {
-    const apr_array_header_t *sql = link->settings->init_sql;
-    const int last = link->connecting.init_started - 1;
+    const apr_array_header_t *sql = connection->settings->init_sql;
+    const int last = connection->connecting.init_started - 1;
 
-    return last >= 0 && link->lease.effects & PGP_EFFECT_PREPARE &&
-           link->settings->reset != PGP_RESET_ALL && link->settings->reset != PGP_RESET_CLOSE &&
+    return last >= 0 && connection->lease.effects & PGP_EFFECT_PREPARE &&
+           connection->settings->reset != PGP_RESET_ALL &&
+           connection->settings->reset != PGP_RESET_CLOSE &&
            !pgp_pq_reset_is_prepare(APR_ARRAY_IDX(sql, last, const char *));
 }
 
 /* Run the statements of PgPoolInitSQL one after another, then the survey if one is due. */
-static pgp_step init_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step init_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
-    const apr_array_header_t *sql = link->settings->init_sql;
+    const apr_array_header_t *sql = connection->settings->init_sql;
     const int statements = sql ? sql->nelts : 0;
-    int *const started = &link->connecting.init_started;
+    int *const started = &connection->connecting.init_started;
 
     for (;;) {
-        const pgp_step step = pgp_pq_exchange_receive(link, await, error);
+        const pgp_step step = pgp_pq_exchange_receive(connection, await, error);
 
         if (step != PGP_STEP_DONE)
             return step;
-        if (init_hides_prepare(link)) {
+        if (init_hides_prepare(connection)) {
             pgp_error_text(error,
                            "PgPoolInitSQL: a PREPARE must stand in a directive of its own");
             return PGP_STEP_FAILED;
         }
-        pgp_pq_effects_forget(link);
+        pgp_pq_effects_forget(connection);
         if (*started >= statements)
             break;
-        if (!pgp_pq_exchange_send(link, APR_ARRAY_IDX(sql, (*started)++, const char *), error))
+        if (!pgp_pq_exchange_send(connection, APR_ARRAY_IDX(sql, (*started)++, const char *),
+                                  error))
             return PGP_STEP_FAILED;
     }
-    return link->connecting.survey ? survey_start(link, await, error)
-                                   : session_ready(link, error);
+    return connection->connecting.survey ? survey_start(connection, await, error)
+                                         : session_ready(connection, error);
 }
 
 /* --- phases ----------------------------------------------------------------- */
 
-static pgp_step login_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step login_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
-    PostgresPollingStatusType *const wants = &link->connecting.wants;
+    PostgresPollingStatusType *const wants = &connection->connecting.wants;
     int n;
 
     for (n = 0; n < MOVES_A_STEP; n++) {
         const short events = *wants == PGRES_POLLING_READING ? POLLIN : POLLOUT;
 
-        *await = (struct pollfd){.fd = PQsocket(link->conn), .events = events};
+        *await = (struct pollfd){.fd = PQsocket(connection->conn), .events = events};
         if (!pgp_pq_exchange_poll_now(await->fd, events))
             return PGP_STEP_AGAIN;
-        *wants = PQconnectPoll(link->conn);
+        *wants = PQconnectPoll(connection->conn);
         if (*wants == PGRES_POLLING_FAILED) {
-            login_error(link, error);
+            login_error(connection, error);
             return PGP_STEP_FAILED;
         }
         if (*wants == PGRES_POLLING_OK) {
-            link->backend = (unsigned)PQbackendPID(link->conn);
-            PQsetErrorVerbosity(link->conn, PQERRORS_DEFAULT);
-            PQsetnonblocking(link->conn, 1);
-            link->phase = INITIALISING;
-            return init_step(link, await, error);
+            connection->backend = (unsigned)PQbackendPID(connection->conn);
+            PQsetErrorVerbosity(connection->conn, PQERRORS_DEFAULT);
+            PQsetnonblocking(connection->conn, 1);
+            connection->phase = INITIALISING;
+            return init_step(connection, await, error);
         }
     }
     return PGP_STEP_AGAIN;
 }
 
-static pgp_step lookup_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step lookup_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
-    if (!pgp_task_is_done(link->task)) {
-        *await = (struct pollfd){.fd = pgp_task_fd(link->task), .events = POLLIN};
+    if (!pgp_task_is_done(connection->task)) {
+        *await = (struct pollfd){.fd = pgp_task_fd(connection->task), .events = POLLIN};
         return PGP_STEP_AGAIN;
     }
-    return login_start(link, error) ? login_step(link, await, error) : PGP_STEP_FAILED;
+    return login_start(connection, error) ? login_step(connection, await, error)
+                                          : PGP_STEP_FAILED;
 }
 
-pgp_step pgp_pq_connect_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+pgp_step pgp_pq_connect_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
-    switch (link->phase) {
+    switch (connection->phase) {
     case LOOKING_UP:
-        return lookup_step(link, await, error);
+        return lookup_step(connection, await, error);
     case CONNECTING:
-        return login_step(link, await, error);
+        return login_step(connection, await, error);
     case INITIALISING:
-        return init_step(link, await, error);
+        return init_step(connection, await, error);
     default:
-        assert(link->phase == SURVEYING);
-        return survey_step(link, await, error);
+        assert(connection->phase == SURVEYING);
+        return survey_step(connection, await, error);
     }
 }

@@ -19,13 +19,14 @@
 
 /* Start an attempt to connect, on a connection whose context, first_host and survey are set.
  * false: it has failed already, *error says why. */
-bool pgp_pq_connect_start(pgp_connection *link, pgp_error *error);
+bool pgp_pq_connect_start(pgp_connection *connection, pgp_error *error);
 
 /* Go on with a connection that is in one of the phases above.  AGAIN: it waits for *await.
  * DONE: it is READY.  FAILED: *error says why. */
-pgp_step pgp_pq_connect_step(pgp_connection *link, struct pollfd *await, pgp_error *error);
+pgp_step pgp_pq_connect_step(pgp_connection *connection, struct pollfd *await,
+                             pgp_error *error);
 
 /* Give up a look-up of names that is under way. */
-void pgp_pq_connect_abandon(pgp_connection *link);
+void pgp_pq_connect_abandon(pgp_connection *connection);
 
 #endif

@@ -11,81 +11,81 @@
 static pgp_connection *link_connect(const pgp_context *context, unsigned first_host,
                                     bool survey, void *owner, pgp_error *error)
 {
-    pgp_connection *link = pgp_alloc(sizeof(*link));
+    pgp_connection *connection = pgp_alloc(sizeof(*connection));
 
-    link->magic = PGP_PQ_MAGIC;
-    link->context = context;
-    link->settings = context->settings;
-    link->owner = owner;
-    link->connecting.first_host = first_host;
-    link->connecting.survey = survey;
-    if (pgp_pq_connect_start(link, error))
-        return link;
-    pgp_pq_close_destroy(link);
+    connection->magic = PGP_PQ_MAGIC;
+    connection->context = context;
+    connection->settings = context->settings;
+    connection->owner = owner;
+    connection->connecting.first_host = first_host;
+    connection->connecting.survey = survey;
+    if (pgp_pq_connect_start(connection, error))
+        return connection;
+    pgp_pq_close_destroy(connection);
     return NULL;
 }
 
-static pgp_step link_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step link_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     pgp_step step = PGP_STEP_DONE;
 
-    pgp_pq_assert(link);
-    switch (link->phase) {
+    pgp_pq_assert(connection);
+    switch (connection->phase) {
     case LOOKING_UP:
     case CONNECTING:
     case INITIALISING:
     case SURVEYING:
-        step = pgp_pq_connect_step(link, await, error);
+        step = pgp_pq_connect_step(connection, await, error);
         break;
     case CANCELLING:
     case ABSORBING:
     case ROLLING_BACK:
-        step = pgp_pq_cleanup_step(link, await, error);
+        step = pgp_pq_cleanup_step(connection, await, error);
         break;
     case CLOSING:
-        return pgp_pq_close_step(link, await);
+        return pgp_pq_close_step(connection, await);
     case READY:
         assert(!"step() has something to do");
     }
-    pgp_pq_callbacks_trap(link, step == PGP_STEP_DONE);
+    pgp_pq_callbacks_trap(connection, step == PGP_STEP_DONE);
     return step;
 }
 
-static int link_capacity(const pgp_connection *link)
+static int link_capacity(const pgp_connection *connection)
 {
-    pgp_pq_assert_ready(link);
-    return link->capacity;
+    pgp_pq_assert_ready(connection);
+    return connection->capacity;
 }
 
-static const char *link_tls(const pgp_connection *link)
+static const char *link_tls(const pgp_connection *connection)
 {
-    pgp_pq_assert_ready(link);
-    return PQsslInUse(link->conn) ? PQsslAttribute(link->conn, "protocol") : NULL;
+    pgp_pq_assert_ready(connection);
+    return PQsslInUse(connection->conn) ? PQsslAttribute(connection->conn, "protocol") : NULL;
 }
 
-static unsigned link_backend(const pgp_connection *link)
+static unsigned link_backend(const pgp_connection *connection)
 {
-    pgp_pq_assert(link);
-    return link->backend;
+    pgp_pq_assert(connection);
+    return connection->backend;
 }
 
-static int link_socket(const pgp_connection *link)
+static int link_socket(const pgp_connection *connection)
 {
-    pgp_pq_assert_ready(link);
-    return PQsocket(link->conn);
+    pgp_pq_assert_ready(connection);
+    return PQsocket(connection->conn);
 }
 
-static void *link_handle(const pgp_connection *link)
+static void *link_handle(const pgp_connection *connection)
 {
-    pgp_pq_assert_ready(link);
-    return link->conn;
+    pgp_pq_assert_ready(connection);
+    return connection->conn;
 }
 
 void *pgp_pq_driver_owner(const PGconn *conn)
 {
-    const pgp_connection *link = pgp_pq_callbacks_link(conn);
+    const pgp_connection *connection = pgp_pq_callbacks_link(conn);
 
-    return link ? link->owner : NULL;
+    return connection ? connection->owner : NULL;
 }
 
 const pgp_driver pgp_pq_driver = {

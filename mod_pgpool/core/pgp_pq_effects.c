@@ -82,23 +82,23 @@ static unsigned effects_of_result(const PGresult *result)
     }
 }
 
-void pgp_pq_effects_note(pgp_connection *link, const PGresult *result)
+void pgp_pq_effects_note(pgp_connection *connection, const PGresult *result)
 {
     const unsigned effects = effects_of_result(result);
 
-    link->lease.effects |= effects;
+    connection->lease.effects |= effects;
     if (has_sqlstate(result, "25006")) /* read_only_sql_transaction */
-        link->lease.read_only = true;
+        connection->lease.read_only = true;
     if (PQresultMemorySize(result) > LARGE_RESULT)
-        link->lease.large = true;
+        connection->lease.large = true;
     if (effects & PGP_EFFECT_CHANGE)
-        pgp_pq_vars_disturb(link, result);
-    link->lease.unsynced = PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF &&
-                           PQresultStatus(result) != PGRES_PIPELINE_SYNC;
+        pgp_pq_vars_disturb(connection, result);
+    connection->lease.unsynced = PQpipelineStatus(connection->conn) != PQ_PIPELINE_OFF &&
+                                 PQresultStatus(result) != PGRES_PIPELINE_SYNC;
 }
 
-void pgp_pq_effects_forget(pgp_connection *link)
+void pgp_pq_effects_forget(pgp_connection *connection)
 {
-    link->lease.effects = 0;
-    link->lease.read_only = false;
+    connection->lease.effects = 0;
+    connection->lease.read_only = false;
 }

@@ -30,10 +30,10 @@ typedef enum {
  * a SELECT, but none. */
 unsigned pgp_pq_effects_of_tag(const char *tag, bool has_rows);
 
-/* Note in link->lease what a result tells. */
-void pgp_pq_effects_note(pgp_connection *link, const PGresult *result);
+/* Note in connection->lease what a result tells. */
+void pgp_pq_effects_note(pgp_connection *connection, const PGresult *result);
 
 /* Forget what the lease has done so far; its variables stay known. */
-void pgp_pq_effects_forget(pgp_connection *link);
+void pgp_pq_effects_forget(pgp_connection *connection);
 
 #endif

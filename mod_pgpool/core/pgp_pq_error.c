@@ -7,9 +7,9 @@
 #include <string.h>
 #include <apr_strings.h>
 
-void pgp_pq_error_last(pgp_error *error, const pgp_connection *link)
+void pgp_pq_error_last(pgp_error *error, const pgp_connection *connection)
 {
-    pgp_error_text(error, PQerrorMessage(link->conn));
+    pgp_error_text(error, PQerrorMessage(connection->conn));
 }
 
 static bool is_sqlstate(const char *text)
@@ -31,9 +31,9 @@ static bool is_own_limit(const char *text)
 
 /* libpq has no function for the SQLSTATE of a failed connect, nor for the system's error.  Its
  * verbose message has them: "FATAL:  28P01: ...".  The last of several hosts counts. */
-void pgp_pq_error_connection(pgp_error *error, const pgp_connection *link)
+void pgp_pq_error_connection(pgp_error *error, const pgp_connection *connection)
 {
-    const char *text = PQerrorMessage(link->conn), *at;
+    const char *text = PQerrorMessage(connection->conn), *at;
 
     for (at = strstr(text, ":  "); at; at = strstr(at + 3, ":  "))
         if (is_sqlstate(at + 3))
@@ -43,14 +43,15 @@ void pgp_pq_error_connection(pgp_error *error, const pgp_connection *link)
     pgp_error_text(error, text);
 }
 
-void pgp_pq_error_result(pgp_error *error, const pgp_connection *link, const PGresult *result)
+void pgp_pq_error_result(pgp_error *error, const pgp_connection *connection,
+                         const PGresult *result)
 {
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
 
     if (sqlstate)
         apr_cpystrn(error->sqlstate, sqlstate, sizeof error->sqlstate);
-    pgp_error_text(error, text ? text : PQerrorMessage(link->conn));
+    pgp_error_text(error, text ? text : PQerrorMessage(connection->conn));
 }
 
 /* PgBouncer's own errors have the localised field alone, in English. */

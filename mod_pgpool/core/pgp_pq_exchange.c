@@ -22,40 +22,40 @@ short pgp_pq_exchange_poll_now(int fd, short events)
 
 /* Outside pipeline mode an idle connection has nothing to send: libpq sends all that it has, a
  * COPY's end included, before it waits for the answer that makes it idle. */
-static bool is_all_sent(const pgp_connection *link)
+static bool is_all_sent(const pgp_connection *connection)
 {
-    return PQtransactionStatus(link->conn) == PQTRANS_IDLE &&
-           PQpipelineStatus(link->conn) == PQ_PIPELINE_OFF;
+    return PQtransactionStatus(connection->conn) == PQTRANS_IDLE &&
+           PQpipelineStatus(connection->conn) == PQ_PIPELINE_OFF;
 }
 
-bool pgp_pq_exchange_is_blocked(const pgp_connection *link)
+bool pgp_pq_exchange_is_blocked(const pgp_connection *connection)
 {
-    if (PQisnonblocking(link->conn) || is_all_sent(link))
+    if (PQisnonblocking(connection->conn) || is_all_sent(connection))
         return false;
-    return !(pgp_pq_exchange_poll_now(PQsocket(link->conn), POLLOUT) & POLLOUT);
+    return !(pgp_pq_exchange_poll_now(PQsocket(connection->conn), POLLOUT) & POLLOUT);
 }
 
-bool pgp_pq_exchange_set_nonblocking(pgp_connection *link)
+bool pgp_pq_exchange_set_nonblocking(pgp_connection *connection)
 {
-    if (pgp_pq_exchange_is_blocked(link))
-        shutdown(PQsocket(link->conn), SHUT_RDWR);
-    return PQsetnonblocking(link->conn, 1) == 0;
+    if (pgp_pq_exchange_is_blocked(connection))
+        shutdown(PQsocket(connection->conn), SHUT_RDWR);
+    return PQsetnonblocking(connection->conn, 1) == 0;
 }
 
-struct pollfd pgp_pq_exchange_await(const pgp_connection *link, bool unsent)
+struct pollfd pgp_pq_exchange_await(const pgp_connection *connection, bool unsent)
 {
-    return (struct pollfd){.fd = PQsocket(link->conn),
+    return (struct pollfd){.fd = PQsocket(connection->conn),
                            .events = unsent ? POLLIN | POLLOUT : POLLIN};
 }
 
 /* --- the question ----------------------------------------------------------- */
 
-bool pgp_pq_exchange_send(pgp_connection *link, const char *sql, pgp_error *error)
+bool pgp_pq_exchange_send(pgp_connection *connection, const char *sql, pgp_error *error)
 {
-    link->exchange.failed = false;
-    if (PQsendQuery(link->conn, sql))
+    connection->exchange.failed = false;
+    if (PQsendQuery(connection->conn, sql))
         return true;
-    pgp_pq_error_last(error, link);
+    pgp_pq_error_last(error, connection);
     return false;
 }
 
@@ -72,81 +72,84 @@ static int capacity_read(const PGresult *result)
 }
 
 /* An exchange fails by its first error. */
-bool pgp_pq_exchange_judge(pgp_connection *link, const PGresult *result)
+bool pgp_pq_exchange_judge(pgp_connection *connection, const PGresult *result)
 {
     switch (PQresultStatus(result)) {
     case PGRES_EMPTY_QUERY:
     case PGRES_COMMAND_OK:
         return false;
     case PGRES_TUPLES_OK:
-        if (link->phase == SURVEYING)
-            link->capacity = capacity_read(result);
+        if (connection->phase == SURVEYING)
+            connection->capacity = capacity_read(result);
         return false;
     case PGRES_COPY_IN:
     case PGRES_COPY_OUT:
     case PGRES_COPY_BOTH:
-        link->exchange.failed = true;
-        link->exchange.rejected = false;
-        link->exchange.error = (pgp_error){.message = "a COPY has no place here"};
+        connection->exchange.failed = true;
+        connection->exchange.rejected = false;
+        connection->exchange.error = (pgp_error){.message = "a COPY has no place here"};
         return true;
     default:
-        if (!link->exchange.failed) {
-            link->exchange.error.sqlstate[0] = '\0';
-            pgp_pq_error_result(&link->exchange.error, link, result);
-            link->exchange.rejected = !strcmp(pgp_pq_error_severity(result), "ERROR");
+        if (!connection->exchange.failed) {
+            connection->exchange.error.sqlstate[0] = '\0';
+            pgp_pq_error_result(&connection->exchange.error, connection, result);
+            connection->exchange.rejected = !strcmp(pgp_pq_error_severity(result), "ERROR");
         }
-        link->exchange.failed = true;
+        connection->exchange.failed = true;
         return false;
     }
 }
 
-pgp_step pgp_pq_exchange_receive(pgp_connection *link, struct pollfd *await, pgp_error *error)
+pgp_step pgp_pq_exchange_receive(pgp_connection *connection, struct pollfd *await,
+                                 pgp_error *error)
 {
-    const int unsent = PQflush(link->conn);
+    const int unsent = PQflush(connection->conn);
 
-    if (unsent < 0 || !PQconsumeInput(link->conn)) {
-        pgp_pq_error_last(error, link);
+    if (unsent < 0 || !PQconsumeInput(connection->conn)) {
+        pgp_pq_error_last(error, connection);
         return PGP_STEP_FAILED;
     }
-    while (!PQisBusy(link->conn)) {
-        PGresult *result = PQgetResult(link->conn);
-        const bool is_over = !result || pgp_pq_exchange_judge(link, result);
+    while (!PQisBusy(connection->conn)) {
+        PGresult *result = PQgetResult(connection->conn);
+        const bool is_over = !result || pgp_pq_exchange_judge(connection, result);
 
         PQclear(result);
-        if (is_over && link->exchange.failed)
-            *error = link->exchange.error;
+        if (is_over && connection->exchange.failed)
+            *error = connection->exchange.error;
         if (is_over)
-            return link->exchange.failed ? PGP_STEP_FAILED : PGP_STEP_DONE;
+            return connection->exchange.failed ? PGP_STEP_FAILED : PGP_STEP_DONE;
     }
-    *await = pgp_pq_exchange_await(link, unsent);
+    *await = pgp_pq_exchange_await(connection, unsent);
     return PGP_STEP_AGAIN;
 }
 
 /* Sleep until the connection may go on.  false: the time is up. */
-static bool sleep_until(const pgp_connection *link, struct pollfd *await, apr_time_t until)
+static bool sleep_until(const pgp_connection *connection, struct pollfd *await,
+                        apr_time_t until)
 {
-    const apr_time_t left = until - pgp_now(link->context->env);
+    const apr_time_t left = until - pgp_now(connection->context->env);
 
     return left > 0 && (poll(await, 1, (int)((left + 999) / 1000)) >= 0 || errno == EINTR);
 }
 
-bool pgp_pq_exchange_receive_until(pgp_connection *link, apr_time_t until, pgp_error *error)
+bool pgp_pq_exchange_receive_until(pgp_connection *connection, apr_time_t until,
+                                   pgp_error *error)
 {
     struct pollfd await;
     pgp_step step;
 
     do
-        step = pgp_pq_exchange_receive(link, &await, error);
-    while (step == PGP_STEP_AGAIN && sleep_until(link, &await, until));
+        step = pgp_pq_exchange_receive(connection, &await, error);
+    while (step == PGP_STEP_AGAIN && sleep_until(connection, &await, until));
     if (step == PGP_STEP_AGAIN)
         pgp_error_text(error, "no answer from the server within PgPoolCheckTimeout");
     return step == PGP_STEP_DONE;
 }
 
-void pgp_pq_exchange_drop_notifies(pgp_connection *link)
+void pgp_pq_exchange_drop_notifies(pgp_connection *connection)
 {
     PGnotify *notify;
 
-    while ((notify = PQnotifies(link->conn)) != NULL)
+    while ((notify = PQnotifies(connection->conn)) != NULL)
         PQfreemem(notify);
 }

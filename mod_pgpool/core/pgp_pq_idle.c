@@ -19,58 +19,59 @@ static const char closed_while_idle[] = "the connection was closed while idle";
 static const char role_changed[] = "the server has changed its role";
 static const char encoding_changed[] = "client_encoding is not UTF8 after a reset";
 
-static int socket_events(const pgp_connection *link)
+static int socket_events(const pgp_connection *connection)
 {
-    return pgp_pq_exchange_poll_now(PQsocket(link->conn), POLLIN | POLLRDHUP);
+    return pgp_pq_exchange_poll_now(PQsocket(connection->conn), POLLIN | POLLRDHUP);
 }
 
-bool pgp_pq_idle_is_alive(pgp_connection *link)
+bool pgp_pq_idle_is_alive(pgp_connection *connection)
 {
-    pgp_pq_assert_open(link);
-    return PQstatus(link->conn) == CONNECTION_OK && !link->is_terminated &&
-           !(socket_events(link) & SOCKET_DEAD);
+    pgp_pq_assert_open(connection);
+    return PQstatus(connection->conn) == CONNECTION_OK && !connection->is_terminated &&
+           !(socket_events(connection) & SOCKET_DEAD);
 }
 
 /* --- the server's role ------------------------------------------------------ */
 
 /* "on" or "off", by its second letter. */
-static char parameter_read(const pgp_connection *link, const char *name)
+static char parameter_read(const pgp_connection *connection, const char *name)
 {
-    const char *value = PQparameterStatus(link->conn, name);
+    const char *value = PQparameterStatus(connection->conn, name);
 
     return value ? value[1] : '-';
 }
 
-void pgp_pq_idle_note_role(pgp_connection *link)
+void pgp_pq_idle_note_role(pgp_connection *connection)
 {
-    PQconninfoOption *options = PQconninfo(link->conn), *o;
+    PQconninfoOption *options = PQconninfo(connection->conn), *o;
 
     for (o = options; o && o->keyword; o++)
         if (!strcmp(o->keyword, "target_session_attrs"))
-            link->role.matters = o->val && strcmp(o->val, "any");
+            connection->role.matters = o->val && strcmp(o->val, "any");
     PQconninfoFree(options);
-    link->role.hot_standby = parameter_read(link, "in_hot_standby");
-    link->role.read_only = parameter_read(link, "default_transaction_read_only");
+    connection->role.hot_standby = parameter_read(connection, "in_hot_standby");
+    connection->role.read_only = parameter_read(connection, "default_transaction_read_only");
 }
 
 /* Whether a server that was asked for as a primary, say, still is one.  A borrower's variable
  * that stands in for the server's own hides that. */
-static bool has_kept_role(const pgp_connection *link)
+static bool has_kept_role(const pgp_connection *connection)
 {
-    return !link->role.matters || link->vars.hide_role ||
-           (link->role.hot_standby == parameter_read(link, "in_hot_standby") &&
-            link->role.read_only == parameter_read(link, "default_transaction_read_only"));
+    return !connection->role.matters || connection->vars.hide_role ||
+           (connection->role.hot_standby == parameter_read(connection, "in_hot_standby") &&
+            connection->role.read_only ==
+                parameter_read(connection, "default_transaction_read_only"));
 }
 
 /* --- last words ------------------------------------------------------------- */
 
 /* The answer to a reset is the driver's to take.  It may end with the reason. */
-static void take_results(pgp_connection *link)
+static void take_results(pgp_connection *connection)
 {
     PGresult *result;
 
-    while (!PQisBusy(link->conn) && (result = PQgetResult(link->conn)) != NULL) {
-        pgp_pq_exchange_judge(link, result);
+    while (!PQisBusy(connection->conn) && (result = PQgetResult(connection->conn)) != NULL) {
+        pgp_pq_exchange_judge(connection, result);
         PQclear(result);
     }
 }
@@ -78,69 +79,69 @@ static void take_results(pgp_connection *link)
 /* An error that comes outside of a statement goes to the driver's notice receiver.  An error
  * that ends a borrower's statement stays in libpq as the borrower's result: only its text is
  * read. */
-void pgp_pq_idle_last_words(pgp_connection *link, pgp_error *error)
+void pgp_pq_idle_last_words(pgp_connection *connection, pgp_error *error)
 {
     PGVerbosity before;
     bool is_active, more = true;
     int n;
 
-    pgp_pq_assert_open(link);
-    before = PQsetErrorVerbosity(link->conn, PQERRORS_VERBOSE);
-    is_active = PQtransactionStatus(link->conn) == PQTRANS_ACTIVE;
-    pgp_pq_callbacks_trap(link, false); /* the pool closes it next */
+    pgp_pq_assert_open(connection);
+    before = PQsetErrorVerbosity(connection->conn, PQERRORS_VERBOSE);
+    is_active = PQtransactionStatus(connection->conn) == PQTRANS_ACTIVE;
+    pgp_pq_callbacks_trap(connection, false); /* the pool closes it next */
     *error = (pgp_error){.sqlstate = ""};
-    if (!link->is_terminated)
-        link->exchange.failed = false;
-    pgp_pq_callbacks_listen(link);
-    for (n = 0; n < READS_A_LOOK && more && !link->is_terminated; n++) {
-        more = pgp_pq_exchange_poll_now(PQsocket(link->conn), POLLIN) & POLLIN &&
-               PQconsumeInput(link->conn);
-        if (link->reset_pending)
-            take_results(link);
-        PQisBusy(link->conn); /* libpq parses what it has read */
+    if (!connection->is_terminated)
+        connection->exchange.failed = false;
+    pgp_pq_callbacks_listen(connection);
+    for (n = 0; n < READS_A_LOOK && more && !connection->is_terminated; n++) {
+        more = pgp_pq_exchange_poll_now(PQsocket(connection->conn), POLLIN) & POLLIN &&
+               PQconsumeInput(connection->conn);
+        if (connection->reset_pending)
+            take_results(connection);
+        PQisBusy(connection->conn); /* libpq parses what it has read */
     }
-    if (link->is_terminated || link->exchange.failed)
-        *error = link->exchange.error;
+    if (connection->is_terminated || connection->exchange.failed)
+        *error = connection->exchange.error;
     else if (is_active)
-        pgp_pq_error_connection(error, link);
-    PQsetErrorVerbosity(link->conn, before);
+        pgp_pq_error_connection(error, connection);
+    PQsetErrorVerbosity(connection->conn, before);
 }
 
 /* --- checking --------------------------------------------------------------- */
 
 /* Returns why the connection is dead, or NULL with its state in *state. */
-static const char *check_socket(pgp_connection *link, pgp_idle_state *state)
+static const char *check_socket(pgp_connection *connection, pgp_idle_state *state)
 {
-    int events = socket_events(link), n;
+    int events = socket_events(connection), n;
 
-    *state = link->reset_pending ? PGP_IDLE_RESET_PENDING : PGP_IDLE_QUIET;
+    *state = connection->reset_pending ? PGP_IDLE_RESET_PENDING : PGP_IDLE_QUIET;
     if (events & SOCKET_DEAD)
         return closed_while_idle;
-    if (!events || link->reset_pending)
+    if (!events || connection->reset_pending)
         return NULL;
     *state = PGP_IDLE_HEARD;
     for (n = 0; n < READS_A_LOOK && events; n++) {
-        if (events & SOCKET_DEAD || !PQconsumeInput(link->conn))
+        if (events & SOCKET_DEAD || !PQconsumeInput(connection->conn))
             return closed_while_idle;
-        pgp_pq_exchange_drop_notifies(link);
-        events = socket_events(link);
+        pgp_pq_exchange_drop_notifies(connection);
+        events = socket_events(connection);
     }
     if (events)
         return "the connection does not become quiet";
-    return has_kept_role(link) ? NULL : role_changed;
+    return has_kept_role(connection) ? NULL : role_changed;
 }
 
-pgp_idle_state pgp_pq_idle_check(pgp_connection *link, pgp_error *error)
+pgp_idle_state pgp_pq_idle_check(pgp_connection *connection, pgp_error *error)
 {
     const char *why;
     pgp_idle_state state;
 
-    pgp_pq_assert_ready(link);
-    pgp_pq_callbacks_trap(link, false);
-    why = check_socket(link, &state);
-    if (!why && !link->is_terminated)
+    pgp_pq_assert_ready(connection);
+    pgp_pq_callbacks_trap(connection, false);
+    why = check_socket(connection, &state);
+    if (!why && !connection->is_terminated)
         return state;
-    pgp_pq_idle_last_words(link, error);
+    pgp_pq_idle_last_words(connection, error);
     if (!*error->message)
         pgp_error_text(error, why ? why : closed_while_idle);
     return PGP_IDLE_DEAD;
@@ -149,59 +150,61 @@ pgp_idle_state pgp_pq_idle_check(pgp_connection *link, pgp_error *error)
 /* --- preparing -------------------------------------------------------------- */
 
 /* The answer to a reset has come.  false: the session is not what a borrower may expect. */
-static bool reset_done(pgp_connection *link, pgp_error *error)
+static bool reset_done(pgp_connection *connection, pgp_error *error)
 {
-    if (pgp_pq_reset_set_blocking(link) && has_kept_role(link))
+    if (pgp_pq_reset_set_blocking(connection) && has_kept_role(connection))
         return true;
-    pgp_error_text(error, pgp_pq_has_kept_encoding(link) ? role_changed : encoding_changed);
+    pgp_error_text(error,
+                   pgp_pq_has_kept_encoding(connection) ? role_changed : encoding_changed);
     return false;
 }
 
-bool pgp_pq_idle_prepare(pgp_connection *link, bool ping, apr_time_t until, pgp_error *error)
+bool pgp_pq_idle_prepare(pgp_connection *connection, bool ping, apr_time_t until,
+                         pgp_error *error)
 {
-    const unsigned effects = link->lease.effects;
+    const unsigned effects = connection->lease.effects;
 
-    pgp_pq_assert_ready(link);
-    if (!pgp_pq_exchange_set_nonblocking(link)) {
-        pgp_pq_error_last(error, link);
+    pgp_pq_assert_ready(connection);
+    if (!pgp_pq_exchange_set_nonblocking(connection)) {
+        pgp_pq_error_last(error, connection);
         return false;
     }
-    if (link->reset_pending) {
-        if (!pgp_pq_exchange_receive_until(link, until, error))
+    if (connection->reset_pending) {
+        if (!pgp_pq_exchange_receive_until(connection, until, error))
             return false;
-        pgp_pq_exchange_drop_notifies(link);
+        pgp_pq_exchange_drop_notifies(connection);
     }
-    if (ping && (!pgp_pq_exchange_send(link, "", error) ||
-                 !pgp_pq_exchange_receive_until(link, until, error)))
+    if (ping && (!pgp_pq_exchange_send(connection, "", error) ||
+                 !pgp_pq_exchange_receive_until(connection, until, error)))
         return false;
-    link->lease.effects = effects; /* the driver's own do not count */
-    return reset_done(link, error);
+    connection->lease.effects = effects; /* the driver's own do not count */
+    return reset_done(connection, error);
 }
 
-bool pgp_pq_idle_take_answer(pgp_connection *link, pgp_error *error)
+bool pgp_pq_idle_take_answer(pgp_connection *connection, pgp_error *error)
 {
-    const unsigned effects = link->lease.effects;
+    const unsigned effects = connection->lease.effects;
     struct pollfd await;
     pgp_step step = PGP_STEP_AGAIN;
     int n;
 
-    for (n = 0; n < READS_A_LOOK && step == PGP_STEP_AGAIN && socket_events(link); n++)
-        step = pgp_pq_exchange_receive(link, &await, error);
-    link->lease.effects = effects; /* the driver's own do not count */
+    for (n = 0; n < READS_A_LOOK && step == PGP_STEP_AGAIN && socket_events(connection); n++)
+        step = pgp_pq_exchange_receive(connection, &await, error);
+    connection->lease.effects = effects; /* the driver's own do not count */
     if (step == PGP_STEP_AGAIN)
         return true; /* prepare() collects what is still to come */
-    pgp_pq_exchange_drop_notifies(link);
-    return step == PGP_STEP_DONE && reset_done(link, error);
+    pgp_pq_exchange_drop_notifies(connection);
+    return step == PGP_STEP_DONE && reset_done(connection, error);
 }
 
-bool pgp_pq_idle_take_in(pgp_connection *link, pgp_error *error)
+bool pgp_pq_idle_take_in(pgp_connection *connection, pgp_error *error)
 {
     bool is_fit;
 
-    pgp_pq_assert_ready(link);
-    pgp_pq_callbacks_trap(link, false);
-    is_fit = (!link->reset_pending || pgp_pq_idle_take_answer(link, error)) &&
-             pgp_pq_idle_check(link, error) != PGP_IDLE_DEAD;
-    pgp_pq_callbacks_trap(link, is_fit);
+    pgp_pq_assert_ready(connection);
+    pgp_pq_callbacks_trap(connection, false);
+    is_fit = (!connection->reset_pending || pgp_pq_idle_take_answer(connection, error)) &&
+             pgp_pq_idle_check(connection, error) != PGP_IDLE_DEAD;
+    pgp_pq_callbacks_trap(connection, is_fit);
     return is_fit;
 }

@@ -101,76 +101,76 @@ const char *pgp_pq_reset_sql(const pgp_settings *settings, unsigned effects)
 /* --- the end of a lease ------------------------------------------------------- */
 
 /* A large result of PgPoolInitSQL does not count: the next connection needs it as well. */
-void pgp_pq_reset_begin_lease(pgp_connection *link)
+void pgp_pq_reset_begin_lease(pgp_connection *connection)
 {
-    pgp_pq_effects_forget(link);
-    link->lease.large = false;
-    pgp_pq_vars_forget(link);
+    pgp_pq_effects_forget(connection);
+    connection->lease.large = false;
+    pgp_pq_vars_forget(connection);
 }
 
-bool pgp_pq_reset_set_blocking(pgp_connection *link)
+bool pgp_pq_reset_set_blocking(pgp_connection *connection)
 {
-    link->reset_pending = false;
-    link->vars.disturbed = 0;
-    return pgp_pq_has_kept_encoding(link) && PQsetnonblocking(link->conn, 0) == 0;
+    connection->reset_pending = false;
+    connection->vars.disturbed = 0;
+    return pgp_pq_has_kept_encoding(connection) && PQsetnonblocking(connection->conn, 0) == 0;
 }
 
-static bool reset_send(pgp_connection *link, const char *sql)
+static bool reset_send(pgp_connection *connection, const char *sql)
 {
     pgp_error unsaid;
 
-    link->reset_pending = true;
-    return pgp_pq_exchange_set_nonblocking(link) && pgp_pq_exchange_send(link, sql, &unsaid) &&
-           PQflush(link->conn) == 0;
+    connection->reset_pending = true;
+    return pgp_pq_exchange_set_nonblocking(connection) &&
+           pgp_pq_exchange_send(connection, sql, &unsaid) && PQflush(connection->conn) == 0;
 }
 
 /* Send what undoes the lease, without waiting.  If no reset is due, only its variables or the
  * encoding are undone; if both have to be, the connection is given up.  false: it is unfit. */
-static bool lease_undo(pgp_connection *link)
+static bool lease_undo(pgp_connection *connection)
 {
-    const pgp_settings *settings = link->settings;
-    const bool kept_encoding = pgp_pq_has_kept_encoding(link);
-    unsigned effects = link->lease.effects;
-    char *vars_sql = pgp_pq_vars_undo_sql(link);
+    const pgp_settings *settings = connection->settings;
+    const bool kept_encoding = pgp_pq_has_kept_encoding(connection);
+    unsigned effects = connection->lease.effects;
+    char *vars_sql = pgp_pq_vars_undo_sql(connection);
     bool is_fit;
 
-    pgp_pq_effects_forget(link);
-    pgp_pq_vars_forget(link);
+    pgp_pq_effects_forget(connection);
+    pgp_pq_vars_forget(connection);
     if (!kept_encoding) /* libpq knows of it, by whatever means it was changed */
         effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
     if (pgp_pq_reset_is_due(settings->reset, effects))
-        is_fit = reset_send(link, pgp_pq_reset_sql(settings, effects));
+        is_fit = reset_send(connection, pgp_pq_reset_sql(settings, effects));
     else if (!kept_encoding)
-        is_fit = !vars_sql && reset_send(link, "SET client_encoding = 'UTF8'");
+        is_fit = !vars_sql && reset_send(connection, "SET client_encoding = 'UTF8'");
     else if (vars_sql)
-        is_fit = reset_send(link, vars_sql);
+        is_fit = reset_send(connection, vars_sql);
     else
-        is_fit = pgp_pq_reset_set_blocking(link);
+        is_fit = pgp_pq_reset_set_blocking(connection);
     free(vars_sql);
     return is_fit;
 }
 
-pgp_return pgp_pq_reset_finish_lease(pgp_connection *link)
+pgp_return pgp_pq_reset_finish_lease(pgp_connection *connection)
 {
-    pgp_pq_assert_ready(link);
-    pgp_pq_callbacks_restore(link);
-    pgp_pq_exchange_drop_notifies(link); /* libpq parses what else has come */
-    if (PQstatus(link->conn) != CONNECTION_OK || link->is_terminated)
+    pgp_pq_assert_ready(connection);
+    pgp_pq_callbacks_restore(connection);
+    pgp_pq_exchange_drop_notifies(connection); /* libpq parses what else has come */
+    if (PQstatus(connection->conn) != CONNECTION_OK || connection->is_terminated)
         return PGP_RETURN_BROKEN;
     /* A server that was asked for as a primary has become a standby. */
-    if (link->role.matters && link->lease.read_only && !link->vars.hide_role)
+    if (connection->role.matters && connection->lease.read_only && !connection->vars.hide_role)
         return PGP_RETURN_BROKEN;
-    if (PQtransactionStatus(link->conn) != PQTRANS_IDLE ||
-        PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF)
+    if (PQtransactionStatus(connection->conn) != PQTRANS_IDLE ||
+        PQpipelineStatus(connection->conn) != PQ_PIPELINE_OFF)
         return PGP_RETURN_DIRTY;
-    if (link->lease.unsynced)
+    if (connection->lease.unsynced)
         return PGP_RETURN_UNKNOWN;
-    if (link->lease.large)
+    if (connection->lease.large)
         return PGP_RETURN_LARGE;
-    if (link->settings->reset == PGP_RESET_CLOSE)
+    if (connection->settings->reset == PGP_RESET_CLOSE)
         return PGP_RETURN_CLEAN; /* the pool closes it: nothing has to be undone */
-    if (!lease_undo(link))
+    if (!lease_undo(connection))
         return PGP_RETURN_UNKNOWN;
-    pgp_pq_callbacks_trap(link, true);
+    pgp_pq_callbacks_trap(connection, true);
     return PGP_RETURN_CLEAN;
 }

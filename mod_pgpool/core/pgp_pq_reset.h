@@ -41,13 +41,13 @@ void pgp_pq_reset_compose(pgp_settings *settings, apr_pool_t *p);
 /* --- on a connection ---------------------------------------------------------- */
 
 /* Begin a lease that has done nothing yet, on a session without variables. */
-void pgp_pq_reset_begin_lease(pgp_connection *link);
+void pgp_pq_reset_begin_lease(pgp_connection *connection);
 
 /* The driver's finish_lease(). */
-pgp_return pgp_pq_reset_finish_lease(pgp_connection *link);
+pgp_return pgp_pq_reset_finish_lease(pgp_connection *connection);
 
 /* Without an answer to wait for: enter blocking mode, as a borrower expects it.  false: the
  * connection is lost, or does not speak UTF-8. */
-bool pgp_pq_reset_set_blocking(pgp_connection *link);
+bool pgp_pq_reset_set_blocking(pgp_connection *connection);
 
 #endif

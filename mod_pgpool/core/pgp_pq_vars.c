@@ -9,7 +9,8 @@
 
 #include "pgp_alloc.h"
 
-/* Changes that results have told of since the variables were set; bits of link->vars.disturbed.
+/* Changes that results have told of since the variables were set; bits of
+ * connection->vars.disturbed.
  */
 enum {
     DISTURBED_BY_COMMAND = 1, /* a command that can change settings */
@@ -17,34 +18,34 @@ enum {
     DISTURBED_BY_DISCARD = 4  /* PgPoolInitSQL's settings are gone as well */
 };
 
-void pgp_pq_vars_disturb(pgp_connection *link, const PGresult *result)
+void pgp_pq_vars_disturb(pgp_connection *connection, const PGresult *result)
 {
     static const char *const commands[] = {"SET", "RESET", "DO", "CALL"};
     const char *tag = PQcmdStatus((PGresult *)result);
     size_t i;
 
     if (PQresultStatus(result) == PGRES_FATAL_ERROR)
-        link->vars.disturbed |= DISTURBED_BY_ERROR;
+        connection->vars.disturbed |= DISTURBED_BY_ERROR;
     else if (!strcmp(tag, "DISCARD ALL"))
-        link->vars.disturbed |= DISTURBED_BY_COMMAND | DISTURBED_BY_DISCARD;
+        connection->vars.disturbed |= DISTURBED_BY_COMMAND | DISTURBED_BY_DISCARD;
     else
         for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
             if (!strcmp(tag, commands[i]))
-                link->vars.disturbed |= DISTURBED_BY_COMMAND;
+                connection->vars.disturbed |= DISTURBED_BY_COMMAND;
 }
 
-static void applied_replace(pgp_connection *link, const pgp_vars *vars)
+static void applied_replace(pgp_connection *connection, const pgp_vars *vars)
 {
-    free(link->vars.applied);
-    link->vars.applied = vars && vars->n ? pgp_vars_copy(vars) : NULL;
-    link->vars.hide_role = pgp_vars_find(link->vars.applied, "default_transaction_read_only") !=
-                           NULL;
+    free(connection->vars.applied);
+    connection->vars.applied = vars && vars->n ? pgp_vars_copy(vars) : NULL;
+    connection->vars.hide_role = pgp_vars_find(connection->vars.applied,
+                                               "default_transaction_read_only") != NULL;
 }
 
-void pgp_pq_vars_forget(pgp_connection *link)
+void pgp_pq_vars_forget(pgp_connection *connection)
 {
-    applied_replace(link, NULL);
-    link->vars.disturbed = 0;
+    applied_replace(connection, NULL);
+    connection->vars.disturbed = 0;
 }
 
 /* A variable is set after all those of a lower rank, and undone before them. */
@@ -110,13 +111,13 @@ static void sql_append_set(char *sql, char *end, const char *stop, const pgp_var
 }
 
 /* The variables' defaults are the server's, so what PgPoolInitSQL sets comes after them. */
-static char *undo_message(const pgp_connection *link)
+static char *undo_message(const pgp_connection *connection)
 {
-    const char *begin = link->settings->undo_begin, *end = link->settings->undo_end;
+    const char *begin = connection->settings->undo_begin, *end = connection->settings->undo_end;
     size_t size, whole;
-    char *undo = sql_alloc(link->vars.applied, NULL, &size), *message;
+    char *undo = sql_alloc(connection->vars.applied, NULL, &size), *message;
 
-    sql_append_undo(undo, undo, undo + size, link->vars.applied, RANK_ANY);
+    sql_append_undo(undo, undo, undo + size, connection->vars.applied, RANK_ANY);
     whole = strlen(begin) + strlen(undo) + strlen(end) + 1;
     message = pgp_alloc(whole);
     apr_snprintf(message, whole, "%s%s%s", begin, undo, end);
@@ -124,22 +125,22 @@ static char *undo_message(const pgp_connection *link)
     return message;
 }
 
-char *pgp_pq_vars_undo_sql(const pgp_connection *link)
+char *pgp_pq_vars_undo_sql(const pgp_connection *connection)
 {
-    return link->vars.applied ? undo_message(link) : NULL;
+    return connection->vars.applied ? undo_message(connection) : NULL;
 }
 
 /* --- setting ---------------------------------------------------------------- */
 
-static pgp_set_outcome set_failed(const pgp_connection *link, pgp_error *error)
+static pgp_set_outcome set_failed(const pgp_connection *connection, pgp_error *error)
 {
-    pgp_pq_error_last(error, link);
+    pgp_pq_error_last(error, connection);
     return PGP_SET_FAILED;
 }
 
 /* Set variables by one statement, so that the server sets all of them or none.  The roles among
  * `applied` go first: what comes after them may need the login role. */
-static pgp_set_outcome vars_send(pgp_connection *link, const pgp_vars *applied,
+static pgp_set_outcome vars_send(pgp_connection *connection, const pgp_vars *applied,
                                  const pgp_vars *vars, apr_time_t until, pgp_error *error)
 {
     const char **params = pgp_alloc(2 * vars->n * sizeof(*params));
@@ -149,35 +150,36 @@ static pgp_set_outcome vars_send(pgp_connection *link, const pgp_vars *applied,
 
     end = sql_append_undo(sql, sql, sql + size, applied, RANK_SESSION_AUTHORIZATION);
     sql_append_set(sql, end, sql + size, vars, params);
-    link->exchange.failed = false;
-    sent = PQsendQueryParams(link->conn, sql, 2 * vars->n, NULL, params, NULL, NULL, 0);
+    connection->exchange.failed = false;
+    sent = PQsendQueryParams(connection->conn, sql, 2 * vars->n, NULL, params, NULL, NULL, 0);
     free(params);
     free(sql);
     if (!sent)
-        return set_failed(link, error);
-    if (pgp_pq_exchange_receive_until(link, until, error))
+        return set_failed(connection, error);
+    if (pgp_pq_exchange_receive_until(connection, until, error))
         return PGP_SET_DONE;
-    return link->exchange.failed && link->exchange.rejected ? PGP_SET_DENIED : PGP_SET_FAILED;
+    return connection->exchange.failed && connection->exchange.rejected ? PGP_SET_DENIED
+                                                                        : PGP_SET_FAILED;
 }
 
 /* Undo all that is applied, then set variables.  A denial leaves the session as it was before,
  * so what was undone is set again then. */
-static pgp_set_outcome undo_and_set(pgp_connection *link, const pgp_vars *vars,
+static pgp_set_outcome undo_and_set(pgp_connection *connection, const pgp_vars *vars,
                                     apr_time_t until, pgp_error *error)
 {
     pgp_set_outcome outcome = PGP_SET_DONE;
-    char *sql = undo_message(link);
-    const bool is_undone = pgp_pq_exchange_send(link, sql, error) &&
-                           pgp_pq_exchange_receive_until(link, until, error);
+    char *sql = undo_message(connection);
+    const bool is_undone = pgp_pq_exchange_send(connection, sql, error) &&
+                           pgp_pq_exchange_receive_until(connection, until, error);
     pgp_error unsaid;
 
     free(sql);
     if (!is_undone)
         return PGP_SET_FAILED;
     if (vars->n)
-        outcome = vars_send(link, NULL, vars, until, error);
-    if (outcome == PGP_SET_DENIED && link->vars.applied &&
-        vars_send(link, NULL, link->vars.applied, until, &unsaid) != PGP_SET_DONE)
+        outcome = vars_send(connection, NULL, vars, until, error);
+    if (outcome == PGP_SET_DENIED && connection->vars.applied &&
+        vars_send(connection, NULL, connection->vars.applied, until, &unsaid) != PGP_SET_DONE)
         return PGP_SET_FAILED;
     return outcome;
 }
@@ -185,78 +187,79 @@ static pgp_set_outcome undo_and_set(pgp_connection *link, const pgp_vars *vars,
 /* In a transaction only what is applied already may be set: it holds afterwards, whether the
  * transaction commits or not.  A rollback may bring back what was set before it began, so the
  * connection stays disturbed, and the next call sets once more. */
-static pgp_set_outcome vars_apply(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
-                                  pgp_error *error)
+static pgp_set_outcome vars_apply(pgp_connection *connection, const pgp_vars *vars,
+                                  apr_time_t until, pgp_error *error)
 {
-    const bool is_idle = PQtransactionStatus(link->conn) == PQTRANS_IDLE;
-    const bool is_discarded = is_idle && link->vars.disturbed & DISTURBED_BY_DISCARD;
-    const unsigned disturbed = link->vars.disturbed;
+    const bool is_idle = PQtransactionStatus(connection->conn) == PQTRANS_IDLE;
+    const bool is_discarded = is_idle && connection->vars.disturbed & DISTURBED_BY_DISCARD;
+    const unsigned disturbed = connection->vars.disturbed;
     pgp_set_outcome outcome;
 
-    if (is_discarded || !pgp_vars_within(link->vars.applied, vars))
-        outcome = undo_and_set(link, vars, until, error);
+    if (is_discarded || !pgp_vars_within(connection->vars.applied, vars))
+        outcome = undo_and_set(connection, vars, until, error);
     else
-        outcome = vars_send(link, link->vars.applied, vars, until, error);
+        outcome = vars_send(connection, connection->vars.applied, vars, until, error);
     if (outcome == PGP_SET_DONE)
-        applied_replace(link, vars);
-    link->vars.disturbed = outcome == PGP_SET_DONE && is_idle ? 0 : disturbed;
+        applied_replace(connection, vars);
+    connection->vars.disturbed = outcome == PGP_SET_DONE && is_idle ? 0 : disturbed;
     return outcome;
 }
 
 /* Whether variables cannot be set now, because of what the borrower has under way.  is_same:
  * they are those that are applied. */
-static bool is_in_use(const pgp_connection *link, bool is_same)
+static bool is_in_use(const pgp_connection *connection, bool is_same)
 {
-    const PGTransactionStatusType status = PQtransactionStatus(link->conn);
+    const PGTransactionStatusType status = PQtransactionStatus(connection->conn);
 
-    return PQpipelineStatus(link->conn) != PQ_PIPELINE_OFF ||
+    return PQpipelineStatus(connection->conn) != PQ_PIPELINE_OFF ||
            (status != PQTRANS_IDLE && !(is_same && status == PQTRANS_INTRANS));
 }
 
 /* An error within a transaction has changed nothing: its rollback takes all of it back. */
-static bool is_disturbed(const pgp_connection *link, bool in_use)
+static bool is_disturbed(const pgp_connection *connection, bool in_use)
 {
-    if (link->vars.applied)
-        return link->vars.disturbed & (in_use ? ~(unsigned)DISTURBED_BY_ERROR : ~0u);
-    return PQtransactionStatus(link->conn) == PQTRANS_IDLE && link->settings->init_sql &&
-           link->vars.disturbed & DISTURBED_BY_DISCARD;
+    if (connection->vars.applied)
+        return connection->vars.disturbed & (in_use ? ~(unsigned)DISTURBED_BY_ERROR : ~0u);
+    return PQtransactionStatus(connection->conn) == PQTRANS_IDLE &&
+           connection->settings->init_sql && connection->vars.disturbed & DISTURBED_BY_DISCARD;
 }
 
-bool pgp_pq_vars_are_set(const pgp_connection *link, const pgp_vars *vars)
+bool pgp_pq_vars_are_set(const pgp_connection *connection, const pgp_vars *vars)
 {
-    const bool is_same = pgp_vars_equal(link->vars.applied, vars);
+    const bool is_same = pgp_vars_equal(connection->vars.applied, vars);
 
-    pgp_pq_assert_ready(link);
-    return is_same && !is_disturbed(link, is_in_use(link, is_same));
+    pgp_pq_assert_ready(connection);
+    return is_same && !is_disturbed(connection, is_in_use(connection, is_same));
 }
 
-pgp_set_outcome pgp_pq_vars_set(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
-                                pgp_error *error)
+pgp_set_outcome pgp_pq_vars_set(pgp_connection *connection, const pgp_vars *vars,
+                                apr_time_t until, pgp_error *error)
 {
     static const char in_use_text[] =
         "a setting cannot be changed within a transaction or a query";
     static const char encoding_text[] =
         "a setting is UTF-8, but client_encoding has been changed";
-    const int nonblocking = PQisnonblocking(link->conn);
-    const unsigned effects = link->lease.effects;
+    const int nonblocking = PQisnonblocking(connection->conn);
+    const unsigned effects = connection->lease.effects;
     pgp_set_outcome outcome;
     bool in_use;
 
-    pgp_pq_assert_ready(link);
-    if (pgp_pq_vars_are_set(link, vars))
+    pgp_pq_assert_ready(connection);
+    if (pgp_pq_vars_are_set(connection, vars))
         return PGP_SET_DONE;
-    if (PQstatus(link->conn) != CONNECTION_OK)
-        return set_failed(link, error);
-    in_use = is_in_use(link, pgp_vars_equal(link->vars.applied, vars));
-    if (in_use || !pgp_pq_has_kept_encoding(link)) {
+    if (PQstatus(connection->conn) != CONNECTION_OK)
+        return set_failed(connection, error);
+    in_use = is_in_use(connection, pgp_vars_equal(connection->vars.applied, vars));
+    if (in_use || !pgp_pq_has_kept_encoding(connection)) {
         pgp_error_text(error, in_use ? in_use_text : encoding_text);
         return PGP_SET_DENIED;
     }
-    if (!pgp_pq_exchange_set_nonblocking(link))
-        return set_failed(link, error);
-    outcome = vars_apply(link, vars, until, error);
-    link->lease.effects = effects; /* the driver's own do not count */
+    if (!pgp_pq_exchange_set_nonblocking(connection))
+        return set_failed(connection, error);
+    outcome = vars_apply(connection, vars, until, error);
+    connection->lease.effects = effects; /* the driver's own do not count */
     if (outcome == PGP_SET_FAILED)
         return outcome;
-    return PQsetnonblocking(link->conn, nonblocking) == 0 ? outcome : set_failed(link, error);
+    return PQsetnonblocking(connection->conn, nonblocking) == 0 ? outcome
+                                                                : set_failed(connection, error);
 }

@@ -2,8 +2,8 @@
  * Session variables (PgPoolSet) of a connection on libpq: set for a borrower, undone after it.
  *
  * Model.  The connection remembers which variables are applied, and whether a result since then
- * tells that the session may have lost them (link->vars.disturbed).  To set variables is to
- * make the session look as if it had these and no others:
+ * tells that the session may have lost them (connection->vars.disturbed).  To set variables is
+ * to make the session look as if it had these and no others:
  *
  *   nothing to do    They are applied already, and nothing has disturbed them.
  *   set              No applied variable has to go: one statement sets all of them.
@@ -21,17 +21,17 @@
 #include "pgp_pq.h"
 
 /* The driver's is_set() and set(). */
-bool pgp_pq_vars_are_set(const pgp_connection *link, const pgp_vars *vars);
-pgp_set_outcome pgp_pq_vars_set(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
-                                pgp_error *error);
+bool pgp_pq_vars_are_set(const pgp_connection *connection, const pgp_vars *vars);
+pgp_set_outcome pgp_pq_vars_set(pgp_connection *connection, const pgp_vars *vars,
+                                apr_time_t until, pgp_error *error);
 
 /* The message that undoes what is applied; NULL if nothing is.  The caller frees it. */
-char *pgp_pq_vars_undo_sql(const pgp_connection *link);
+char *pgp_pq_vars_undo_sql(const pgp_connection *connection);
 
 /* Forget what is applied: that message was sent, or another that undoes as much. */
-void pgp_pq_vars_forget(pgp_connection *link);
+void pgp_pq_vars_forget(pgp_connection *connection);
 
 /* Note what a result tells that may have changed the session (PGP_EFFECT_CHANGE). */
-void pgp_pq_vars_disturb(pgp_connection *link, const PGresult *result);
+void pgp_pq_vars_disturb(pgp_connection *connection, const PGresult *result);
 
 #endif

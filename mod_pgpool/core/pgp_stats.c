@@ -19,7 +19,8 @@ apr_interval_time_t pgp_stats_bound(int bucket)
     return APR_INT64_C(1) << bucket;
 }
 
-apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS], double share)
+apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS],
+                                       double fraction)
 {
     apr_uint64_t all = 0, below = 0;
     int b;
@@ -28,7 +29,7 @@ apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS]
         all += histogram[b];
     for (b = 0; b < PGP_BUCKETS; b++) {
         below += histogram[b];
-        if (all && below >= share * all)
+        if (all && below >= fraction * all)
             return pgp_stats_bound(b);
     }
     return 0;

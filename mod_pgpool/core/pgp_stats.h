@@ -64,8 +64,9 @@ void pgp_stats_time(pgp_stats *stats, int first, apr_interval_time_t time);
 apr_interval_time_t pgp_stats_bound(int bucket);
 
 /* A quantile of a histogram, as the upper bound of its bucket in microseconds; 0 if the
- * histogram is empty.  share: from 0 to 1. */
-apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS], double share);
+ * histogram is empty.  fraction: from 0 to 1. */
+apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS],
+                                       double fraction);
 
 /* Insert a borrower into the list of the longest ones, if it is one of them. */
 void pgp_stats_add_borrower(pgp_stats *stats, const pgp_borrower *holder);

@@ -44,29 +44,30 @@ static void watch(fake *world)
         watch_pool(world->watched[i]);
 }
 
-static void enter(pgp_connection *link, const char *call)
+static void enter(pgp_connection *connection, const char *call)
 {
-    REQUIRE(atomic_fetch_add(&link->inside, 1) == 0, "%s(%d): another thread is inside", call,
-            link->number);
-    REQUIRE(!link->freed, "%s(%d): it is freed", call, link->number);
-    watch(link->world);
+    REQUIRE(atomic_fetch_add(&connection->inside, 1) == 0, "%s(%d): another thread is inside",
+            call, connection->number);
+    REQUIRE(!connection->freed, "%s(%d): it is freed", call, connection->number);
+    watch(connection->world);
 }
 
-static void enter_open(pgp_connection *link, const char *call)
+static void enter_open(pgp_connection *connection, const char *call)
 {
-    enter(link, call);
-    REQUIRE(!link->closed, "%s(%d): it is closed", call, link->number);
+    enter(connection, call);
+    REQUIRE(!connection->closed, "%s(%d): it is closed", call, connection->number);
 }
 
-static void leave(pgp_connection *link)
+static void leave(pgp_connection *connection)
 {
-    atomic_fetch_sub(&link->inside, 1);
+    atomic_fetch_sub(&connection->inside, 1);
 }
 
-static void enter_ready(pgp_connection *link, const char *call)
+static void enter_ready(pgp_connection *connection, const char *call)
 {
-    enter_open(link, call);
-    REQUIRE(link->phase == FAKE_READY, "%s(%d): it is not ready", call, link->number);
+    enter_open(connection, call);
+    REQUIRE(connection->phase == FAKE_READY, "%s(%d): it is not ready", call,
+            connection->number);
 }
 
 /* --- the clock and chance --------------------------------------------------- */
@@ -217,36 +218,36 @@ static void error_set(pgp_error *error, const fake_plan *plan, const char *what)
     apr_snprintf(error->message, sizeof error->message, "the fake %s failed", what);
 }
 
-static void begin(pgp_connection *link, fake_phase phase, const fake_plan *plan)
+static void begin(pgp_connection *connection, fake_phase phase, const fake_plan *plan)
 {
-    link->phase = phase;
-    link->plan = *plan;
-    link->begun = pgp_now(&link->world->env);
-    link->awaited = 0;
+    connection->phase = phase;
+    connection->plan = *plan;
+    connection->begun = pgp_now(&connection->world->env);
+    connection->awaited = 0;
 }
 
 static pgp_connection *link_made(fake *world)
 {
-    pgp_connection *link;
+    pgp_connection *connection;
 
     pthread_mutex_lock(&world->lock);
-    link = apr_pcalloc(world->p, sizeof(*link));
-    link->world = world;
-    link->idle = PGP_IDLE_QUIET;
-    link->returned = PGP_RETURN_CLEAN;
-    link->socket = world->socket;
-    link->number = atomic_fetch_add(&world->opened, 1) + 1;
-    link->before = world->last;
-    world->last = link;
+    connection = apr_pcalloc(world->p, sizeof(*connection));
+    connection->world = world;
+    connection->idle = PGP_IDLE_QUIET;
+    connection->returned = PGP_RETURN_CLEAN;
+    connection->socket = world->socket;
+    connection->number = atomic_fetch_add(&world->opened, 1) + 1;
+    connection->before = world->last;
+    world->last = connection;
     pthread_mutex_unlock(&world->lock);
-    return link;
+    return connection;
 }
 
 static pgp_connection *drv_connect(const pgp_context *context, unsigned first_host, bool survey,
                                    void *owner, pgp_error *error)
 {
     fake *world = context->env->baton;
-    pgp_connection *link;
+    pgp_connection *connection;
 
     watch(world);
     if (world->on_connect)
@@ -256,245 +257,248 @@ static pgp_connection *drv_connect(const pgp_context *context, unsigned first_ho
         error_set(error, &world->plan, "start");
         return NULL;
     }
-    link = link_made(world);
-    link->first_host = first_host;
-    begin(link, FAKE_CONNECTING, &world->plan);
-    return link;
+    connection = link_made(world);
+    connection->first_host = first_host;
+    begin(connection, FAKE_CONNECTING, &world->plan);
+    return connection;
 }
 
-static int time_taken(const pgp_connection *link)
+static int time_taken(const pgp_connection *connection)
 {
-    return pgp_now(&link->world->env) >= link->begun + link->plan.takes;
+    return pgp_now(&connection->world->env) >= connection->begun + connection->plan.takes;
 }
 
-static pgp_step fails(pgp_connection *link, pgp_error *error)
+static pgp_step fails(pgp_connection *connection, pgp_error *error)
 {
-    error_set(error, &link->plan, link->phase == FAKE_CONNECTING ? "connect" : "clean-up");
-    if (link->phase == FAKE_CONNECTING)
-        atomic_fetch_add(&link->world->failed, 1);
-    link->phase = FAKE_BAD;
+    error_set(error, &connection->plan,
+              connection->phase == FAKE_CONNECTING ? "connect" : "clean-up");
+    if (connection->phase == FAKE_CONNECTING)
+        atomic_fetch_add(&connection->world->failed, 1);
+    connection->phase = FAKE_BAD;
     return PGP_STEP_FAILED;
 }
 
-static pgp_step done(pgp_connection *link)
+static pgp_step done(pgp_connection *connection)
 {
-    link->returned = link->cleaned;
-    link->phase = FAKE_READY;
+    connection->returned = connection->cleaned;
+    connection->phase = FAKE_READY;
     return PGP_STEP_DONE;
 }
 
-static pgp_step advance(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step advance(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     *await = (struct pollfd){.fd = -1};
-    if (link->plan.steps > 0) {
-        link->plan.steps--;
-        *await = (struct pollfd){.fd = link->world->ready_fd, .events = POLLOUT};
+    if (connection->plan.steps > 0) {
+        connection->plan.steps--;
+        *await = (struct pollfd){.fd = connection->world->ready_fd, .events = POLLOUT};
         return PGP_STEP_AGAIN;
     }
-    if (link->plan.end == FAKE_HANGS || !time_taken(link))
+    if (connection->plan.end == FAKE_HANGS || !time_taken(connection))
         return PGP_STEP_AGAIN;
-    return link->plan.end == FAKE_FAILS ? fails(link, error) : done(link);
+    return connection->plan.end == FAKE_FAILS ? fails(connection, error) : done(connection);
 }
 
-static pgp_step step_closing(const pgp_connection *link, struct pollfd *await)
+static pgp_step step_closing(const pgp_connection *connection, struct pollfd *await)
 {
     *await = (struct pollfd){.fd = -1};
-    return link->world->lingers && !link->ended ? PGP_STEP_AGAIN : PGP_STEP_DONE;
+    return connection->world->lingers && !connection->ended ? PGP_STEP_AGAIN : PGP_STEP_DONE;
 }
 
-static pgp_step drv_step(pgp_connection *link, struct pollfd *await, pgp_error *error)
+static pgp_step drv_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     pgp_step step;
 
-    enter(link, "step");
-    REQUIRE(link->phase == FAKE_CONNECTING || link->phase == FAKE_CLEANING ||
-                link->phase == FAKE_CLOSING,
-            "step(%d): nothing is under way", link->number);
-    step = link->phase == FAKE_CLOSING ? step_closing(link, await)
-                                       : advance(link, await, error);
-    link->awaited = step == PGP_STEP_AGAIN;
-    leave(link);
+    enter(connection, "step");
+    REQUIRE(connection->phase == FAKE_CONNECTING || connection->phase == FAKE_CLEANING ||
+                connection->phase == FAKE_CLOSING,
+            "step(%d): nothing is under way", connection->number);
+    step = connection->phase == FAKE_CLOSING ? step_closing(connection, await)
+                                             : advance(connection, await, error);
+    connection->awaited = step == PGP_STEP_AGAIN;
+    leave(connection);
     return step;
 }
 
 /* --- the rest of the driver ------------------------------------------------- */
 
-static bool drv_is_alive(pgp_connection *link)
+static bool drv_is_alive(pgp_connection *connection)
 {
     int alive;
 
-    enter_open(link, "is_alive");
-    alive = !link->gone;
-    leave(link);
+    enter_open(connection, "is_alive");
+    alive = !connection->gone;
+    leave(connection);
     return alive;
 }
 
-static pgp_idle_state drv_check_idle(pgp_connection *link, pgp_error *error)
+static pgp_idle_state drv_check_idle(pgp_connection *connection, pgp_error *error)
 {
     pgp_idle_state idle;
 
-    enter_ready(link, "check_idle");
-    while (atomic_load(&link->stops))
+    enter_ready(connection, "check_idle");
+    while (atomic_load(&connection->stops))
         apr_sleep(1000);
-    idle = link->idle;
+    idle = connection->idle;
     if (idle == PGP_IDLE_DEAD)
         *error = (pgp_error){.message = "the fake was closed while idle"};
-    leave(link);
+    leave(connection);
     return idle;
 }
 
-static bool drv_take_in(pgp_connection *link, pgp_error *error)
+static bool drv_take_in(pgp_connection *connection, pgp_error *error)
 {
-    enter_ready(link, "take_in");
-    link->readings++;
-    if (link->world->on_take_in)
-        link->world->on_take_in(link->world);
-    if (link->noisy)
+    enter_ready(connection, "take_in");
+    connection->readings++;
+    if (connection->world->on_take_in)
+        connection->world->on_take_in(connection->world);
+    if (connection->noisy)
         *error = (pgp_error){.message = "the fake is never quiet"};
-    leave(link);
-    return !link->noisy;
+    leave(connection);
+    return !connection->noisy;
 }
 
-static void drv_last_words(pgp_connection *link, pgp_error *error)
+static void drv_last_words(pgp_connection *connection, pgp_error *error)
 {
-    enter_open(link, "last_words");
-    *error = link->last_words;
-    leave(link);
+    enter_open(connection, "last_words");
+    *error = connection->last_words;
+    leave(connection);
 }
 
-static int answers(pgp_connection *link, pgp_error *error)
+static int answers(pgp_connection *connection, pgp_error *error)
 {
-    if (!link->mute)
+    if (!connection->mute)
         return 1;
-    link->phase = FAKE_BAD;
+    connection->phase = FAKE_BAD;
     apr_cpystrn(error->message, "the fake does not answer", sizeof error->message);
     return 0;
 }
 
 /* Collects the answer to the reset. */
-static int is_reset(pgp_connection *link, pgp_error *error)
+static int is_reset(pgp_connection *connection, pgp_error *error)
 {
-    if (link->idle != PGP_IDLE_RESET_PENDING)
+    if (connection->idle != PGP_IDLE_RESET_PENDING)
         return 1;
-    link->idle = PGP_IDLE_QUIET;
-    if (!link->unclean)
+    connection->idle = PGP_IDLE_QUIET;
+    if (!connection->unclean)
         return 1;
-    link->phase = FAKE_BAD;
+    connection->phase = FAKE_BAD;
     *error = (pgp_error){.sqlstate = "42501", .message = "the fake may not be reset"};
     return 0;
 }
 
-static bool drv_prepare(pgp_connection *link, bool ping, apr_time_t until, pgp_error *error)
+static bool drv_prepare(pgp_connection *connection, bool ping, apr_time_t until,
+                        pgp_error *error)
 {
     int good;
 
-    enter_ready(link, "prepare");
-    link->prepared++;
-    link->pings += ping != 0;
-    link->deadline = until;
-    good = answers(link, error) && is_reset(link, error);
-    leave(link);
+    enter_ready(connection, "prepare");
+    connection->prepared++;
+    connection->pings += ping != 0;
+    connection->deadline = until;
+    good = answers(connection, error) && is_reset(connection, error);
+    leave(connection);
     return good;
 }
 
-static bool drv_is_set(const pgp_connection *link, const pgp_vars *vars)
+static bool drv_is_set(const pgp_connection *connection, const pgp_vars *vars)
 {
     return vars->n == 0;
 }
 
-static pgp_set_outcome drv_set(pgp_connection *link, const pgp_vars *vars, apr_time_t until,
-                               pgp_error *error)
+static pgp_set_outcome drv_set(pgp_connection *connection, const pgp_vars *vars,
+                               apr_time_t until, pgp_error *error)
 {
     pgp_set_outcome outcome = PGP_SET_DONE;
 
-    enter_ready(link, "set");
-    link->vars += vars->n;
-    link->deadline = until;
-    if (!answers(link, error))
+    enter_ready(connection, "set");
+    connection->vars += vars->n;
+    connection->deadline = until;
+    if (!answers(connection, error))
         outcome = PGP_SET_FAILED;
-    else if (link->refuses) {
+    else if (connection->refuses) {
         *error = (pgp_error){.sqlstate = "42704", .message = "the fake will not set that"};
         outcome = PGP_SET_DENIED;
     }
-    leave(link);
+    leave(connection);
     return outcome;
 }
 
-static pgp_return drv_finish_lease(pgp_connection *link)
+static pgp_return drv_finish_lease(pgp_connection *connection)
 {
     pgp_return returned;
 
-    enter_ready(link, "finish_lease");
-    returned = link->returned;
+    enter_ready(connection, "finish_lease");
+    returned = connection->returned;
     if (returned != PGP_RETURN_CLEAN)
-        link->phase = returned == PGP_RETURN_DIRTY ? FAKE_DIRTY : FAKE_BAD;
-    leave(link);
+        connection->phase = returned == PGP_RETURN_DIRTY ? FAKE_DIRTY : FAKE_BAD;
+    leave(connection);
     return returned;
 }
 
-static void drv_cleanup(pgp_connection *link)
+static void drv_cleanup(pgp_connection *connection)
 {
-    enter_open(link, "cleanup");
-    REQUIRE(link->phase == FAKE_DIRTY, "cleanup(%d): it is not dirty", link->number);
-    link->cleanings++;
-    begin(link, FAKE_CLEANING, &link->cleaning);
-    leave(link);
+    enter_open(connection, "cleanup");
+    REQUIRE(connection->phase == FAKE_DIRTY, "cleanup(%d): it is not dirty",
+            connection->number);
+    connection->cleanings++;
+    begin(connection, FAKE_CLEANING, &connection->cleaning);
+    leave(connection);
 }
 
-static void end(pgp_connection *link)
+static void end(pgp_connection *connection)
 {
-    fake *world = link->world;
+    fake *world = connection->world;
 
     if (world->on_close)
-        world->on_close(world, link);
-    link->closed = 1;
-    link->phase = FAKE_CLOSING;
+        world->on_close(world, connection);
+    connection->closed = 1;
+    connection->phase = FAKE_CLOSING;
     atomic_fetch_add(&world->closed, 1);
 }
 
-static void drv_close(pgp_connection *link)
+static void drv_close(pgp_connection *connection)
 {
-    enter_open(link, "close");
-    end(link);
-    leave(link);
+    enter_open(connection, "close");
+    end(connection);
+    leave(connection);
 }
 
-static void drv_destroy(pgp_connection *link)
+static void drv_destroy(pgp_connection *connection)
 {
-    enter(link, "destroy");
-    if (!link->closed)
-        end(link);
-    link->freed = 1;
-    leave(link);
+    enter(connection, "destroy");
+    if (!connection->closed)
+        end(connection);
+    connection->freed = 1;
+    leave(connection);
 }
 
-static int drv_capacity(const pgp_connection *link)
+static int drv_capacity(const pgp_connection *connection)
 {
-    return link->world->capacity;
+    return connection->world->capacity;
 }
 
-static const char *drv_tls(const pgp_connection *link)
+static const char *drv_tls(const pgp_connection *connection)
 {
-    return link->world->tls;
+    return connection->world->tls;
 }
 
-static unsigned drv_backend(const pgp_connection *link)
+static unsigned drv_backend(const pgp_connection *connection)
 {
-    enter_open((pgp_connection *)link, "backend");
-    leave((pgp_connection *)link);
-    return 1000 + link->number;
+    enter_open((pgp_connection *)connection, "backend");
+    leave((pgp_connection *)connection);
+    return 1000 + connection->number;
 }
 
-static int drv_socket(const pgp_connection *link)
+static int drv_socket(const pgp_connection *connection)
 {
-    return link->socket;
+    return connection->socket;
 }
 
-static void *drv_handle(const pgp_connection *link)
+static void *drv_handle(const pgp_connection *connection)
 {
-    enter_ready((pgp_connection *)link, "handle");
-    leave((pgp_connection *)link);
-    return (pgp_connection *)link;
+    enter_ready((pgp_connection *)connection, "handle");
+    leave((pgp_connection *)connection);
+    return (pgp_connection *)connection;
 }
 
 static const pgp_driver driver = {
@@ -553,14 +557,14 @@ void fake_watch(fake *world, pgp_pool *pool)
 
 pgp_connection *fake_link(fake *world, int number)
 {
-    pgp_connection *link;
+    pgp_connection *connection;
 
     pthread_mutex_lock(&world->lock);
-    for (link = world->last; link && link->number != number;)
-        link = link->before;
+    for (connection = world->last; connection && connection->number != number;)
+        connection = connection->before;
     pthread_mutex_unlock(&world->lock);
-    REQUIRE(link, "there is no link %d", number);
-    return link;
+    REQUIRE(connection, "there is no connection %d", number);
+    return connection;
 }
 
 pgp_connection *fake_link_of(const pgp_slot *conn)
@@ -568,9 +572,9 @@ pgp_connection *fake_link_of(const pgp_slot *conn)
     return pgp_slot_handle(conn);
 }
 
-void fake_process_ends(pgp_connection *link)
+void fake_process_ends(pgp_connection *connection)
 {
-    link->ended = 1;
+    connection->ended = 1;
 }
 
 int fake_open(fake *world)
@@ -578,18 +582,18 @@ int fake_open(fake *world)
     return atomic_load(&world->opened) - atomic_load(&world->closed);
 }
 
-static int at_work(const pgp_connection *link)
+static int at_work(const pgp_connection *connection)
 {
-    return !link->closed && link->awaited && link->plan.end != FAKE_HANGS;
+    return !connection->closed && connection->awaited && connection->plan.end != FAKE_HANGS;
 }
 
 apr_time_t fake_due(fake *world)
 {
     apr_time_t due = APR_INT64_MAX;
-    const pgp_connection *link;
+    const pgp_connection *connection;
 
-    for (link = world->last; link; link = link->before)
-        if (at_work(link) && link->begun + link->plan.takes < due)
-            due = link->begun + link->plan.takes;
+    for (connection = world->last; connection; connection = connection->before)
+        if (at_work(connection) && connection->begun + connection->plan.takes < due)
+            due = connection->begun + connection->plan.takes;
     return due;
 }

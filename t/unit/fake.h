@@ -6,10 +6,10 @@
  * Chance  is what the test last said.
  * Log     is kept, and can be searched.
  * Links   connect and clean up as the test plans (fake_plan); how an idle or a
- *         returned one looks is written on the link.
+ *         returned one looks is written on the connection.
  *
  * The fake judges the core as well.  It ends the test when two threads are inside
- * the same link, when a link is used after its close or in an order that
+ * the same connection, when a connection is used after its close or in an order that
  * pgp_driver.h rules out, and, for the pools that it watches, when an invariant of
  * pgp_pool.h does not hold.  To look at the counts of a watched pool it takes the
  * pool's lock, so a pool that calls the driver, the log or chance under its lock
@@ -56,7 +56,7 @@ typedef enum {
 typedef struct fake fake;
 
 struct pgp_connection {
-    /* told by the test, while it or nobody owns the link */
+    /* told by the test, while it or nobody owns the connection */
     pgp_idle_state idle; /* what check_idle() says */
     int gone;            /* what is_alive() denies */
     int mute;            /* does not answer prepare() and set() */
@@ -93,7 +93,7 @@ struct pgp_connection {
 
 struct fake {
     pgp_env env;
-    int capacity;    /* what each link tells */
+    int capacity;    /* what each connection tells */
     const char *tls; /* likewise */
 
     /* told by the test */
@@ -101,7 +101,7 @@ struct fake {
     fake_plan plan;                  /* how the next ones connect */
     int socket;                      /* theirs, or -1 */
     void (*on_connect)(fake *world); /* may change the plan */
-    void (*on_close)(fake *world, pgp_connection *link);
+    void (*on_close)(fake *world, pgp_connection *connection);
     void (*on_take_in)(fake *world);
     int lingers; /* the server's process outlives its connection, until fake_process_ends() */
     void (*on_sleep)(void);     /* a thread is about to sleep in env->wait(), */
@@ -142,13 +142,13 @@ void fake_hasten(apr_interval_time_t time);
 /* The first deadline of those who sleep in env->wait(); INT64_MAX: none. */
 apr_time_t fake_alarm(fake *world);
 
-/* When a link whose work somebody waits for will have taken its time; INT64_MAX: none. */
+/* When a connection whose work somebody waits for will have taken its time; INT64_MAX: none. */
 apr_time_t fake_due(fake *world);
 
-/* The number-th link that was opened, from 1. */
+/* The number-th connection that was opened, from 1. */
 pgp_connection *fake_link(fake *world, int number);
 
-void fake_process_ends(pgp_connection *link);
+void fake_process_ends(pgp_connection *connection);
 
 /* How many lines of the log hold the text. */
 int fake_logged(fake *world, const char *text);
@@ -156,7 +156,7 @@ int fake_logged(fake *world, const char *text);
 /* Links that are open now. */
 int fake_open(fake *world);
 
-/* The link that a borrower got. */
+/* The connection that a borrower got. */
 pgp_connection *fake_link_of(const pgp_slot *conn);
 
 #endif

@@ -118,7 +118,7 @@ pgp_outcome refused(stage *s, pgp_acquire_info *info);
 /* Give back, and be at peace. */
 void release(pgp_slot *conn);
 
-/* The number of the link that a borrower got. */
+/* The number of the connection that a borrower got. */
 int number(const pgp_slot *conn);
 
 /* Have n connections idle, the last opened newest. */

@@ -35,7 +35,7 @@ START_TEST(broken_slots)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
     pgp_slot *conn;
-    pgp_connection *link;
+    pgp_connection *connection;
 
     warm(s, 2);
     conn = first_idle(s);
@@ -44,8 +44,9 @@ START_TEST(broken_slots)
     SEEN(s, s->pool->lists[PGP_IDLE].count = 1, s->pool->lists[PGP_IDLE].count = 2,
          "a slot is not on the list of its state");
     SEEN(s, slot_drop(s->pool, conn), slot_put(s->pool, conn), "a slot is on no list");
-    link = conn->connection;
-    SEEN(s, conn->connection = NULL, conn->connection = link, "an idle slot has no connection");
+    connection = conn->connection;
+    SEEN(s, conn->connection = NULL, conn->connection = connection,
+         "an idle slot has no connection");
 }
 END_TEST
 

@@ -4,17 +4,17 @@
 
 #include "stage.h"
 
-/* Idle for so long, then borrowed: the link. */
+/* Idle for so long, then borrowed: the connection. */
 static pgp_connection *borrowed_after(stage *s, apr_interval_time_t time)
 {
     pgp_slot *conn;
-    pgp_connection *link;
+    pgp_connection *connection;
 
     keep(s, time);
     conn = acquire(s);
-    link = fake_link_of(conn);
+    connection = fake_link_of(conn);
     release(conn);
-    return link;
+    return connection;
 }
 
 /* --- the ping --------------------------------------------------------------- */
@@ -70,11 +70,11 @@ START_TEST(ping_has_a_deadline)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0",
                          "PgPoolAcquireTimeout 2s", "PgPoolCheckTimeout 700ms", NULL);
-    pgp_connection *link;
+    pgp_connection *connection;
 
     work(s);
-    link = borrowed_after(s, 0);
-    ck_assert_int_eq(link->deadline, s->world->now + PGP_MS(700));
+    connection = borrowed_after(s, 0);
+    ck_assert_int_eq(connection->deadline, s->world->now + PGP_MS(700));
 }
 END_TEST
 
@@ -82,11 +82,11 @@ START_TEST(ping_ends_with_the_ask)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0",
                          "PgPoolAcquireTimeout 500ms", "PgPoolCheckTimeout 700ms", NULL);
-    pgp_connection *link;
+    pgp_connection *connection;
 
     work(s);
-    link = borrowed_after(s, 0);
-    ck_assert_int_eq(link->deadline, s->world->now + PGP_MS(500));
+    connection = borrowed_after(s, 0);
+    ck_assert_int_eq(connection->deadline, s->world->now + PGP_MS(500));
 }
 END_TEST
 
@@ -115,12 +115,12 @@ START_TEST(who_does_not_wait_still_tests)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0", "PgPoolAcquireTimeout 0",
                          "PgPoolCheckTimeout 700ms", NULL);
-    pgp_connection *link;
+    pgp_connection *connection;
 
     work(s);
-    link = borrowed_after(s, 0);
-    ck_assert_int_eq(link->pings, 1);
-    ck_assert_int_eq(link->deadline, s->world->now + PGP_MS(700));
+    connection = borrowed_after(s, 0);
+    ck_assert_int_eq(connection->pings, 1);
+    ck_assert_int_eq(connection->deadline, s->world->now + PGP_MS(700));
 }
 END_TEST
 
@@ -129,13 +129,13 @@ END_TEST
 START_TEST(answer_to_a_reset_is_collected)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
-    pgp_connection *link;
+    pgp_connection *connection;
 
     work(s);
     fake_link(s->world, 1)->idle = PGP_IDLE_RESET_PENDING;
-    link = borrowed_after(s, 0);
-    ck_assert_int_eq(link->prepared, 1);
-    ck_assert_int_eq(link->pings, 0);
+    connection = borrowed_after(s, 0);
+    ck_assert_int_eq(connection->prepared, 1);
+    ck_assert_int_eq(connection->pings, 0);
     ck_assert_int_eq(borrowed_after(s, 0)->prepared, 1);
 }
 END_TEST
@@ -153,7 +153,7 @@ START_TEST(one_whose_reset_failed_is_replaced)
 }
 END_TEST
 
-/* The newest idle link has a reset pending that its server has rejected. */
+/* The newest idle connection has a reset pending that its server has rejected. */
 static void acquire_after_refusal(stage *s)
 {
     pgp_connection *newest = fake_link(s->world, s->world->opened);
@@ -583,15 +583,15 @@ START_TEST(what_has_just_come_back_is_not_read)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
     pgp_slot *conn = two_that_have_received(s);
-    pgp_connection *link = fake_link_of(conn);
+    pgp_connection *connection = fake_link_of(conn);
 
     fake_pass(s->world, PGP_SEC(1) - 1);
     release(conn);
     keep(s, PGP_MS(600));
     ck_assert_int_gt(readings(s, 1), 0);
-    ck_assert_int_eq(link->readings, 0);
+    ck_assert_int_eq(connection->readings, 0);
     keep(s, PGP_SEC(2));
-    ck_assert_int_gt(link->readings, 0);
+    ck_assert_int_gt(connection->readings, 0);
 }
 END_TEST
 

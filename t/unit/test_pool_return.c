@@ -114,12 +114,12 @@ START_TEST(discarded_one_is_closed)
 }
 END_TEST
 
-/* The place is free at once; the link stays until nobody uses it any more. */
+/* The place is free at once; the connection stays until nobody uses it any more. */
 START_TEST(parted_one_is_buried_later)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
-    pgp_connection *link = pgp_pool_detach(&conn);
+    pgp_connection *connection = pgp_pool_detach(&conn);
 
     ck_assert_ptr_null(conn);
     work(s);
@@ -127,8 +127,8 @@ START_TEST(parted_one_is_buried_later)
     ck_assert_int_eq(fake_open(s->world), 1);
     ck_assert_int_eq(fake_logged(s->world, "closed (lost)"), 1);
     s->world->lingers = 1;
-    pgp_pool_destroy_detached(s->pool, &link);
-    ck_assert_ptr_null(link);
+    pgp_pool_destroy_detached(s->pool, &connection);
+    ck_assert_ptr_null(connection);
     ck_assert_int_eq(fake_open(s->world), 0);
 }
 END_TEST
@@ -137,12 +137,12 @@ START_TEST(parted_after_the_keeper_has_left)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
-    pgp_connection *link;
+    pgp_connection *connection;
 
     stop(s);
-    link = pgp_pool_detach(&conn);
+    connection = pgp_pool_detach(&conn);
     ck_assert_int_eq(slots(s, PGP_FREE), 1);
-    pgp_pool_destroy_detached(s->pool, &link);
+    pgp_pool_destroy_detached(s->pool, &connection);
     ck_assert_int_eq(fake_open(s->world), 0);
 }
 END_TEST

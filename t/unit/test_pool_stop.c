@@ -225,7 +225,7 @@ START_TEST(late_ask)
 END_TEST
 
 /* The keeper may go on with its other pools while a late borrower closes. */
-static void keeper_looks(fake *world, pgp_connection *link)
+static void keeper_looks(fake *world, pgp_connection *connection)
 {
     pgp_slot *in_hand[1];
 

@@ -13,13 +13,13 @@
 
 static const pgp_driver *const driver = &pgp_pq_driver;
 
-/* A server that accepts connections, and a link that waits for its first word. */
+/* A server that accepts connections, and a connection that waits for its first word. */
 typedef struct {
     char directory[32], path[64], conninfo[64];
     pgp_settings settings;
     pgp_context context;
     int listener, server;
-    pgp_connection *link;
+    pgp_connection *connection;
 } peer;
 
 static int listen_at(const char *path)
@@ -49,9 +49,9 @@ static void peer_connect(peer *p)
     p->context = (pgp_context){
         .env = &fake_make(memory)->env, .pool = "main", .settings = &p->settings};
     p->listener = listen_at(p->path);
-    p->link = driver->connect(&p->context, 0, 0, NULL, &error);
-    ck_assert_msg(p->link, "%s", error.message);
-    ck_assert_int_eq(driver->step(p->link, &await, &error), PGP_STEP_AGAIN);
+    p->connection = driver->connect(&p->context, 0, 0, NULL, &error);
+    ck_assert_msg(p->connection, "%s", error.message);
+    ck_assert_int_eq(driver->step(p->connection, &await, &error), PGP_STEP_AGAIN);
     p->server = accept(p->listener, NULL, NULL);
     ck_assert_int_ge(p->server, 0);
 }
@@ -82,15 +82,15 @@ START_TEST(closing_drops_a_bounded_amount_at_each_step)
     peer p;
 
     peer_connect(&p);
-    driver->close(p.link);
+    driver->close(p.connection);
     setsockopt(p.server, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     while (send(p.server, chunk, sizeof chunk, MSG_DONTWAIT) > 0)
         ;
-    ck_assert_int_eq(driver->step(p.link, &await, &error), PGP_STEP_AGAIN);
+    ck_assert_int_eq(driver->step(p.connection, &await, &error), PGP_STEP_AGAIN);
     ck_assert_int_gt(unread(&await), 0);
     close(p.server);
-    WAIT_UNTIL(driver->step(p.link, &await, &error) == PGP_STEP_DONE);
-    driver->destroy(p.link);
+    WAIT_UNTIL(driver->step(p.connection, &await, &error) == PGP_STEP_DONE);
+    driver->destroy(p.connection);
     peer_remove(&p);
 }
 END_TEST
@@ -102,11 +102,11 @@ START_TEST(closed_one_waits_for_its_server)
     peer p;
 
     peer_connect(&p);
-    driver->close(p.link);
-    ck_assert_int_eq(driver->step(p.link, &await, &error), PGP_STEP_AGAIN);
+    driver->close(p.connection);
+    ck_assert_int_eq(driver->step(p.connection, &await, &error), PGP_STEP_AGAIN);
     close(p.server);
-    WAIT_UNTIL(driver->step(p.link, &await, &error) == PGP_STEP_DONE);
-    driver->destroy(p.link);
+    WAIT_UNTIL(driver->step(p.connection, &await, &error) == PGP_STEP_DONE);
+    driver->destroy(p.connection);
     peer_remove(&p);
 }
 END_TEST
@@ -119,7 +119,7 @@ START_TEST(destroyed_one_is_closed_too)
     ssize_t got;
 
     peer_connect(&p);
-    driver->destroy(p.link);
+    driver->destroy(p.connection);
     do
         got = recv(p.server, dropped, sizeof dropped, 0); /* the start-up packet */
     while (got > 0);
@@ -132,31 +132,31 @@ END_TEST
 
 static void close_twice(peer *p)
 {
-    driver->close(p->link);
-    driver->close(p->link);
+    driver->close(p->connection);
+    driver->close(p->connection);
 }
 
 static void use_before_it_is_ready(peer *p)
 {
     pgp_error error;
 
-    driver->prepare(p->link, true, 0, &error);
+    driver->prepare(p->connection, true, 0, &error);
 }
 
 static void end_a_lease_before_one(peer *p)
 {
-    driver->finish_lease(p->link);
+    driver->finish_lease(p->connection);
 }
 
 static void clean_up_before_a_lease(peer *p)
 {
-    driver->cleanup(p->link);
+    driver->cleanup(p->connection);
 }
 
 static void take_the_handle_of_a_closed_one(peer *p)
 {
-    driver->close(p->link);
-    driver->handle(p->link);
+    driver->close(p->connection);
+    driver->handle(p->connection);
 }
 
 static void (*const misuses[])(peer *p) = {

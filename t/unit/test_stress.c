@@ -65,37 +65,38 @@ static void finish(stage *s)
 
 /* --- working ---------------------------------------------------------------- */
 
-static void hold(pgp_connection *link, unsigned *seed)
+static void hold(pgp_connection *connection, unsigned *seed)
 {
-    REQUIRE(atomic_fetch_add(&link->held, 1) == 0, "%d is lent twice", link->number);
+    REQUIRE(atomic_fetch_add(&connection->held, 1) == 0, "%d is lent twice",
+            connection->number);
     if (one_in(seed, 4))
         sched_yield();
     if (one_in(seed, 16))
         usleep(rand_r(seed) % 300);
-    atomic_fetch_sub(&link->held, 1);
+    atomic_fetch_sub(&connection->held, 1);
 }
 
 /* What the borrower, or the network, or the server does to it. */
-static void spoil(pgp_connection *link, unsigned *seed)
+static void spoil(pgp_connection *connection, unsigned *seed)
 {
     static const pgp_return ends[] = {PGP_RETURN_DIRTY, PGP_RETURN_BROKEN, PGP_RETURN_UNKNOWN};
 
     switch (rand_r(seed) % 40) {
     case 0:
-        link->idle = PGP_IDLE_DEAD;
+        connection->idle = PGP_IDLE_DEAD;
         break;
     case 1:
-        link->mute = 1;
-        link->idle = PGP_IDLE_HEARD;
+        connection->mute = 1;
+        connection->idle = PGP_IDLE_HEARD;
         break;
     case 2:
-        link->idle = PGP_IDLE_RESET_PENDING;
+        connection->idle = PGP_IDLE_RESET_PENDING;
         break;
     case 3:
     case 4:
-        link->returned = ends[rand_r(seed) % 3];
-        link->cleaning = (fake_plan){.steps = rand_r(seed) % 3,
-                                     .end = one_in(seed, 4) ? FAKE_FAILS : FAKE_DONE};
+        connection->returned = ends[rand_r(seed) % 3];
+        connection->cleaning = (fake_plan){.steps = rand_r(seed) % 3,
+                                           .end = one_in(seed, 4) ? FAKE_FAILS : FAKE_DONE};
         break;
     }
 }
