@@ -30,12 +30,12 @@ sub build_driver {
     return "$build/$name";
 }
 
-# The core's source without the guard: a link is done with when nothing runs there any more, whether
-# or not its cancel is still on its way.
+# The core's source without the guard: a connection is done with when nothing runs there any more,
+# whether or not its cancel is still on its way.
 sub unguarded_source {
     my $source = Httpd::slurp('mod_pgpool/core/pgp_pq_cleanup.c');
-    $source =~ s/return link->task != NULL;/if (link->task) pgp_task_leave(&link->task); return false;/
-        && $source =~ s{step == PGP_STEP_FAILED \|\| !link->task}{true}
+    $source =~ s/return connection->task != NULL;/if (connection->task) pgp_task_leave(&connection->task); return false;/
+        && $source =~ s{step == PGP_STEP_FAILED \|\| !connection->task}{true}
         or die "the guard is not where it was\n";
     Httpd::spew("$build/pgp_pq_cleanup.c", $source);
     return "$build/pgp_pq_cleanup.c";

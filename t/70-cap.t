@@ -57,7 +57,10 @@ subtest 'under load' => sub {
 };
 
 subtest 'while generations change and children die' => sub {
-    my $httpd = capped("PgPoolMax 32\nPgPoolTotalMax 10", threads => 16);
+    # The worker MPM may keep a child too many after a graceful restart, and then never has as many as
+    # it should.
+    my @mpm = ($ENV{PGPOOL_MPM} // '') eq 'worker' ? (mpm => 'event') : ();
+    my $httpd = capped("PgPoolMax 32\nPgPoolTotalMax 10", threads => 16, @mpm);
     my $load = $httpd->load('/short', clients => 16);
     my $most = 0;
     for my $round (1 .. 4) {
