@@ -1,4 +1,4 @@
-# What gcc's analyzer says after it has followed each path through the sources.
+# gcc's analyzer follows each path through the sources and finds nothing to say.
 
 use strict;
 use warnings;

@@ -48,7 +48,7 @@ my @permits_bug = (
     [IDLE_KEPT    => $broken, %one],
 );
 
-# What the checker says of a model with these macros.  A model that tells by itself when nothing goes
+# The checker's words about a model with these macros.  A model that tells by itself when nothing goes
 # on any more (ends_itself) may have processes that never end.
 sub checked {
     my ($model, @define) = @_;

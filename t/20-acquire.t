@@ -325,7 +325,7 @@ subtest 'hooks that refuse' => sub {
     }
 };
 
-# What the handler does would be part of that transaction, and be rolled back at return.
+# The handler's statements would be part of that transaction, and be rolled back at return.
 subtest 'hooks that leave a transaction open' => sub {
     for my $hook (qw(connect attach)) {
         my $hooked = probed(pool('left', 'PgPoolMin 0', "PgPoolProbeHook $hook begin"));

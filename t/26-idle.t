@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# What the server sends to connections that nobody has: it is read and dropped, so that no backend
+# The server sends to connections that nobody has: the pool reads and drops it, so that no backend
 # waits for us in the middle of a transaction of its own.
 
 use PgPoolTest;
@@ -65,7 +65,7 @@ CONF
     };
 }
 
-# What comes while a reset's answer is still to be collected comes behind it.
+# A notification that comes before a reset's answer was collected stands behind that answer.
 subtest 'a reset that fails' => sub {
     query($pg, 'CREATE TABLE once (pid int PRIMARY KEY)');
     my $httpd = probed(<<"CONF");
