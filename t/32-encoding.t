@@ -84,7 +84,7 @@ subtest 'bytes that are not UTF-8' => sub {
     is said("/$_/put/caf%E9"), 400, "are refused in $encoding{$_}" for sort keys %encoding;
 };
 
-# What its values would become is another text.
+# Its values would become another text.
 subtest 'a request that has changed it' => sub {
     my $change = 'sql=SET client_encoding = LATIN1';
     tells probe_in('latin', $change, 'again'), { status => 0, again => 'EUNAVAIL' }, 'cannot set PgPoolSet again';

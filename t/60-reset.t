@@ -293,7 +293,7 @@ subtest 'prepared statements' => sub {
     }
 };
 
-# What no session reset undoes, as the reference says.
+# Some state belongs to the process: the reference says that no session reset undoes it.
 my @process = (
     ['LOAD' => q(SELECT count(*) FROM pg_settings WHERE name LIKE 'auto_explain.%'), q(LOAD 'auto_explain')],
     ['a connection of dblink' => 'SELECT dblink_get_connections()',

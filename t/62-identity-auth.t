@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# Whose name a request has, with the modules that httpd brings: a name that was not verified is
-# nobody's, wherever the section stands and however the request gets there; so it is for a provider
+# A request's name, with the modules that httpd brings: a name that was not verified is nobody's,
+# wherever the section stands and however the request gets there; so it is for a provider
 # that authenticates over the request's own connection.  All of it once more with hooks that discard
 # what was set.
 
@@ -88,8 +88,8 @@ my $right   = basic('alice', 'alice secret');
 my $wrong   = basic('alice', 'guessed');
 my $unknown = basic('mallory', 'guessed');
 
-# What it is, where, with which headers, and what comes of it: the status, and for each row whose
-# name the database saw, in the setting and in the parameter.
+# A case: its name, its place, the headers, and the result: the status, and for each row the name that
+# the database saw, in the setting and in the parameter.
 my @cases;
 for my $where (sort keys %where) {
     my ($basic, $anon, $asking, $broken, $bob) = map { page($_, $where, 'page') } qw(basic anon asking broken bob);

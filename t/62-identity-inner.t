@@ -55,7 +55,7 @@ sub ask {
 
 my $who = 'sql=SELECT current_user';
 
-# What the SQL of one request told, in order, and that it all came from one connection.
+# The answers to the SQL of one request, in order; a test that all came from one connection.
 sub roles_are {
     my ($answer, $expected, $name) = @_;
     local $Test::Builder::Level = $Test::Builder::Level + 1;

@@ -85,7 +85,7 @@ subtest 'while generations change and children die' => sub {
     ok poll_until { backends($pg, 'capped') == 0 }, 'nothing is left';
 };
 
-# What reference.conf promises of it: the server goes on with the queries of a killed child, and so
+# reference.conf promises this: the server goes on with the queries of a killed child, and so
 # long it may have as many connections more as that child had in use.
 subtest 'a killed child leaves its queries behind' => sub {
     my $httpd = capped("PgPoolMin 0\nPgPoolMax 2\nPgPoolTotalMax 2", threads => 8, children => 1);

@@ -27,6 +27,10 @@ typedef struct {
 
 static apr_time_t end_at;
 static atomic_int stopping;
+static atomic_long granted_to_all;
+
+/* What a test has to see of hand-offs, however slow the machine. */
+#define ENOUGH 100
 
 static apr_time_t now(void)
 {
@@ -111,6 +115,18 @@ static void end_lease(pgp_slot *conn, unsigned *seed)
     REQUIRE(!conn, "the borrower still has it");
 }
 
+/* A busy machine gets more time, until it has done enough to prove something. */
+static int goes_on(void)
+{
+    return now() < end_at || (atomic_load(&granted_to_all) <= ENOUGH && now() < end_at + ALIVE);
+}
+
+static void count_grant(worker *w)
+{
+    w->granted++;
+    atomic_fetch_add(&granted_to_all, 1);
+}
+
 static pgp_outcome borrow_once(worker *w)
 {
     const apr_time_t began = now();
@@ -135,10 +151,10 @@ static void *storm(void *data)
 {
     worker *w = data;
 
-    while (now() < end_at) {
+    while (goes_on()) {
         switch (borrow_once(w)) {
         case PGP_GRANTED:
-            w->granted++;
+            count_grant(w);
             break;
         case PGP_EXHAUSTED:
             w->exhausted++;
@@ -206,7 +222,7 @@ START_TEST(storm_leaves_nothing_behind)
     WAIT_UNTIL(idle(s) + slots(s, PGP_FREE) == 4 && fake_open(s->world) == idle(s));
     ck_assert_int_eq(waiting(s), 0);
     ck_assert_int_eq(lent(s), 0);
-    ck_assert_int_gt(sum.granted, 0);
+    ck_assert_int_gt(sum.granted, ENOUGH);
     ck_assert_int_gt(sum.exhausted + sum.unavailable, 0);
     finish(s);
 }
@@ -216,14 +232,14 @@ static void *polite(void *data)
 {
     worker *w = data;
 
-    while (now() < end_at) {
+    while (goes_on()) {
         pgp_slot *conn = NULL;
         pgp_acquire_info info = {.until = 0};
 
         if (pgp_pool_acquire(w->s->pool, &conn, &info) == PGP_GRANTED) {
             hold(fake_link_of(conn), &w->seed);
             pgp_pool_release(&conn);
-            w->granted++;
+            count_grant(w);
         }
         else
             w->exhausted++;
@@ -247,7 +263,7 @@ START_TEST(time_out_and_hand_off_lose_nothing)
     ck_assert_int_eq(waiting(s), 0);
     ck_assert_int_eq(s->world->opened, 1); /* never lost, never closed */
     ck_assert_int_eq(s->world->closed, 0);
-    ck_assert_int_gt(sum.granted, 0);
+    ck_assert_int_gt(sum.granted, ENOUGH);
     finish(s);
 }
 END_TEST
