@@ -45,6 +45,13 @@ int pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
     return 1;
 }
 
+int pgp_gate_is_stale(const pgp_gate *gate, apr_time_t began, apr_time_t now)
+{
+    const apr_int64_t closed = atomic_load(&gate->closed);
+
+    return is_past(closed, now) && began <= closed;
+}
+
 int pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
                    pgp_gate_count *count)
 {
@@ -52,6 +59,8 @@ int pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
 
     if (!is_past(since, now) || (is_past(last, now) && now - last < quiet))
         return 0;
+    /* Before it is closed: a late event must not find it closed at an unknown time. */
+    atomic_store(&gate->closed, now);
     if (!atomic_compare_exchange_strong(&gate->since, &since, 0))
         return 0;
     *count = count_taken(gate, since, now);

@@ -4,6 +4,8 @@
  * Model.  A gate counts events of one kind.  The first event opens it and is worth a line;
  * later ones are counted, and one line in a period stands for them.  Closing the gate is worth
  * a line again.  If several threads or processes could write a line, exactly one is told to.
+ * An attempt that was under way when another process closed the gate may still fail: such late
+ * news is no new beginning, and pgp_gate_is_stale() finds it out.
  *
  * A gate is a few atomic words without addresses, so it may lie in memory that all children of
  * an httpd share.  A hostile child can suppress or provoke lines with it, and no more: each
@@ -35,6 +37,7 @@ typedef enum {
 /* A zeroed gate is closed. */
 typedef struct {
     _Atomic apr_int64_t since, last; /* of the first event, of the last line; since 0: closed */
+    _Atomic apr_int64_t closed;      /* when it was closed last; 0: never */
     _Atomic apr_uint64_t events;     /* since the last line */
 } pgp_gate;
 
@@ -48,6 +51,9 @@ typedef struct {
  * the line stands for. */
 int pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
                   pgp_gate_count *count);
+
+/* Whether an event that began at `began` is of the time before the gate was closed last. */
+int pgp_gate_is_stale(const pgp_gate *gate, apr_time_t began, apr_time_t now);
 
 /* The events are over: close the gate if its last line is `quiet` microseconds old.  Returns 1
  * to the one caller that has closed it and shall log that, with *count. */

@@ -180,13 +180,16 @@ static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
     return pool->first_host;
 }
 
-/* Log a failed attempt: at level error if the gate lets it pass, else at level debug. */
-static void log_failure(pgp_pool *pool, const pgp_error *error, apr_interval_time_t wait,
+/* Log a failed attempt: at level error if the gate lets it pass, else at level debug.  One that
+ * began before another child found the server well again says nothing new. */
+static void log_failure(const pgp_slot *slot, const pgp_error *error, apr_interval_time_t wait,
                         apr_time_t now)
 {
+    pgp_pool *pool = slot->pool;
+    pgp_gate *gate = pgp_share_gate(pool, failure_gate(error));
     pgp_gate_count count = {.lasted = 0};
-    const int may = pgp_gate_pass(pgp_share_gate(pool, failure_gate(error)), now,
-                                  PGP_LOG_PERIOD, &count);
+    const int may = !pgp_gate_is_stale(gate, slot->born, now) &&
+                    pgp_gate_pass(gate, now, PGP_LOG_PERIOD, &count);
     char more[80] = "";
 
     if (count.lasted)
@@ -247,7 +250,7 @@ void pgp_pool_grow_failed(pgp_slot *slot, const pgp_error *error)
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
     unlock(pool);
     first_host_leave(pool, slot, now);
-    log_failure(pool, error, wait, now);
+    log_failure(slot, error, wait, now);
 }
 
 void pgp_pool_grow_begin(pgp_slot *slot)

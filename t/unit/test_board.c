@@ -823,6 +823,23 @@ START_TEST(one_says_it_for_all)
 }
 END_TEST
 
+/* A child's attempt that was under way when another child told the end must not tell a new
+ * beginning. */
+START_TEST(late_news_is_stale)
+{
+    pgp_gate *gate = pgp_board_gate(board, 0, PGP_GATE_CONNECT);
+    pgp_gate_count count;
+
+    ck_assert(!pgp_gate_is_stale(gate, NOW, NOW + 1));
+    ck_assert(pgp_gate_pass(gate, NOW, PGP_NEVER, &count));
+    ck_assert(pgp_gate_close(gate, NOW + 10, 0, &count));
+    ck_assert(pgp_gate_is_stale(gate, NOW + 9, NOW + 12));
+    ck_assert(!pgp_gate_is_stale(gate, NOW + 11, NOW + 12));
+    atomic_store(&gate->closed, NOW + PGP_SEC(3600));
+    ck_assert(!pgp_gate_is_stale(gate, NOW + 11, NOW + 12));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("board");
@@ -847,6 +864,7 @@ int main(void)
     tcase_add_test(t, who_leaves_meanwhile_is_folded_later);
     tcase_add_test(t, ended_one_waits_for_nothing);
     tcase_add_test(t, one_says_it_for_all);
+    tcase_add_test(t, late_news_is_stale);
     tcase_add_test(t, figures_are_read_while_they_are_published);
     tcase_add_test(t, hostile_memory);
     t = tcase(suite, "processes");

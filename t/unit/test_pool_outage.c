@@ -323,6 +323,36 @@ START_TEST(outage_is_told_once_for_all_children)
 }
 END_TEST
 
+/* The first attempt of two is refused, but late. */
+static void first_is_refused_late(fake *world)
+{
+    world->plan = (fake_plan){.end = FAKE_DONE};
+    if (!world->baton)
+        world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "57P03", .takes = PGP_SEC(1)};
+    world->baton = world;
+}
+
+/* Both children try while the server comes up: the one that came too early is refused after the
+ * other one has told the end. */
+START_TEST(late_refusal_is_no_new_outage)
+{
+    stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 4", NULL);
+    int failed;
+
+    stage_child(s, "PgPoolMin 1", "PgPoolMax 4", NULL);
+    s->world->log_level = PGP_LOG_WARNING;
+    go_down(s, "57P03");
+    keep(s, PGP_SEC(20));
+    failed = s->world->failed;
+    s->world->on_connect = first_is_refused_late;
+    keep(s, PGP_SEC(20));
+    ck_assert_int_eq(s->world->failed, failed + 1);
+    ck_assert_int_eq(s->world->opened - s->world->failed, 2);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1002"), 1);
+    ck_assert_int_eq(fake_logged(s->world, "PGP1008: pool main: the server answers again"), 1);
+}
+END_TEST
+
 /* However often it was tried while it started up. */
 START_TEST(starting_up_does_not_lengthen_what_comes_after)
 {
@@ -607,6 +637,7 @@ int main(void)
     tcase_add_test(t, request_hastens_the_next_attempt_at_a_starting_server);
     tcase_add_test(t, one_ask_knocks_at_a_starting_server);
     tcase_add_test(t, outage_is_told_once_for_all_children);
+    tcase_add_test(t, late_refusal_is_no_new_outage);
     tcase_add_test(t, starting_up_does_not_lengthen_what_comes_after);
     t = tcase(suite, "attempts");
     tcase_add_test(t, back_off_doubles);
