@@ -4,17 +4,15 @@
 
 #include <apr_lib.h>
 
-/* The length in bytes of the first character of a text; 0 if it is a control character or no
- * well-formed UTF-8. */
+/* The length in bytes of the first character of a text; 0 if it is no well-formed UTF-8. */
 static int character_length(const unsigned char *text)
 {
     static const struct {
         unsigned char low, high, second_low, second_high, length;
     } forms[] = {
-        {0x20, 0x7e, 0, 0, 1},       {0xc2, 0xc2, 0xa0, 0xbf, 2}, {0xc3, 0xdf, 0x80, 0xbf, 2},
-        {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
-        {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
-        {0xf4, 0xf4, 0x80, 0x8f, 4},
+        {0x01, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+        {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+        {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
     };
     unsigned i, k;
 
@@ -32,13 +30,32 @@ static int character_length(const unsigned char *text)
     return forms[i].length;
 }
 
+/* Of ASCII, or one of those that Unicode has beside them (C1). */
+static bool is_control(const unsigned char *text)
+{
+    return *text < 0x20 || *text == 0x7f || (text[0] == 0xc2 && text[1] < 0xa0);
+}
+
 void pgp_text_clean(char *text)
 {
     while (*text) {
-        const int length = character_length((unsigned char *)text);
+        const unsigned char *at = (unsigned char *)text;
+        const int length = is_control(at) ? 0 : character_length(at);
 
         if (!length)
             *text = apr_iscntrl(*text) ? ' ' : '?';
         text += length ? length : 1;
     }
+}
+
+bool pgp_text_is_utf8(const char *text)
+{
+    while (*text) {
+        const int length = character_length((const unsigned char *)text);
+
+        if (!length)
+            return false;
+        text += length;
+    }
+    return true;
 }

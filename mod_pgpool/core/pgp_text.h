@@ -5,8 +5,13 @@
 #ifndef PGP_TEXT_H
 #define PGP_TEXT_H
 
+#include <stdbool.h>
+
 /* Make a text valid UTF-8 without control characters, in place: each control character becomes
  * a blank, each other byte that is not part of a UTF-8 character a "?".  The length stays. */
 void pgp_text_clean(char *text);
+
+/* Whether a text is well-formed UTF-8.  It may contain control characters. */
+bool pgp_text_is_utf8(const char *text);
 
 #endif
