@@ -105,7 +105,7 @@ link_module = $(CC) -shared $(flags) $(CFLAGS) $(LDFLAGS) $(nodelete-$(SANITIZE)
 
 query_objects := $(call objects,mod_pgpool/mod_pgpool_query*.c)
 glue_objects  := $(filter-out $(query_objects),$(call objects,mod_pgpool/mod_pgpool*.c))
-$(BUILD)/mod_pgpool_query.so: $(query_objects)
+$(BUILD)/mod_pgpool_query.so: $(query_objects) $(core)
 	$(link_module)
 $(BUILD)/mod_pgpool.so: libs = -ljansson
 $(BUILD)/mod_pgpool.so: $(glue_objects) $(core)
@@ -122,6 +122,7 @@ $(units): $(BUILD)/t/%: $(BUILD)/t/unit/%.o $(unit_share) $(core)
 	$(CC) $(flags) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(check_libs) $(apr_libs) $(pq_libs)
 
 $(BUILD)/t/test_query_sql $(BUILD)/t/fuzz_sql: $(BUILD)/mod_pgpool/mod_pgpool_query_sql.o
+$(BUILD)/t/fuzz_form: $(BUILD)/mod_pgpool/mod_pgpool_query_form.o
 
 $(fuzzers): $(BUILD)/t/%: $(BUILD)/t/fuzz/%.o $(fuzz_main) $(core)
 	$(CC) $(flags) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(apr_libs) $(pq_libs)

@@ -28,6 +28,7 @@
 #include "mod_pgpool_module.h"
 #include "mod_pgpool_outcome.h"
 #include "mod_pgpool_register.h"
+#include "mod_pgpool_sqlstate.h"
 
 /* --- the parent ------------------------------------------------------------- */
 
@@ -113,6 +114,8 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_config_needs_pool);
     APR_REGISTER_OPTIONAL_FN(pgpool_note_error);
     APR_REGISTER_OPTIONAL_FN(pgpool_expr_value);
+    APR_REGISTER_OPTIONAL_FN(pgpool_is_personal);
+    APR_REGISTER_OPTIONAL_FN(pgpool_sqlstate_http);
     pgpool_bracket_register();
     pgpool_home_register();
     pgpool_identity_register();

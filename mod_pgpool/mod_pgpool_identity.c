@@ -67,6 +67,11 @@ static const apr_array_header_t *sets_of(const request_rec *r)
     return dir->sets;
 }
 
+int pgpool_is_personal(const request_rec *r)
+{
+    return sets_of(r) != NULL;
+}
+
 const char *pgpool_expr_value(request_rec *r, const ap_expr_info_t *expr, const char **error)
 {
     char *const user = r->user, *const type = r->ap_auth_type;

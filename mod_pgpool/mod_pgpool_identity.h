@@ -22,6 +22,7 @@
 
 /* An optional function of mod_pgpool_companion.h. */
 const char *pgpool_expr_value(request_rec *r, const ap_expr_info_t *expr, const char **error);
+int pgpool_is_personal(const request_rec *r);
 
 /* The session variables that r wants; in memory of r->pool.  Returns NULL, or why a value
  * cannot be had. */

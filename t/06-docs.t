@@ -21,7 +21,7 @@ sub sorted_once { my %seen = map { $_ => 1 } @_; return [sort keys %seen] }
 
 subtest 'messages' => sub {
     my @core = map { "PGP$_" } slurp('mod_pgpool/core/pgp_env.h') =~ /PGP_MSG_\w+ = (\d{4})/g;
-    my @query = slurp('mod_pgpool/mod_pgpool_query.c') =~ /(PGP20\d\d)/g;
+    my @query = map { slurp($_) =~ /(PGP20\d\d)/g } glob 'mod_pgpool/mod_pgpool_query*.c';
     my @told = map { /PGP\d{4}/g } $readme =~ /^\| (PGP\d{4}[^|]*)\|/mg;
     is_deeply sorted_once(@told), sorted_once(@core, @query), 'each is told in the README, and no other';
 };
