@@ -169,6 +169,7 @@ static apr_status_t run(PGconn *conn, const task *task, pgpool_output *output,
         apr_status_t rv;
 
         if (status != PGRES_SINGLE_TUPLE && status != PGRES_TUPLES_OK) {
+            PQclear(*refused);
             *refused = rows;
             continue;
         }

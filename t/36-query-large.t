@@ -46,6 +46,14 @@ sub resident {
     return Httpd::slurp("/proc/$child/status") =~ /^RssAnon:\s+(\d+)/m ? $1 : die "no child\n";
 }
 
+# The address sanitizer keeps for a while what is freed.
+sub stays_flat {
+    my ($before, $name) = @_;
+    my $grown = resident() - $before;
+    cmp_ok $grown, '<', 20_000, $name if ($ENV{PGPOOL_SANITIZE} // '') ne 'address';
+    return;
+}
+
 sub files_left { return scalar(my @file = glob "$spool/*") }
 
 for my $format (sort keys %row) {
@@ -65,7 +73,7 @@ subtest 'memory' => sub {
     my $before = resident();
     my $got = $httpd->get('/lines?rows=200000', { data_callback => sub { } });
     is $got->{headers}{'content-length'}, length(expected('lines', 1)) * 200_000 + 1_088_895 - 200_000, '200 MB';
-    cmp_ok resident() - $before, '<', 20_000, 'stay out of it';
+    stays_flat($before, 'stay out of it');
     is files_left(), 0, 'no file has a name';
 };
 
@@ -74,7 +82,7 @@ subtest 'slow readers' => sub {
     my @slow = map { $httpd->begin('/lines?rows=20000', rcvbuf => 4096) } 1 .. 8;
     ok(IO::Select->new($_->{socket})->can_read(60), 'one gets the first of 20 MB') for @slow;
     is $httpd->get('/one')->{content}, '[{"one":1}]', 'they hold no connection';
-    cmp_ok resident() - $before, '<', 20_000, '... nor memory';
+    stays_flat($before, '... nor memory');
     is files_left(), 0, 'no file has a name';
     $_->abandon for @slow;
 };
