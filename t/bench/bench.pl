@@ -4,6 +4,9 @@
 #
 #   throughput   SELECT 1 for 16 keep-alive clients over 8 connections, for each PgPoolReset; and what
 #                mod_dbd is left with if its handler sends one more message, for which nobody waits
+#   query        mod_pgpool_query: one row by its key as JSON, for 16 keep-alive clients, beside the limit
+#                (the same statement prepared on a connection a thread, which is never looked at) and
+#                a handler that executes a prepared statement of mod_dbd
 #   pairs        acquire and return without a query, on 1, 8 and 32 threads: the mean time of a pair
 #                in the whole process, and the processor time that it takes
 #   board        the same on one thread: without shared figures, with them, while they are read
@@ -29,13 +32,14 @@ my $seconds = $ENV{BENCH_SECONDS} // 2;
 my $rounds = $ENV{BENCH_ROUNDS} // 5;
 my %part = (
     throughput => \&throughput,
+    query      => \&query_part,
     pairs      => \&pairs,
     board      => \&board,
     queue      => \&queue,
     children   => \&Children::children,
     faults     => \&Faults::faults,
 );
-my @parts = @ARGV ? @ARGV : qw(throughput pairs board queue children faults);
+my @parts = @ARGV ? @ARGV : qw(throughput query pairs board queue children faults);
 my @unknown = grep { !$part{$_} } @parts;
 die "there is no part @unknown\n" if @unknown;
 
@@ -48,6 +52,8 @@ my %name = (
     pgpool  => 'mod_pgpool',
     default => 'mod_pgpool',
     thread  => 'one connection a thread, unchecked',
+    prepared => 'prepared, one connection a thread, unchecked',
+    pselect  => 'mod_dbd, prepared',
     map { $_ => "mod_pgpool, PgPoolReset $_" } @resets,
 );
 
@@ -69,6 +75,33 @@ sub throughput {
     $httpd->stop;
 
     title('SELECT 1, 16 clients, 8 connections', 'requests/s', 'of mod_dbd');
+    row($name{$_}, $seen, $_, qw(rate /rate)) for @way;
+    return;
+}
+
+sub query_part {
+    my $select = 'SELECT id, price, name FROM item WHERE id = %s::int';
+    my $json = sub { "WITH q AS ($_[0]) SELECT pg_catalog.row_to_json(q.*) FROM q" };
+    my @way = ('prepared', 'pselect', qw(transaction auto session));
+    query(server, q{CREATE TABLE item AS SELECT i AS id, i * 3 AS price, 'name ' || i AS name FROM generate_series(1, 100000) i});
+    query(server, 'ALTER TABLE item ADD PRIMARY KEY (id)');
+    query(server, 'VACUUM ANALYZE item');
+    my $param = $select =~ s/%s/\$1/r;
+    my $httpd = bench_httpd(conninfo(server), 16,
+        map({ "<PgPool $_>\nPgPoolReset $_\n</PgPool>\n" } @resets),
+        'DBDPrepareSQL "' . $json->($select) . "\" row\n",
+        location('prepared', 'bench-prepared', 'BenchSQL "' . $json->($param) . '"'),
+        location('pselect', 'bench-pselect'),
+        map { location($_, 'pgpool-query', "PgPoolUse $_", qq(PgPoolQuery "$param" "%{arg:k}")) } @resets);
+    my $expected = $httpd->get('/prepared?k=4711')->{content};
+    $httpd->get("/$_?k=4711")->{content} eq $expected or die "$_ answers another row\n" for @way;
+    my $seen = in_turn($rounds, \@way, sub {
+        my ($way, $time) = @_;
+        return Wrk::run($httpd->url("/$way?k=4711"), clients => 16, seconds => $time);
+    });
+    $httpd->stop;
+
+    title('one row by key as JSON, 16 clients, 16 connections', 'requests/s', 'of the limit');
     row($name{$_}, $seen, $_, qw(rate /rate)) for @way;
     return;
 }

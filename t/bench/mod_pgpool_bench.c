@@ -6,6 +6,10 @@
  *     SetHandler bench-dbd       ap_dbd_acquire, PQexec, answer
  *     SetHandler bench-select    ap_dbd_acquire, apr_dbd_select, answer
  *     SetHandler bench-thread    one connection a thread, never looked at: the ideal
+ *     SetHandler bench-prepared  GET /x?k=VALUE: as bench-thread, with BenchSQL prepared; VALUE
+ *                                is its $1, and the answer a JSON array of the first column
+ *     SetHandler bench-pselect   the same with ap_dbd_acquire, apr_dbd_pvselect and mod_dbd's
+ *                                statement "row" (DBDPrepareSQL)
  *     SetHandler bench-pairs     GET /pairs?WAY&THREADS&PAIRS: each thread opens and
  *                                closes so often, without a query; WAY is dbd or the name
  *                                of a pool
@@ -136,6 +140,62 @@ static int select_and_answer(request_rec *r)
         apr_dbd_get_row(dbd->driver, r->pool, results, &row, first_row))
         return HTTP_INTERNAL_SERVER_ERROR;
     return answer(r, apr_dbd_get_entry(dbd->driver, row, 0));
+}
+
+/*
+ * A prepared query a request
+ */
+
+static const char *argument(const request_rec *r)
+{
+    return r->args && !strncmp(r->args, "k=", 2) ? r->args + 2 : "";
+}
+
+static int answer_array(request_rec *r, const char *row)
+{
+    const char *body = apr_pstrcat(r->pool, "[", row ? row : "", "]", NULL);
+
+    ap_set_content_type(r, "application/json");
+    ap_set_content_length(r, strlen(body));
+    ap_rputs(body, r);
+    return OK;
+}
+
+static int prepared_and_answer(request_rec *r)
+{
+    static __thread int prepared;
+    PGconn *conn = conn_of_thread(r);
+    const char *values[] = {argument(r)};
+    PGresult *result;
+    int rv = HTTP_INTERNAL_SERVER_ERROR;
+
+    if (!prepared)
+        PQclear(PQprepare(conn, "row", statement(r), 1, NULL));
+    prepared = 1;
+    result = PQexecPrepared(conn, "row", 1, values, NULL, NULL, 0);
+    if (PQresultStatus(result) == PGRES_TUPLES_OK)
+        rv = answer_array(r, PQntuples(result) ? PQgetvalue(result, 0, 0) : NULL);
+    PQclear(result);
+    return rv;
+}
+
+static int pselect_and_answer(request_rec *r)
+{
+    const int random_access = 1, first_row = 1;
+    ap_dbd_t *dbd = dbd_acquire(r);
+    apr_dbd_prepared_t *row_statement;
+    apr_dbd_results_t *results = NULL;
+    apr_dbd_row_t *row = NULL;
+
+    if (!dbd)
+        return HTTP_SERVICE_UNAVAILABLE;
+    row_statement = apr_hash_get(dbd->prepared, "row", APR_HASH_KEY_STRING);
+    if (!row_statement ||
+        apr_dbd_pvselect(dbd->driver, r->pool, dbd->handle, &results, row_statement,
+                         random_access, argument(r), NULL) ||
+        apr_dbd_get_row(dbd->driver, r->pool, results, &row, first_row))
+        return HTTP_INTERNAL_SERVER_ERROR;
+    return answer_array(r, apr_dbd_get_entry(dbd->driver, row, 0));
 }
 
 /*
@@ -272,6 +332,10 @@ static int bench_handler(request_rec *r)
         return select_and_answer(r);
     if (!strcmp(r->handler, "bench-thread"))
         return query_and_answer(r, conn_of_thread(r));
+    if (!strcmp(r->handler, "bench-prepared"))
+        return prepared_and_answer(r);
+    if (!strcmp(r->handler, "bench-pselect"))
+        return pselect_and_answer(r);
     if (!strcmp(r->handler, "bench-pairs"))
         return pairs_answer(r);
     return DECLINED;
