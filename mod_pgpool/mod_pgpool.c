@@ -29,6 +29,7 @@
 #include "mod_pgpool_outcome.h"
 #include "mod_pgpool_register.h"
 #include "mod_pgpool_sqlstate.h"
+#include "mod_pgpool_statement.h"
 
 /* --- the parent ------------------------------------------------------------- */
 
@@ -109,6 +110,9 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_release);
     APR_REGISTER_OPTIONAL_FN(pgpool_open);
     APR_REGISTER_OPTIONAL_FN(pgpool_close);
+    APR_REGISTER_OPTIONAL_FN(pgpool_query);
+    APR_REGISTER_OPTIONAL_FN(pgpool_query_rows);
+    APR_REGISTER_OPTIONAL_FN(pgpool_statement_sqlstate);
     APR_REGISTER_OPTIONAL_FN(pgpool_http_status);
     APR_REGISTER_OPTIONAL_FN(pgpool_strerror);
     APR_REGISTER_OPTIONAL_FN(pgpool_config_needs_pool);

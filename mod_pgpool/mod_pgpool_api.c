@@ -217,11 +217,22 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     return APR_SUCCESS;
 }
 
-void pgpool_release(request_rec *r, const char *name)
+pgpool_pin *pgpool_pin_of(request_rec *r, const char *name)
 {
     const pgpool_child_pool *pool = pgpool_child_pool_find(
         r->server, pool_name_or_default(name, r->per_dir_config));
-    pgpool_pin *pin = pool ? pgpool_pin_find(pgpool_request_initial(r), pool) : NULL;
+
+    return pool ? pgpool_pin_find(pgpool_request_initial(r), pool) : NULL;
+}
+
+apr_status_t pgpool_pin_lose(request_rec *r, const char *name)
+{
+    return pin_report_loss(r, pgpool_request_initial(r), pgpool_pin_of(r, name));
+}
+
+void pgpool_release(request_rec *r, const char *name)
+{
+    pgpool_pin *pin = pgpool_pin_of(r, name);
 
     if (!pin || !pgpool_child_is_here())
         return;

@@ -1,5 +1,6 @@
 /*
- * Four optional functions of mod_pgpool.h, which says what they do.
+ * Four optional functions of mod_pgpool.h, which says what they do, and what they share with
+ * mod_pgpool_statement.c.
  */
 #ifndef MOD_PGPOOL_API_H
 #define MOD_PGPOOL_API_H
@@ -11,5 +12,12 @@ apr_status_t pgpool_acquire(request_rec *r, const char *pool, PGconn **conn);
 void pgpool_release(request_rec *r, const char *pool);
 apr_status_t pgpool_open(server_rec *s, const char *pool, apr_pool_t *p, PGconn **conn);
 void pgpool_close(PGconn *conn);
+
+/* The pin of the request's family on the pool that pgpool_acquire() would take for this name;
+ * NULL if there is none. */
+struct pgpool_pin *pgpool_pin_of(request_rec *r, const char *pool);
+
+/* Report the loss of that pin's connection, which r has just seen.  Returns PGPOOL_ELOST. */
+apr_status_t pgpool_pin_lose(request_rec *r, const char *pool);
 
 #endif

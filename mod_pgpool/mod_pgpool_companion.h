@@ -26,6 +26,10 @@ APR_DECLARE_OPTIONAL_FN(void, pgpool_note_error, (request_rec *r, const char *te
  * The functions of the database choose one with the SQLSTATE PTxyz. */
 APR_DECLARE_OPTIONAL_FN(int, pgpool_sqlstate_http, (const char *sqlstate));
 
+/* The SQLSTATE of the family's last statement, if the server refused it (PGPOOL_ESTATEMENT);
+ * else "". */
+APR_DECLARE_OPTIONAL_FN(const char *, pgpool_statement_sqlstate, (request_rec *r));
+
 /* The value of a string expression, as ap_expr_str_exec() computes it, but with an empty
  * %{REMOTE_USER} as long as authentication has not verified the user.  *error is NULL, or why
  * there is no value. */

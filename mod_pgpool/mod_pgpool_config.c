@@ -21,6 +21,9 @@
 
 APLOG_USE_MODULE(pgpool);
 
+/* The default of PgPoolStatementTimeout. */
+#define STATEMENT_TIMEOUT PGP_SEC(30)
+
 pgpool_server_conf *pgpool_config_of(const server_rec *s)
 {
     return ap_get_module_config(s->module_config, &pgpool_module);
@@ -119,8 +122,23 @@ void *pgpool_dir_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
 
     conf->use = over->use ? over->use : base->use;
     conf->when = over->when ? over->when : base->when;
+    conf->abort = over->abort ? over->abort : base->abort;
+    conf->statement_timeout = over->statement_timeout ? over->statement_timeout
+                                                      : base->statement_timeout;
     conf->sets = sets_overlaid(p, base->sets, over->sets);
     return conf;
+}
+
+static bool is_set(const pgp_settings *settings, pgp_option_id id)
+{
+    return settings->set & (1u << id);
+}
+
+/* Whether a statement may still be prepared when the connection is lent again: a return may drop
+ * them all, and behind a proxy another session may do the work. */
+static bool keeps_statements(pgp_reset reset)
+{
+    return reset == PGP_RESET_SESSION || reset == PGP_RESET_AUTO;
 }
 
 /* A PgPoolMax below the default PgPoolMin lowers the latter: the operator need not write both.
@@ -133,8 +151,10 @@ static void complete_add(apr_pool_t *p, apr_hash_t *all, const char *name,
     pgp_settings_overlay(settings, bare);
     if (own)
         pgp_settings_overlay(settings, own);
-    if (!(settings->set & (1u << PGP_OPTION_MIN)) && settings->min > settings->max)
+    if (!is_set(settings, PGP_OPTION_MIN) && settings->min > settings->max)
         settings->min = settings->max;
+    if (!is_set(settings, PGP_OPTION_STATEMENTS) && !keeps_statements(settings->reset))
+        settings->statements = 0;
     pgp_pq_reset_compose(settings, p);
     apr_hash_set(all, name, APR_HASH_KEY_STRING, settings);
 }
@@ -265,6 +285,47 @@ static const char *set_release(cmd_parms *cmd, void *dir, const char *when)
     return NULL;
 }
 
+static const char *set_abort(cmd_parms *cmd, void *dir, const char *what)
+{
+    pgpool_dir_conf *here = dir;
+    const char *wrong = context_check(cmd);
+
+    if (wrong)
+        return wrong;
+    if (!strcasecmp(what, "cancel"))
+        here->abort = PGPOOL_ABORT_CANCEL;
+    else if (!strcasecmp(what, "ignore"))
+        here->abort = PGPOOL_ABORT_IGNORE;
+    else
+        return apr_psprintf(cmd->pool, "PgPoolAbort takes cancel or ignore, not \"%s\"", what);
+    return NULL;
+}
+
+static const char *set_statement_timeout(cmd_parms *cmd, void *dir, const char *time)
+{
+    pgpool_dir_conf *here = dir;
+    apr_interval_time_t *timeout = apr_palloc(cmd->pool, sizeof(*timeout));
+    const char *wrong = context_check(cmd);
+
+    if (wrong)
+        return wrong;
+    if (!apr_isdigit(*time) || ap_timeout_parameter_parse(time, timeout, "s") != APR_SUCCESS ||
+        *timeout > PGP_DAY)
+        return apr_psprintf(cmd->pool,
+                            "PgPoolStatementTimeout takes a time up to 24h such as 500ms, 2s, "
+                            "5min or 1h, or 0 for none, not \"%s\"",
+                            time);
+    here->statement_timeout = timeout;
+    return NULL;
+}
+
+apr_interval_time_t pgpool_config_statement_timeout(const pgpool_dir_conf *dir)
+{
+    if (!dir->statement_timeout)
+        return STATEMENT_TIMEOUT;
+    return *dir->statement_timeout ? *dir->statement_timeout : PGP_NEVER;
+}
+
 /* The name becomes a part of the statement that undoes the setting, so it may contain nothing
  * that SQL has to quote. */
 static bool setting_is_good(const char *name)
@@ -308,6 +369,10 @@ const command_rec pgpool_commands[] = {
                   "the pool that handlers here use"),
     AP_INIT_TAKE1("PgPoolRelease", set_release, NULL, RSRC_CONF | ACCESS_CONF,
                   "when a connection goes back: at the end of the request or of the response"),
+    AP_INIT_TAKE1("PgPoolAbort", set_abort, NULL, RSRC_CONF | ACCESS_CONF,
+                  "whether to cancel or to ignore: the client of a statement hangs up"),
+    AP_INIT_TAKE1("PgPoolStatementTimeout", set_statement_timeout, NULL,
+                  RSRC_CONF | ACCESS_CONF, "how long a statement may take; 0 = no limit"),
     AP_INIT_TAKE2("PgPoolSet", set_set, NULL, RSRC_CONF | ACCESS_CONF,
                   "a setting of the session for a request, and an expression for its value"),
     {NULL},

@@ -51,9 +51,13 @@ typedef enum {
     PGPOOL_RELEASE_RESPONSE
 } pgpool_release_time;
 
+typedef enum { PGPOOL_ABORT_UNSET, PGPOOL_ABORT_CANCEL, PGPOOL_ABORT_IGNORE } pgpool_abort;
+
 typedef struct {
     const char *use;          /* PgPoolUse, or NULL */
     pgpool_release_time when; /* PgPoolRelease */
+    pgpool_abort abort;       /* PgPoolAbort */
+    const apr_interval_time_t *statement_timeout; /* PgPoolStatementTimeout; NULL: the default */
     apr_array_header_t *sets; /* of pgpool_set, each name once; NULL: none */
 } pgpool_dir_conf;
 
@@ -64,6 +68,9 @@ void *pgpool_dir_conf_make(apr_pool_t *p, char *dir);
 void *pgpool_dir_conf_merge(apr_pool_t *p, void *base, void *over);
 
 pgpool_server_conf *pgpool_config_of(const server_rec *s);
+
+/* The time that a statement may take; PGP_NEVER: no limit. */
+apr_interval_time_t pgpool_config_statement_timeout(const pgpool_dir_conf *dir);
 
 /* A server's pools with complete settings: name -> pgp_settings *. */
 apr_hash_t *pgpool_config_complete(apr_pool_t *p, const server_rec *s);

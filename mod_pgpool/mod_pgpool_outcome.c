@@ -9,10 +9,14 @@
 #include "core/pgp_text.h"
 #include "mod_pgpool.h"
 #include "mod_pgpool_request.h"
+#include "mod_pgpool_sqlstate.h"
 
 APLOG_USE_MODULE(pgpool);
 
 /* --- statuses --------------------------------------------------------------- */
+
+/* Not registered; the access logs of other servers show it as well. */
+#define HTTP_CLIENT_HAS_GONE 499
 
 typedef struct {
     apr_status_t rv;
@@ -31,6 +35,10 @@ static const outcome_row outcome_rows[] = {
     {PGPOOL_ENOPOOL, HTTP_INTERNAL_SERVER_ERROR, NULL,
      "no pool of that name is configured for this server"},
     {PGPOOL_ESTOPPING, HTTP_SERVICE_UNAVAILABLE, "1", "this child process is stopping"},
+    {PGPOOL_ESTATEMENT, HTTP_INTERNAL_SERVER_ERROR, NULL, "the server refused the statement"},
+    {PGPOOL_ETIMEDOUT, HTTP_GATEWAY_TIME_OUT, NULL,
+     "the statement had not ended at its deadline"},
+    {PGPOOL_EABORTED, HTTP_CLIENT_HAS_GONE, NULL, "the client has gone"},
 };
 
 static const outcome_row outcome_unknown = {0, HTTP_INTERNAL_SERVER_ERROR, NULL,
@@ -58,10 +66,23 @@ apr_status_t pgpool_outcome_status(pgp_outcome outcome)
     return statuses[outcome];
 }
 
+/* The server's refusal of a statement, by its SQLSTATE. */
+static int refusal_status(request_rec *r)
+{
+    const int status = pgpool_sqlstate_http(
+        pgpool_request_of(pgpool_request_initial(r))->sqlstate);
+
+    if (status == HTTP_SERVICE_UNAVAILABLE)
+        apr_table_setn(r->err_headers_out, "Retry-After", "1");
+    return status;
+}
+
 int pgpool_http_status(request_rec *r, apr_status_t rv)
 {
     const outcome_row *row = outcome_row_of(rv);
 
+    if (rv == PGPOOL_ESTATEMENT)
+        return refusal_status(r);
     if (row->retry_after)
         apr_table_setn(r->err_headers_out, "Retry-After", row->retry_after);
     return row->http;

@@ -26,6 +26,7 @@ typedef struct {
     /* of an initial request */
     struct pgpool_pin *pins; /* those of its family */
     bool at_response;        /* a filter waits for the end of its response */
+    char sqlstate[6];        /* of the last statement that the server refused; else "" */
 } pgpool_request;
 
 /* The record that we keep of r; it is made if there is none. */

@@ -595,13 +595,16 @@ unsigned pgp_slot_backend(const pgp_slot *slot)
 
 /* --- release ---------------------------------------------------------------- */
 
-/* Count how long the borrower has had the connection. */
+/* Count how long the borrower has had the connection, and its statements. */
 static void count_hold_locked(pgp_slot *slot, apr_time_t now)
 {
     PGP_LOCKED(slot->pool);
     pgp_stats *stats = &slot->pool->stats;
     const apr_interval_time_t held = now - slot->holder.since;
 
+    stats->n[PGP_N_STATEMENT_HITS] += slot->hits;
+    stats->n[PGP_N_STATEMENT_MISSES] += slot->misses;
+    slot->hits = slot->misses = 0;
     stats->n[PGP_N_HOLD_US] += held;
     pgp_stats_time(stats, PGP_N_HOLD, held);
     if (held > stats->longest_hold)
@@ -836,4 +839,12 @@ void *pgp_slot_baton(const pgp_slot *slot)
 void pgp_slot_set_baton(pgp_slot *slot, void *baton)
 {
     slot->borrower = baton;
+}
+
+void pgp_slot_count_statement(pgp_slot *slot, bool was_prepared)
+{
+    if (was_prepared)
+        slot->hits++;
+    else
+        slot->misses++;
 }

@@ -181,6 +181,9 @@ apr_uint64_t pgp_slot_lease_id(const pgp_slot *slot);
 bool pgp_slot_is_prepared(const pgp_slot *slot);
 void pgp_slot_set_prepared(pgp_slot *slot);
 
+/* Count a statement that its session had prepared already, or had not. */
+void pgp_slot_count_statement(pgp_slot *slot, bool was_prepared);
+
 /* A pointer for the borrower's own use.  The borrower sets it to NULL before the release. */
 void *pgp_slot_baton(const pgp_slot *slot);
 void pgp_slot_set_baton(pgp_slot *slot, void *baton);

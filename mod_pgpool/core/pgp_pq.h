@@ -11,6 +11,8 @@
  *   pgp_pq_cleanup.c    ending what a borrower left running
  *   pgp_pq_close.c      closing
  *   pgp_pq_exchange.c   one question, one answer
+ *   pgp_pq_statements.c the prepared statements that the session has
+ *   pgp_pq_run.c        one statement for a borrower
  *   pgp_pq_callbacks.c  what libpq calls: results and notices
  *   pgp_pq_error.c      libpq's errors
  *
@@ -35,6 +37,7 @@
 
 #include "pgp_driver.h"
 #include "pgp_pq_hosts.h"
+#include "pgp_pq_statements.h"
 #include "pgp_task.h"
 
 #define PGP_PQ_MAGIC 0x50475051u
@@ -110,6 +113,9 @@ struct pgp_connection {
                            * committed yet, though libpq may call the transaction idle */
     } lease;
 
+    pgp_pq_statements statements;
+    bool is_preparing; /* a run prepares or drops a statement: no effect of the lease */
+
     /* session variables: see pgp_pq_vars.h */
     struct {
         pgp_vars *applied;  /* or NULL */
@@ -152,6 +158,8 @@ void pgp_pq_error_connection(pgp_error *error, const pgp_connection *connection)
 /* Set *error to the error that a result holds. */
 void pgp_pq_error_result(pgp_error *error, const pgp_connection *connection,
                          const PGresult *result);
+/* Note that the server ends the connection, and why: the error that a result holds. */
+void pgp_pq_error_ends(pgp_connection *connection, const PGresult *result);
 /* A result's severity in English, "" if it has none. */
 const char *pgp_pq_error_severity(const PGresult *result);
 

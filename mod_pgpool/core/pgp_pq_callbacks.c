@@ -54,7 +54,8 @@ static int event_receive(PGEventId event, void *info, void *baton)
     connection = PQinstanceData(created->conn, event_receive);
     if (connection) {
         abort_if_unused(connection);
-        pgp_pq_effects_note(connection, created->result);
+        if (!connection->is_preparing)
+            pgp_pq_effects_note(connection, created->result);
     }
     return 1;
 }
@@ -104,13 +105,8 @@ static void notice_receive(void *baton, const PGresult *result)
 {
     pgp_connection *connection = baton;
 
-    if (connection && is_error(pgp_pq_error_severity(result))) {
-        connection->exchange.failed = true;
-        connection->exchange.rejected = false;
-        connection->exchange.error.sqlstate[0] = '\0';
-        pgp_pq_error_result(&connection->exchange.error, connection, result);
-        connection->is_terminated = true;
-    }
+    if (connection && is_error(pgp_pq_error_severity(result)))
+        pgp_pq_error_ends(connection, result);
     notice_pass_on(result);
 }
 

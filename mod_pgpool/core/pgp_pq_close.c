@@ -77,6 +77,7 @@ void pgp_pq_close_destroy(pgp_connection *connection)
     if (connection->closing_fd >= 0)
         close(connection->closing_fd);
     free(connection->vars.applied);
+    pgp_pq_statements_forget(&connection->statements);
     connection->magic = 0;
     free(connection);
 }

@@ -19,6 +19,7 @@ static pgp_connection *link_connect(const pgp_context *context, unsigned first_h
     connection->owner = owner;
     connection->connecting.first_host = first_host;
     connection->connecting.survey = survey;
+    pgp_pq_statements_init(&connection->statements);
     if (pgp_pq_connect_start(connection, error))
         return connection;
     pgp_pq_close_destroy(connection);

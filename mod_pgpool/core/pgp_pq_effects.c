@@ -82,6 +82,15 @@ static unsigned effects_of_result(const PGresult *result)
     }
 }
 
+/* Whether all prepared statements have gone.  If a borrower drops a single one, it is its own.
+ */
+static bool drops_all(const PGresult *result)
+{
+    const char *tag = PQcmdStatus((PGresult *)result);
+
+    return !strcmp(tag, "DEALLOCATE ALL") || !strcmp(tag, "DISCARD ALL");
+}
+
 void pgp_pq_effects_note(pgp_connection *connection, const PGresult *result)
 {
     const unsigned effects = effects_of_result(result);
@@ -93,6 +102,8 @@ void pgp_pq_effects_note(pgp_connection *connection, const PGresult *result)
         connection->lease.large = true;
     if (effects & PGP_EFFECT_CHANGE)
         pgp_pq_vars_disturb(connection, result);
+    if (effects & PGP_EFFECT_DEALLOCATE && drops_all(result))
+        pgp_pq_statements_forget(&connection->statements);
     connection->lease.unsynced = PQpipelineStatus(connection->conn) != PQ_PIPELINE_OFF &&
                                  PQresultStatus(result) != PGRES_PIPELINE_SYNC;
 }

@@ -63,3 +63,12 @@ const char *pgp_pq_error_severity(const PGresult *result)
         severity = PQresultErrorField(result, PG_DIAG_SEVERITY);
     return severity ? severity : "";
 }
+
+void pgp_pq_error_ends(pgp_connection *connection, const PGresult *result)
+{
+    connection->exchange.failed = true;
+    connection->exchange.rejected = false;
+    connection->exchange.error.sqlstate[0] = '\0';
+    pgp_pq_error_result(&connection->exchange.error, connection, result);
+    connection->is_terminated = true;
+}

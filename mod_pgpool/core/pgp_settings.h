@@ -87,6 +87,8 @@ typedef enum {
       PGP_DAY * 365, "close what is older, less 0-20 % at random; 0 = never")                  \
     X(RESET, reset, "PgPoolReset", PGP_KIND_RESET, "session", 0, 0,                            \
       "what a return undoes: session, all, auto, transaction or close")                        \
+    X(STATEMENTS, statements, "PgPoolStatements", PGP_KIND_NUMBER, "100", 0, 1000,             \
+      "statements of pgpool_query kept prepared on each connection; 0 = none is prepared")     \
     X(HOLD_WARNING, hold_warning, "PgPoolHoldWarning", PGP_KIND_TIME_NEVER, "30s", 0, PGP_DAY, \
       "log who holds a connection longer; 0 = never")                                          \
     X(INIT_SQL, init_sql, "PgPoolInitSQL", PGP_KIND_SQL_LIST, NULL, 0, 0,                      \
@@ -109,7 +111,7 @@ extern const pgp_option pgp_options[PGP_OPTION_COUNT];
 
 typedef struct {
     const char *conninfo; /* NULL: no pool */
-    int min, max, total_max, server_max, max_waiters;
+    int min, max, total_max, server_max, max_waiters, statements;
     apr_interval_time_t acquire_timeout, connect_timeout, check_timeout;
     apr_interval_time_t ping;                                     /* or PGP_NEVER */
     apr_interval_time_t idle_timeout, max_lifetime, hold_warning; /* or PGP_NEVER */

@@ -57,6 +57,7 @@ struct pgp_slot {
     struct pollfd await; /* in the keeper's hands: the event that it waits for */
     apr_uint64_t lease;  /* in IN_USE: the lease's number, in this pool */
     int greeted;         /* hooks for a new connection have run */
+    unsigned hits, misses; /* in IN_USE: statements that were prepared already, and others */
     void *borrower;      /* in IN_USE: for the borrower's own use; NULL at first */
 };
 

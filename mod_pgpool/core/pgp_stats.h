@@ -29,6 +29,8 @@ enum {
     PGP_N_WAIT_US,                           /* sum of the waits of acquires */
     PGP_N_HOLD_US,                           /* sum of the times in use */
     PGP_N_PERMIT_US,                         /* of the waits: without a permit */
+    PGP_N_STATEMENT_HITS,                    /* statements that were prepared already */
+    PGP_N_STATEMENT_MISSES,                  /* others */
     PGP_N_CLOSES,                            /* by pgp_reason */
     PGP_N_WAIT = PGP_N_CLOSES + PGP_REASONS, /* histogram */
     PGP_N_HOLD = PGP_N_WAIT + PGP_BUCKETS,   /* histogram */

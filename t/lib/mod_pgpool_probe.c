@@ -16,6 +16,10 @@
  *   open[=pool]      pgpool_open on a pool of the request's: status, pid
  *   close            pgpool_close: closed
  *   destroy          destroys the pool that open used: destroyed
+ *   param=TEXT       a value for the next query or rows
+ *   query=SQL        pgpool_query on the pool of the last acquire: status, result, value, sqlstate
+ *   rows=SQL         pgpool_query_rows: status, rows, calls with rows, empty (calls without)
+ *   stop=SQL         the same with a function that ends it at the first row
  *   httpstatus       pgpool_http_status of the last status becomes the response's
  *   strerror         pgpool_strerror of the last status: strerror
  *   notes            the pgpool- notes: note.NAME, and initial.NAME of the initial request
@@ -112,6 +116,8 @@ static APR_OPTIONAL_FN_TYPE(pgpool_acquire) *acquire;
 static APR_OPTIONAL_FN_TYPE(pgpool_release) *release;
 static APR_OPTIONAL_FN_TYPE(pgpool_open) *open_conn;
 static APR_OPTIONAL_FN_TYPE(pgpool_close) *close_conn;
+static APR_OPTIONAL_FN_TYPE(pgpool_query) *query;
+static APR_OPTIONAL_FN_TYPE(pgpool_query_rows) *query_rows;
 static APR_OPTIONAL_FN_TYPE(pgpool_http_status) *http_status;
 static APR_OPTIONAL_FN_TYPE(pgpool_strerror) *strerror_of;
 
@@ -128,6 +134,7 @@ typedef struct {
     int ended;               /* the response: nothing may be written any more */
     int *noticed;            /* of the last notice */
     PGresult *kept;          /* of the last keep */
+    apr_array_header_t *params; /* of const char *, for the next query; NULL: none */
 } probe_t;
 
 /* A command goes on with the next one, or ends the list with what the handler
@@ -178,6 +185,12 @@ static const char *status_name(apr_pool_t *p, apr_status_t rv)
         return "ENOPOOL";
     case PGPOOL_ESTOPPING:
         return "ESTOPPING";
+    case PGPOOL_ESTATEMENT:
+        return "ESTATEMENT";
+    case PGPOOL_ETIMEDOUT:
+        return "ETIMEDOUT";
+    case PGPOOL_EABORTED:
+        return "EABORTED";
     default:
         return apr_itoa(p, rv);
     }
@@ -297,6 +310,85 @@ static int run_sql(probe_t *probe, const char *arg)
     tell_result(probe, result);
     PQclear(result);
     return NEXT;
+}
+
+/*
+ * Statements of mod_pgpool's
+ */
+
+static int run_param(probe_t *probe, const char *arg)
+{
+    if (!probe->params)
+        probe->params = apr_array_make(probe->r->pool, 2, sizeof(const char *));
+    APR_ARRAY_PUSH(probe->params, const char *) = arg;
+    return NEXT;
+}
+
+static pgpool_statement statement_of(const probe_t *probe, const char *sql)
+{
+    return (pgpool_statement){.sql = sql ? sql : "",
+                              .nparams = probe->params ? probe->params->nelts : 0};
+}
+
+static pgpool_params params_of(probe_t *probe)
+{
+    const pgpool_params params = {
+        .values = probe->params ? (const char *const *)probe->params->elts : NULL};
+
+    probe->params = NULL;
+    return params;
+}
+
+static int run_query(probe_t *probe, const char *arg)
+{
+    const pgpool_statement st = statement_of(probe, arg);
+    const pgpool_params params = params_of(probe);
+    PGresult *result = NULL;
+
+    probe->rv = query(probe->r, probe->pool, &st, &params, &result);
+    tell(probe, "status=%s", status_name(probe->r->pool, probe->rv));
+    if (result)
+        tell_result(probe, result);
+    return NEXT;
+}
+
+typedef struct {
+    int rows, calls, empty, stops;
+} counted;
+
+static apr_status_t count_rows(void *baton, const PGresult *rows)
+{
+    counted *seen = baton;
+
+    seen->rows += PQntuples(rows);
+    seen->calls += PQntuples(rows) > 0;
+    seen->empty += PQntuples(rows) == 0 && PQnfields(rows) > 0;
+    return seen->stops && seen->rows ? APR_EGENERAL : APR_SUCCESS;
+}
+
+static int rows_run(probe_t *probe, const char *sql, int stops)
+{
+    const pgpool_statement st = statement_of(probe, sql);
+    const pgpool_params params = params_of(probe);
+    counted seen = {.stops = stops};
+
+    probe->rv = query_rows(probe->r, probe->pool, &st, &params, count_rows, &seen);
+    tell(probe, "status=%s", probe->rv == APR_EGENERAL ? "EGENERAL"
+                                                       : status_name(probe->r->pool, probe->rv));
+    tell(probe, "rows=%d", seen.rows);
+    tell(probe, "calls=%d", seen.calls);
+    tell(probe, "empty=%d", seen.empty);
+    return NEXT;
+}
+
+static int run_rows(probe_t *probe, const char *arg)
+{
+    return rows_run(probe, arg, 0);
+}
+
+static int run_rows_stopped(probe_t *probe, const char *arg)
+{
+    return rows_run(probe, arg, 1);
 }
 
 static int run_send(probe_t *probe, const char *arg)
@@ -923,6 +1015,10 @@ static const command_t commands[] = {
     {"notes", run_notes, 0},
     {"hooks", run_hooks, 0},
     {"pid", run_pid, 1},
+    {"param", run_param, 0},
+    {"query", run_query, 0},
+    {"rows", run_rows, 0},
+    {"stop", run_rows_stopped, 0},
     {"sql", run_sql, 1},
     {"socket", run_socket, 1},
     {"state", run_state, 1},
@@ -1084,6 +1180,8 @@ static void retrieve_optional_fns(void)
     close_conn = APR_RETRIEVE_OPTIONAL_FN(pgpool_close);
     http_status = APR_RETRIEVE_OPTIONAL_FN(pgpool_http_status);
     strerror_of = APR_RETRIEVE_OPTIONAL_FN(pgpool_strerror);
+    query = APR_RETRIEVE_OPTIONAL_FN(pgpool_query);
+    query_rows = APR_RETRIEVE_OPTIONAL_FN(pgpool_query_rows);
 }
 
 static void register_hooks(apr_pool_t *p)

@@ -1,0 +1,236 @@
+/* One statement on a borrowed connection. */
+
+#include "pgp_pq_run.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <apr_strings.h>
+
+#include "pgp_pq.h"
+
+/* Rows that come in one result, where libpq can do that. */
+#define ROWS_A_RESULT 100
+
+/* --- the phases' messages --------------------------------------------------- */
+
+static bool close_send(PGconn *conn, const char *name)
+{
+#ifdef LIBPQ_HAS_CLOSE_PREPARED
+    return PQsendClosePrepared(conn, name);
+#else
+    char sql[48];
+
+    apr_snprintf(sql, sizeof sql, "DEALLOCATE %s", name);
+    return PQsendQuery(conn, sql);
+#endif
+}
+
+static bool room_make(pgp_pq_run *run)
+{
+    pgp_pq_statements *list = &run->connection->statements;
+    pgp_pq_statement *oldest = pgp_pq_statements_oldest(list);
+    const bool is_sent = close_send(run->connection->conn, oldest->name);
+
+    pgp_pq_statements_drop(list, oldest);
+    run->phase = PGP_RUN_MAKING_ROOM;
+    return is_sent;
+}
+
+/* The statement is on the list from now on; a refusal takes it off again. */
+static bool prepare(pgp_pq_run *run)
+{
+    const pgp_pq_statement_key *key = &run->query->key;
+    const pgp_pq_statement *made = pgp_pq_statements_add(&run->connection->statements, key);
+
+    run->phase = PGP_RUN_PREPARING;
+    return PQsendPrepare(run->connection->conn, made->name, key->sql, key->nparams, key->types);
+}
+
+static void rows_ask(PGconn *conn)
+{
+#ifdef LIBPQ_HAS_CHUNK_MODE
+    PQsetChunkedRowsMode(conn, ROWS_A_RESULT);
+#else
+    PQsetSingleRowMode(conn);
+#endif
+}
+
+/* statement: NULL: it is not prepared. */
+static bool execute(pgp_pq_run *run, const pgp_pq_statement *statement)
+{
+    const pgp_pq_query *query = run->query;
+    const pgp_pq_statement_key *key = &query->key;
+    PGconn *conn = run->connection->conn;
+    const bool is_sent =
+        statement ? PQsendQueryPrepared(conn, statement->name, key->nparams, query->values,
+                                        query->lengths, query->formats, query->result_format)
+                  : PQsendQueryParams(conn, key->sql, key->nparams, key->types, query->values,
+                                      query->lengths, query->formats, query->result_format);
+
+    run->phase = PGP_RUN_EXECUTING;
+    run->is_prepared = statement != NULL;
+    if (is_sent && query->by_rows)
+        rows_ask(conn);
+    return is_sent;
+}
+
+static bool prepared_execute(pgp_pq_run *run)
+{
+    return execute(run,
+                   pgp_pq_statements_find(&run->connection->statements, &run->query->key));
+}
+
+static bool first_send(pgp_pq_run *run, bool is_in_transaction)
+{
+    const int most = run->connection->settings->statements;
+    pgp_pq_statements *list = &run->connection->statements;
+    const pgp_pq_statement *known = most ? pgp_pq_statements_find(list, &run->query->key)
+                                         : NULL;
+
+    run->was_prepared = known != NULL;
+    if (known || !most || (list->count >= most && is_in_transaction))
+        return execute(run, known);
+    return list->count >= most ? room_make(run) : prepare(run);
+}
+
+/* --- from phase to phase ---------------------------------------------------- */
+
+static void last_clear(pgp_pq_run *run)
+{
+    PQclear(run->last);
+    run->last = NULL;
+}
+
+static bool has_field(const PGresult *result, int field, const char *value)
+{
+    const char *has = PQresultErrorField(result, field);
+
+    return has && !strcmp(has, value);
+}
+
+/* Whether the server has refused to execute the statement because of how it was prepared.  Such
+ * an error has no context, while one that comes from inside of a function has; the function in
+ * the server's source tells it from others of its class. */
+static bool is_stale(const PGresult *error)
+{
+    if (PQresultErrorField(error, PG_DIAG_CONTEXT))
+        return false;
+    return has_field(error, PG_DIAG_SQLSTATE, "26000") || /* invalid_sql_statement_name */
+           (has_field(error, PG_DIAG_SQLSTATE, "0A000") &&
+            has_field(error, PG_DIAG_SOURCE_FUNCTION, "RevalidateCachedQuery"));
+}
+
+/* Go on to the next phase.  false: that was the last one, or nothing can be sent. */
+static bool phase_next(pgp_pq_run *run)
+{
+    pgp_pq_statements *list = &run->connection->statements;
+    const bool is_stale_now = run->phase == PGP_RUN_EXECUTING && run->is_prepared &&
+                              is_stale(run->last);
+
+    if (run->phase == PGP_RUN_PREPARING && PQresultStatus(run->last) != PGRES_COMMAND_OK) {
+        pgp_pq_statements_drop(list, pgp_pq_statements_find(list, &run->query->key));
+        return false;
+    }
+    if (is_stale_now)
+        pgp_pq_statements_forget(list);
+    if (run->phase == PGP_RUN_EXECUTING && !(is_stale_now && run->may_repeat))
+        return false;
+    run->may_repeat &= run->phase != PGP_RUN_EXECUTING;
+    last_clear(run);
+    return run->phase == PGP_RUN_PREPARING ? prepared_execute(run) : prepare(run);
+}
+
+/* The last result is the caller's.  Without one libpq has refused to send, and says why. */
+static PGresult *run_end(pgp_pq_run *run)
+{
+    PGconn *conn = run->connection->conn;
+    PGresult *last = run->last;
+
+    run->connection->is_preparing = false;
+    run->last = NULL;
+    PQsetnonblocking(conn, run->was_nonblocking);
+    if (PQstatus(conn) == CONNECTION_OK)
+        return last ? last : PQmakeEmptyPGresult(conn, PGRES_FATAL_ERROR);
+    if (last && PQresultStatus(last) == PGRES_FATAL_ERROR)
+        pgp_pq_error_ends(run->connection, last);
+    PQclear(last);
+    return NULL;
+}
+
+/* --- the caller's side ------------------------------------------------------ */
+
+bool pgp_pq_run_begin(pgp_pq_run *run, PGconn *conn, const pgp_pq_query *query)
+{
+    const PGTransactionStatusType transaction = PQtransactionStatus(conn);
+
+    if (transaction == PQTRANS_ACTIVE || PQpipelineStatus(conn) != PQ_PIPELINE_OFF)
+        return false;
+    *run = (pgp_pq_run){.connection = pgp_pq_callbacks_link(conn),
+                        .query = query,
+                        .was_nonblocking = PQisnonblocking(conn),
+                        .may_repeat = transaction == PQTRANS_IDLE};
+    if (PQsetnonblocking(conn, 1) == 0)
+        first_send(run, transaction != PQTRANS_IDLE);
+    run->connection->is_preparing = run->phase != PGP_RUN_EXECUTING;
+    return true;
+}
+
+/* A phase's first error counts, else its last result. */
+static void last_keep(pgp_pq_run *run, PGresult *result)
+{
+    if (run->last && PQresultStatus(run->last) == PGRES_FATAL_ERROR) {
+        PQclear(result);
+        return;
+    }
+    PQclear(run->last);
+    run->last = result;
+}
+
+pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct pollfd *await)
+{
+    PGconn *conn = run->connection->conn;
+    int unsent = PQflush(conn);
+
+    if (unsent < 0 || !PQconsumeInput(conn)) {
+        *result = run_end(run);
+        return PGP_RUN_DONE;
+    }
+    while (!PQisBusy(conn)) {
+        *result = PQgetResult(conn);
+        switch (PQresultStatus(*result)) {
+        case PGRES_SINGLE_TUPLE:
+#ifdef LIBPQ_HAS_CHUNK_MODE
+        case PGRES_TUPLES_CHUNK:
+#endif
+            return PGP_RUN_ROWS;
+        case PGRES_COPY_IN:
+        case PGRES_COPY_OUT:
+        case PGRES_COPY_BOTH:
+            return PGP_RUN_COPY;
+        default:
+            break;
+        }
+        if (*result) {
+            last_keep(run, *result);
+            continue;
+        }
+        if (!phase_next(run)) {
+            *result = run_end(run);
+            return PGP_RUN_DONE;
+        }
+        run->connection->is_preparing = run->phase != PGP_RUN_EXECUTING;
+        unsent = PQflush(conn);
+    }
+    *await = pgp_pq_exchange_await(run->connection, unsent != 0);
+    return PGP_RUN_WAIT;
+}
+
+void pgp_pq_run_give_up(pgp_pq_run *run, bool cut)
+{
+    last_clear(run);
+    run->connection->is_preparing = false;
+    if (!cut)
+        return;
+    pgp_pq_cleanup_abandon(run->connection);
+    shutdown(PQsocket(run->connection->conn), SHUT_RDWR);
+}

@@ -1,0 +1,61 @@
+/*
+ * The prepared statements of a connection: those that its session has, and their names.
+ *
+ * Model.  A list, the statement used last at its front.  A statement is known by its text and
+ * its parameters' types.  Its name is never given again in the same session, so a statement
+ * that the session still has, though the list has forgotten it, is in nobody's way.  The list
+ * itself does not talk to the server: pgp_pq_run.h prepares, runs and drops statements.
+ *
+ * Ownership.  The list belongs to its connection and copies all that it keeps.
+ *
+ * Threads.  The connection's owner.
+ */
+#ifndef PGP_PQ_STATEMENTS_H
+#define PGP_PQ_STATEMENTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <apr_ring.h>
+#include <libpq-fe.h>
+
+/* What makes two statements the same. */
+typedef struct {
+    const char *sql;
+    int nparams;
+    const Oid *types; /* nparams of them; NULL: the server infers them */
+} pgp_pq_statement_key;
+
+typedef struct pgp_pq_statement pgp_pq_statement;
+
+struct pgp_pq_statement {
+    APR_RING_ENTRY(pgp_pq_statement) entry;
+    uint64_t hash;
+    pgp_pq_statement_key key; /* of memory behind this struct */
+    char name[24];
+};
+
+typedef struct {
+    APR_RING_HEAD(pgp_pq_statement_ring, pgp_pq_statement) ring;
+    int count;
+    unsigned named; /* the number in the last name */
+} pgp_pq_statements;
+
+void pgp_pq_statements_init(pgp_pq_statements *list);
+
+/* The statement, which is the one used last from now on; NULL: it is not on the list. */
+pgp_pq_statement *pgp_pq_statements_find(pgp_pq_statements *list,
+                                         const pgp_pq_statement_key *key);
+
+/* Add a statement that is not on the list, with a new name. */
+pgp_pq_statement *pgp_pq_statements_add(pgp_pq_statements *list,
+                                        const pgp_pq_statement_key *key);
+
+/* The statement that has not been used for longest; the list is not empty. */
+pgp_pq_statement *pgp_pq_statements_oldest(const pgp_pq_statements *list);
+
+void pgp_pq_statements_drop(pgp_pq_statements *list, pgp_pq_statement *statement);
+
+/* Drop all: the session has lost them, or is about to end. */
+void pgp_pq_statements_forget(pgp_pq_statements *list);
+
+#endif
