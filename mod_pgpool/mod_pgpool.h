@@ -82,10 +82,10 @@
 /** This child is going away and gives out no more connections, or this process is not the child
  *  that has the pools.  HTTP 503. */
 #define PGPOOL_ESTOPPING (APR_OS_START_USERERR + 7305)
-/** The server refused the statement of pgpool_query().  The HTTP status depends on the SQLSTATE:
- *  a bad value is 400, a duplicate 409, a lack of privilege 403, a conflict that the next try
- *  may not meet 503, a statement cancelled by the server 504, PTxyz is xyz (400 to 599), anything
- *  else 500. */
+/** The server refused the statement of pgpool_query().  The HTTP status depends on the
+ * SQLSTATE: a bad value is 400, a duplicate 409, a lack of privilege 403, a conflict that the
+ * next try may not meet 503, a statement cancelled by the server 504, PTxyz is xyz (400 to
+ * 599), anything else 500. */
 #define PGPOOL_ESTATEMENT (APR_OS_START_USERERR + 7306)
 /** The statement of pgpool_query() had not ended after PgPoolStatementTimeout.  HTTP 504. */
 #define PGPOOL_ETIMEDOUT (APR_OS_START_USERERR + 7307)
@@ -144,7 +144,7 @@ APR_DECLARE_OPTIONAL_FN(void, pgpool_close, (PGconn *conn));
 
 /** A statement for pgpool_query(). */
 typedef struct {
-    const char *sql;   /**< one statement, with $1 ... $nparams */
+    const char *sql; /**< one statement, with $1 ... $nparams */
     int nparams;
     const Oid *types;  /**< nparams of them; NULL: the server infers them */
     int result_format; /**< 0 text, 1 binary */
@@ -162,7 +162,8 @@ typedef struct {
  *
  * @param rows  one or more rows; none, and the columns alone, if the result has no row at all.
  *              Cleared after the return.
- * @return APR_SUCCESS; anything else ends the statement, and is what pgpool_query_rows() returns
+ * @return APR_SUCCESS; anything else ends the statement, and is what pgpool_query_rows()
+ * returns
  */
 typedef apr_status_t (*pgpool_row_fn)(void *baton, const PGresult *rows);
 
@@ -172,8 +173,9 @@ typedef apr_status_t (*pgpool_row_fn)(void *baton, const PGresult *rows);
  * Acquires as pgpool_acquire() does; the connection stays pinned afterwards.  The statement is
  * prepared once a connection (PgPoolStatements).  The thread waits for its end, or until
  * PgPoolStatementTimeout has passed or the client has hung up (PgPoolAbort).  Then it returns
- * at once, and the statement is cancelled: a transaction of the request's is lost, a PGconn that
- * it had acquired before must not be used any more, and the next acquire returns PGPOOL_ELOST.
+ * at once, and the statement is cancelled: a transaction of the request's is lost, a PGconn
+ * that it had acquired before must not be used any more, and the next acquire returns
+ * PGPOOL_ELOST.
  *
  * No statement is executed twice that may have done something.  Outside of a transaction, one
  * that the server refuses to execute because of how it was prepared is made again.
@@ -201,8 +203,8 @@ APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_query_rows,
                          const pgpool_params *params, pgpool_row_fn fn, void *baton));
 
 /**
- * The HTTP status for a status of these functions: OK for APR_SUCCESS, else as the codes say (500
- * for codes that are not ours).  After PGPOOL_ESTATEMENT it is that of the request's last
+ * The HTTP status for a status of these functions: OK for APR_SUCCESS, else as the codes say
+ * (500 for codes that are not ours).  After PGPOOL_ESTATEMENT it is that of the request's last
  * statement.  Sets Retry-After on a 503.
  */
 APR_DECLARE_OPTIONAL_FN(int, pgpool_http_status, (request_rec *r, apr_status_t rv));

@@ -225,9 +225,9 @@ pgpool_pin *pgpool_pin_of(request_rec *r, const char *name)
     return pool ? pgpool_pin_find(pgpool_request_initial(r), pool) : NULL;
 }
 
-apr_status_t pgpool_pin_lose(request_rec *r, const char *name)
+apr_status_t pgpool_pin_lose(request_rec *r, pgpool_pin *pin)
 {
-    return pin_report_loss(r, pgpool_request_initial(r), pgpool_pin_of(r, name));
+    return pin_report_loss(r, pgpool_request_initial(r), pin);
 }
 
 void pgpool_release(request_rec *r, const char *name)

@@ -17,7 +17,7 @@ void pgpool_close(PGconn *conn);
  * NULL if there is none. */
 struct pgpool_pin *pgpool_pin_of(request_rec *r, const char *pool);
 
-/* Report the loss of that pin's connection, which r has just seen.  Returns PGPOOL_ELOST. */
-apr_status_t pgpool_pin_lose(request_rec *r, const char *pool);
+/* Report the loss of a pin's connection, which r has just seen.  Returns PGPOOL_ELOST. */
+apr_status_t pgpool_pin_lose(request_rec *r, struct pgpool_pin *pin);
 
 #endif

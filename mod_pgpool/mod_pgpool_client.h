@@ -1,11 +1,12 @@
 /*
  * Whether a request's client is still there.
  *
- * Model.  A connection of HTTP/1, with TLS or without, is watched by its socket: the kernel says
- * when the other side has closed it.  Bytes that a client sends ahead are no hang-up.  A client
- * that has shut down its sending side and waits for the answer cannot be told from one that has
- * gone: it counts as gone.  A stream of HTTP/2 has no socket; mod_http2 marks its connection
- * when the stream is reset or its client has gone, and the caller has to look now and then.
+ * Model.  A connection of HTTP/1, with TLS or without, is watched by its socket: the kernel
+ * says when the other side has closed it.  Bytes that a client sends ahead are no hang-up.  A
+ * client that has shut down its sending side and waits for the answer cannot be told from one
+ * that has gone: it counts as gone.  A stream of HTTP/2 has no socket; mod_http2 marks its
+ * connection when the stream is reset or its client has gone, and the caller has to look now
+ * and then.
  *
  * Threads.  The request's.
  */

@@ -134,8 +134,8 @@ static bool is_set(const pgp_settings *settings, pgp_option_id id)
     return settings->set & (1u << id);
 }
 
-/* Whether a statement may still be prepared when the connection is lent again: a return may drop
- * them all, and behind a proxy another session may do the work. */
+/* Whether a statement may still be prepared when the connection is lent again: a return may
+ * drop them all, and behind a proxy another session may do the work. */
 static bool keeps_statements(pgp_reset reset)
 {
     return reset == PGP_RESET_SESSION || reset == PGP_RESET_AUTO;
@@ -312,8 +312,8 @@ static const char *set_statement_timeout(cmd_parms *cmd, void *dir, const char *
     if (!apr_isdigit(*time) || ap_timeout_parameter_parse(time, timeout, "s") != APR_SUCCESS ||
         *timeout > PGP_DAY)
         return apr_psprintf(cmd->pool,
-                            "PgPoolStatementTimeout takes a time up to 24h such as 500ms, 2s, "
-                            "5min or 1h, or 0 for none, not \"%s\"",
+                            "PgPoolStatementTimeout takes a time from 0 to 24h such as 500ms, "
+                            "2s, 5min or 1h, not \"%s\"",
                             time);
     here->statement_timeout = timeout;
     return NULL;

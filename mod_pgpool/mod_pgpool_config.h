@@ -57,7 +57,8 @@ typedef struct {
     const char *use;          /* PgPoolUse, or NULL */
     pgpool_release_time when; /* PgPoolRelease */
     pgpool_abort abort;       /* PgPoolAbort */
-    const apr_interval_time_t *statement_timeout; /* PgPoolStatementTimeout; NULL: the default */
+    const apr_interval_time_t
+        *statement_timeout;   /* PgPoolStatementTimeout; NULL: the default */
     apr_array_header_t *sets; /* of pgpool_set, each name once; NULL: none */
 } pgpool_dir_conf;
 

@@ -25,7 +25,7 @@ APLOG_USE_MODULE(pgpool);
 typedef struct {
     request_rec *r;
     const char *pool; /* as the caller has said it */
-    const pgpool_pin *pin;
+    pgpool_pin *pin;
     bool is_borrowed; /* this call has borrowed the connection */
     pgp_pq_query query;
     pgp_pq_run run;
@@ -56,10 +56,11 @@ static apr_status_t give_up(task *t, apr_status_t rv)
 {
     if (rv == PGPOOL_ETIMEDOUT)
         fail(t, APLOG_ERR, rv,
-             apr_psprintf(t->r->pool,
-                          "no end of the statement within PgPoolStatementTimeout (%" APR_TIME_T_FMT
-                          " ms): it is cancelled",
-                          t->timeout / 1000));
+             apr_psprintf(
+                 t->r->pool,
+                 "no end of the statement within PgPoolStatementTimeout (%" APR_TIME_T_FMT
+                 " ms): it is cancelled",
+                 t->timeout / 1000));
     else if (rv == PGPOOL_EABORTED) {
         fail(t, APLOG_INFO, rv, "the client has gone: the statement is cancelled");
         pgpool_client_leave(t->r);
@@ -150,7 +151,7 @@ static apr_status_t run(task *t, PGresult **result)
             break;
         case PGP_RUN_DONE:
             *result = got;
-            return got ? APR_SUCCESS : pgpool_pin_lose(t->r, t->pool);
+            return got ? APR_SUCCESS : pgpool_pin_lose(t->r, t->pin);
         }
     return give_up(t, rv);
 }

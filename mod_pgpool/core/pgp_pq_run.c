@@ -61,11 +61,12 @@ static bool execute(pgp_pq_run *run, const pgp_pq_statement *statement)
     const pgp_pq_query *query = run->query;
     const pgp_pq_statement_key *key = &query->key;
     PGconn *conn = run->connection->conn;
-    const bool is_sent =
-        statement ? PQsendQueryPrepared(conn, statement->name, key->nparams, query->values,
-                                        query->lengths, query->formats, query->result_format)
-                  : PQsendQueryParams(conn, key->sql, key->nparams, key->types, query->values,
-                                      query->lengths, query->formats, query->result_format);
+    const bool is_sent = statement ? PQsendQueryPrepared(conn, statement->name, key->nparams,
+                                                         query->values, query->lengths,
+                                                         query->formats, query->result_format)
+                                   : PQsendQueryParams(conn, key->sql, key->nparams, key->types,
+                                                       query->values, query->lengths,
+                                                       query->formats, query->result_format);
 
     run->phase = PGP_RUN_EXECUTING;
     run->is_prepared = statement != NULL;
@@ -76,8 +77,7 @@ static bool execute(pgp_pq_run *run, const pgp_pq_statement *statement)
 
 static bool prepared_execute(pgp_pq_run *run)
 {
-    return execute(run,
-                   pgp_pq_statements_find(&run->connection->statements, &run->query->key));
+    return execute(run, pgp_pq_statements_find(&run->connection->statements, &run->query->key));
 }
 
 static bool first_send(pgp_pq_run *run, bool is_in_transaction)

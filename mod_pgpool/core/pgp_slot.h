@@ -50,15 +50,15 @@ struct pgp_slot {
 
     /* owner */
     pgp_connection *connection; /* NULL in FREE, and in CONNECTING before the attempt starts */
-    apr_time_t born;     /* when it was connected; in CONNECTING: when the attempt began */
-    unsigned first_host; /* the entry of the hosts that the attempt began with */
-    apr_time_t expires;  /* when PgPoolMaxLifetime, less its jitter, ends; or PGP_NEVER */
-    apr_time_t overdue;  /* in the keeper's hands: the deadline; 0: closing has not begun */
-    struct pollfd await; /* in the keeper's hands: the event that it waits for */
-    apr_uint64_t lease;  /* in IN_USE: the lease's number, in this pool */
-    int greeted;         /* hooks for a new connection have run */
+    apr_time_t born;       /* when it was connected; in CONNECTING: when the attempt began */
+    unsigned first_host;   /* the entry of the hosts that the attempt began with */
+    apr_time_t expires;    /* when PgPoolMaxLifetime, less its jitter, ends; or PGP_NEVER */
+    apr_time_t overdue;    /* in the keeper's hands: the deadline; 0: closing has not begun */
+    struct pollfd await;   /* in the keeper's hands: the event that it waits for */
+    apr_uint64_t lease;    /* in IN_USE: the lease's number, in this pool */
+    int greeted;           /* hooks for a new connection have run */
     unsigned hits, misses; /* in IN_USE: statements that were prepared already, and others */
-    void *borrower;      /* in IN_USE: for the borrower's own use; NULL at first */
+    void *borrower;        /* in IN_USE: for the borrower's own use; NULL at first */
 };
 
 /* The slots in one state.  Only pgp_slot_move() changes the count. */

@@ -17,13 +17,13 @@
  *   close            pgpool_close: closed
  *   destroy          destroys the pool that open used: destroyed
  *   param=TEXT       a value for the next query or rows
- *   query=SQL        pgpool_query on the pool of the last acquire: status, result, value, sqlstate
- *   rows=SQL         pgpool_query_rows: status, rows, calls with rows, empty (calls without)
- *   stop=SQL         the same with a function that ends it at the first row
- *   httpstatus       pgpool_http_status of the last status becomes the response's
- *   strerror         pgpool_strerror of the last status: strerror
- *   notes            the pgpool- notes: note.NAME, and initial.NAME of the initial request
- *   hooks            how often the hooks ran in this child: connect, attach, child
+ *   query=SQL        pgpool_query on the pool of the last acquire: status, result, value,
+ * sqlstate rows=SQL         pgpool_query_rows: status, rows, calls with rows, empty (calls
+ * without) stop=SQL         the same with a function that ends it at the first row httpstatus
+ * pgpool_http_status of the last status becomes the response's strerror         pgpool_strerror
+ * of the last status: strerror notes            the pgpool- notes: note.NAME, and initial.NAME
+ * of the initial request hooks            how often the hooks ran in this child: connect,
+ * attach, child
  *
  * On the connection of the last acquire or open (`noconn=COMMAND` without one):
  *
@@ -126,14 +126,14 @@ static const char early_note[] = "probe-early";
 
 typedef struct {
     request_rec *r;
-    apr_bucket_brigade *out; /* not yet passed on */
-    const char *pool;        /* of the last acquire */
-    PGconn *conn;            /* of the last acquire or open */
-    apr_pool_t *lease;       /* of the last open */
-    apr_status_t rv;         /* of the last acquire or open */
-    int ended;               /* the response: nothing may be written any more */
-    int *noticed;            /* of the last notice */
-    PGresult *kept;          /* of the last keep */
+    apr_bucket_brigade *out;    /* not yet passed on */
+    const char *pool;           /* of the last acquire */
+    PGconn *conn;               /* of the last acquire or open */
+    apr_pool_t *lease;          /* of the last open */
+    apr_status_t rv;            /* of the last acquire or open */
+    int ended;                  /* the response: nothing may be written any more */
+    int *noticed;               /* of the last notice */
+    PGresult *kept;             /* of the last keep */
     apr_array_header_t *params; /* of const char *, for the next query; NULL: none */
 } probe_t;
 
@@ -373,8 +373,8 @@ static int rows_run(probe_t *probe, const char *sql, int stops)
     counted seen = {.stops = stops};
 
     probe->rv = query_rows(probe->r, probe->pool, &st, &params, count_rows, &seen);
-    tell(probe, "status=%s", probe->rv == APR_EGENERAL ? "EGENERAL"
-                                                       : status_name(probe->r->pool, probe->rv));
+    tell(probe, "status=%s",
+         probe->rv == APR_EGENERAL ? "EGENERAL" : status_name(probe->r->pool, probe->rv));
     tell(probe, "rows=%d", seen.rows);
     tell(probe, "calls=%d", seen.calls);
     tell(probe, "empty=%d", seen.empty);

@@ -49,6 +49,7 @@ static const struct {
     {"PgPoolIdleTimeout", "5min"},
     {"PgPoolMaxLifetime", "30min"},
     {"PgPoolReset", "session"},
+    {"PgPoolStatements", "100"},
     {"PgPoolHoldWarning", "30s"},
     {"PgPoolInitSQL", ""},
 };
