@@ -13,8 +13,8 @@
  * mod_pgpool_query_input.h tells of the values of query string and body.
  *
  * A statement runs for the methods of its <Limit>, or else for GET and POST.  HEAD runs GET's
- * in a read-only transaction and answers 405 if it would write.  When the statement fails, the
- * client gets a status by SQLSTATE, and the error log SQLSTATE and message.
+ * in a read-only transaction and answers 405 if it would write.  When the server refuses
+ * the statement, the client gets a status by SQLSTATE, and mod_pgpool logs the server's words.
  *
  * Limits.  One statement: SELECT, VALUES, TABLE, or INSERT, UPDATE, DELETE with RETURNING;
  * without it the server refuses ("does not have a RETURNING clause").  WITH is fine, but not
@@ -45,6 +45,10 @@
 /* The SQLSTATE of a statement that would write where nothing may be written. */
 #define READ_ONLY_SQL_TRANSACTION "25006"
 
+/* Those of a prepared statement that is gone, or whose rows have another shape now. */
+#define INVALID_SQL_STATEMENT_NAME "26000"
+#define FEATURE_NOT_SUPPORTED "0A000"
+
 /* Seconds, for a statement that may succeed when it is tried again. */
 #define RETRY_AFTER "1"
 
@@ -54,6 +58,9 @@ typedef struct {
     const pgpool_query *query;
     const char **values; /* for $1, $2, ... */
     const char *type;    /* the Content-Type; NULL: the format's */
+    pgpool_output *output;
+    const char *sqlstate; /* if the server has refused the statement */
+    int refusal;          /* the status for that */
 } task;
 
 /* The cause is for the log and the note, not for the client: it may quote SQL or data. */
@@ -121,7 +128,7 @@ static int count_pin(request_rec *r, const char *pool, PGconn *conn)
     return OK;
 }
 
-/* A status that a rule has chosen.  httpd would say 500 for one that it has no words for. */
+/* A status by a rule.  httpd would say 500 for one that it has no words for. */
 static int chosen(request_rec *r, int status)
 {
     if (status == HTTP_SERVICE_UNAVAILABLE)
@@ -134,74 +141,74 @@ static int chosen(request_rec *r, int status)
 
 /* A write of HEAD's is answered like a method that this location has not, nor has it GET then.
  */
-static int statement_failed(request_rec *r, const task *task, const PGconn *conn,
-                            const PGresult *result)
+static int refusal_status(request_rec *r, const task *task, const char *sqlstate)
 {
-    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-    const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-    int status = sqlstate ? pgpool_query_status_find(task->conf->status_rules, sqlstate) : 0;
+    const int status = pgpool_query_status_find(task->conf->status_rules, sqlstate);
 
-    if (r->header_only && sqlstate && !strcmp(sqlstate, READ_ONLY_SQL_TRANSACTION)) {
+    if (r->header_only && !strcmp(sqlstate, READ_ONLY_SQL_TRANSACTION)) {
         allow_methods(r, pgpool_query_methods(task->conf) & ~(AP_METHOD_BIT << M_GET));
         return HTTP_METHOD_NOT_ALLOWED;
     }
-    if (!status)
-        status = sqlstate ? api.sqlstate_http(sqlstate) : HTTP_INTERNAL_SERVER_ERROR;
-    return fail(r, task, chosen(r, status),
-                apr_psprintf(r->pool, "SQLSTATE %s: %s (backend %d)",
-                             sqlstate ? sqlstate : "none",
-                             message ? message : PQerrorMessage(conn), PQbackendPID(conn)));
+    return chosen(r, status ? status : api.http_status(r, PGPOOL_ESTATEMENT));
 }
 
-/* The result is NULL, or the error for which the server refused the statement. */
-static apr_status_t run(PGconn *conn, const task *task, pgpool_output *output,
-                        PGresult **refused)
+static apr_status_t run(request_rec *r, task *task)
 {
-    const char *sql = task->query->sql[pgpool_query_format(task->conf)];
-    PGresult *rows;
+    const pgpool_statement *st = &task->query->statements[pgpool_query_format(task->conf)];
+    const pgpool_params params = {.values = task->values};
+    const apr_status_t rv = api.query_rows(r, NULL, st, &params, pgpool_output_rows,
+                                           task->output);
 
-    *refused = NULL;
-    if (!PQsendQueryParams(conn, sql, task->query->nparams, NULL, task->values, NULL, NULL, 0))
-        return PGPOOL_ELOST;
-    PQsetSingleRowMode(conn);
-    while ((rows = PQgetResult(conn))) {
-        const ExecStatusType status = PQresultStatus(rows);
-        apr_status_t rv;
-
-        if (status != PGRES_SINGLE_TUPLE && status != PGRES_TUPLES_OK) {
-            PQclear(*refused);
-            *refused = rows;
-            continue;
-        }
-        rv = pgpool_output_rows(output, rows);
-        PQclear(rows);
-        /* The pool cancels a statement that is under way when the connection goes back. */
-        if (rv != APR_SUCCESS)
-            return rv;
+    if (rv == PGPOOL_ESTATEMENT) {
+        task->sqlstate = apr_pstrdup(r->pool, api.sqlstate(r));
+        task->refusal = refusal_status(r, task, task->sqlstate);
     }
-    return PQstatus(conn) == CONNECTION_OK ? APR_SUCCESS : PGPOOL_ELOST;
-}
-
-/* HEAD is a safe method and must not write: a client may send it only to see whether the
- * location exists.  In a transaction that is open already, its owner decides what may write. */
-static apr_status_t run_guarded(request_rec *r, PGconn *conn, const task *task,
-                                pgpool_output *output, PGresult **refused)
-{
-    const bool guarded = r->header_only && PQtransactionStatus(conn) == PQTRANS_IDLE;
-    apr_status_t rv;
-
-    if (guarded)
-        PQclear(PQexec(conn, "BEGIN READ ONLY"));
-    rv = run(conn, task, output, refused);
-    if (guarded && PQtransactionStatus(conn) != PQTRANS_ACTIVE)
-        PQclear(PQexec(conn, "ROLLBACK"));
     return rv;
 }
 
-static apr_status_t clear_result(void *result)
+/* Inside a transaction mod_pgpool does not prepare again what the server has forgotten, or what
+ * has another shape now.  Here nothing has happened in the transaction. */
+static bool is_stale(const char *sqlstate)
 {
-    PQclear(result);
-    return APR_SUCCESS;
+    return !strcmp(sqlstate, INVALID_SQL_STATEMENT_NAME) ||
+           !strcmp(sqlstate, FEATURE_NOT_SUPPORTED);
+}
+
+/* HEAD is a safe method and must not write: a client may send it only to see whether the
+ * location exists. */
+static apr_status_t run_read_only(request_rec *r, task *task)
+{
+    static const pgpool_statement begin = {.sql = "BEGIN READ ONLY"};
+    static const pgpool_statement rollback = {.sql = "ROLLBACK"};
+    int attempts = 2;
+    apr_status_t rv;
+
+    do {
+        PGresult *result;
+
+        rv = api.query(r, NULL, &begin, NULL, &result);
+        if (rv != APR_SUCCESS)
+            return rv;
+        rv = run(r, task);
+        /* After others the connection is lost. */
+        if (rv == APR_SUCCESS || rv == PGPOOL_ESTATEMENT)
+            api.query(r, NULL, &rollback, NULL, &result);
+    } while (rv == PGPOOL_ESTATEMENT && is_stale(task->sqlstate) && --attempts);
+    return rv;
+}
+
+/* The values are UTF-8.  Another handler of the request may have told the server otherwise, on
+ * the connection that it has pinned. */
+static const char *encoding_error(request_rec *r, const PGconn *conn)
+{
+    const char *encoding = PQparameterStatus(conn, "client_encoding");
+
+    if (!encoding || !strcmp(encoding, "UTF8"))
+        return NULL;
+    return apr_psprintf(r->pool,
+                        "another handler of this request has set client_encoding to %s, so "
+                        "that its values would be misread",
+                        encoding);
 }
 
 /* A cache that users share must not give one's rows to another. */
@@ -211,48 +218,47 @@ static void keep_private(request_rec *r, apr_table_t *headers)
         apr_table_mergen(headers, "Cache-Control", "private");
 }
 
-/* Borrow a connection, run the statement, give the connection back, write. */
-static int answer(request_rec *r, const task *task)
+/* Run the statement: the connection is borrowed, if need be, by the first call of mod_pgpool.
+ * In a transaction that is open already, its owner decides what may write. */
+static int run_and_collect(request_rec *r, task *task, bool may_have_pin)
+{
+    bool read_only = false;
+    apr_status_t rv = APR_SUCCESS;
+
+    if (may_have_pin || r->header_only) {
+        const char *wrong;
+        PGconn *conn;
+
+        rv = api.acquire(r, NULL, &conn);
+        if (rv == APR_SUCCESS && (wrong = encoding_error(r, conn)))
+            return fail(r, task, HTTP_INTERNAL_SERVER_ERROR, wrong);
+        read_only = rv == APR_SUCCESS && r->header_only &&
+                    PQtransactionStatus(conn) == PQTRANS_IDLE;
+    }
+    if (rv == APR_SUCCESS)
+        rv = read_only ? run_read_only(r, task) : run(r, task);
+    if (rv == APR_SUCCESS)
+        rv = pgpool_output_finish(task->output);
+    if (rv == APR_SUCCESS)
+        return OK;
+    if (rv == PGPOOL_ESTATEMENT)
+        return task->refusal;
+    if (pgpool_output_error(task->output))
+        return fail(r, task, HTTP_INTERNAL_SERVER_ERROR, pgpool_output_error(task->output));
+    return pgpool_input_error(r) ? HTTP_BAD_REQUEST : api.http_status(r, rv);
+}
+
+/* Run the statement, give the connection back, write. */
+static int answer(request_rec *r, task *task)
 {
     const pgpool_query_conf *conf = task->conf;
-    const pgpool_format format = pgpool_query_format(conf);
-    pgpool_output *output = pgpool_output_make(r, format, pgpool_query_result_most(conf),
-                                               pgpool_query_etag(conf) &&
-                                                   r->method_number == M_GET);
     const int *pins = pins_of(r), before = *pins;
-    const char *encoding;
-    PGresult *refused;
-    PGconn *conn;
-    int status = OK;
-    apr_status_t rv = api.acquire(r, NULL, &conn);
+    int status;
 
-    if (rv != APR_SUCCESS)
-        return pgpool_input_error(r) ? HTTP_BAD_REQUEST : api.http_status(r, rv);
-
-    encoding = PQparameterStatus(conn, "client_encoding");
-    if (encoding && strcmp(encoding, "UTF8") != 0)
-        return fail(r, task, HTTP_INTERNAL_SERVER_ERROR,
-                    apr_psprintf(r->pool,
-                                 "another handler of this request has set client_encoding to "
-                                 "%s, so that its values would be misread",
-                                 encoding));
-
-    rv = run_guarded(r, conn, task, output, &refused);
-    apr_pool_cleanup_register(r->pool, refused, clear_result, apr_pool_cleanup_null);
-    if (rv == APR_SUCCESS && !refused)
-        rv = pgpool_output_finish(output);
-    if (rv == PGPOOL_ELOST) {
-        const char *message = PQerrorMessage(conn);
-
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
-                      "PGP2003: PgPoolQuery at %s: the connection died: %.*s",
-                      task->query->where, (int)strcspn(message, "\n"), message);
-        return api.http_status(r, api.acquire(r, NULL, &conn));
-    }
-    if (refused)
-        status = statement_failed(r, task, conn, refused);
-    else if (rv != APR_SUCCESS)
-        status = fail(r, task, HTTP_INTERNAL_SERVER_ERROR, pgpool_output_error(output));
+    task->output = pgpool_output_make(r, pgpool_query_format(conf),
+                                      pgpool_query_result_most(conf),
+                                      pgpool_query_etag(conf) && r->method_number == M_GET);
+    status = run_and_collect(r, task, before > 0);
 
     /* A client that reads slowly must not hold a connection while it does.  But a connection
      * that the request had already belongs to another handler or phase of it, perhaps in the
@@ -260,12 +266,12 @@ static int answer(request_rec *r, const task *task)
      * After a subrequest the main request goes on, and its next part is to have the same. */
     if (*pins != before && !r->main)
         api.release(r, NULL);
-    if (status == OK && pgpool_output_is_none(output)) {
+    if (status == OK && pgpool_output_is_none(task->output)) {
         status = pgpool_query_status_find(conf->status_rules, PGPOOL_QUERY_NONE);
         status = status ? chosen(r, status) : HTTP_NOT_FOUND;
     }
     keep_private(r, status == OK ? r->headers_out : r->err_headers_out);
-    return status == OK ? pgpool_output_send(output, task->type) : status;
+    return status == OK ? pgpool_output_send(task->output, task->type) : status;
 }
 
 static int query_handler(request_rec *r)

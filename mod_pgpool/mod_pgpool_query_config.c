@@ -132,6 +132,22 @@ static const char *parse_params(cmd_parms *cmd, pgpool_query *query, const char 
     return NULL;
 }
 
+/* The directive's place begins each statement, for those who see it in the log, or in the
+ * server's log or pg_stat_activity. */
+static void embed_sql(apr_pool_t *p, pgpool_query *query, const char *sql, apr_size_t length)
+{
+    char *place = apr_pstrdup(p, query->where);
+
+    for (char *star = place; (star = strchr(star, '*'));)
+        *star = '?';
+    for (pgpool_format format = 0; format < PGPOOL_FORMATS; format++)
+        query->statements[format] = (pgpool_statement){
+            .sql = apr_pstrcat(p, "/* ", place, " */ ",
+                               pgpool_output_sql(p, format, sql, length), NULL),
+            .nparams = query->nparams,
+        };
+}
+
 /* httpd would stop at 64 words without saying so. */
 static const apr_array_header_t *words_of(apr_pool_t *p, const char *args)
 {
@@ -173,10 +189,9 @@ static const char *set_query(cmd_parms *cmd, void *dir_conf, const char *args)
     query->nparams = words->nelts ? words->nelts - 1 : 0;
     if ((wrong = check_sql(cmd->pool, &sql, query->nparams)))
         return wrong;
-    for (pgpool_format format = 0; format < PGPOOL_FORMATS; format++)
-        query->sql[format] = pgpool_output_sql(cmd->pool, format, word[0], sql.length);
     query->where = apr_psprintf(cmd->pool, "%s:%d", cmd->directive->filename,
                                 cmd->directive->line_num);
+    embed_sql(cmd->pool, query, word[0], sql.length);
     put_query(dir_conf, query, cmd->limited);
     return parse_params(cmd, query, word + 1);
 }

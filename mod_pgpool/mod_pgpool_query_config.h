@@ -16,8 +16,8 @@
 
 /* One PgPoolQuery. */
 typedef struct {
-    const char *sql[PGPOOL_FORMATS]; /* embedded for each format */
-    const pgpool_input *params;      /* $1 is params[0] */
+    pgpool_statement statements[PGPOOL_FORMATS]; /* the SQL, embedded for each format */
+    const pgpool_input *params;                  /* $1 is params[0] */
     int nparams;
     int uses;          /* of the body, see mod_pgpool_query_input.h */
     const char *where; /* file:line of the directive, for the log */

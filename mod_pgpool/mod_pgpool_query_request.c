@@ -28,11 +28,13 @@ static void retrieve_optional_fns(void)
     pgpool_query_api = (pgpool_query_functions){
         .acquire = APR_RETRIEVE_OPTIONAL_FN(pgpool_acquire),
         .release = APR_RETRIEVE_OPTIONAL_FN(pgpool_release),
+        .query = APR_RETRIEVE_OPTIONAL_FN(pgpool_query),
+        .query_rows = APR_RETRIEVE_OPTIONAL_FN(pgpool_query_rows),
         .http_status = APR_RETRIEVE_OPTIONAL_FN(pgpool_http_status),
         .note_error = APR_RETRIEVE_OPTIONAL_FN(pgpool_note_error),
         .expr_value = APR_RETRIEVE_OPTIONAL_FN(pgpool_expr_value),
         .is_personal = APR_RETRIEVE_OPTIONAL_FN(pgpool_is_personal),
-        .sqlstate_http = APR_RETRIEVE_OPTIONAL_FN(pgpool_sqlstate_http),
+        .sqlstate = APR_RETRIEVE_OPTIONAL_FN(pgpool_statement_sqlstate),
     };
 }
 

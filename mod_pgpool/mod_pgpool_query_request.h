@@ -17,11 +17,13 @@ extern module __attribute__((visibility("default"))) pgpool_query_module;
 typedef struct {
     APR_OPTIONAL_FN_TYPE(pgpool_acquire) *acquire;
     APR_OPTIONAL_FN_TYPE(pgpool_release) *release;
+    APR_OPTIONAL_FN_TYPE(pgpool_query) *query;
+    APR_OPTIONAL_FN_TYPE(pgpool_query_rows) *query_rows;
     APR_OPTIONAL_FN_TYPE(pgpool_http_status) *http_status;
     APR_OPTIONAL_FN_TYPE(pgpool_note_error) *note_error;
     APR_OPTIONAL_FN_TYPE(pgpool_expr_value) *expr_value;
     APR_OPTIONAL_FN_TYPE(pgpool_is_personal) *is_personal;
-    APR_OPTIONAL_FN_TYPE(pgpool_sqlstate_http) *sqlstate_http;
+    APR_OPTIONAL_FN_TYPE(pgpool_statement_sqlstate) *sqlstate;
 } pgpool_query_functions;
 
 extern pgpool_query_functions pgpool_query_api;

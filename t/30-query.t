@@ -191,11 +191,12 @@ subtest 'methods' => sub {
 };
 
 subtest 'what goes wrong' => sub {
-    my $at = qr/PGP2002: PgPoolQuery at \S+httpd\.conf:\d+:/;
-    fails(500, '/bad/column', qr/$at SQLSTATE 42703: column "secret_column" does not exist \(backend \d+\)/);
-    fails(500, '/bad/silent', qr/$at SQLSTATE 0A000: .*does not have a RETURNING clause/);
-    fails(400, '/bad/data',   qr/$at SQLSTATE 22012: division by zero/, 'X-Value' => 0);
-    fails(400, '/bad/data',   qr/$at SQLSTATE 22P02: /, 'X-Value' => '1; DROP TABLE item');
+    my $said = qr/PGP1020: pool default: backend \d+: the server refused the statement:/;
+    my $place = qr{; the statement: /\* \S+httpd\.conf:\d+ \*/ WITH};
+    fails(500, '/bad/column', qr/$said SQLSTATE 42703: column "secret_column" does not exist$place/);
+    fails(500, '/bad/silent', qr/$said SQLSTATE 0A000: .*does not have a RETURNING clause$place/);
+    fails(400, '/bad/data',   qr/$said SQLSTATE 22012: division by zero$place/, 'X-Value' => 0);
+    fails(400, '/bad/data',   qr/$said SQLSTATE 22P02: /, 'X-Value' => '1; DROP TABLE item');
     fails(400, '/bad/data',   qr/PGP2004: PgPoolQuery at \S+httpd\.conf:\d+: \$1: its bytes are not UTF-8/,
         'X-Value' => "\xFF");
     fails(500, '/bad/unset',  qr{PGP2001: no PgPoolQuery for /bad/unset});
@@ -208,7 +209,7 @@ subtest 'a connection that dies under the statement' => sub {
     is $got->{status}, 503, 'status';
     unlike $got->{content}, qr/terminat/, '... the body is mute';
     like $httpd->error_log($from),
-        qr/PGP2003: PgPoolQuery at \S+:\d+: the connection died: FATAL:  terminating connection due to/,
+        qr/PGP1012: pool default: backend \d+, pinned to this request, is gone: .*terminating connection due to/,
         '... the log is not';
     is ask('/value/int')->{status}, 200, 'the next request has another';
 };

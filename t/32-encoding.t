@@ -74,7 +74,7 @@ sub probe_in {
 subtest 'a character that the database has not' => sub {
     my $from = $httpd->log_end;
     is said("/latin/put/%E2%82%AC"), 400, 'is refused';
-    $httpd->wait_log(qr/PGP2002: .*SQLSTATE 22P05: /, from => $from);
+    $httpd->wait_log(qr/PGP1020: .*SQLSTATE 22P05: /, from => $from);
     is said("/latin/find/%E2%82%AC"), 400, '... also where it is looked for';
     is said("/latin/all"), '[{"n":1}]', '... and nothing is stored for it';
     is said("/utf/put/%E2%82%AC"), '[{"n":1}]', 'and stored where it has it';

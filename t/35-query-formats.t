@@ -121,7 +121,7 @@ for my $i (0 .. $#answer) {
 subtest 'several rows where there may be one' => sub {
     my $from = $httpd->log_end;
     is $httpd->request(DELETE => '/drop')->{status}, 500, 'status';
-    like $httpd->error_log($from), qr/PGP2002: .* SQLSTATE 21000: /, '... with its cause';
+    like $httpd->error_log($from), qr/PGP1020: .* SQLSTATE 21000: /, '... with its cause';
     is query($pg, 'SELECT count(*) FROM item'), 2, '... and nothing is done';
 };
 

@@ -51,7 +51,7 @@ sub gives {
     my $got = $httpd->get($path);
     is $got->{status}, $status, "$name: $status";
     unlike $got->{content}, qr/secret|SQLSTATE|fail\(|PgPool/, '... the body is mute';
-    like $httpd->error_log($from), qr/PGP2002: PgPoolQuery at \S+:\d+: SQLSTATE $sqlstate: /, "... the log is not" if $sqlstate;
+    like $httpd->error_log($from), qr/PGP1020: .* SQLSTATE (?:$sqlstate): /, "... the log is not" if $sqlstate;
     is !!$got->{headers}{'retry-after'}, !!($status == 503), '... Retry-After';
     return $got;
 }
