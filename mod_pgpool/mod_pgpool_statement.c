@@ -121,12 +121,15 @@ static apr_status_t sleep_for(task *t, struct pollfd server)
     return pgpool_client_has_gone(&t->client) ? PGPOOL_EABORTED : APR_SUCCESS;
 }
 
+/* The server may be so fast that the thread never sleeps between rows. */
 static apr_status_t rows_hand_out(task *t, PGresult *rows)
 {
     const apr_status_t rv = t->fn(t->baton, rows);
 
     t->has_rows = true;
     PQclear(rows);
+    if (rv == APR_SUCCESS && t->timeout != PGP_NEVER && pgp_now(pgpool_child_env()) >= t->until)
+        return PGPOOL_ETIMEDOUT;
     return rv;
 }
 

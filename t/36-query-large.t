@@ -25,6 +25,8 @@ my $httpd = httpd(conf(
             pgpool_query(q{SELECT repeat('x', $1::int)}, '%{arg:rows}')),
         endpoint('/endless', q{SELECT generate_series(1, 1000000000) AS i}),
         section('/endless', 'PgPoolQueryMaxSize 5M'),
+        section('/endless/late', 'PgPoolQueryMaxSize 0', 'PgPoolStatementTimeout 300ms'),
+        section('/endless/left', 'PgPoolQueryMaxSize 0'),
         endpoint('/one', 'SELECT 1 AS one')),
     modules => [qw(pgpool pgpool_query)], env => { TMPDIR => "$spool" }, children => 1, threads => 32,
     (($ENV{PGPOOL_MPM} // '') eq 'prefork' ? (threads => 1) : ()));
@@ -85,6 +87,17 @@ subtest 'slow readers' => sub {
     stays_flat($before, '... nor memory');
     is files_left(), 0, 'no file has a name';
     $_->abandon for @slow;
+};
+
+subtest 'rows without end' => sub {
+    is $httpd->get('/endless/late')->{status}, 504, 'end at the deadline';
+    is $httpd->get('/one')->{status}, 200, '... the next is served';
+    my $left = $httpd->begin('/endless/left');
+    my $running = sub { query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%generate_series(1, 1000000000)%' AND pid <> pg_backend_pid()}) };
+    ok poll_until { $running->() }, 'others run';
+    $left->abandon;
+    ok poll_until { !$running->() }, '... until their client has gone';
+    is $httpd->get('/one')->{status}, 200, '... the next is served';
 };
 
 sub too_long {
