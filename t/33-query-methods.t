@@ -24,6 +24,7 @@ TraceEnable off
 @{[section('/except', 'SetHandler pgpool-query', pgpool_query($said, 'get'),
     '<LimitExcept GET>', pgpool_query($said, '%{REQUEST_METHOD}'), '</LimitExcept>')]}
 @{[section('/post', 'SetHandler pgpool-query', limit('POST', $said, 'posted'))]}
+@{[section('/csv', 'SetHandler pgpool-query', 'PgPoolQueryFormat csv', pgpool_query('SELECT * FROM item'))]}
 @{[section('/own', 'SetHandler pgpool-query', limit('REPORT', $said, 'reported'))]}
 CONF
 
@@ -90,6 +91,22 @@ subtest 'below a section' => sub {
     answers(POST   => '/item/below',      '[{"said":"below"}]');
     answers(PATCH  => '/item/below',      '[{"said":"patched"}]');
     answers(DELETE => '/item/below?id=2', '[{"id":2}]');
+};
+# It was prepared, and PgPoolMax is 1.
+subtest 'rows of another shape than before' => sub {
+    query($pg, 'TRUNCATE item');
+    my $n = 0;
+    for my $method (qw(GET HEAD GET)) {
+        query($pg, 'ALTER TABLE item ADD COLUMN more' . ++$n . ' int DEFAULT 7');
+        is ask($method => $_)->{status}, 200, "$method $_" for qw(/item /csv);
+    }
+    query($pg, q{INSERT INTO item VALUES (1, 'new')});
+    answers(GET => '/item', '[{"id":1,"name":"new","more1":7,"more2":7,"more3":7}]');
+    answers(GET => '/csv', "id,name,more1,more2,more3\r\n1,new,7,7,7\r\n");
+    query($pg, 'DROP TABLE item');
+    isnt ask($_ => '/item')->{status}, 200, "$_ of none" for qw(GET HEAD);
+    query($pg, 'CREATE TABLE item (id int PRIMARY KEY, name text)');
+    is ask($_ => '/item')->{status}, 200, "$_ of a new one" for qw(HEAD GET);
 };
 $httpd->stop;
 

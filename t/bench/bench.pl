@@ -88,11 +88,11 @@ sub query_part {
     query(server, 'VACUUM ANALYZE item');
     my $param = $select =~ s/%s/\$1/r;
     my $httpd = bench_httpd(conninfo(server), 16,
-        map({ "<PgPool $_>\nPgPoolReset $_\n</PgPool>\n" } @resets),
+        map({ "<PgPool $_>\nPgPoolReset $_\nPgPoolStatements 100\n</PgPool>\n" } qw(transaction auto session)),
         'DBDPrepareSQL "' . $json->($select) . "\" row\n",
         location('prepared', 'bench-prepared', 'BenchSQL "' . $json->($param) . '"'),
         location('pselect', 'bench-pselect'),
-        map { location($_, 'pgpool-query', "PgPoolUse $_", qq(PgPoolQuery "$param" "%{arg:k}")) } @resets);
+        map { location($_, 'pgpool-query', "PgPoolUse $_", qq(PgPoolQuery "$param" "%{arg:k}")) } qw(transaction auto session));
     my $expected = $httpd->get('/prepared?k=4711')->{content};
     $httpd->get("/$_?k=4711")->{content} eq $expected or die "$_ answers another row\n" for @way;
     my $seen = in_turn($rounds, \@way, sub {
