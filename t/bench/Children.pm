@@ -36,7 +36,7 @@ sub many {
     my @prefork = (mpm => 'prefork', children => 1);
     my $ten = 'SELECT 1 FROM pg_sleep(0.01)';
     my $fifty = 'SELECT 1 FROM pg_sleep(0.05)';
-    title('more busy children than connections', 'ideal ms', 'p50 ms', 'p99 ms', 'max ms', 'requests/s', 'failed', 'most open', 'connects/s');
+    title('more busy children than connections', 'ideal ms', 'p50 ms', 'p99 ms', 'max ms', 'requests/s', 'failed', 'cut', 'most open', 'connects/s');
     many_of('prefork 150, TotalMax 80, 150 clients, 10 ms', 19, $ten, 150, 80, @prefork, threads => 150);
     many_of('... through PgBouncer', 19, $ten, 150, 80, @prefork, threads => 150, bouncer => 1);
     many_of('... SELECT 1', '', 'SELECT 1', 150, 80, @prefork, threads => 150);
@@ -77,7 +77,7 @@ CONF
     $httpd->stop;
     $over->stop if $over;
     line($name, $ideal, map({ sprintf $_ < 20 ? '%.1f' : '%.0f', $_ } @got{qw(p50 p99 max rate)}),
-        $got{failed}, $most, sprintf '%.0f', $made);
+        @got{qw(failed cut)}, $most, sprintf '%.0f', $made);
     return;
 }
 
