@@ -77,7 +77,7 @@ static void servers_share(const pgpool_child *c)
         if (definition->place >= 0 && (server->place < 0 || definition->place < server->place))
             server->place = definition->place;
         server->pools++;
-        server->most += pgp_pool_most(c->pools[i].core);
+        server->max_over_children += pgp_pool_max_over_children(c->pools[i].core);
         pgp_pool_share_server(c->pools[i].core, server);
     }
 }
@@ -147,10 +147,10 @@ static int count_in_use(void)
     int i, in_use = 0;
 
     for (i = 0; i < child->definitions->nelts; i++) {
-        pgp_counts counts;
+        pgp_stats stats;
 
-        pgp_pool_count(child->pools[i].core, &counts);
-        in_use += counts.state[PGP_IN_USE];
+        pgp_pool_read_stats(child->pools[i].core, &stats);
+        in_use += stats.state[PGP_IN_USE];
     }
     return in_use;
 }

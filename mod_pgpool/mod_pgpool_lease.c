@@ -44,10 +44,10 @@ static bool hooks_run(request_rec *initial, pgp_slot *conn, pgp_error *error)
     const char *pool = pgp_pool_name(pgp_slot_pool(conn));
     PGconn *handle = pgp_slot_handle(conn);
 
-    if (!pgp_slot_is_prepared(conn) &&
+    if (!pgp_slot_has_run_hooks(conn) &&
         !hook_has_accepted("connect", pgpool_run_connect(pool, handle), conn, error))
         return false;
-    pgp_slot_set_prepared(conn);
+    pgp_slot_set_hooks_run(conn);
     return !initial ||
            hook_has_accepted("attach", pgpool_run_attach(initial, pool, handle), conn, error);
 }

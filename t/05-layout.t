@@ -9,7 +9,8 @@ my $apxs = $ENV{APXS} || 'apxs';
 
 is_deeply [stray_entries()], [], 'the top level holds what it should and no more';
 is_deeply [httpd_includes()], [], 'the core includes no header of httpd';
-is_deeply [include_circles()], [], 'no circle of includes';
+is_deeply [circles(includes())], [], 'no circle of includes';
+is_deeply [circles(calls())], [], 'no circle of calls between the files of the core';
 is_deeply [grep { slurp($_) !~ m{\A/\*} } sources()], [], 'every file opens with what it is for';
 is_deeply [long_functions(80)], [], 'no function is longer than 80 lines';
 is_deeply [unasserted()], [], 'each _locked function asserts first that the lock is held';
@@ -53,14 +54,38 @@ sub sources { return glob 'mod_pgpool/*.[ch] mod_pgpool/core/*.[ch]' }
 
 # A .c file and its header are one unit, and need the units whose headers they include.  A private
 # header, which a family of files shares, is a unit that needs others, but counts as needed by none.
-# mod_pgpool.h, for other modules, is a unit of its own.  Returns each circle as "a > b > a".
-sub include_circles {
+# mod_pgpool.h, for other modules, is a unit of its own.
+sub includes {
     my %needs;
     for my $file (sources()) {
         my ($unit) = $file =~ m{([^/]+)\.[ch]\z};
         $unit = 'hooks' if $file =~ m{/mod_pgpool\.c\z};
         $needs{$unit}{$_} = 1 for grep { $_ ne $unit && !/_private\z/ } slurp($file) =~ m{^\s*#\s*include\s*"(?:\S*/)?(\w+)\.h"}mg;
     }
+    return \%needs;
+}
+
+# A file needs those whose functions it calls, or takes the address of.  What the linker sees says so;
+# a function that is called through a pointer makes no circle.
+sub calls {
+    my (%defines, %wants, %needs);
+    for my $object (glob "$build/mod_pgpool/core/*.o") {
+        my ($unit) = $object =~ m{([^/]+)\.o\z};
+        for (qx{nm $object}) {
+            $defines{$1} = $unit if / [A-TV-Z] (pgp_\w+)$/;
+            $wants{$unit}{$1} = 1 if / U (pgp_\w+)$/;
+        }
+    }
+    for my $unit (keys %wants) {
+        $needs{$unit}{$defines{$_}} = 1 for grep { $defines{$_} } keys %{ $wants{$unit} };
+    }
+    die "no object of the core calls another\n" if !%needs;
+    return \%needs;
+}
+
+# Each circle as "a > b > a".
+sub circles {
+    my ($needs) = @_;
     my (%done, @path, @circles);
     my $visit; $visit = sub {
         my ($unit) = @_;
@@ -70,11 +95,11 @@ sub include_circles {
         }
         return if $done{$unit};
         push @path, $unit;
-        $visit->($_) for sort keys %{ $needs{$unit} };
+        $visit->($_) for sort keys %{ $needs->{$unit} };
         pop @path;
         $done{$unit} = 1;
     };
-    $visit->($_) for sort keys %needs;
+    $visit->($_) for sort keys %$needs;
     return @circles;
 }
 

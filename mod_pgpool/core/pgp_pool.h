@@ -96,9 +96,10 @@ typedef struct {
     /* immutable once the keeper runs */
     const char *name; /* pgp_conninfo_server() */
     int pools;        /* that go there */
-    apr_int64_t most; /* connections that all children may ask for, for all of these */
-    int place;        /* on the board, of one of them, where all speak for all; -1: none */
-    int max;          /* the least PgPoolServerMax of them; 0: none has one */
+    apr_int64_t
+        max_over_children; /* connections that all children may ask for, for all of these */
+    int place;             /* on the board, of one of them, where all speak for all; -1: none */
+    int max;               /* the least PgPoolServerMax of them; 0: none has one */
 
     /* the core's own (pgp_share_server.c); 0 at the beginning */
     pgp_quota quota;
@@ -109,7 +110,7 @@ typedef struct {
 } pgp_server;
 
 /* How many connections all children may ask for, for one pool. */
-apr_int64_t pgp_pool_most(const pgp_pool *pool);
+apr_int64_t pgp_pool_max_over_children(const pgp_pool *pool);
 
 /* Say which other pools go to the same server; before the keeper starts.  The struct must
  * live as long as the pool.  Without it the pool is the only one. */
@@ -157,13 +158,8 @@ pgp_set_outcome pgp_slot_set_vars(pgp_slot *slot, const pgp_vars *vars, apr_time
 void *pgp_slot_handle(const pgp_slot *slot);
 unsigned pgp_slot_backend(const pgp_slot *slot);
 
-/* How many slots are in each state, and how many borrowers wait. */
-typedef struct {
-    int state[PGP_STATES];
-    int waiting;
-} pgp_counts;
-
-void pgp_pool_count(pgp_pool *pool, pgp_counts *counts);
+/* The figures of this moment. */
+void pgp_pool_read_stats(pgp_pool *pool, pgp_stats *stats);
 
 /* Whether one more refusal (an outcome other than GRANTED) is worth a line in the log: the
  * first of its kind in all children is, and one a minute while it goes on.  Then *unlogged is
@@ -178,8 +174,8 @@ apr_uint64_t pgp_slot_lease_id(const pgp_slot *slot);
 
 /* Whether the hooks for a new connection have run.  The first borrower sets this, and it stays
  * with the connection from lease to lease. */
-bool pgp_slot_is_prepared(const pgp_slot *slot);
-void pgp_slot_set_prepared(pgp_slot *slot);
+bool pgp_slot_has_run_hooks(const pgp_slot *slot);
+void pgp_slot_set_hooks_run(pgp_slot *slot);
 
 /* Count a statement that its session had prepared already, or had not. */
 void pgp_slot_count_statement(pgp_slot *slot, bool was_prepared);

@@ -67,7 +67,7 @@ static void admit(pgp_slot *slot)
     unlock(pool);
 }
 
-apr_int64_t pgp_pool_most(const pgp_pool *pool)
+apr_int64_t pgp_pool_max_over_children(const pgp_pool *pool)
 {
     const pgp_settings *settings = pool->settings;
     const apr_int64_t most = (apr_int64_t)pool->env->children * settings->max;
@@ -83,7 +83,8 @@ static void capacity_check(const pgp_slot *slot)
     const pgp_settings *settings = pool->settings;
     const pgp_server *server = pool->server;
     const int capacity = pool->env->driver->capacity(slot->connection);
-    const apr_int64_t most = server ? server->most : pgp_pool_most(pool);
+    const apr_int64_t most = server ? server->max_over_children
+                                    : pgp_pool_max_over_children(pool);
     pgp_gate_count count;
 
     if (capacity <= 0 || most <= capacity ||
@@ -144,9 +145,9 @@ void pgp_pool_grow_done(pgp_slot *slot)
 
     slot->born = now_of(pool);
     slot->expires = pgp_policy_expiry(pool->settings, slot->born, env->random(env->baton));
-    slot->greeted = 0;
+    slot->has_run_hooks = false;
     slot->socket = env->driver->socket(slot->connection);
-    slot->holder.backend = env->driver->backend(slot->connection);
+    slot->borrower.backend = env->driver->backend(slot->connection);
     slot->is_tls = tls != NULL;
     lock(pool);
     may_end_outage |= pool->outage.failures > 0;
@@ -261,7 +262,7 @@ void pgp_pool_grow_begin(pgp_slot *slot)
 
     slot->born = now_of(pool);
     slot->overdue = slot->born + pool->settings->connect_timeout;
-    slot->holder.backend = 0;
+    slot->borrower.backend = 0;
     /* Only the keeper writes outage.failures, so it may read it without the lock. */
     slot->first_host = first_host_choose(pool, slot->born);
     slot->connection = env->driver->connect(&pool->context, slot->first_host, !pool->surveyed,

@@ -60,36 +60,36 @@ static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
 
 /* A connection that has been in use for longer than PgPoolHoldWarning without a warning yet,
  * with a copy of its borrower's description; NULL: there is none. */
-static pgp_slot *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_borrower *holder)
+static pgp_slot *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_borrower *borrower)
 {
     PGP_LOCKED(pool);
     const apr_interval_time_t limit = pool->settings->hold_warning;
     pgp_slot *slot;
 
     APR_RING_FOREACH (slot, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
-        if (limit != PGP_NEVER && !slot->warned && now - slot->holder.since >= limit) {
+        if (limit != PGP_NEVER && !slot->warned && now - slot->borrower.since >= limit) {
             slot->warned = 1;
-            *holder = slot->holder;
+            *borrower = slot->borrower;
             return slot;
         }
     return NULL;
 }
 
-static void warn_of_holders(pgp_pool *pool, apr_time_t now)
+static void warn_of_long_leases(pgp_pool *pool, apr_time_t now)
 {
-    pgp_borrower holder;
+    pgp_borrower borrower;
     pgp_slot *overlong;
 
     do {
         lock(pool);
-        overlong = overlong_locked(pool, now, &holder);
+        overlong = overlong_locked(pool, now, &borrower);
         unlock(pool);
         if (overlong)
-            pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_HELD, pool->name, holder.backend,
+            pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_HELD, pool->name, borrower.backend,
                     "has been held for %" APR_TIME_T_FMT " s by %s%s%s",
-                    (now - holder.since) / 1000000,
-                    *holder.what ? holder.what : "a module, without a request",
-                    *holder.client ? " for " : "", holder.client);
+                    (now - borrower.since) / 1000000,
+                    *borrower.what ? borrower.what : "a module, without a request",
+                    *borrower.client ? " for " : "", borrower.client);
     } while (overlong);
 }
 
@@ -107,7 +107,7 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool)
     unlock(pool);
     pgp_share_ring(pool);
     pgp_share_publish(pool, &stats);
-    warn_of_holders(pool, now);
+    warn_of_long_leases(pool, now);
     pgp_refusals_end(pool, now);
     return next;
 }

@@ -1,13 +1,18 @@
 /*
  * The inside of a pool, for the files that implement it:
  *
- *   pgp_pool.c          acquire and release, the queue
+ *   pgp_pool.c          acquire
+ *   pgp_pool_return.c   release: lend again, clean up, close
+ *   pgp_pool_queue.c    the queue, and the hand-off of connections to it
+ *   pgp_pool_refusal.c  callers that get no connection
+ *   pgp_pool_slot.c     a slot, for its borrower; how it is retired
+ *   pgp_pool_stats.c    figures
  *   pgp_pool_grow.c     new connections
  *   pgp_pool_maint.c    what time brings: retirement, warnings, a look at idle connections
  *   pgp_pool_pending.c  slots in the keeper's hands, step by step; the phases
  *   pgp_pool_outage.c   attempts to connect fail
  *   pgp_pool_check.c    the invariants
- *   pgp_share.c         permits and figures, shared with the other children
+ *   pgp_share.c         permits, shared with the other children
  *   pgp_share_server.c  permits, shared with the other pools of a server
  *
  * The model, the invariants and the lock rules stand in pgp_pool.h.  A function that ends in
@@ -152,6 +157,13 @@ static inline int count(const pgp_pool *pool, pgp_state state)
     return pool->lists[state].count;
 }
 
+/* The first waiter, or NULL. */
+static inline waiter *pgp_queue_first_locked(const pgp_pool *pool)
+{
+    PGP_LOCKED(pool);
+    return pool->waiting ? APR_RING_FIRST(&pool->queue) : NULL;
+}
+
 /* Usable connections: idle, in use, or being cleaned up. */
 static inline int live_locked(const pgp_pool *pool)
 {
@@ -159,29 +171,50 @@ static inline int live_locked(const pgp_pool *pool)
     return count(pool, PGP_IDLE) + count(pool, PGP_IN_USE) + count(pool, PGP_CLEANING);
 }
 
-/* --- pgp_pool.c ------------------------------------------------------------- */
+/* --- pgp_pool_slot.c -------------------------------------------------------- */
 
-/* The first waiter, or NULL. */
-waiter *pgp_queue_first_locked(pgp_pool *pool);
+/* Retire a connection: to CLOSING, for the keeper. */
+void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason);
+
+/* --- pgp_pool_stats.c ------------------------------------------------------- */
+
+/* Count a lease that ends: its acquire, its statements, its time. */
+void pgp_slot_count_lease_locked(pgp_slot *slot, apr_time_t now);
+/* The figures of this moment. */
+void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats);
+
+/* --- pgp_pool_queue.c ------------------------------------------------------- */
+
+/* Join the queue and sleep until the wait ends; the lock is free meanwhile.  Sets *slot if it
+ * was granted. */
+pgp_outcome pgp_queue_wait_locked(pgp_pool *pool, apr_time_t until, apr_time_t now,
+                                  pgp_slot **slot);
 /* End a wait: the waiter leaves the queue now, and is woken by unlock(). */
 void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *slot);
 void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome);
+/* Begin a lease. */
+void pgp_slot_lend_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now);
 /* Hand a clean connection to the first waiter, or park it. */
 void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now);
+
+/* --- pgp_pool_refusal.c ----------------------------------------------------- */
+
 /* The outcome for a caller that gets no connection. */
 pgp_outcome pgp_shortage_locked(const pgp_pool *pool);
 /* Whether a caller would wait in vain: no connection is usable, and the outage goes on. */
 bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now);
+/* Count an acquire that ends without a connection, and explain it to its caller. */
+void pgp_refusal_count_locked(pgp_pool *pool, pgp_outcome outcome, pgp_error *error);
 /* Log how many callers failed since the last line, if it is more than a minute old. */
 void pgp_refusals_end(pgp_pool *pool, apr_time_t now);
-/* Retire a connection: to CLOSING, for the keeper. */
-void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason);
-/* The same with the lock not held; without a keeper it is closed here and now. */
+
+/* --- pgp_pool_return.c ------------------------------------------------------ */
+
+/* Retire a connection.  Without a keeper it is closed here and now. */
 void pgp_slot_retire(pgp_slot *slot, pgp_reason reason);
 /* Close the connection of a CLOSING slot: tell the server, then free connection and slot. */
 void pgp_close_begin(pgp_slot *slot);
 void pgp_close_end(pgp_slot *slot);
-
 /* End a lease, or a clean-up: hand the connection off, park it, clean it up, or retire it. */
 void pgp_slot_finish(pgp_slot *slot);
 /* Warn, once a minute, if the server has rejected a reset. */
@@ -203,20 +236,17 @@ int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **slots
 /* --- pgp_share.c ------------------------------------------------------------ */
 
 int pgp_share_is_capped(const pgp_pool *pool);
-/* Whether another pool or child may wait for a connection's permit. */
-int pgp_share_is_awaited(const pgp_pool *pool);
 /* In microseconds: time of a connect, greatest age of a wait, time between turns. */
 apr_interval_time_t pgp_share_connect_time(const pgp_pool *pool);
 apr_interval_time_t pgp_share_patience(const pgp_pool *pool);
 apr_interval_time_t pgp_share_step(const pgp_pool *pool, int waiting);
 /* The keeper calls these in this order.  look: publish whether a request wants a permit, and
- * look at the other children.  take: take the permits for a connection; returns 0 if there are
- * none.  settle: publish and do what follows; lacks: a request got no permit. */
+ * look at the other children.  take_own: take a permit of the pool's own quota; returns 0 if
+ * there is none.  settle: publish and do what follows; lacks: a request got no permit. */
 void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now);
-int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
+int pgp_share_take_own_locked(pgp_pool *pool, int for_wait, apr_time_t now);
 void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now);
-/* Give the permits of a connection back, once its backend has ended. */
-void pgp_share_give_locked(pgp_pool *pool);
+void pgp_share_give_own_locked(pgp_pool *pool);
 /* Ring the children that the steps above chose.  The lock is not held. */
 void pgp_share_ring(pgp_pool *pool);
 /* Record how long a connect took. */
@@ -233,16 +263,15 @@ void pgp_share_idle_changed_locked(pgp_pool *pool);
 /* The gate, common to all children, that decides whether an event of the pool is logged. */
 pgp_gate *pgp_share_gate(pgp_pool *pool, pgp_gate_id id);
 void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
-/* The figures of this moment. */
-void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats);
 
 /* --- pgp_share_server.c ----------------------------------------------------- */
 
-int pgp_server_is_capped(const pgp_pool *pool);
-/* Take or give a permit of the server's quota; pgp_share_take_locked() and _give_locked() do
- * both. */
-int pgp_server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
-void pgp_server_give_locked(pgp_pool *pool);
+/* Whether another pool or child may wait for a connection's permits. */
+int pgp_share_is_awaited(const pgp_pool *pool);
+/* Take the permits of a connection, of the pool's quota and of the server's: both, or none and
+ * return 0.  Give them back, once its backend has ended. */
+int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
+void pgp_share_give_locked(pgp_pool *pool);
 /* The server has refused a connection (53300): publish how many it takes.  Returns 0 if this
  * httpd has none of them. */
 int pgp_server_found_full(pgp_pool *pool, apr_time_t now);

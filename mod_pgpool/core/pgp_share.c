@@ -37,11 +37,6 @@ int pgp_share_is_capped(const pgp_pool *pool)
     return pool->share.quota.cap > 0;
 }
 
-int pgp_share_is_awaited(const pgp_pool *pool)
-{
-    return pgp_share_is_capped(pool) || pgp_server_is_capped(pool);
-}
-
 static int is_sharing(const pgp_pool *pool)
 {
     return is_attached(pool) && pgp_share_is_capped(pool);
@@ -252,7 +247,7 @@ void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
     look_locked(pool, now);
 }
 
-static int pool_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+int pgp_share_take_own_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pool_share *share = &pool->share;
@@ -283,32 +278,13 @@ static int pool_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     return 1;
 }
 
-/* Take a permit of the pool's quota and one of the server's; both or none. */
-int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+void pgp_share_give_own_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    if (!pool_take_locked(pool, for_wait, now))
-        return 0;
-    if (pgp_server_take_locked(pool, for_wait, now))
-        return 1;
-    if (is_attached(pool))
-        pgp_permits_give(&pool->share.quota);
-    pool->share.ring = pgp_share_is_capped(pool);
-    return 0;
-}
-
-/* Without the keeper nothing is given back: the seat may be another child's by then.  A pool
- * without a place on the board still has permits of the server's quota. */
-void pgp_share_give_locked(pgp_pool *pool)
-{
-    PGP_LOCKED(pool);
-    if (!pool->kept)
+    if (!is_attached(pool))
         return;
-    if (is_attached(pool)) {
-        pgp_permits_give(&pool->share.quota);
-        pool->share.ring = pgp_share_is_capped(pool);
-    }
-    pgp_server_give_locked(pool);
+    pgp_permits_give(&pool->share.quota);
+    pool->share.ring = pgp_share_is_capped(pool);
 }
 
 /* --- giving up -------------------------------------------------------------- */
@@ -477,23 +453,4 @@ void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats)
 {
     if (is_attached(pool)) /* only the keeper of a seat writes there */
         pgp_board_publish(pool->board, pool->share.quota.seat, pool->place, stats);
-}
-
-void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
-{
-    PGP_LOCKED(pool);
-    static const pgp_state established[] = {PGP_IDLE, PGP_IN_USE, PGP_CLEANING};
-    const pgp_slot *slot;
-    int i;
-
-    *stats = pool->stats;
-    for (i = 0; i < 3; i++)
-        APR_RING_FOREACH (slot, &pool->lists[established[i]].ring, pgp_slot, entry)
-            stats->tls += slot->is_tls;
-    for (i = 0; i < PGP_STATES; i++)
-        stats->state[i] = count(pool, i);
-    stats->waiting = pool->waiting;
-    stats->down = pool->outage.failures;
-    APR_RING_FOREACH (slot, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
-        pgp_stats_add_borrower(stats, &slot->holder);
 }

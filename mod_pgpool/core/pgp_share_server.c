@@ -32,11 +32,6 @@ static int has_cap(const pgp_server *server)
     return server && server->quota.cap > 0;
 }
 
-int pgp_server_is_capped(const pgp_pool *pool)
-{
-    return has_cap(pool->server);
-}
-
 static void cap_update(pgp_server *server, apr_time_t now)
 {
     const int full = pgp_permits_full(&server->quota, now, FULL_FOR);
@@ -46,7 +41,7 @@ static void cap_update(pgp_server *server, apr_time_t now)
 
 /* --- for one pool ----------------------------------------------------------- */
 
-int pgp_server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+static int server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pgp_server *server = pool->server;
@@ -67,7 +62,7 @@ int pgp_server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     return 0;
 }
 
-void pgp_server_give_locked(pgp_pool *pool)
+static void server_give_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
     pgp_server *server = pool->server;
@@ -92,6 +87,35 @@ int pgp_server_found_full(pgp_pool *pool, apr_time_t now)
     pgp_permits_set_full(&server->quota, look.used - 1, now);
     cap_update(server, now);
     return 1;
+}
+
+/* --- both quotas ------------------------------------------------------------ */
+
+int pgp_share_is_awaited(const pgp_pool *pool)
+{
+    return pgp_share_is_capped(pool) || has_cap(pool->server);
+}
+
+int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+{
+    PGP_LOCKED(pool);
+    if (!pgp_share_take_own_locked(pool, for_wait, now))
+        return 0;
+    if (server_take_locked(pool, for_wait, now))
+        return 1;
+    pgp_share_give_own_locked(pool);
+    return 0;
+}
+
+/* Without the keeper nothing is given back: the seat may be another child's by then.  A pool
+ * without a place on the board still has permits of the server's quota. */
+void pgp_share_give_locked(pgp_pool *pool)
+{
+    PGP_LOCKED(pool);
+    if (!pool->kept)
+        return;
+    pgp_share_give_own_locked(pool);
+    server_give_locked(pool);
 }
 
 /* --- the pools of a server together ------------------------------------------ */

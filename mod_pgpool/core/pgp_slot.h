@@ -27,6 +27,7 @@
 #ifndef PGP_SLOT_H
 #define PGP_SLOT_H
 
+#include <stdatomic.h>
 #include <apr_ring.h>
 
 #include "pgp_driver.h"
@@ -40,10 +41,18 @@ struct pgp_slot {
     APR_RING_ENTRY(pgp_slot) entry;
     pgp_state state;
     pgp_reason reason;     /* in CLOSING: why it is closed */
-    pgp_borrower holder;   /* in IN_USE */
+    pgp_borrower borrower; /* in IN_USE */
     int warned;            /* in IN_USE: PgPoolHoldWarning was logged */
     apr_time_t idle_since; /* in IDLE, and while a borrower checks it */
     int is_tls;            /* the connection is encrypted; written in CONNECTING alone */
+
+    /* guarded; in IN_USE: the acquire that took the connection */
+    apr_interval_time_t waited; /* in the queue */
+    bool was_awaited;           /* it had to wait, */
+    bool lacked_permit;         /* and for a permit */
+
+    /* atomic */
+    atomic_bool is_granted; /* in IN_USE: the acquire has succeeded, and is not counted yet */
 
     /* the keeper's thread only */
     int socket; /* of the connection */
@@ -56,9 +65,9 @@ struct pgp_slot {
     apr_time_t overdue;    /* in the keeper's hands: the deadline; 0: closing has not begun */
     struct pollfd await;   /* in the keeper's hands: the event that it waits for */
     apr_uint64_t lease;    /* in IN_USE: the lease's number, in this pool */
-    int greeted;           /* hooks for a new connection have run */
+    bool has_run_hooks;    /* those for a new connection */
     unsigned hits, misses; /* in IN_USE: statements that were prepared already, and others */
-    void *borrower;        /* in IN_USE: for the borrower's own use; NULL at first */
+    void *baton;           /* in IN_USE: for the borrower's own use; NULL at first */
 };
 
 /* The slots in one state.  Only pgp_slot_move() changes the count. */

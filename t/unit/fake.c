@@ -22,10 +22,10 @@ static _Thread_local apr_interval_time_t hastened;
 
 static void watch_pool(pgp_pool *pool)
 {
-    pgp_counts counts;
+    pgp_stats counts;
     int i, sum = 0;
 
-    pgp_pool_count(pool, &counts);
+    pgp_pool_read_stats(pool, &counts);
     for (i = 0; i < PGP_STATES; i++) {
         REQUIRE(counts.state[i] >= 0, "%d slots are %s", counts.state[i], pgp_state_name(i));
         sum += counts.state[i];

@@ -375,9 +375,9 @@ void stop(stage *s)
 
 int slots(stage *s, pgp_state state)
 {
-    pgp_counts counts;
+    pgp_stats counts;
 
-    pgp_pool_count(s->pool, &counts);
+    pgp_pool_read_stats(s->pool, &counts);
     return counts.state[state];
 }
 
@@ -393,9 +393,9 @@ int lent(stage *s)
 
 int waiting(stage *s)
 {
-    pgp_counts counts;
+    pgp_stats counts;
 
-    pgp_pool_count(s->pool, &counts);
+    pgp_pool_read_stats(s->pool, &counts);
     return counts.waiting;
 }
 

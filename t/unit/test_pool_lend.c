@@ -268,23 +268,23 @@ START_TEST(leases_are_numbered)
 END_TEST
 
 /* Its borrower says so, once its hooks have run. */
-START_TEST(greeted_stays_with_the_connection)
+START_TEST(hooks_have_run_for_the_connection)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
     pgp_slot *conn;
 
     work(s);
     conn = acquire(s);
-    ck_assert(!pgp_slot_is_prepared(conn));
+    ck_assert(!pgp_slot_has_run_hooks(conn));
     ck_assert_ptr_null(pgp_slot_baton(conn));
-    pgp_slot_set_prepared(conn);
+    pgp_slot_set_hooks_run(conn);
     release(conn);
     conn = acquire(s);
-    ck_assert(pgp_slot_is_prepared(conn));
+    ck_assert(pgp_slot_has_run_hooks(conn));
     pgp_pool_discard(&conn, PGP_REASON_HOOK);
     work(s);
     conn = acquire(s);
-    ck_assert(!pgp_slot_is_prepared(conn));
+    ck_assert(!pgp_slot_has_run_hooks(conn));
 }
 END_TEST
 
@@ -399,7 +399,7 @@ int main(void)
     tcase_add_test(t, no_more_waiters_than_allowed);
     t = tcase(suite, "telling");
     tcase_add_test(t, leases_are_numbered);
-    tcase_add_test(t, greeted_stays_with_the_connection);
+    tcase_add_test(t, hooks_have_run_for_the_connection);
     tcase_add_test(t, alive_is_the_drivers_word);
     tcase_add_test(t, long_holder_is_told_of_once);
     tcase_add_test(t, no_hold_warning);

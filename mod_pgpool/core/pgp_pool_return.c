@@ -1,0 +1,203 @@
+/* What comes back to a pool: it is lent again, cleaned up, or closed. */
+#include "pgp_pool_private.h"
+
+void pgp_close_begin(pgp_slot *slot)
+{
+    const pgp_pool *pool = slot->pool;
+
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLOSED, pool->name, pgp_slot_backend(slot),
+            "closed (%s)", pgp_reason_name(slot->reason));
+    if (slot->connection)
+        pool->env->driver->close(slot->connection);
+}
+
+void pgp_close_end(pgp_slot *slot)
+{
+    pgp_pool *pool = slot->pool;
+
+    if (slot->connection)
+        pool->env->driver->destroy(slot->connection);
+    slot->connection = NULL;
+    lock(pool);
+    pgp_slot_move(pool->lists, slot, PGP_FREE);
+    pgp_share_give_locked(pool);
+    unlock(pool);
+    pgp_share_ring(pool);
+}
+
+/* Retire a connection: the keeper closes it.  Without a keeper it is closed at once. */
+void pgp_slot_retire(pgp_slot *slot, pgp_reason reason)
+{
+    pgp_pool *pool = slot->pool;
+    const apr_time_t now = now_of(pool);
+    int kept;
+
+    lock(pool);
+    if (slot->state == PGP_IN_USE)
+        pgp_slot_count_lease_locked(slot, now);
+    if (reason == PGP_REASON_LOST || reason == PGP_REASON_PING)
+        pool->suspect_since = now;
+    pgp_slot_retire_locked(slot, reason);
+    kept = pool->kept;
+    unlock(pool);
+    if (kept)
+        pool->waker.wake(pool->waker.baton);
+    else {
+        pgp_close_begin(slot);
+        pgp_close_end(slot);
+    }
+}
+
+void pgp_reset_failed(pgp_slot *slot, const pgp_error *error)
+{
+    pgp_pool *pool = slot->pool;
+    pgp_gate_count count;
+
+    if (!*error->sqlstate)
+        return; /* no word of the server's: it was too late */
+    if (pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_RESET), now_of(pool), PGP_LOG_PERIOD,
+                      &count))
+        pgp_log(
+            pool->env, PGP_LOG_WARNING, PGP_MSG_RESET, pool->name, pgp_slot_backend(slot),
+            "the server refuses the reset of the session, which costs a new connection each "
+            "time (%" APR_UINT64_T_FMT " since the last warning): %s (SQLSTATE %s)",
+            count.events, error->message, error->sqlstate);
+}
+
+static void give_back(pgp_slot *slot)
+{
+    pgp_pool *pool = slot->pool;
+    const apr_time_t now = now_of(pool);
+    pgp_reason reason = PGP_REASON_NONE;
+
+    lock(pool);
+    if (pool->phase == STOPPED || (pool->phase == DRAINING && !pool->waiting))
+        reason = PGP_REASON_STOP;
+    else if (pool->settings->reset == PGP_RESET_CLOSE)
+        reason = PGP_REASON_RESET;
+    else if (!pool->outage.failures && slot->expires != PGP_NEVER && now >= slot->expires)
+        reason = PGP_REASON_LIFETIME;
+    else {
+        if (slot->state == PGP_IN_USE)
+            pgp_slot_count_lease_locked(slot, now);
+        pgp_slot_hand_off_locked(pool, slot, now);
+    }
+    unlock(pool);
+    if (reason != PGP_REASON_NONE)
+        pgp_slot_retire(slot, reason);
+}
+
+static void send_to_cleaning(pgp_slot *slot)
+{
+    pgp_pool *pool = slot->pool;
+    apr_time_t now;
+    int kept;
+
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLEANING, pool->name, pgp_slot_backend(slot),
+            "came back with work open, is being cleaned up");
+    pool->env->driver->cleanup(slot->connection);
+    now = now_of(pool);
+    slot->overdue = now + pool->settings->check_timeout;
+    lock(pool);
+    kept = pool->kept;
+    if (kept) {
+        pgp_slot_count_lease_locked(slot, now);
+        pgp_slot_move(pool->lists, slot, PGP_CLEANING);
+    }
+    unlock(pool);
+    if (kept)
+        pool->waker.wake(pool->waker.baton);
+    else
+        pgp_slot_retire(slot, PGP_REASON_STOP);
+}
+
+/* Log why the server ended a connection: its borrower may not have done so. */
+static void log_lost(const pgp_slot *slot)
+{
+    const pgp_pool *pool = slot->pool;
+    char words[PGP_ERROR_WORDS];
+    pgp_error error;
+
+    pgp_slot_last_words(slot, &error);
+    pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(slot),
+            "was lost while it was in use%s%s", *error.message ? ": " : "",
+            pgp_error_print(words, &error));
+}
+
+void pgp_slot_finish(pgp_slot *slot)
+{
+    switch (slot->pool->env->driver->finish_lease(slot->connection)) {
+    case PGP_RETURN_CLEAN:
+        give_back(slot);
+        break;
+    case PGP_RETURN_DIRTY:
+        if (slot->state == PGP_IN_USE)
+            send_to_cleaning(slot);
+        else
+            pgp_slot_retire(slot, PGP_REASON_UNCLEAN);
+        break;
+    case PGP_RETURN_LARGE:
+        pgp_slot_retire(slot, PGP_REASON_LARGE);
+        break;
+    case PGP_RETURN_BROKEN:
+        log_lost(slot);
+        pgp_slot_retire(slot, PGP_REASON_LOST);
+        break;
+    case PGP_RETURN_UNKNOWN:
+        pgp_slot_retire(slot, PGP_REASON_UNKNOWN);
+        break;
+    }
+}
+
+/* Whether another child's turn has come.  Then the connection is closed without a reset, which
+ * would only keep the server's process busy. */
+static int is_passed_on(pgp_pool *pool)
+{
+    int passed;
+
+    if (!pgp_share_is_turn(pool))
+        return 0;
+    lock(pool);
+    passed = pool->phase == RUNNING && pgp_share_pass_locked(pool, now_of(pool));
+    unlock(pool);
+    return passed;
+}
+
+void pgp_pool_release(pgp_slot **released)
+{
+    pgp_slot *slot = *released;
+    pgp_pool *pool = slot->pool;
+
+    *released = NULL;
+    pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_slot_backend(slot),
+            "returned, lease %" APR_UINT64_T_FMT, slot->lease);
+    if (is_passed_on(pool))
+        pgp_slot_retire(slot, PGP_REASON_SHARED);
+    else
+        pgp_slot_finish(slot);
+}
+
+void pgp_pool_discard(pgp_slot **discarded, pgp_reason reason)
+{
+    pgp_slot *slot = *discarded;
+
+    *discarded = NULL;
+    pgp_slot_retire(slot, reason);
+}
+
+pgp_connection *pgp_pool_detach(pgp_slot **detached)
+{
+    pgp_slot *slot = *detached;
+    pgp_connection *connection = slot->connection;
+
+    *detached = NULL;
+    slot->connection = NULL;
+    pgp_slot_retire(slot, PGP_REASON_LOST);
+    return connection;
+}
+
+void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **connection)
+{
+    pool->env->driver->destroy(*connection);
+    *connection = NULL;
+}

@@ -1,0 +1,75 @@
+/* A slot of a pool, for its borrower; and how it is retired. */
+#include "pgp_pool_private.h"
+
+/* If this was the last usable connection, waiting may be futile from now on. */
+void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason)
+{
+    PGP_LOCKED(slot->pool);
+    pgp_pool *pool = slot->pool;
+    const int lived = live_locked(pool);
+
+    slot->reason = slot->state == PGP_CONNECTING ? PGP_REASON_CONNECT : reason;
+    slot->overdue = 0;
+    pool->stats.n[PGP_N_CLOSES + slot->reason]++;
+    pgp_slot_move(pool->lists, slot, PGP_CLOSING);
+    if (lived && !live_locked(pool))
+        pgp_outage_deprive(&pool->outage, now_of(pool));
+}
+
+pgp_pool *pgp_slot_pool(const pgp_slot *slot)
+{
+    return slot->pool;
+}
+
+apr_uint64_t pgp_slot_lease_id(const pgp_slot *slot)
+{
+    return slot->lease;
+}
+
+void *pgp_slot_handle(const pgp_slot *slot)
+{
+    return slot->pool->env->driver->handle(slot->connection);
+}
+
+unsigned pgp_slot_backend(const pgp_slot *slot)
+{
+    return slot->borrower.backend;
+}
+
+int pgp_slot_is_alive(const pgp_slot *slot)
+{
+    return slot->pool->env->driver->is_alive(slot->connection);
+}
+
+void pgp_slot_last_words(const pgp_slot *slot, pgp_error *error)
+{
+    slot->pool->env->driver->last_words(slot->connection, error);
+}
+
+bool pgp_slot_has_run_hooks(const pgp_slot *slot)
+{
+    return slot->has_run_hooks;
+}
+
+void pgp_slot_set_hooks_run(pgp_slot *slot)
+{
+    slot->has_run_hooks = true;
+}
+
+void *pgp_slot_baton(const pgp_slot *slot)
+{
+    return slot->baton;
+}
+
+void pgp_slot_set_baton(pgp_slot *slot, void *baton)
+{
+    slot->baton = baton;
+}
+
+void pgp_slot_count_statement(pgp_slot *slot, bool was_prepared)
+{
+    if (was_prepared)
+        slot->hits++;
+    else
+        slot->misses++;
+}

@@ -1,0 +1,70 @@
+/* The figures of a pool: counts what its borrowers do, and takes the figures of a moment. */
+#include "pgp_pool_private.h"
+
+/* Count a time in a sum, in a histogram, and as the longest one if it is. */
+static void time_count(pgp_stats *stats, int sum, int histogram, apr_interval_time_t *longest,
+                       apr_interval_time_t time)
+{
+    stats->n[sum] += time;
+    pgp_stats_time(stats, histogram, time);
+    if (time > *longest)
+        *longest = time;
+}
+
+/* The borrower marks the slot without the lock, as soon as its check has succeeded; a thread
+ * that has the lock anyway counts. */
+static void grant_count_locked(pgp_slot *slot)
+{
+    PGP_LOCKED(slot->pool);
+    pgp_stats *stats = &slot->pool->stats;
+
+    if (!atomic_load(&slot->is_granted))
+        return;
+    atomic_store(&slot->is_granted, false);
+    stats->n[PGP_N_ACQUIRES]++;
+    stats->n[PGP_N_WAITS] += slot->was_awaited;
+    time_count(stats, PGP_N_WAIT_US, PGP_N_WAIT, &stats->longest_wait, slot->waited);
+    if (slot->lacked_permit)
+        time_count(stats, PGP_N_PERMIT_US, PGP_N_PERMIT, &stats->longest_permit, slot->waited);
+}
+
+void pgp_slot_count_lease_locked(pgp_slot *slot, apr_time_t now)
+{
+    PGP_LOCKED(slot->pool);
+    pgp_stats *stats = &slot->pool->stats;
+
+    grant_count_locked(slot);
+    stats->n[PGP_N_STATEMENT_HITS] += slot->hits;
+    stats->n[PGP_N_STATEMENT_MISSES] += slot->misses;
+    slot->hits = slot->misses = 0;
+    time_count(stats, PGP_N_HOLD_US, PGP_N_HOLD, &stats->longest_hold,
+               now - slot->borrower.since);
+}
+
+void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
+{
+    PGP_LOCKED(pool);
+    static const pgp_state established[] = {PGP_IDLE, PGP_IN_USE, PGP_CLEANING};
+    pgp_slot *slot;
+    int i;
+
+    APR_RING_FOREACH (slot, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
+        grant_count_locked(slot);
+    *stats = pool->stats;
+    for (i = 0; i < 3; i++)
+        APR_RING_FOREACH (slot, &pool->lists[established[i]].ring, pgp_slot, entry)
+            stats->tls += slot->is_tls;
+    for (i = 0; i < PGP_STATES; i++)
+        stats->state[i] = count(pool, i);
+    stats->waiting = pool->waiting;
+    stats->down = pool->outage.failures;
+    APR_RING_FOREACH (slot, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
+        pgp_stats_add_borrower(stats, &slot->borrower);
+}
+
+void pgp_pool_read_stats(pgp_pool *pool, pgp_stats *stats)
+{
+    lock(pool);
+    pgp_stats_take_locked(pool, stats);
+    unlock(pool);
+}
