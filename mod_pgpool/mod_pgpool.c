@@ -123,6 +123,7 @@ static void register_hooks(apr_pool_t *p)
     pgpool_bracket_register();
     pgpool_home_register();
     pgpool_identity_register();
+    pgpool_ready_register();
     pgpool_release_register();
     pgpool_status_register();
     ap_hook_check_config(pgpool_config_check, NULL, NULL, APR_HOOK_MIDDLE);

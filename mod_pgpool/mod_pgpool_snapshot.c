@@ -22,7 +22,8 @@ static int label_compare(const void *a, const void *b)
     return strcmp(((const pgpool_pool_view *)a)->label, ((const pgpool_pool_view *)b)->label);
 }
 
-static apr_array_header_t *pools_list(apr_pool_t *p)
+/* only: the one pool that is wanted; NULL: all. */
+static apr_array_header_t *pools_list(apr_pool_t *p, const pgpool_definition *only)
 {
     const apr_array_header_t *definitions = pgpool_child_definitions();
     apr_array_header_t *pools = apr_array_make(p, 4, sizeof(pgpool_pool_view));
@@ -32,6 +33,8 @@ static apr_array_header_t *pools_list(apr_pool_t *p)
         const pgpool_definition *definition = APR_ARRAY_IDX(definitions, i,
                                                             const pgpool_definition *);
 
+        if (only && definition != only)
+            continue;
         APR_ARRAY_PUSH(pools,
                        pgpool_pool_view) = (pgpool_pool_view){.place = definition->place,
                                                               .label = definition->label,
@@ -90,13 +93,13 @@ static void seat_add(pgpool_child_view *child, pgpool_snapshot *all, int seat, a
 }
 
 /* A dead child whose counters are not in the totals yet counts with those that have ended. */
-static void board_read(apr_pool_t *p, pgpool_snapshot *all)
+static void board_read(apr_pool_t *p, const pgpool_definition *only, pgpool_snapshot *all)
 {
     const pgp_board *board = pgpool_child_board()->core;
     const apr_time_t now = pgp_now(pgpool_child_env());
     int seat, pid;
 
-    all->pools = pools_list(p);
+    all->pools = pools_list(p, only);
     all->children = apr_array_make(p, 4, sizeof(pgpool_child_view));
     all->ended = child_view_make(p, all);
     seat_add(&all->ended, all, TOTALS, now);
@@ -117,7 +120,7 @@ static void board_read(apr_pool_t *p, pgpool_snapshot *all)
 
 /* Counters that move from a seat to the totals during the reading would count twice or not at
  * all; pgp_board_flips() tells whether some have moved. */
-pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p)
+static pgpool_snapshot *snapshot_take(apr_pool_t *p, const pgpool_definition *only)
 {
     const pgpool_board *board = pgpool_child_board();
     pgpool_snapshot *all = apr_pcalloc(p, sizeof(*all));
@@ -126,10 +129,20 @@ pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p)
 
     do {
         flips = pgp_board_flips(board->core);
-        board_read(p, all);
+        board_read(p, only, all);
     } while (pgp_board_flips(board->core) != flips && --tries);
     all->start = board->start;
     for (i = 0; i < all->pools->nelts; i++)
         pgpool_health_judge(p, all, i);
     return all;
+}
+
+pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p)
+{
+    return snapshot_take(p, NULL);
+}
+
+pgpool_health pgpool_snapshot_health(apr_pool_t *p, const pgpool_definition *pool)
+{
+    return APR_ARRAY_IDX(snapshot_take(p, pool)->pools, 0, pgpool_pool_view).health;
 }

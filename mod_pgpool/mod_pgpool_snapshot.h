@@ -4,9 +4,13 @@
 #ifndef MOD_PGPOOL_SNAPSHOT_H
 #define MOD_PGPOOL_SNAPSHOT_H
 
+#include "mod_pgpool_definition.h"
 #include "mod_pgpool_view.h"
 
 /* Read the board.  The snapshot is in memory of p.  Any thread of a child. */
 pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p);
+
+/* The health of one pool; the others are not read. */
+pgpool_health pgpool_snapshot_health(apr_pool_t *p, const pgpool_definition *pool);
 
 #endif

@@ -13,6 +13,7 @@
 #include <http_request.h>
 #include <mod_status.h>
 
+#include "mod_pgpool_argument.h"
 #include "mod_pgpool_baseline.h"
 #include "mod_pgpool_register.h"
 #include "mod_pgpool_snapshot.h"
@@ -21,26 +22,10 @@
 
 /* --- the query string ------------------------------------------------------- */
 
-/* The value of a word of the query string: "" if it stands alone, NULL if it is not
- * there. */
-static const char *query_argument(request_rec *r, const char *name)
-{
-    const apr_size_t length = strlen(name);
-    const char *rest = r->args ? r->args : "";
-
-    while (*rest) {
-        const char *word = ap_getword(r->pool, &rest, '&');
-
-        if (!strncmp(word, name, length) && (!word[length] || word[length] == '='))
-            return word[length] ? word + length + 1 : "";
-    }
-    return NULL;
-}
-
 /* In seconds; 0: the page is not to be loaded again. */
 static int refresh_of(request_rec *r)
 {
-    const char *text = query_argument(r, "refresh");
+    const char *text = pgpool_query_argument(r, "refresh");
     const apr_int64_t seconds = text && apr_isdigit(*text) ? apr_atoi64(text) : 0;
 
     return seconds < REFRESH_MAX ? (int)seconds : REFRESH_MAX;
@@ -60,7 +45,7 @@ static void page_headers(request_rec *r, const pgpool_snapshot *all, int refresh
 
 static void print_page(request_rec *r, const pgpool_snapshot *all)
 {
-    const char *since = query_argument(r, "since");
+    const char *since = pgpool_query_argument(r, "since");
     const int refresh = refresh_of(r);
 
     page_headers(r, all, refresh);
@@ -84,7 +69,7 @@ static int print_answer(request_rec *r)
 {
     int i = 0;
 
-    while (formats[i].argument && !query_argument(r, formats[i].argument))
+    while (formats[i].argument && !pgpool_query_argument(r, formats[i].argument))
         i++;
     ap_set_content_type(r, formats[i].type);
     apr_table_setn(r->headers_out, "Cache-Control", "no-store");
