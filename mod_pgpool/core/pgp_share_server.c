@@ -15,6 +15,11 @@
 /* How long the number counts that was found at a 53300. */
 #define FULL_FOR PGP_SEC(30)
 
+/* While a child has so many attempts to connect to a server under way, over all of its pools, it
+ * begins none for PgPoolMin: with hundreds of pools they would keep a request's attempt waiting
+ * at the server. */
+#define WARMING_MOST 4
+
 /* A child whose requests wait looks again after this time if no bell rings. */
 #define LOOK_STEP PGP_MS(20)
 
@@ -50,6 +55,9 @@ static int server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     pool->share.lacks_server = 0;
     if (!is_attached(server))
         return 1;
+    if (!for_wait && server->pools > 1 && server->connecting >= WARMING_MOST)
+        return 0;
+    server->connecting++;
     cap_update(server, now);
     if (!server->quota.cap)
         return pgp_permits_take(&server->quota, now);
@@ -254,10 +262,28 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     return state.waits_since ? now + LOOK_STEP : PGP_NEVER;
 }
 
+/* Attempts that a turn has begun in vain are not counted any more in the next one. */
+static void connecting_count(pgp_pool **pools, int n)
+{
+    int i;
+
+    for (i = 0; i < n; i++)
+        if (pools[i]->server)
+            pools[i]->server->connecting = 0;
+    for (i = 0; i < n; i++)
+        if (pools[i]->server && pools[i]->server->pools > 1) {
+            lock(pools[i]);
+            pools[i]->server->connecting += count(pools[i], PGP_CONNECTING);
+            unlock(pools[i]);
+        }
+}
+
 apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now)
 {
     apr_time_t next = PGP_NEVER;
     int i;
+
+    connecting_count(pools, n);
 
     for (i = 0; i < n; i++) {
         pgp_server *server = pools[i]->server;
