@@ -448,6 +448,34 @@ START_TEST(missed_demand_is_lacked_of_the_server)
 }
 END_TEST
 
+/* Requests of one pool have attempts under way, which the server answers late: the other pool does
+ * not add its own, which nobody waits for, before they have ended. */
+START_TEST(min_waits_for_the_attempts_of_requests)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 8", "PgPoolAcquireTimeout 60s", NULL);
+    stage *other = stage_beside(s, "PgPoolMin 1", "PgPoolMax 1", NULL);
+    pgp_server *server = apr_pcalloc(s->p, sizeof(*server));
+    pgp_slot *conn;
+    int i;
+
+    server->pools = 2;
+    pgp_pool_share_server(s->pool, server);
+    pgp_pool_share_server(other->pool, server);
+    keep(s, PGP_SEC(1));
+    conn = acquire(other);
+    s->world->plan = (fake_plan){.takes = PGP_SEC(2), .end = FAKE_DONE};
+    for (i = 0; i < 6; i++)
+        queue_up(s);
+    keep(s, PGP_MS(500));
+    ck_assert_int_eq(slots(s, PGP_CONNECTING), 6);
+    pgp_pool_discard(&conn, PGP_REASON_HOOK);
+    keep(s, PGP_MS(500));
+    ck_assert_int_eq(slots(other, PGP_CONNECTING), 0);
+    keep(s, PGP_SEC(10));
+    ck_assert_int_eq(idle(other), 1);
+}
+END_TEST
+
 /* Another child has the longest idle connection, but it is stopped. */
 START_TEST(child_that_does_not_give_way_is_not_waited_for)
 {
@@ -718,6 +746,7 @@ int main(void)
     t = tcase(suite, "server");
     tcase_add_test(t, pool_without_a_place_gives_its_permits_back);
     tcase_add_test(t, missed_demand_is_lacked_of_the_server);
+    tcase_add_test(t, min_waits_for_the_attempts_of_requests);
     tcase_add_test(t, child_that_does_not_give_way_is_not_waited_for);
     t = tcase(suite, "capacity");
     tcase_add_test(t, more_than_the_server_takes_is_told_once);
