@@ -15,9 +15,9 @@
 /* How long the number counts that was found at a 53300. */
 #define FULL_FOR PGP_SEC(30)
 
-/* While a child has so many attempts to connect to a server under way, over all of its pools, it
- * begins none for PgPoolMin: with hundreds of pools they would keep a request's attempt waiting
- * at the server. */
+/* While a child has so many attempts to connect to a server under way, over all of its pools,
+ * it begins none for PgPoolMin: with hundreds of pools they would keep a request's attempt
+ * waiting at the server. */
 #define WARMING_MOST 4
 
 /* A child whose requests wait looks again after this time if no bell rings. */

@@ -448,8 +448,8 @@ START_TEST(missed_demand_is_lacked_of_the_server)
 }
 END_TEST
 
-/* Requests of one pool have attempts under way, which the server answers late: the other pool does
- * not add its own, which nobody waits for, before they have ended. */
+/* Requests of one pool have attempts under way, which the server answers late: the other pool
+ * does not add its own, which nobody waits for, before they have ended. */
 START_TEST(min_waits_for_the_attempts_of_requests)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 8", "PgPoolAcquireTimeout 60s", NULL);
