@@ -36,6 +36,7 @@
 #include <libpq-fe.h>
 
 #include "pgp_driver.h"
+#include "pgp_password.h"
 #include "pgp_pq_hosts.h"
 #include "pgp_pq_statements.h"
 #include "pgp_task.h"
@@ -53,6 +54,12 @@ typedef enum {
     READY,
     CLOSING
 } pgp_pq_phase;
+
+/* What an attempt to connect looks up before it logs in. */
+typedef struct {
+    pgp_pq_hosts *hosts;
+    pgp_password *password; /* NULL: the connection string, or libpq, has it */
+} pgp_pq_lookup;
 
 struct pgp_connection {
     unsigned magic; /* PGP_PQ_MAGIC; wiped by destroy() */
@@ -84,7 +91,8 @@ struct pgp_connection {
     struct {
         unsigned first_host;
         bool survey;                     /* ask for the capacity after PgPoolInitSQL */
-        pgp_pq_hosts *hosts;             /* the task's while it runs */
+        pgp_pq_lookup *lookup;           /* the task's while it runs */
+        bool is_second;                  /* the server has rejected the first password */
         PostgresPollingStatusType wants; /* in CONNECTING */
         int init_started;                /* in INITIALISING: statements sent so far */
     } connecting;

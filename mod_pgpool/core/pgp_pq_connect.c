@@ -2,9 +2,11 @@
 
 #include "pgp_pq_connect.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <apr_strings.h>
 
+#include "pgp_alloc.h"
 #include "pgp_passfile.h"
 #include "pgp_pq_effects.h"
 #include "pgp_pq_reset.h"
@@ -14,18 +16,51 @@
 
 /* --- names ------------------------------------------------------------------ */
 
-PGP_TASK_DEFINE(lookup_start, pgp_pq_hosts, pgp_pq_hosts_resolve, pgp_pq_hosts_free)
+static pgp_pq_lookup *lookup_make(const pgp_settings *settings)
+{
+    pgp_pq_lookup *lookup = pgp_alloc(sizeof(*lookup));
 
-/* The hosts belong to the look-up's task while there is one. */
+    lookup->hosts = pgp_pq_hosts_read(settings->conninfo);
+    if (settings->password)
+        lookup->password = pgp_password_make(settings->password, settings->connect_timeout);
+    return lookup;
+}
+
+static void lookup_free(pgp_pq_lookup *lookup)
+{
+    pgp_pq_hosts_free(lookup->hosts);
+    if (lookup->password)
+        pgp_password_free(lookup->password);
+    free(lookup);
+}
+
+static void lookup_run(pgp_pq_lookup *lookup)
+{
+    if (lookup->password)
+        pgp_password_read(lookup->password);
+    pgp_pq_hosts_resolve(lookup->hosts);
+}
+
+PGP_TASK_DEFINE(lookup_start, pgp_pq_lookup, lookup_run, lookup_free)
+
+/* Why the look-up has failed, or NULL. */
+static const char *lookup_error(const pgp_pq_lookup *lookup)
+{
+    const char *error = lookup->password ? pgp_password_error(lookup->password) : NULL;
+
+    return error ? error : pgp_pq_hosts_error(lookup->hosts);
+}
+
+/* The look-up belongs to its task while there is one. */
 void pgp_pq_connect_abandon(pgp_connection *connection)
 {
-    if (!connection->connecting.hosts)
+    if (!connection->connecting.lookup)
         return;
     if (connection->task)
         pgp_task_leave(&connection->task);
     else
-        pgp_pq_hosts_free(connection->connecting.hosts);
-    connection->connecting.hosts = NULL;
+        lookup_free(connection->connecting.lookup);
+    connection->connecting.lookup = NULL;
 }
 
 /* --- logging in ------------------------------------------------------------- */
@@ -48,7 +83,7 @@ static void login_error(pgp_connection *connection, pgp_error *error)
 /* Begin to log in.  libpq lets the later of two equal keywords win.  Before the connection
  * string stand defaults: only keepalives together with tcp_user_timeout end a black hole. After
  * it stand the hosts, as they were looked up, and the encoding, which neither a service file
- * nor the environment may change. */
+ * nor the environment may change, and the password of PgPoolPassword. */
 static bool login_start(pgp_connection *connection, pgp_error *error)
 {
     static const char *const keywords[] = {"fallback_application_name",
@@ -62,19 +97,22 @@ static bool login_start(pgp_connection *connection, pgp_error *error)
                                            "hostaddr",
                                            "port",
                                            "client_encoding",
+                                           "password",
                                            NULL};
+    const pgp_pq_lookup *lookup = connection->connecting.lookup;
     const char *host[3] = {NULL, NULL, NULL};
     const char *values[] = {
-        "mod_pgpool", "1",  "5",  "2",    "3", "10000", connection->settings->conninfo,
-        NULL,         NULL, NULL, "UTF8", NULL};
+        "mod_pgpool", "1",  "5",  "2",    "3",  "10000", connection->settings->conninfo,
+        NULL,         NULL, NULL, "UTF8", NULL, NULL};
 
-    if (pgp_pq_hosts_error(connection->connecting.hosts)) {
-        pgp_error_text(error, pgp_pq_hosts_error(connection->connecting.hosts));
+    if (lookup_error(lookup)) {
+        pgp_error_text(error, lookup_error(lookup));
         return false;
     }
-    if (pgp_pq_hosts_params(connection->connecting.hosts, connection->connecting.first_host,
-                            host))
+    if (pgp_pq_hosts_params(lookup->hosts, connection->connecting.first_host, host))
         memcpy(values + 7, host, sizeof host);
+    if (lookup->password)
+        values[11] = pgp_password_text(lookup->password);
     connection->conn = PQconnectStartParams(keywords, values, 1);
     pgp_pq_connect_abandon(connection);
     if (!connection->conn || !pgp_pq_callbacks_register(connection)) {
@@ -92,16 +130,16 @@ static bool login_start(pgp_connection *connection, pgp_error *error)
 
 bool pgp_pq_connect_start(pgp_connection *connection, pgp_error *error)
 {
-    pgp_pq_hosts *hosts = pgp_pq_hosts_read(connection->settings->conninfo);
+    pgp_pq_lookup *lookup = lookup_make(connection->settings);
 
-    connection->connecting.hosts = hosts;
+    connection->connecting.lookup = lookup;
     connection->phase = LOOKING_UP;
-    if (!pgp_pq_hosts_has_names(hosts))
+    if (!lookup->password && !pgp_pq_hosts_has_names(lookup->hosts))
         return login_start(connection, error);
-    connection->task = lookup_start(hosts);
+    connection->task = lookup_start(lookup);
     if (connection->task)
         return true;
-    pgp_error_text(error, "there is no thread to look the host's name up");
+    pgp_error_text(error, "there is no thread to look up the host's name or the password");
     return false;
 }
 
@@ -206,6 +244,26 @@ static pgp_step init_step(pgp_connection *connection, struct pollfd *await, pgp_
 
 /* --- phases ----------------------------------------------------------------- */
 
+/* Whether the password may have changed between its reading and the log-in. */
+static bool may_have_changed(const pgp_connection *connection, const pgp_error *error)
+{
+    return connection->settings->password && !connection->connecting.is_second &&
+           !strcmp(error->sqlstate, "28P01");
+}
+
+/* Look everything up once more, and log in with that. */
+static pgp_step login_again(pgp_connection *connection, struct pollfd *await, pgp_error *error)
+{
+    PQfinish(connection->conn);
+    connection->conn = NULL;
+    connection->connecting.is_second = true;
+    if (!pgp_pq_connect_start(connection, error))
+        return PGP_STEP_FAILED;
+    *error = (pgp_error){.sqlstate = ""};
+    *await = (struct pollfd){.fd = pgp_task_fd(connection->task), .events = POLLIN};
+    return PGP_STEP_AGAIN;
+}
+
 static pgp_step login_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     PostgresPollingStatusType *const wants = &connection->connecting.wants;
@@ -220,7 +278,8 @@ static pgp_step login_step(pgp_connection *connection, struct pollfd *await, pgp
         *wants = PQconnectPoll(connection->conn);
         if (*wants == PGRES_POLLING_FAILED) {
             login_error(connection, error);
-            return PGP_STEP_FAILED;
+            return may_have_changed(connection, error) ? login_again(connection, await, error)
+                                                       : PGP_STEP_FAILED;
         }
         if (*wants == PGRES_POLLING_OK) {
             connection->backend = (unsigned)PQbackendPID(connection->conn);

@@ -10,6 +10,7 @@
 #include <apr_strings.h>
 
 #include "pgp_conninfo.h"
+#include "pgp_password.h"
 
 #define PGP_OPTION_ROW(id, field, name, kind, initial, low, high, help)                        \
     {name,                                                                                     \
@@ -140,6 +141,20 @@ static const char *conninfo_set(const pgp_option *o, apr_pool_t *p, const char *
     return NULL;
 }
 
+static const char *password_set(const pgp_option *o, apr_pool_t *p, int argc,
+                                const char *const *argv, apr_array_header_t **field)
+{
+    const char *wrong = pgp_password_check(argc, argv);
+    int i;
+
+    if (wrong)
+        return apr_pstrcat(p, o->name, " ", wrong, NULL);
+    *field = apr_array_make(p, argc, sizeof(const char *));
+    for (i = 0; i < argc; i++)
+        APR_ARRAY_PUSH(*field, const char *) = apr_pstrdup(p, argv[i]);
+    return NULL;
+}
+
 static const char *sql_add(const pgp_option *o, apr_pool_t *p, const char *text, int first,
                            apr_array_header_t **field)
 {
@@ -172,13 +187,15 @@ static const char *reset_set(const pgp_option *o, apr_pool_t *p, const char *tex
 }
 
 static const char *option_read(pgp_settings *settings, apr_pool_t *p, const pgp_option *o,
-                               int first, const char *const *argv)
+                               int first, int argc, const char *const *argv)
 {
     void *field = field_of(settings, o);
 
     switch (o->kind) {
     case PGP_KIND_CONNINFO:
         return conninfo_set(o, p, argv[0], field);
+    case PGP_KIND_PASSWORD:
+        return password_set(o, p, argc, argv, field);
     case PGP_KIND_NUMBER:
         return number_set(o, p, argv[0], field);
     case PGP_KIND_TIME:
@@ -203,10 +220,10 @@ const char *pgp_settings_set(pgp_settings *settings, apr_pool_t *p, pgp_option_i
     const int wanted = o->kind == PGP_KIND_BACKOFF ? 2 : 1;
     const char *wrong;
 
-    if (argc != wanted)
+    if (o->kind != PGP_KIND_PASSWORD && argc != wanted)
         return apr_psprintf(p, "%s takes %s (%s)", o->name,
                             wanted == 2 ? "two arguments" : "one argument", o->help);
-    wrong = option_read(settings, p, o, !(settings->set & bit), argv);
+    wrong = option_read(settings, p, o, !(settings->set & bit), argc, argv);
     if (!wrong) {
         settings->set |= bit;
         settings->origin[id] = origin;
@@ -232,7 +249,7 @@ pgp_settings *pgp_settings_defaults(apr_pool_t *p)
         if (!pgp_options[id].initial)
             continue;
         apr_tokenize_to_argv(pgp_options[id].initial, &argv, p);
-        option_read(settings, p, &pgp_options[id], 1, (const char *const *)argv);
+        option_read(settings, p, &pgp_options[id], 1, 0, (const char *const *)argv);
     }
     return settings;
 }
@@ -282,6 +299,9 @@ int pgp_settings_equal(const pgp_settings *a, const pgp_settings *b)
         case PGP_KIND_CONNINFO:
             equal = text_equal(a->conninfo, b->conninfo);
             break;
+        case PGP_KIND_PASSWORD:
+            equal = list_equal(a->password, b->password);
+            break;
         case PGP_KIND_SQL_LIST:
             equal = list_equal(a->init_sql, b->init_sql);
             break;
@@ -330,6 +350,8 @@ const char *pgp_option_text(const pgp_settings *settings, apr_pool_t *p, pgp_opt
     switch (o->kind) {
     case PGP_KIND_CONNINFO:
         return settings->conninfo ? pgp_conninfo_masked(p, settings->conninfo) : NULL;
+    case PGP_KIND_PASSWORD:
+        return list_text(p, settings->password);
     case PGP_KIND_NUMBER:
         return apr_itoa(p, *(const int *)field);
     case PGP_KIND_BACKOFF:

@@ -34,6 +34,7 @@ typedef enum {
     PGP_KIND_TIME_OR_OFF, /* the same; the word "off" is PGP_NEVER */
     PGP_KIND_BACKOFF,     /* pgp_backoff: two times */
     PGP_KIND_RESET,       /* pgp_reset: one word */
+    PGP_KIND_PASSWORD,    /* apr_array_header_t * of const char *: see pgp_password.h */
     PGP_KIND_SQL_LIST     /* apr_array_header_t * of const char *: may repeat */
 } pgp_kind;
 
@@ -60,6 +61,8 @@ typedef enum {
 #define PGP_OPTIONS(X)                                                                         \
     X(CONNINFO, conninfo, "PgPoolConninfo", PGP_KIND_CONNINFO, NULL, 0, 0,                     \
       "a libpq connection string or URI")                                                      \
+    X(PASSWORD, password, "PgPoolPassword", PGP_KIND_PASSWORD, NULL, 0, 0,                     \
+      "file:/path, or exec:/path and arguments: read anew for each connect")                   \
     X(MIN, min, "PgPoolMin", PGP_KIND_NUMBER, "2", 0, 10000,                                   \
       "connections kept open in each child")                                                   \
     X(MAX, max, "PgPoolMax", PGP_KIND_NUMBER, "32", 1, 10000,                                  \
@@ -110,7 +113,8 @@ typedef struct {
 extern const pgp_option pgp_options[PGP_OPTION_COUNT];
 
 typedef struct {
-    const char *conninfo; /* NULL: no pool */
+    const char *conninfo;         /* NULL: no pool */
+    apr_array_header_t *password; /* of const char *: its source; NULL: none */
     int min, max, total_max, server_max, max_waiters, statements;
     apr_interval_time_t acquire_timeout, connect_timeout, check_timeout;
     apr_interval_time_t ping;                                     /* or PGP_NEVER */

@@ -36,6 +36,7 @@ static const struct {
     const char *name, *text;
 } defaults[] = {
     {"PgPoolConninfo", ""},
+    {"PgPoolPassword", ""},
     {"PgPoolMin", "2"},
     {"PgPoolMax", "32"},
     {"PgPoolTotalMax", "80"},
@@ -95,6 +96,8 @@ static const struct {
     {PGP_OPTION_CONNINFO, "dbname=app", "dbname=app"},
     {PGP_OPTION_CONNINFO, "'host=db dbname=app'", "dbname=app host=db"},
     {PGP_OPTION_CONNINFO, "postgresql://db:5433/app", "dbname=app host=db port=5433"},
+    {PGP_OPTION_PASSWORD, "file:/etc/secret", "\"file:/etc/secret\""},
+    {PGP_OPTION_PASSWORD, "exec:/bin/fetch 'a b' c", "\"exec:/bin/fetch\" \"a b\" \"c\""},
     {PGP_OPTION_MIN, "0", "0"},
     {PGP_OPTION_MIN, "007", "7"},
     {PGP_OPTION_MAX, "1", "1"},
