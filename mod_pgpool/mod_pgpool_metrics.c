@@ -47,6 +47,16 @@ static apr_int64_t get_closes(const pgpool_pool_view *view, int reason)
     return view->stats.n[PGP_N_CLOSES + reason];
 }
 
+static apr_int64_t get_cancels(const pgpool_pool_view *view, int cause)
+{
+    return view->stats.n[PGP_N_CANCELS + cause];
+}
+
+static const char *cancel_name(int cause)
+{
+    return pgp_cancel_name(cause);
+}
+
 static const char *state_name(int state)
 {
     return pgp_state_name(state);
@@ -122,6 +132,20 @@ const pgpool_metric pgpool_metrics[] = {
      .first = PGP_REASON_NONE + 1,
      .end = PGP_REASONS,
      .member = reason_name},
+    COUNTER("statement_hits", "prepared already",
+            "statements that their connection had prepared already", PGP_N_STATEMENT_HITS),
+    COUNTER("statement_misses", "prepared anew",
+            "statements that it had not, or that are never prepared", PGP_N_STATEMENT_MISSES),
+    {.key = "cancels",
+     .label = "cancelled",
+     .help = "statements cancelled, by cause: PgPoolStatementTimeout, their client's hang-up, "
+             "the return of their connection",
+     .kind = PGPOOL_COUNTER,
+     .get = get_cancels,
+     .dimension = "cause",
+     .first = PGP_CANCEL_NONE + 1,
+     .end = PGP_CANCELS,
+     .member = cancel_name},
     {.key = NULL},
 };
 
@@ -129,22 +153,20 @@ const pgpool_histogram pgpool_histograms[] = {
     {.key = "wait",
      .label = "waited",
      .help = "how long requests waited for a connection",
-     .first_bucket = PGP_N_WAIT,
-     .sum = PGP_N_WAIT_US,
-     .longest = offsetof(pgp_stats, longest_wait)},
+     .time = PGP_TIME_WAIT},
     {.key = "hold",
      .label = "held",
      .help = "how long requests had a connection",
-     .first_bucket = PGP_N_HOLD,
-     .sum = PGP_N_HOLD_US,
-     .longest = offsetof(pgp_stats, longest_hold)},
+     .time = PGP_TIME_HOLD},
     {.key = "permit_wait",
      .label = "waited for a permit",
      .help = "how long requests waited while PgPoolTotalMax allowed no further connection, a "
              "part of all waits",
-     .first_bucket = PGP_N_PERMIT,
-     .sum = PGP_N_PERMIT_US,
-     .longest = offsetof(pgp_stats, longest_permit)},
+     .time = PGP_TIME_PERMIT},
+    {.key = "connect",
+     .label = "connecting took",
+     .help = "how long successful attempts to connect took, names and PgPoolInitSQL included",
+     .time = PGP_TIME_CONNECT},
     {.key = NULL},
 };
 
@@ -183,20 +205,20 @@ apr_uint64_t pgpool_histogram_count(const pgpool_pool_view *view,
     int b;
 
     for (b = 0; b < PGP_BUCKETS; b++)
-        count += view->stats.n[histogram->first_bucket + b];
+        count += view->stats.n[pgp_stats_histogram(histogram->time) + b];
     return count;
 }
 
 apr_interval_time_t pgpool_histogram_sum(const pgpool_pool_view *view,
                                          const pgpool_histogram *histogram)
 {
-    return view->stats.n[histogram->sum];
+    return view->stats.n[PGP_N_TIME_US + histogram->time];
 }
 
 apr_interval_time_t pgpool_histogram_longest(const pgpool_pool_view *view,
                                              const pgpool_histogram *histogram)
 {
-    return *(const apr_interval_time_t *)((const char *)&view->stats + histogram->longest);
+    return view->stats.longest[histogram->time];
 }
 
 apr_interval_time_t pgpool_histogram_quantile(const pgpool_pool_view *view,
@@ -204,7 +226,7 @@ apr_interval_time_t pgpool_histogram_quantile(const pgpool_pool_view *view,
                                               const pgpool_quantile *quantile)
 {
     const apr_interval_time_t bound = pgp_stats_quantile(
-        &view->stats.n[histogram->first_bucket], quantile->fraction);
+        &view->stats.n[pgp_stats_histogram(histogram->time)], quantile->fraction);
 
     return bound < pgp_stats_bound(PGP_BUCKETS - 1) ? bound : APR_INT64_MAX;
 }

@@ -30,8 +30,7 @@ typedef struct {
 /* A distribution of times. */
 typedef struct {
     const char *key, *label, *help;
-    int first_bucket, sum; /* indexes of pgp_stats.n */
-    size_t longest;        /* offset in pgp_stats */
+    pgp_time time;
 } pgpool_histogram;
 
 typedef struct {

@@ -51,17 +51,24 @@ static apr_status_t fail(const task *t, int level, apr_status_t rv, const char *
     return rv;
 }
 
+static void tell_deadline(const task *t)
+{
+    fail(t, APLOG_ERR, PGPOOL_ETIMEDOUT,
+         apr_psprintf(t->r->pool,
+                      "no end of the statement within PgPoolStatementTimeout (%" APR_TIME_T_FMT
+                      " ms): it is cancelled",
+                      t->timeout / 1000));
+}
+
 /* Leave with the statement under way. */
 static apr_status_t give_up(task *t, apr_status_t rv)
 {
-    if (rv == PGPOOL_ETIMEDOUT)
-        fail(t, APLOG_ERR, rv,
-             apr_psprintf(
-                 t->r->pool,
-                 "no end of the statement within PgPoolStatementTimeout (%" APR_TIME_T_FMT
-                 " ms): it is cancelled",
-                 t->timeout / 1000));
-    else if (rv == PGPOOL_EABORTED) {
+    if (rv == PGPOOL_ETIMEDOUT) {
+        pgp_slot_set_cancel(t->pin->conn, PGP_CANCEL_DEADLINE);
+        tell_deadline(t);
+    }
+    if (rv == PGPOOL_EABORTED) {
+        pgp_slot_set_cancel(t->pin->conn, PGP_CANCEL_HANG_UP);
         fail(t, APLOG_INFO, rv, "the client has gone: the statement is cancelled");
         pgpool_client_leave(t->r);
     }

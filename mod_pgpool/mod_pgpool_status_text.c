@@ -54,13 +54,14 @@ static void bucket_samples(request_rec *r, const pgpool_histogram *histogram,
     int b;
 
     for (b = 0; b < PGP_BUCKETS - 1; b++) {
-        below += view->stats.n[histogram->first_bucket + b];
+        below += view->stats.n[pgp_stats_histogram(histogram->time) + b];
         ap_rprintf(r,
                    "pgpool_%s_seconds_bucket{pool=\"%s\",le=\"%.6f\"} %" APR_UINT64_T_FMT "\n",
                    histogram->key, view->label, pgp_stats_bound(b) / 1e6, below);
     }
     ap_rprintf(r, "pgpool_%s_seconds_bucket{pool=\"%s\",le=\"+Inf\"} %" APR_UINT64_T_FMT "\n",
-               histogram->key, view->label, below + view->stats.n[histogram->first_bucket + b]);
+               histogram->key, view->label,
+               below + view->stats.n[pgp_stats_histogram(histogram->time) + b]);
 }
 
 static void histogram_samples(request_rec *r, const pgpool_histogram *histogram,

@@ -2,6 +2,7 @@
 # the server has lost it, and never run twice.
 
 use PgPoolTest;
+use JSON::PP;
 use Probe;
 
 my $pg = postgres();
@@ -10,7 +11,8 @@ my $conninfo = conninfo($pg);
 
 sub served {
     my ($directives, %option) = @_;
-    return probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 1\nPgPoolMax 1\n$directives", %option);
+    my $status = "<Location /status>\nSetHandler pgpool-status\n</Location>\n";
+    return probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 1\nPgPoolMax 1\n$directives\n$status", %option);
 }
 
 # The names of what the session has prepared.
@@ -65,6 +67,9 @@ subtest 'prepared once a connection' => sub {
         tells probe($httpd, "param=$id", $select), { status => 0 }, "asked for $id";
     }
     tells probe($httpd, 'acquire', $prepared), { value => 'pgpool_1' }, 'one statement';
+    my $seen = sub { decode_json($httpd->get('/status?json')->{content})->{pools}{default} };
+    ok poll_until { $seen->()->{statement_hits} == 1 && $seen->()->{statement_misses} == 1 },
+        'a miss and a hit are counted' or diag explain $seen->();
     tells probe($httpd, 'query=SELEC', 'acquire', $prepared), { value => 'pgpool_1' }, 'a bad one is not kept';
     tells probe($httpd, 'acquire', 'sql=DISCARD ALL', 'param=1', $select, $prepared),
         { value => [qw(one pgpool_3)] }, 'made anew after a DISCARD ALL';

@@ -2,6 +2,7 @@
 # hang-up of its client (PgPoolAbort) over HTTP/1.1, TLS and HTTP/2.
 
 use PgPoolTest;
+use JSON::PP;
 use Poll;
 use POSIX ();
 use Probe;
@@ -45,11 +46,16 @@ $tls
   SetHandler pgpool-probe
   PgPoolStatementTimeout 100ms
 </Location>
+<Location /status>
+  SetHandler pgpool-status
+</Location>
 <Location /ignore>
   SetHandler pgpool-probe
   PgPoolAbort ignore
 </Location>
 CONF
+
+sub cancels { return decode_json($httpd->get('/status?json')->{content})->{pools}{default}{cancels} }
 
 sub at { my ($top, @command) = @_; return probe_at(@command) =~ s{^/probe}{$top}r }
 
@@ -64,6 +70,7 @@ subtest 'past the deadline' => sub {
     tells $httpd->get(at('/deadline', 'acquire', $sleep, 'again')),
         { status => [0, 'ETIMEDOUT'], again => 'ELOST' }, 'so is a connection that the handler has';
     ok poll_until { running() == 0 }, 'nothing runs any more';
+    ok poll_until { cancels()->{deadline} == 5 }, 'they are counted' or diag explain cancels();
     like $httpd->error_log, qr/pgpool:error.*PGP1020: .*PgPoolStatementTimeout \(100 ms\): it is cancelled; .*pg_sleep/,
         'the log tells';
 };
@@ -96,6 +103,7 @@ my $rounds = $ENV{PGPOOL_ROUNDS} // 3;
 
 for my $protocol (sort keys %protocol) {
     subtest "clients hang up, $protocol" => sub {
+        my $counted = cancels()->{'hang-up'};
         my $wrong = 0;
         for (1 .. $rounds) {
             my @client = map { curl(@{ $protocol{$protocol} }) } 1 .. $clients;
@@ -109,6 +117,8 @@ for my $protocol (sort keys %protocol) {
         is $wrong, 0, 'their statements end, and no other';
         my $gone = sub { scalar(() = $httpd->access_log =~ /^"GET \S+ HTTP\/\S+" 499 /mg) };
         ok poll_until { $gone->() >= $rounds * $clients }, 'the access log shows 499';
+        ok poll_until { cancels()->{'hang-up'} - $counted >= $rounds * $clients }, 'they are counted'
+            or diag explain cancels();
         like $httpd->error_log, qr/pgpool:info.*PGP1020: .*the client has gone/, 'the log tells';
         Httpd::spew($httpd->dir . '/access_log', '');
     };

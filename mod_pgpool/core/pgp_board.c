@@ -31,7 +31,7 @@ typedef struct {
 typedef struct {
     _Atomic unsigned tenure; /* of these figures; 0: there are none */
     _Atomic apr_uint64_t n[PGP_COUNTERS];
-    _Atomic apr_int64_t longest_wait, longest_hold, longest_permit;
+    _Atomic apr_int64_t longest[PGP_TIMES];
 } totals;
 
 /* The gates of a pool, common to all children. */
@@ -414,9 +414,8 @@ static void totals_read(const totals *t, pgp_stats *stats)
     memset(stats, 0, sizeof *stats);
     for (i = 0; i < PGP_COUNTERS; i++)
         stats->n[i] = atomic_load_explicit(&t->n[i], memory_order_acquire);
-    stats->longest_wait = atomic_load(&t->longest_wait);
-    stats->longest_hold = atomic_load(&t->longest_hold);
-    stats->longest_permit = atomic_load(&t->longest_permit);
+    for (i = 0; i < PGP_TIMES; i++)
+        stats->longest[i] = atomic_load(&t->longest[i]);
     pgp_stats_confine(stats, 0);
 }
 
@@ -426,9 +425,8 @@ static void totals_write(totals *t, const pgp_stats *stats, unsigned tenure)
 
     for (i = 0; i < PGP_COUNTERS; i++)
         atomic_store_explicit(&t->n[i], stats->n[i], memory_order_release);
-    atomic_store(&t->longest_wait, stats->longest_wait);
-    atomic_store(&t->longest_hold, stats->longest_hold);
-    atomic_store(&t->longest_permit, stats->longest_permit);
+    for (i = 0; i < PGP_TIMES; i++)
+        atomic_store(&t->longest[i], stats->longest[i]);
     atomic_store(&t->tenure, tenure);
 }
 

@@ -114,8 +114,9 @@ typedef struct pgp_driver {
      * reset if one is due, and say in what state the connection is.  Waits for nothing.  To be
      * called again when the clean-up of a DIRTY connection is done. */
     pgp_return (*finish_lease)(pgp_connection *connection);
-    /* Start to clean up a DIRTY connection: end what still runs, roll back. */
-    void (*cleanup)(pgp_connection *connection);
+    /* Start to clean up a DIRTY connection: end what still runs, roll back.  Returns whether
+     * something still runs, and will be cancelled unless it ends first. */
+    bool (*cleanup)(pgp_connection *connection);
     /* Start to close, in any phase: tell the server, and wait for nothing.  The handle is gone
      * afterwards; step() is DONE when the server's process has ended, and never FAILED. */
     void (*close)(pgp_connection *connection);

@@ -181,6 +181,9 @@ void pgp_slot_set_hooks_run(pgp_slot *slot);
 /* Count a statement that its session had prepared already, or had not. */
 void pgp_slot_count_statement(pgp_slot *slot, bool was_prepared);
 
+/* Say why its statement is given up, before the release. */
+void pgp_slot_set_cancel(pgp_slot *slot, pgp_cancel cause);
+
 /* A pointer for the borrower's own use.  The borrower sets it to NULL before the release. */
 void *pgp_slot_baton(const pgp_slot *slot);
 void pgp_slot_set_baton(pgp_slot *slot, void *baton);

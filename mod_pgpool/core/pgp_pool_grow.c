@@ -153,6 +153,7 @@ void pgp_pool_grow_done(pgp_slot *slot)
     may_end_outage |= pool->outage.failures > 0;
     pool->outage = (pgp_outage){.failures = 0};
     pool->stats.n[PGP_N_CONNECTS]++;
+    pgp_stats_time(&pool->stats, PGP_TIME_CONNECT, slot->born - began);
     pgp_share_connected_locked(pool, slot->born - began);
     unlock(pool);
     if (may_end_outage)

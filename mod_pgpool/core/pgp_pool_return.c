@@ -95,7 +95,8 @@ static void send_to_cleaning(pgp_slot *slot)
 
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLEANING, pool->name, pgp_slot_backend(slot),
             "came back with work open, is being cleaned up");
-    pool->env->driver->cleanup(slot->connection);
+    if (pool->env->driver->cleanup(slot->connection) && slot->cancel == PGP_CANCEL_NONE)
+        slot->cancel = PGP_CANCEL_RETURN;
     now = now_of(pool);
     slot->overdue = now + pool->settings->check_timeout;
     lock(pool);

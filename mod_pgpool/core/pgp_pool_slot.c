@@ -66,6 +66,11 @@ void pgp_slot_set_baton(pgp_slot *slot, void *baton)
     slot->baton = baton;
 }
 
+void pgp_slot_set_cancel(pgp_slot *slot, pgp_cancel cause)
+{
+    slot->cancel = cause;
+}
+
 void pgp_slot_count_statement(pgp_slot *slot, bool was_prepared)
 {
     if (was_prepared)

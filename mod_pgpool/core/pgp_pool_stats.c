@@ -1,16 +1,6 @@
 /* The figures of a pool: counts what its borrowers do, and takes the figures of a moment. */
 #include "pgp_pool_private.h"
 
-/* Count a time in a sum, in a histogram, and as the longest one if it is. */
-static void time_count(pgp_stats *stats, int sum, int histogram, apr_interval_time_t *longest,
-                       apr_interval_time_t time)
-{
-    stats->n[sum] += time;
-    pgp_stats_time(stats, histogram, time);
-    if (time > *longest)
-        *longest = time;
-}
-
 /* The borrower marks the slot without the lock, as soon as its check has succeeded; a thread
  * that has the lock anyway counts. */
 static void grant_count_locked(pgp_slot *slot)
@@ -23,9 +13,9 @@ static void grant_count_locked(pgp_slot *slot)
     atomic_store(&slot->is_granted, false);
     stats->n[PGP_N_ACQUIRES]++;
     stats->n[PGP_N_WAITS] += slot->was_awaited;
-    time_count(stats, PGP_N_WAIT_US, PGP_N_WAIT, &stats->longest_wait, slot->waited);
+    pgp_stats_time(stats, PGP_TIME_WAIT, slot->waited);
     if (slot->lacked_permit)
-        time_count(stats, PGP_N_PERMIT_US, PGP_N_PERMIT, &stats->longest_permit, slot->waited);
+        pgp_stats_time(stats, PGP_TIME_PERMIT, slot->waited);
 }
 
 void pgp_slot_count_lease_locked(pgp_slot *slot, apr_time_t now)
@@ -37,8 +27,10 @@ void pgp_slot_count_lease_locked(pgp_slot *slot, apr_time_t now)
     stats->n[PGP_N_STATEMENT_HITS] += slot->hits;
     stats->n[PGP_N_STATEMENT_MISSES] += slot->misses;
     slot->hits = slot->misses = 0;
-    time_count(stats, PGP_N_HOLD_US, PGP_N_HOLD, &stats->longest_hold,
-               now - slot->borrower.since);
+    if (slot->cancel != PGP_CANCEL_NONE)
+        stats->n[PGP_N_CANCELS + slot->cancel]++;
+    slot->cancel = PGP_CANCEL_NONE;
+    pgp_stats_time(stats, PGP_TIME_HOLD, now - slot->borrower.since);
 }
 
 void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)

@@ -230,7 +230,7 @@ void pgp_pq_idle_note_role(pgp_connection *connection);
 /* --- pgp_pq_cleanup.c -------------------------------------------------------- */
 
 /* The driver's cleanup(), and its step(). */
-void pgp_pq_cleanup_start(pgp_connection *connection);
+bool pgp_pq_cleanup_start(pgp_connection *connection);
 pgp_step pgp_pq_cleanup_step(pgp_connection *connection, struct pollfd *await,
                              pgp_error *error);
 /* Before the connection is closed: send a cancel for what still runs, and do not wait for it.

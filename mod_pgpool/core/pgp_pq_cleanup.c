@@ -188,13 +188,14 @@ static pgp_step drain_step(pgp_connection *connection, struct pollfd *await, pgp
 
 /* --- phases ----------------------------------------------------------------- */
 
-void pgp_pq_cleanup_start(pgp_connection *connection)
+bool pgp_pq_cleanup_start(pgp_connection *connection)
 {
     pgp_pq_assert_ready(connection);
     connection->phase = CANCELLING;
     connection->cleanup.pipeline_closed = connection->cleanup.copy_ended =
         connection->cleanup.drained = false;
     connection->cleanup.cancelled = connection->cleanup.answered = false;
+    return PQtransactionStatus(connection->conn) == PQTRANS_ACTIVE;
 }
 
 /* DONE: nothing runs, and no cancel is on its way. */

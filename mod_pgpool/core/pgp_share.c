@@ -73,7 +73,7 @@ static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
     PGP_LOCKED(pool);
     pgp_stats_take_locked(pool, stats);
     memset(pool->stats.n, 0, sizeof pool->stats.n);
-    pool->stats.longest_wait = pool->stats.longest_hold = pool->stats.longest_permit = 0;
+    memset(pool->stats.longest, 0, sizeof pool->stats.longest);
 }
 
 void pgp_pool_set_child(pgp_pool *pool, int seat)

@@ -31,6 +31,13 @@ static const char *const reason_names[PGP_REASONS] = {
     [PGP_REASON_STOP] = "stop",       [PGP_REASON_KILLED] = "killed",
 };
 
+static const char *const cancel_names[PGP_CANCELS] = {
+    [PGP_CANCEL_NONE] = "none",
+    [PGP_CANCEL_RETURN] = "return",
+    [PGP_CANCEL_DEADLINE] = "deadline",
+    [PGP_CANCEL_HANG_UP] = "hang-up",
+};
+
 void pgp_slot_move(pgp_slot_list *lists, pgp_slot *slot, pgp_state to)
 {
     assert(edges[slot->state] & (1u << to));
@@ -49,4 +56,9 @@ const char *pgp_state_name(pgp_state state)
 const char *pgp_reason_name(pgp_reason reason)
 {
     return reason_names[reason];
+}
+
+const char *pgp_cancel_name(pgp_cancel cause)
+{
+    return cancel_names[cause];
 }

@@ -66,6 +66,7 @@ struct pgp_slot {
     struct pollfd await;   /* in the keeper's hands: the event that it waits for */
     apr_uint64_t lease;    /* in IN_USE: the lease's number, in this pool */
     bool has_run_hooks;    /* those for a new connection */
+    pgp_cancel cancel;     /* in IN_USE: why its statement was given up, or NONE */
     unsigned hits, misses; /* in IN_USE: statements that were prepared already, and others */
     void *baton;           /* in IN_USE: for the borrower's own use; NULL at first */
 };

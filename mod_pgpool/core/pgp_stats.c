@@ -9,9 +9,12 @@ static int bucket_of(apr_interval_time_t time)
     return bucket < PGP_BUCKETS ? bucket : PGP_BUCKETS - 1;
 }
 
-void pgp_stats_time(pgp_stats *stats, int first, apr_interval_time_t time)
+void pgp_stats_time(pgp_stats *stats, pgp_time which, apr_interval_time_t time)
 {
-    stats->n[first + bucket_of(time)]++;
+    stats->n[PGP_N_TIME_US + which] += time;
+    stats->n[pgp_stats_histogram(which) + bucket_of(time)]++;
+    if (time > stats->longest[which])
+        stats->longest[which] = time;
 }
 
 apr_interval_time_t pgp_stats_bound(int bucket)
@@ -59,12 +62,9 @@ void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
         sum->state[i] += more->state[i];
     sum->tls += more->tls;
     sum->waiting += more->waiting;
-    if (more->longest_wait > sum->longest_wait)
-        sum->longest_wait = more->longest_wait;
-    if (more->longest_hold > sum->longest_hold)
-        sum->longest_hold = more->longest_hold;
-    if (more->longest_permit > sum->longest_permit)
-        sum->longest_permit = more->longest_permit;
+    for (i = 0; i < PGP_TIMES; i++)
+        if (more->longest[i] > sum->longest[i])
+            sum->longest[i] = more->longest[i];
     if (more->down > sum->down)
         sum->down = more->down;
     if (more->error_at > sum->error_at) {
@@ -99,9 +99,8 @@ void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
     for (i = 0; i < PGP_COUNTERS; i++)
         if (stats->n[i] > MOST_COUNTED)
             stats->n[i] = MOST_COUNTED;
-    stats->longest_wait = confined(stats->longest_wait, MOST_COUNTED);
-    stats->longest_hold = confined(stats->longest_hold, MOST_COUNTED);
-    stats->longest_permit = confined(stats->longest_permit, MOST_COUNTED);
+    for (i = 0; i < PGP_TIMES; i++)
+        stats->longest[i] = confined(stats->longest[i], MOST_COUNTED);
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = confined(stats->state[i], MOST_AT_ONCE);
     stats->tls = confined(stats->tls, stats->state[PGP_IDLE] + stats->state[PGP_IN_USE] +

@@ -19,28 +19,34 @@
 #define PGP_BUCKETS 28 /* the last: 67 s and more */
 #define PGP_BORROWERS 5
 
+/* The times that are summed up, counted in a histogram, and of which the longest is kept. */
+typedef enum {
+    PGP_TIME_WAIT,    /* of successful acquires */
+    PGP_TIME_HOLD,    /* in use */
+    PGP_TIME_PERMIT,  /* of the waits: without a permit */
+    PGP_TIME_CONNECT, /* from the look-up of names to a ready session */
+    PGP_TIMES
+} pgp_time;
+
 enum {
-    PGP_N_ACQUIRES,                          /* succeeded */
-    PGP_N_UNFIT,                             /* connections found unfit, and replaced */
-    PGP_N_WAITS,                             /* successful acquires that had to wait */
-    PGP_N_EXHAUSTED,                         /* acquires that ended so */
-    PGP_N_UNAVAILABLE,                       /* acquires that ended so */
-    PGP_N_CONNECTS,                          /* succeeded */
-    PGP_N_WAIT_US,                           /* sum of the waits of acquires */
-    PGP_N_HOLD_US,                           /* sum of the times in use */
-    PGP_N_PERMIT_US,                         /* of the waits: without a permit */
-    PGP_N_STATEMENT_HITS,                    /* statements that were prepared already */
-    PGP_N_STATEMENT_MISSES,                  /* others */
-    PGP_N_CLOSES,                            /* by pgp_reason */
-    PGP_N_WAIT = PGP_N_CLOSES + PGP_REASONS, /* histogram */
-    PGP_N_HOLD = PGP_N_WAIT + PGP_BUCKETS,   /* histogram */
-    PGP_N_PERMIT = PGP_N_HOLD + PGP_BUCKETS, /* histogram */
-    PGP_COUNTERS = PGP_N_PERMIT + PGP_BUCKETS
+    PGP_N_ACQUIRES,                               /* succeeded */
+    PGP_N_UNFIT,                                  /* connections found unfit, and replaced */
+    PGP_N_WAITS,                                  /* successful acquires that had to wait */
+    PGP_N_EXHAUSTED,                              /* acquires that ended so */
+    PGP_N_UNAVAILABLE,                            /* acquires that ended so */
+    PGP_N_CONNECTS,                               /* succeeded */
+    PGP_N_STATEMENT_HITS,                         /* statements that were prepared already */
+    PGP_N_STATEMENT_MISSES,                       /* others */
+    PGP_N_CLOSES,                                 /* by pgp_reason */
+    PGP_N_CANCELS = PGP_N_CLOSES + PGP_REASONS,   /* by pgp_cancel */
+    PGP_N_TIME_US = PGP_N_CANCELS + PGP_CANCELS,  /* sums, by pgp_time */
+    PGP_N_HISTOGRAMS = PGP_N_TIME_US + PGP_TIMES, /* PGP_BUCKETS of them for each pgp_time */
+    PGP_COUNTERS = PGP_N_HISTOGRAMS + PGP_TIMES * PGP_BUCKETS
 };
 
 typedef struct {
     apr_uint64_t n[PGP_COUNTERS];
-    apr_interval_time_t longest_wait, longest_hold, longest_permit;
+    apr_interval_time_t longest[PGP_TIMES];
 
     /* gauges */
     int state[PGP_STATES];
@@ -59,8 +65,14 @@ static inline int pgp_stats_open(const pgp_stats *stats)
     return stats->state[PGP_IDLE] + stats->state[PGP_IN_USE] + stats->state[PGP_CLEANING];
 }
 
-/* Count a time in the histogram that starts at `first`. */
-void pgp_stats_time(pgp_stats *stats, int first, apr_interval_time_t time);
+/* Count a time: in its sum, in its histogram, and as the longest one if it is. */
+void pgp_stats_time(pgp_stats *stats, pgp_time which, apr_interval_time_t time);
+
+/* The first bucket of a histogram, as an index of n. */
+static inline int pgp_stats_histogram(pgp_time which)
+{
+    return PGP_N_HISTOGRAMS + which * PGP_BUCKETS;
+}
 
 /* The upper bound of a bucket, in microseconds. */
 apr_interval_time_t pgp_stats_bound(int bucket);

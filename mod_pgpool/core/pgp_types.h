@@ -42,6 +42,15 @@ typedef enum {
     PGP_REASONS
 } pgp_reason;
 
+/* The cause for which a statement was cancelled.  Its word is a label of the metric. */
+typedef enum {
+    PGP_CANCEL_NONE,
+    PGP_CANCEL_RETURN,   /* its borrower gave the connection back */
+    PGP_CANCEL_DEADLINE, /* PgPoolStatementTimeout had passed */
+    PGP_CANCEL_HANG_UP,  /* its client had gone */
+    PGP_CANCELS
+} pgp_cancel;
+
 /* The borrower of a connection in use. */
 typedef struct {
     apr_time_t since; /* on the env's clock; 0: there is no borrower */
@@ -49,8 +58,9 @@ typedef struct {
     char client[46], what[100]; /* "" if the borrower is not a request */
 } pgp_borrower;
 
-/* The words for a state and for a reason. */
+/* The words for a state, a reason and a cause. */
 const char *pgp_state_name(pgp_state state);
 const char *pgp_reason_name(pgp_reason reason);
+const char *pgp_cancel_name(pgp_cancel cause);
 
 #endif

@@ -435,7 +435,7 @@ static pgp_return drv_finish_lease(pgp_connection *connection)
     return returned;
 }
 
-static void drv_cleanup(pgp_connection *connection)
+static bool drv_cleanup(pgp_connection *connection)
 {
     enter_open(connection, "cleanup");
     REQUIRE(connection->phase == FAKE_DIRTY, "cleanup(%d): it is not dirty",
@@ -443,6 +443,7 @@ static void drv_cleanup(pgp_connection *connection)
     connection->cleanings++;
     begin(connection, FAKE_CLEANING, &connection->cleaning);
     leave(connection);
+    return connection->busy;
 }
 
 static void end(pgp_connection *connection)

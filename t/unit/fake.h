@@ -61,6 +61,7 @@ struct pgp_connection {
     int gone;            /* what is_alive() denies */
     int mute;            /* does not answer prepare() and set() */
     int refuses;         /* will not have variables set */
+    int busy;            /* its borrower has left a statement under way */
     int unclean;         /* its server rejects the reset whose answer is pending */
     pgp_return returned; /* what finish_lease() says */
     fake_plan cleaning;

@@ -249,8 +249,8 @@ static int child_that_died(void)
     const pgp_stats stats = {.n[PGP_N_ACQUIRES] = 7,
                              .state[PGP_IDLE] = 2,
                              .state[PGP_IN_USE] = 1,
-                             .longest_wait = 30,
-                             .longest_hold = 40};
+                             .longest[PGP_TIME_WAIT] = 30,
+                             .longest[PGP_TIME_HOLD] = 40};
     const int pid = locks->pid;
     pgp_quota quota;
     int slot;
@@ -300,8 +300,8 @@ START_TEST(ended_are_added_up)
     pgp_board_reap(board, NOW);
     totals = totals_of(0);
     ck_assert_int_eq(totals.n[PGP_N_ACQUIRES], 14);
-    ck_assert_int_eq(totals.longest_wait, 30);
-    ck_assert_int_eq(totals.longest_hold, 40);
+    ck_assert_int_eq(totals.longest[PGP_TIME_WAIT], 30);
+    ck_assert_int_eq(totals.longest[PGP_TIME_HOLD], 40);
 }
 END_TEST
 
@@ -650,7 +650,7 @@ static void figures_are_sane(const pgp_stats *stats, apr_time_t now)
     for (i = 0; i < PGP_STATES; i++)
         ck_assert(stats->state[i] >= 0 && stats->state[i] <= 100000);
     ck_assert(stats->waiting >= 0 && stats->down >= 0);
-    ck_assert(stats->longest_wait >= 0 && stats->longest_hold >= 0);
+    ck_assert(stats->longest[PGP_TIME_WAIT] >= 0 && stats->longest[PGP_TIME_HOLD] >= 0);
     ck_assert(stats->error_at >= 0 && stats->error_at <= now);
     ck_assert(memchr(stats->error.message, 0, sizeof stats->error.message));
     ck_assert(memchr(stats->error.sqlstate, 0, sizeof stats->error.sqlstate));

@@ -577,8 +577,8 @@ START_TEST(figures_are_published)
     release(b);
     stats = figures(s);
     ck_assert_int_eq(stats.n[PGP_N_CLOSES + PGP_REASON_HOOK], 1);
-    ck_assert_int_eq(stats.n[PGP_N_HOLD_US], PGP_MS(104 + 103));
-    ck_assert_int_eq(stats.longest_hold, PGP_MS(104));
+    ck_assert_int_eq(stats.n[PGP_N_TIME_US + PGP_TIME_HOLD], PGP_MS(104 + 103));
+    ck_assert_int_eq(stats.longest[PGP_TIME_HOLD], PGP_MS(104));
     ck_assert_int_eq(stats.state[PGP_IDLE], 1);
     ck_assert_int_eq(stats.holders[0].since, 0);
 }
@@ -652,8 +652,8 @@ START_TEST(waits_are_counted)
     release(granted(b));
     stats = figures(s);
     ck_assert_int_eq(stats.n[PGP_N_WAITS], 2); /* the first waited for the connect */
-    ck_assert_int_eq(stats.n[PGP_N_WAIT_US], PGP_MS(30));
-    ck_assert_int_eq(stats.longest_wait, PGP_MS(30));
+    ck_assert_int_eq(stats.n[PGP_N_TIME_US + PGP_TIME_WAIT], PGP_MS(30));
+    ck_assert_int_eq(stats.longest[PGP_TIME_WAIT], PGP_MS(30));
 }
 END_TEST
 
@@ -672,8 +672,8 @@ START_TEST(waits_for_a_permit_are_counted)
     release(conn);
     release(granted(b));
     stats = figures(s);
-    ck_assert_int_eq(stats.n[PGP_N_PERMIT_US], PGP_MS(30));
-    ck_assert_int_eq(stats.longest_permit, PGP_MS(30));
+    ck_assert_int_eq(stats.n[PGP_N_TIME_US + PGP_TIME_PERMIT], PGP_MS(30));
+    ck_assert_int_eq(stats.longest[PGP_TIME_PERMIT], PGP_MS(30));
     ck_assert_int_eq(stats.n[PGP_N_WAITS], 4); /* three of them waited for a connect */
 }
 END_TEST

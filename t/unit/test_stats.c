@@ -34,14 +34,15 @@ START_TEST(time_falls_into_its_bucket)
     int b;
 
     memset(&stats, 0, sizeof stats);
-    pgp_stats_time(&stats, PGP_N_HOLD, buckets[_i].time);
+    pgp_stats_time(&stats, PGP_TIME_HOLD, buckets[_i].time);
     for (b = 0; b < PGP_BUCKETS; b++)
-        ck_assert_int_eq(stats.n[PGP_N_HOLD + b], b == buckets[_i].bucket);
+        ck_assert_int_eq(stats.n[pgp_stats_histogram(PGP_TIME_HOLD) + b],
+                         b == buckets[_i].bucket);
     if (buckets[_i].bucket < PGP_BUCKETS - 1)
         ck_assert_int_lt(buckets[_i].time, pgp_stats_bound(buckets[_i].bucket));
     if (buckets[_i].bucket > 0)
         ck_assert_int_ge(buckets[_i].time, pgp_stats_bound(buckets[_i].bucket - 1));
-    ck_assert_int_eq(stats.n[PGP_N_HOLD - 1], 0);
+    ck_assert_int_eq(stats.n[pgp_stats_histogram(PGP_TIME_HOLD) - 1], 0);
 }
 END_TEST
 
@@ -102,10 +103,10 @@ START_TEST(figures_are_added)
     a.state[PGP_IDLE] = 2;
     b.state[PGP_IDLE] = 3;
     a.waiting = b.waiting = 4;
-    a.longest_wait = 10;
-    b.longest_wait = 9;
-    a.longest_hold = 5;
-    b.longest_hold = 6;
+    a.longest[PGP_TIME_WAIT] = 10;
+    b.longest[PGP_TIME_WAIT] = 9;
+    a.longest[PGP_TIME_HOLD] = 5;
+    b.longest[PGP_TIME_HOLD] = 6;
     a.down = 1;
     b.down = 7;
     add_holder(&a, 20);
@@ -115,8 +116,8 @@ START_TEST(figures_are_added)
         ck_assert_int_eq(a.n[i], 1000 + i);
     ck_assert_int_eq(a.state[PGP_IDLE], 5);
     ck_assert_int_eq(a.waiting, 8);
-    ck_assert_int_eq(a.longest_wait, 10);
-    ck_assert_int_eq(a.longest_hold, 6);
+    ck_assert_int_eq(a.longest[PGP_TIME_WAIT], 10);
+    ck_assert_int_eq(a.longest[PGP_TIME_HOLD], 6);
     ck_assert_int_eq(a.down, 7);
     ck_assert_int_eq(a.holders[0].since, 10);
     ck_assert_int_eq(a.holders[1].since, 20);
