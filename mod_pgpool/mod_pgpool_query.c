@@ -99,6 +99,9 @@ static int evaluate(request_rec *r, task *task)
     const pgpool_query *query = task->query;
     const char *error = NULL;
 
+    /* An <If> that could not be evaluated may have been there to forbid something. */
+    if (pgpool_input_error(r))
+        return fail_value(r, task, "an expression", pgpool_input_error(r));
     task->values = apr_palloc(r->pool, query->nparams * sizeof(*task->values));
     for (int i = 0; i < query->nparams; i++) {
         task->values[i] = pgpool_input_value(r, &query->params[i], &error);

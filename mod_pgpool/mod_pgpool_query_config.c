@@ -9,6 +9,7 @@
 #include <apr_strings.h>
 #include <http_log.h>
 
+#include "core/pgp_text.h"
 #include "mod_pgpool_companion.h"
 #include "mod_pgpool_query_request.h"
 #include "mod_pgpool_query_sql.h"
@@ -138,6 +139,7 @@ static void embed_sql(apr_pool_t *p, pgpool_query *query, const char *sql, apr_s
 {
     char *place = apr_pstrdup(p, query->where);
 
+    pgp_text_clean(place);
     for (char *star = place; (star = strchr(star, '*'));)
         *star = '?';
     for (pgpool_format format = 0; format < PGPOOL_FORMATS; format++)

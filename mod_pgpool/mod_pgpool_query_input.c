@@ -166,14 +166,6 @@ static int refuse(request_rec *r, int status, const char *why)
     return status;
 }
 
-static bool has_body(const request_rec *r)
-{
-    const char *length = apr_table_get(r->headers_in, "Content-Length");
-
-    return apr_table_get(r->headers_in, "Transfer-Encoding") ||
-           (length && strspn(length, "0") != strlen(length));
-}
-
 static bool is_form(const request_rec *r)
 {
     const char *type = apr_table_get(r->headers_in, "Content-Type");
@@ -272,7 +264,7 @@ int pgpool_input_read(request_rec *r, int uses, apr_off_t most)
     if (!uses)
         return ap_discard_request_body(r);
     /* A request inside another one has no body of its own, nor has one whose body is read. */
-    if (r->main || body_of(r) || !has_body(r))
+    if (r->main || body_of(r) || !ap_request_has_body(r))
         return OK;
     if ((uses & PGPOOL_USES_FORM) && !is_form(r))
         return refuse(r, HTTP_UNSUPPORTED_MEDIA_TYPE, "the body is no " FORM_TYPE);
