@@ -21,6 +21,9 @@ APLOG_USE_MODULE(pgpool);
 /* So much of the SQL stands in the log. */
 #define SQL_SHOWN 100
 
+/* While rows come without a pause, the client is looked at this often. */
+#define LOOK_STEP PGP_MS(100)
+
 /* One call's part in what the functions below do. */
 typedef struct {
     request_rec *r;
@@ -32,7 +35,8 @@ typedef struct {
     pgpool_client client;
     apr_interval_time_t timeout; /* or PGP_NEVER */
     apr_time_t until;
-    pgpool_row_fn fn; /* NULL: the caller wants the whole result */
+    apr_time_t look_at; /* when to look at the client next, if rows come without a pause */
+    pgpool_row_fn fn;   /* NULL: the caller wants the whole result */
     void *baton;
     bool has_rows; /* fn has been called */
 } task;
@@ -129,15 +133,26 @@ static apr_status_t sleep_for(task *t, struct pollfd server)
 }
 
 /* The server may be so fast that the thread never sleeps between rows. */
+static apr_status_t look_around(task *t)
+{
+    const apr_time_t now = pgp_now(pgpool_child_env());
+
+    if (t->timeout != PGP_NEVER && now >= t->until)
+        return PGPOOL_ETIMEDOUT;
+    if (now < t->look_at)
+        return APR_SUCCESS;
+    t->look_at = now + LOOK_STEP;
+    poll(&t->client.socket, 1, 0);
+    return pgpool_client_has_gone(&t->client) ? PGPOOL_EABORTED : APR_SUCCESS;
+}
+
 static apr_status_t rows_hand_out(task *t, PGresult *rows)
 {
     const apr_status_t rv = t->fn(t->baton, rows);
 
     t->has_rows = true;
     PQclear(rows);
-    if (rv == APR_SUCCESS && t->timeout != PGP_NEVER && pgp_now(pgpool_child_env()) >= t->until)
-        return PGPOOL_ETIMEDOUT;
-    return rv;
+    return rv == APR_SUCCESS ? look_around(t) : rv;
 }
 
 /* *result is set if the run has an end. */

@@ -124,6 +124,13 @@ for my $protocol (sort keys %protocol) {
     };
 }
 
+subtest 'while rows come without a pause' => sub {
+    my $client = curl($httpd->url(probe_at('rows=SELECT generate_series(1, 1000000000)')));
+    ok poll_until { running() == 1 }, 'a statement runs';
+    hang_up($client);
+    ok poll_until { running() == 0 }, 'and ends with its client';
+};
+
 subtest 'PgPoolAbort ignore' => sub {
     my $touched = $httpd->dir . '/touched';
     my $client = curl($httpd->url(at('/ignore', 'query=SELECT pg_sleep(0.5)', "touch=$touched", 'query=SELECT 1')));

@@ -90,7 +90,7 @@ subtest 'a storm of resets' => sub {
     }
     my @answer = $load->finish;
     my $failed = grep { $_->{status} != 200 } @answer;
-    is $failed, told_in_log($httpd, $from, 2003), 'only requests in the middle of a query fail';
+    is $failed, told_in_log($httpd, $from, 1012), 'only requests in the middle of a query fail';
     is told_in_log($httpd, $from, 1011), 0, '... no ask does';
     cmp_ok told_in_log($httpd, $from, 1001), '>', 10, '... and the storm was one';
     note "$failed failed of ", scalar @answer;
