@@ -67,8 +67,8 @@ static void texts_clean(pgp_stats *stats)
     pgp_text_clean(stats->error.message);
     pgp_text_clean(stats->error.sqlstate);
     for (i = 0; i < PGP_BORROWERS; i++) {
-        pgp_text_clean(stats->holders[i].client);
-        pgp_text_clean(stats->holders[i].what);
+        pgp_text_clean(stats->borrowers[i].client);
+        pgp_text_clean(stats->borrowers[i].what);
     }
 }
 

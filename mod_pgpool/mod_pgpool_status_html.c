@@ -366,28 +366,28 @@ static void print_family(request_rec *r, const pgpool_metric *metric,
     ap_rputs(*comma ? "</p>\n" : "none</p>\n", r);
 }
 
-static void print_holder(request_rec *r, const pgp_borrower *holder, apr_time_t now)
+static void print_borrower(request_rec *r, const pgp_borrower *borrower, apr_time_t now)
 {
     ap_rprintf(r,
                "<tr><td>%s</td><td class=\"left text\">%s</td><td class=\"left\">%s</td>"
                "<td>%u</td></tr>\n",
-               duration_text(r->pool, now - holder->since),
-               *holder->what ? html_escape(r, holder->what) : "<em>not a request</em>",
-               *holder->client ? html_escape(r, holder->client) : "–", holder->backend);
+               duration_text(r->pool, now - borrower->since),
+               *borrower->what ? html_escape(r, borrower->what) : "<em>not a request</em>",
+               *borrower->client ? html_escape(r, borrower->client) : "–", borrower->backend);
 }
 
-static void print_holders(request_rec *r, const pgp_stats *stats, apr_time_t now)
+static void print_borrowers(request_rec *r, const pgp_stats *stats, apr_time_t now)
 {
     int i;
 
-    if (!stats->holders[0].since)
+    if (!stats->borrowers[0].since)
         return;
     ap_rputs("<h3>Longest in use</h3>\n<div class=\"wide\"><table>\n<thead><tr><th>for</th>"
              "<th class=\"left\">request (handler)</th><th class=\"left\">client</th>"
              "<th>backend</th></tr></thead>\n<tbody>\n",
              r);
-    for (i = 0; i < PGP_BORROWERS && stats->holders[i].since; i++)
-        print_holder(r, &stats->holders[i], now);
+    for (i = 0; i < PGP_BORROWERS && stats->borrowers[i].since; i++)
+        print_borrower(r, &stats->borrowers[i], now);
     ap_rputs("</tbody>\n</table></div>\n", r);
 }
 
@@ -414,7 +414,7 @@ static void print_pool(request_rec *r, const pgpool_snapshot *all, int n,
         if (metric->dimension && !pgpool_metric_is_state(metric)) /* the bars show the states */
             print_family(r, metric, view);
     ap_rputs("</div>\n</div>\n", r);
-    print_holders(r, &view->stats, all->now);
+    print_borrowers(r, &view->stats, all->now);
     ap_rputs("</section>\n", r);
 }
 

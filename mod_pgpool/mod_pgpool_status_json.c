@@ -75,25 +75,25 @@ static json_t *error_json(const pgp_stats *stats, apr_time_t now)
     return error;
 }
 
-static json_t *holder_json(const pgp_borrower *holder, apr_time_t now)
+static json_t *borrower_json(const pgp_borrower *borrower, apr_time_t now)
 {
     json_t *one = json_object();
 
-    json_object_set_new(one, "seconds", seconds_json(now - holder->since));
-    json_object_set_new(one, "request", json_string(holder->what));
-    json_object_set_new(one, "client", json_string(holder->client));
-    json_object_set_new(one, "backend", json_integer(holder->backend));
+    json_object_set_new(one, "seconds", seconds_json(now - borrower->since));
+    json_object_set_new(one, "request", json_string(borrower->what));
+    json_object_set_new(one, "client", json_string(borrower->client));
+    json_object_set_new(one, "backend", json_integer(borrower->backend));
     return one;
 }
 
-static json_t *holders_json(const pgp_stats *stats, apr_time_t now)
+static json_t *borrowers_json(const pgp_stats *stats, apr_time_t now)
 {
-    json_t *holders = json_array();
+    json_t *borrowers = json_array();
     int i;
 
-    for (i = 0; i < PGP_BORROWERS && stats->holders[i].since; i++)
-        json_array_append_new(holders, holder_json(&stats->holders[i], now));
-    return holders;
+    for (i = 0; i < PGP_BORROWERS && stats->borrowers[i].since; i++)
+        json_array_append_new(borrowers, borrower_json(&stats->borrowers[i], now));
+    return borrowers;
 }
 
 static json_t *pool_json(const pgpool_pool_view *view, apr_time_t now)
@@ -106,7 +106,7 @@ static json_t *pool_json(const pgpool_pool_view *view, apr_time_t now)
     for (histogram = pgpool_histograms; histogram->key; histogram++)
         json_object_set_new(pool, histogram->key, histogram_json(view, histogram));
     json_object_set_new(pool, "last_error", error_json(&view->stats, now));
-    json_object_set_new(pool, "holders", holders_json(&view->stats, now));
+    json_object_set_new(pool, "holders", borrowers_json(&view->stats, now));
     return pool;
 }
 

@@ -95,7 +95,7 @@ void pgp_pool_attach_board(pgp_pool *pool, pgp_board *board, int place);
 typedef struct {
     /* immutable once the keeper runs */
     const char *name; /* pgp_conninfo_server() */
-    int pools;        /* that go there */
+    int pools;        /* how many of the child's pools connect to it */
     apr_int64_t
         max_over_children; /* connections that all children may ask for, for all of these */
     int place;             /* on the board, of one of them, where all speak for all; -1: none */

@@ -12,8 +12,8 @@
  *              statements and plans: a PL/pgSQL function keeps its plans.
  *   prepared   the same, and DEALLOCATE ALL: for a lease that has deallocated a statement where
  *              PgPoolInitSQL prepares one.  Its PREPAREs run again as well.
- *   all        DISCARD ALL.  That cannot share a message with other statements, so where there
- * is PgPoolInitSQL it is the list of its statements again, with nothing left out.
+ *   all        DISCARD ALL.  It cannot share a message with other statements.  So where there
+ * is PgPoolInitSQL, this message lists the statements of DISCARD ALL instead.
  *
  * Ownership and threads.  The messages live as long as the settings.  The functions on a
  * connection are for its owner (pgp_driver.h); the others are for any thread.

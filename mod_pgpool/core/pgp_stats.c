@@ -43,13 +43,13 @@ void pgp_stats_add_borrower(pgp_stats *sum, const pgp_borrower *more)
     int i, k;
 
     for (i = 0; i < PGP_BORROWERS; i++)
-        if (!sum->holders[i].since || more->since < sum->holders[i].since)
+        if (!sum->borrowers[i].since || more->since < sum->borrowers[i].since)
             break;
     if (i == PGP_BORROWERS)
         return;
     for (k = PGP_BORROWERS - 1; k > i; k--)
-        sum->holders[k] = sum->holders[k - 1];
-    sum->holders[i] = *more;
+        sum->borrowers[k] = sum->borrowers[k - 1];
+    sum->borrowers[i] = *more;
 }
 
 void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
@@ -71,8 +71,8 @@ void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
         sum->error_at = more->error_at;
         sum->error = more->error;
     }
-    for (i = 0; i < PGP_BORROWERS && more->holders[i].since; i++)
-        pgp_stats_add_borrower(sum, &more->holders[i]);
+    for (i = 0; i < PGP_BORROWERS && more->borrowers[i].since; i++)
+        pgp_stats_add_borrower(sum, &more->borrowers[i]);
 }
 
 /* As microseconds, nine years.  The sum of a histogram's buckets is still a whole number in
@@ -85,11 +85,11 @@ static apr_int64_t confined(apr_int64_t value, apr_int64_t most)
     return value < 0 ? 0 : value > most ? most : value;
 }
 
-static void holder_confine(pgp_borrower *holder, apr_time_t now)
+static void borrower_confine(pgp_borrower *borrower, apr_time_t now)
 {
-    holder->since = confined(holder->since, now);
-    holder->client[sizeof holder->client - 1] = '\0';
-    holder->what[sizeof holder->what - 1] = '\0';
+    borrower->since = confined(borrower->since, now);
+    borrower->client[sizeof borrower->client - 1] = '\0';
+    borrower->what[sizeof borrower->what - 1] = '\0';
 }
 
 void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
@@ -111,5 +111,5 @@ void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
     stats->error.sqlstate[sizeof stats->error.sqlstate - 1] = '\0';
     stats->error.message[sizeof stats->error.message - 1] = '\0';
     for (i = 0; i < PGP_BORROWERS; i++)
-        holder_confine(&stats->holders[i], now);
+        borrower_confine(&stats->borrowers[i], now);
 }

@@ -52,10 +52,10 @@ typedef struct {
     int state[PGP_STATES];
     int tls; /* of those that are idle, in use or cleaning */
     int waiting;
-    int down;                            /* failed attempts to connect, in a row */
-    apr_time_t error_at;                 /* of the last failed one; 0: none yet */
-    pgp_error error;                     /* of the last failed one */
-    pgp_borrower holders[PGP_BORROWERS]; /* longest first; since 0: the list ends */
+    int down;                              /* failed attempts to connect, in a row */
+    apr_time_t error_at;                   /* of the last failed one; 0: none yet */
+    pgp_error error;                       /* of the last failed one */
+    pgp_borrower borrowers[PGP_BORROWERS]; /* longest first; since 0: the list ends */
 } pgp_stats;
 
 /* The connections that are open.  (Connections made = open + closed, without those closed with
@@ -83,7 +83,7 @@ apr_interval_time_t pgp_stats_quantile(const apr_uint64_t histogram[PGP_BUCKETS]
                                        double fraction);
 
 /* Insert a borrower into the list of the longest ones, if it is one of them. */
-void pgp_stats_add_borrower(pgp_stats *stats, const pgp_borrower *holder);
+void pgp_stats_add_borrower(pgp_stats *stats, const pgp_borrower *borrower);
 
 /* Add the figures of another child or pool.  The sum keeps the later error and the borrowers
  * that have held longest. */

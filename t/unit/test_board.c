@@ -655,9 +655,9 @@ static void figures_are_sane(const pgp_stats *stats, apr_time_t now)
     ck_assert(memchr(stats->error.message, 0, sizeof stats->error.message));
     ck_assert(memchr(stats->error.sqlstate, 0, sizeof stats->error.sqlstate));
     for (i = 0; i < PGP_BORROWERS; i++) {
-        ck_assert(stats->holders[i].since >= 0 && stats->holders[i].since <= now);
-        ck_assert(memchr(stats->holders[i].client, 0, sizeof stats->holders[i].client));
-        ck_assert(memchr(stats->holders[i].what, 0, sizeof stats->holders[i].what));
+        ck_assert(stats->borrowers[i].since >= 0 && stats->borrowers[i].since <= now);
+        ck_assert(memchr(stats->borrowers[i].client, 0, sizeof stats->borrowers[i].client));
+        ck_assert(memchr(stats->borrowers[i].what, 0, sizeof stats->borrowers[i].what));
     }
 }
 

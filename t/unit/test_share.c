@@ -570,9 +570,9 @@ START_TEST(figures_are_published)
     ck_assert_int_eq(stats.n[PGP_N_EXHAUSTED], 1);
     ck_assert_int_eq(stats.state[PGP_IN_USE], 2);
     ck_assert_int_eq(stats.waiting, 0);
-    ck_assert_str_eq(stats.holders[0].client, "192.0.2.7");
-    ck_assert_str_eq(stats.holders[0].what, "GET /slow");
-    ck_assert_int_eq(stats.holders[0].backend, pgp_slot_backend(a));
+    ck_assert_str_eq(stats.borrowers[0].client, "192.0.2.7");
+    ck_assert_str_eq(stats.borrowers[0].what, "GET /slow");
+    ck_assert_int_eq(stats.borrowers[0].backend, pgp_slot_backend(a));
     pgp_pool_discard(&a, PGP_REASON_HOOK);
     release(b);
     stats = figures(s);
@@ -580,7 +580,7 @@ START_TEST(figures_are_published)
     ck_assert_int_eq(stats.n[PGP_N_TIME_US + PGP_TIME_HOLD], PGP_MS(104 + 103));
     ck_assert_int_eq(stats.longest[PGP_TIME_HOLD], PGP_MS(104));
     ck_assert_int_eq(stats.state[PGP_IDLE], 1);
-    ck_assert_int_eq(stats.holders[0].since, 0);
+    ck_assert_int_eq(stats.borrowers[0].since, 0);
 }
 END_TEST
 
@@ -596,9 +596,9 @@ START_TEST(a_long_description_is_cut)
     uri[sizeof uri - 1] = '\0';
     conn = acquire_as(s, uri, (const char *const[]){"GET ", uri, " (", uri, NULL});
     stats = figures(s);
-    ck_assert_uint_eq(strlen(stats.holders[0].client), sizeof stats.holders[0].client - 1);
-    ck_assert_uint_eq(strlen(stats.holders[0].what), sizeof stats.holders[0].what - 1);
-    ck_assert(!strncmp(stats.holders[0].what, "GET xxx", 7));
+    ck_assert_uint_eq(strlen(stats.borrowers[0].client), sizeof stats.borrowers[0].client - 1);
+    ck_assert_uint_eq(strlen(stats.borrowers[0].what), sizeof stats.borrowers[0].what - 1);
+    ck_assert(!strncmp(stats.borrowers[0].what, "GET xxx", 7));
     release(conn);
 }
 END_TEST

@@ -1,4 +1,4 @@
-/* A pool's figures: histograms, the longest holders, sums. */
+/* A pool's figures: histograms, the longest borrowers, sums. */
 #include <string.h>
 
 #include "stage.h"
@@ -62,7 +62,7 @@ START_TEST(quantiles_of_a_histogram)
 }
 END_TEST
 
-/* --- holders ---------------------------------------------------------------- */
+/* --- borrowers -------------------------------------------------------------- */
 
 static void add_holder(pgp_stats *stats, apr_time_t since)
 {
@@ -71,7 +71,7 @@ static void add_holder(pgp_stats *stats, apr_time_t since)
     pgp_stats_add_borrower(stats, &holder);
 }
 
-START_TEST(longest_holders_are_kept)
+START_TEST(longest_borrowers_are_kept)
 {
     static const int since[] = {50, 20, 70, 10, 60, 30, 40};
     pgp_stats stats;
@@ -81,8 +81,8 @@ START_TEST(longest_holders_are_kept)
     for (i = 0; i < LENGTH(since); i++)
         add_holder(&stats, since[i]);
     for (i = 0; i < PGP_BORROWERS; i++) {
-        ck_assert_int_eq(stats.holders[i].since, 10 * (i + 1));
-        ck_assert_int_eq(stats.holders[i].backend, 10 * (i + 1));
+        ck_assert_int_eq(stats.borrowers[i].since, 10 * (i + 1));
+        ck_assert_int_eq(stats.borrowers[i].backend, 10 * (i + 1));
     }
 }
 END_TEST
@@ -119,9 +119,9 @@ START_TEST(figures_are_added)
     ck_assert_int_eq(a.longest[PGP_TIME_WAIT], 10);
     ck_assert_int_eq(a.longest[PGP_TIME_HOLD], 6);
     ck_assert_int_eq(a.down, 7);
-    ck_assert_int_eq(a.holders[0].since, 10);
-    ck_assert_int_eq(a.holders[1].since, 20);
-    ck_assert_int_eq(a.holders[2].since, 0);
+    ck_assert_int_eq(a.borrowers[0].since, 10);
+    ck_assert_int_eq(a.borrowers[1].since, 20);
+    ck_assert_int_eq(a.borrowers[2].since, 0);
 }
 END_TEST
 
@@ -156,7 +156,7 @@ int main(void)
 
     tcase_add_loop_test(t, time_falls_into_its_bucket, 0, LENGTH(buckets));
     tcase_add_test(t, quantiles_of_a_histogram);
-    tcase_add_test(t, longest_holders_are_kept);
+    tcase_add_test(t, longest_borrowers_are_kept);
     tcase_add_test(t, figures_are_added);
     tcase_add_test(t, later_error_stays);
     tcase_add_test(t, part_is_no_more_than_its_whole);
