@@ -121,6 +121,7 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_is_personal);
     APR_REGISTER_OPTIONAL_FN(pgpool_sqlstate_http);
     pgpool_bracket_register();
+    pgpool_control_register();
     pgpool_home_register();
     pgpool_identity_register();
     pgpool_ready_register();

@@ -13,7 +13,7 @@ const char *pgpool_health_word(pgpool_health health)
     static const char *const words[] = {
         [PGPOOL_OK] = "ok",           [PGPOOL_BUSY] = "busy",
         [PGPOOL_UNKNOWN] = "unknown", [PGPOOL_EXHAUSTED] = "exhausted",
-        [PGPOOL_DOWN] = "down",
+        [PGPOOL_DOWN] = "down",       [PGPOOL_SUSPENDED] = "suspended",
     };
 
     return words[health];
@@ -83,6 +83,8 @@ static pgpool_health judge_health(const pgpool_snapshot *all, int pool,
 
     if (view->place < 0 || !view->children)
         return PGPOOL_UNKNOWN;
+    if (view->suspended)
+        return PGPOOL_SUSPENDED;
     if (view->starved)
         return PGPOOL_DOWN;
     if (has_waiters && (is_failing || is_exhausted(all, pool, view)))
@@ -110,6 +112,11 @@ static const char *judge_why(apr_pool_t *p, const pgpool_pool_view *view)
     if (!view->children)
         return "No child publishes its metrics in shared memory: nothing is known (see PGP1017 "
                "in the error log).";
+    if (view->suspended)
+        return apr_psprintf(p,
+                            "Suspended by an operator, for %" APR_TIME_T_FMT
+                            " s more: no connection is lent; %d are still in use; %s.",
+                            apr_time_sec(view->suspended) + 1, in_use, waiters);
     if (view->starved)
         return apr_psprintf(p,
                             "No connection to the server: %d of %d children have none and can "

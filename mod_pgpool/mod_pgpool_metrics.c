@@ -32,6 +32,11 @@ static apr_int64_t get_waiting(const pgpool_pool_view *view, int member)
     return view->stats.waiting;
 }
 
+static apr_int64_t get_suspended(const pgpool_pool_view *view, int member)
+{
+    return view->suspended > 0;
+}
+
 static apr_int64_t get_failures(const pgpool_pool_view *view, int member)
 {
     return view->stats.down;
@@ -113,6 +118,8 @@ const pgpool_metric pgpool_metrics[] = {
      .end = ENCRYPTIONS,
      .member = encryption_name},
     GAUGE("waiting", "waiting", "requests that wait for a connection", get_waiting),
+    GAUGE("suspended", "suspended", "1 while an operator has suspended the pool",
+          get_suspended),
     GAUGE("connect_failures", "failing",
           "attempts to connect that failed in a row, where they are most", get_failures),
     COUNTER("acquires", "acquires", "connections given to requests", PGP_N_ACQUIRES),

@@ -37,7 +37,7 @@ static bool health_find(apr_pool_t *p, const server_rec *s, const char *name,
     definition = apr_hash_get(pgpool_config_of(s)->pools, name, APR_HASH_KEY_STRING);
     if (!definition)
         return false;
-    *health = pgpool_snapshot_health(p, definition);
+    *health = pgpool_snapshot_pool(p, definition).health;
     return true;
 }
 

@@ -6,6 +6,7 @@
 #define MOD_PGPOOL_REGISTER_H
 
 void pgpool_bracket_register(void);  /* mod_pgpool_bracket.c */
+void pgpool_control_register(void);  /* mod_pgpool_control.c */
 void pgpool_home_register(void);     /* mod_pgpool_home.c */
 void pgpool_identity_register(void); /* mod_pgpool_identity.c */
 void pgpool_ready_register(void);    /* mod_pgpool_ready.c */

@@ -54,8 +54,10 @@ static pgpool_child_view child_view_make(apr_pool_t *p, const pgpool_snapshot *a
     for (i = 0; i < all->pools->nelts; i++) {
         const pgpool_pool_view *pool = &APR_ARRAY_IDX(all->pools, i, pgpool_pool_view);
 
-        child.pools[i] = (pgpool_pool_view){
-            .place = pool->place, .label = pool->label, .settings = pool->settings};
+        child.pools[i] = (pgpool_pool_view){.place = pool->place,
+                                            .label = pool->label,
+                                            .settings = pool->settings,
+                                            .suspended = pool->suspended};
     }
     return child;
 }
@@ -69,6 +71,20 @@ static void texts_clean(pgp_stats *stats)
     for (i = 0; i < PGP_BORROWERS; i++) {
         pgp_text_clean(stats->borrowers[i].client);
         pgp_text_clean(stats->borrowers[i].what);
+    }
+}
+
+static void orders_read(pgpool_snapshot *all, apr_time_t now)
+{
+    int i;
+
+    for (i = 0; i < all->pools->nelts; i++) {
+        pgpool_pool_view *pool = &APR_ARRAY_IDX(all->pools, i, pgpool_pool_view);
+        pgp_orders orders = {.suspended_until = 0};
+
+        if (pool->place >= 0)
+            orders = pgp_board_orders(pgpool_child_board()->core, pool->place, now);
+        pool->suspended = orders.suspended_until ? orders.suspended_until - now : 0;
     }
 }
 
@@ -100,6 +116,7 @@ static void board_read(apr_pool_t *p, const pgpool_definition *only, pgpool_snap
     int seat, pid;
 
     all->pools = pools_list(p, only);
+    orders_read(all, now);
     all->children = apr_array_make(p, 4, sizeof(pgpool_child_view));
     all->ended = child_view_make(p, all);
     seat_add(&all->ended, all, TOTALS, now);
@@ -142,7 +159,7 @@ pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p)
     return snapshot_take(p, NULL);
 }
 
-pgpool_health pgpool_snapshot_health(apr_pool_t *p, const pgpool_definition *pool)
+pgpool_pool_view pgpool_snapshot_pool(apr_pool_t *p, const pgpool_definition *pool)
 {
-    return APR_ARRAY_IDX(snapshot_take(p, pool)->pools, 0, pgpool_pool_view).health;
+    return APR_ARRAY_IDX(snapshot_take(p, pool)->pools, 0, pgpool_pool_view);
 }

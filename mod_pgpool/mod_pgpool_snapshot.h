@@ -10,7 +10,7 @@
 /* Read the board.  The snapshot is in memory of p.  Any thread of a child. */
 pgpool_snapshot *pgpool_snapshot_take(apr_pool_t *p);
 
-/* The health of one pool; the others are not read. */
-pgpool_health pgpool_snapshot_health(apr_pool_t *p, const pgpool_definition *pool);
+/* The view of one pool over all children; the others are not read. */
+pgpool_pool_view pgpool_snapshot_pool(apr_pool_t *p, const pgpool_definition *pool);
 
 #endif

@@ -92,7 +92,7 @@ static const char style[] =
     ".title{display:flex;flex-wrap:wrap;gap:.3rem .8rem;align-items:center}"
     ".word{color:#fff;border-radius:1em;padding:.05em .7em;font-weight:600;font-size:.95rem}"
     ".title p{margin:0}"
-    ".ok{background:var(--ok)}.busy,.unknown{background:var(--busy)}"
+    ".ok{background:var(--ok)}.busy,.unknown,.suspended{background:var(--busy)}"
     ".exhausted{background:var(--exhausted)}.down{background:var(--down)}"
     "dl{display:flex;flex-wrap:wrap;gap:.4rem 1.6rem;margin:.9rem 0 .5rem}"
     "dl div{display:flex;flex-direction:column-reverse}"

@@ -20,7 +20,8 @@
 typedef enum {
     PGPOOL_OK,
     PGPOOL_BUSY,
-    PGPOOL_UNKNOWN, /* nothing can be seen of it */
+    PGPOOL_UNKNOWN,   /* nothing can be seen of it */
+    PGPOOL_SUSPENDED, /* by an operator */
     PGPOOL_EXHAUSTED,
     PGPOOL_DOWN
 } pgpool_health;
@@ -31,6 +32,7 @@ typedef struct {
     const char *label; /* of its definition */
     const pgp_settings *settings;
     pgp_stats stats;
+    apr_interval_time_t suspended; /* for so long from now; 0: it is not */
 
     /* over all children only */
     pgpool_health health;

@@ -40,6 +40,12 @@ typedef struct {
     pgp_gate gates[PGP_GATES];
 } notice;
 
+/* What an operator has ordered for a pool. */
+typedef struct {
+    _Atomic unsigned tenure;
+    _Atomic apr_int64_t suspended_until, reconnect_before;
+} orders;
+
 typedef struct {
     _Alignas(
         PGP_CACHE_LINE) _Atomic unsigned flips; /* copy flips % 2 of the totals is current */
@@ -72,6 +78,7 @@ struct pgp_board {
     head *head;
     seat *seats;
     totals *copies[2];       /* [place] */
+    orders *orders;          /* [place] */
     notice *notices;         /* [place], and one more for PGP_NO_PLACE */
     pgp_standing *standings; /* [place and then host][seat] */
     pgp_turn *turns;         /* [place and then host] */
@@ -143,7 +150,7 @@ apr_size_t pgp_board_layout(void)
 {
     return sizeof(pgp_board) * 31 + sizeof(place) * 37 + sizeof(seat) * 41 +
            sizeof(totals) * 43 + sizeof(notice) * 47 + sizeof(pgp_standing) * 53 +
-           sizeof(cell) * 59 + sizeof(head) * 61 + sizeof(pgp_turn) * 67;
+           sizeof(cell) * 59 + sizeof(head) * 61 + sizeof(pgp_turn) * 67 + sizeof(orders) * 71;
 }
 
 /* The next part of the mapping, of this size; *used grows by it.  base NULL: only count. */
@@ -164,6 +171,7 @@ static apr_size_t parts_set(pgp_board *board, char *base)
     board->seats = part_next(base, &used, seats * sizeof(seat));
     board->copies[0] = part_next(base, &used, places * sizeof(totals));
     board->copies[1] = part_next(base, &used, places * sizeof(totals));
+    board->orders = part_next(base, &used, places * sizeof(orders));
     board->notices = part_next(base, &used, (places + 1) * sizeof(notice));
     board->standings = part_next(base, &used, 2 * places * seats * sizeof(pgp_standing));
     board->turns = part_next(base, &used, 2 * places * sizeof(pgp_turn));
@@ -626,6 +634,37 @@ pgp_gate *pgp_board_gate(pgp_board *board, int p, pgp_gate_id id)
         atomic_store(&n->tenure, tenure);
     }
     return &n->gates[id];
+}
+
+/* --- what an operator orders -------------------------------------------------- */
+
+pgp_orders pgp_board_orders(const pgp_board *board, int p, apr_time_t now)
+{
+    const orders *o = &board->orders[p];
+    pgp_orders given = {.suspended_until = 0};
+
+    if (atomic_load(&o->tenure) != board->places[p].tenure)
+        return given;
+    given.suspended_until = atomic_load(&o->suspended_until);
+    given.reconnect_before = atomic_load(&o->reconnect_before);
+    if (given.suspended_until <= now || given.suspended_until - PGP_SUSPENSION_MOST > now)
+        given.suspended_until = 0;
+    if (given.reconnect_before < 0 || given.reconnect_before > now)
+        given.reconnect_before = 0;
+    return given;
+}
+
+void pgp_board_order(pgp_board *board, int p, const pgp_orders *given)
+{
+    orders *o = &board->orders[p];
+    int s;
+
+    atomic_store(&o->suspended_until, given->suspended_until);
+    atomic_store(&o->reconnect_before, given->reconnect_before);
+    atomic_store(&o->tenure, board->places[p].tenure);
+    for (s = 0; s < pgp_board_top(board); s++)
+        if (pgp_board_is_live(board, s))
+            pgp_board_ring(board, s);
 }
 
 /* --- readers ---------------------------------------------------------------- */

@@ -131,6 +131,25 @@ void pgp_board_publish(pgp_board *board, int seat, int place, const pgp_stats *s
 /* The gate (pgp_gate.h) of a place, or of PGP_NO_PLACE.  All children share it. */
 pgp_gate *pgp_board_gate(pgp_board *board, int place, pgp_gate_id id);
 
+/* --- what an operator orders -------------------------------------------------- */
+
+/* For a pool in all children, those included that start later.  Times on the env's clock; 0:
+ * never. */
+typedef struct {
+    apr_time_t suspended_until;  /* it lends nothing, and has no idle connection */
+    apr_time_t reconnect_before; /* older connections are closed as soon as nobody uses them */
+} pgp_orders;
+
+/* The longest suspension. */
+#define PGP_SUSPENSION_MOST PGP_SEC(3600)
+
+/* The orders for the pool of a place.  A suspension that has ended or is longer than any can
+ * be, and a time that is still to come, are no orders. */
+pgp_orders pgp_board_orders(const pgp_board *board, int place, apr_time_t now);
+
+/* Give orders, and wake all children. */
+void pgp_board_order(pgp_board *board, int place, const pgp_orders *orders);
+
 /* --- readers ---------------------------------------------------------------- */
 
 int pgp_board_seats(const pgp_board *board);

@@ -56,7 +56,8 @@ typedef enum {
     PGP_MSG_BOARD = 1017,
     PGP_MSG_CAPACITY = 1018,
     PGP_MSG_RESET = 1019,
-    PGP_MSG_STATEMENT = 1020
+    PGP_MSG_STATEMENT = 1020,
+    PGP_MSG_ORDER = 1021
 } pgp_message;
 
 /* Write "PGP<id>: pool <pool>, backend <pid>: ..." if the level is wanted.  pool NULL: the line

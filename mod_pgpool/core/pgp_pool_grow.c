@@ -36,7 +36,8 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
         .demand_age = pool->waiting ? now - pool->demand_since : 0,
         .down = pool->outage.failures > 0,
     };
-    const int resting = pool->phase == STOPPED || now < pool->outage.retry_at;
+    const int resting = pool->phase == STOPPED || now < pool->outage.retry_at ||
+                        pgp_pool_is_suspended_locked(pool, now);
     int start = resting ? 0 : pgp_policy_growth(&demand);
     int asked = demand.waiting - demand.connecting; /* for requests; more are for Min */
 
@@ -62,6 +63,8 @@ static void admit(pgp_slot *slot)
     lock(pool);
     if (pool->phase == STOPPED)
         pgp_slot_retire_locked(slot, PGP_REASON_STOP);
+    else if (pgp_slot_is_ordered_away_locked(slot, now))
+        pgp_slot_retire_locked(slot, PGP_REASON_ORDER);
     else
         pgp_slot_hand_off_locked(pool, slot, now);
     unlock(pool);

@@ -43,6 +43,42 @@ static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
     }
 }
 
+static void retire_all_locked(pgp_pool *pool, pgp_state state)
+{
+    PGP_LOCKED(pool);
+    while (count(pool, state) > 0)
+        pgp_slot_retire_locked(APR_RING_FIRST(&pool->lists[state].ring), PGP_REASON_ORDER);
+}
+
+/* Obey the operator's orders.  During a suspension the server may be restarted: no connection
+ * is idle or being made, and what happened before tells nothing of the server that comes back.
+ */
+static void orders_obey_locked(pgp_pool *pool, apr_time_t now)
+{
+    PGP_LOCKED(pool);
+    pgp_slot *slot, *newer;
+
+    if (pool->board)
+        pool->orders = pgp_board_orders(pool->board, pool->place, now);
+    if (pool->phase == STOPPED ||
+        !(pool->orders.suspended_until | pool->orders.reconnect_before))
+        return;
+    if (pgp_pool_is_suspended_locked(pool, now)) {
+        retire_all_locked(pool, PGP_IDLE);
+        retire_all_locked(pool, PGP_CONNECTING);
+        pool->outage = (pgp_outage){.failures = 0};
+        pool->surveyed = 0;
+        return;
+    }
+    for (slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
+         slot != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_slot, entry);
+         slot = newer) {
+        newer = APR_RING_PREV(slot, entry);
+        if (pgp_slot_is_ordered_away_locked(slot, now))
+            pgp_slot_retire_locked(slot, PGP_REASON_ORDER);
+    }
+}
+
 /* When the keeper has to look again although nobody wakes it. */
 static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
 {
@@ -53,6 +89,8 @@ static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
         next = now + PGP_GROWTH_STEP;
     if (now < pool->outage.retry_at && pool->outage.retry_at < next)
         next = pool->outage.retry_at;
+    if (now < pool->orders.suspended_until && pool->orders.suspended_until < next)
+        next = pool->orders.suspended_until;
     if (pgp_share_is_capped(pool) && now < pool->share.look_at && pool->share.look_at < next)
         next = pool->share.look_at;
     return next;
@@ -100,6 +138,7 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool)
     apr_time_t next;
 
     lock(pool);
+    orders_obey_locked(pool, now);
     retire_idle_locked(pool, now);
     pgp_pool_grow_locked(pool, now);
     pgp_stats_take_locked(pool, &stats);

@@ -99,6 +99,7 @@ struct pgp_pool {
     apr_time_t suspect_since; /* what was idle before this may be dead as well */
     apr_uint64_t leases;
     pgp_outage outage;
+    pgp_orders orders;  /* an operator's, as the keeper has last seen them */
     int refused_demand; /* a caller that would not wait got none: grow for the next */
     pool_share share;
     pgp_stats stats; /* without its gauges */
@@ -219,6 +220,11 @@ void pgp_close_end(pgp_slot *slot);
 void pgp_slot_finish(pgp_slot *slot);
 /* Warn, once a minute, if the server has rejected a reset. */
 void pgp_reset_failed(pgp_slot *slot, const pgp_error *error);
+
+/* Whether an operator has suspended the pool: it lends nothing, and callers wait. */
+bool pgp_pool_is_suspended_locked(const pgp_pool *pool, apr_time_t now);
+/* Whether an operator wants a connection closed that nobody uses. */
+bool pgp_slot_is_ordered_away_locked(const pgp_slot *slot, apr_time_t now);
 
 /* --- pgp_pool_grow.c -------------------------------------------------------- */
 

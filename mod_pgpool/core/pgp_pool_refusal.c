@@ -46,6 +46,8 @@ void pgp_refusal_count_locked(pgp_pool *pool, pgp_outcome outcome, pgp_error *er
         pool->stats.n[PGP_N_UNAVAILABLE]++;
     if (outcome == PGP_STOPPING)
         *error = (pgp_error){.message = "this child is stopping"};
+    else if (pgp_pool_is_suspended_locked(pool, now_of(pool)))
+        *error = (pgp_error){.message = "an operator has suspended the pool"};
     else if (pool->outage.failures)
         *error = pool->outage.error;
     else if (error->message[0])

@@ -75,6 +75,8 @@ static void give_back(pgp_slot *slot)
         reason = PGP_REASON_STOP;
     else if (pool->settings->reset == PGP_RESET_CLOSE)
         reason = PGP_REASON_RESET;
+    else if (pgp_slot_is_ordered_away_locked(slot, now))
+        reason = PGP_REASON_ORDER;
     else if (!pool->outage.failures && slot->expires != PGP_NEVER && now >= slot->expires)
         reason = PGP_REASON_LIFETIME;
     else {

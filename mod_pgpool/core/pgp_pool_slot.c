@@ -16,6 +16,22 @@ void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason)
         pgp_outage_deprive(&pool->outage, now_of(pool));
 }
 
+bool pgp_pool_is_suspended_locked(const pgp_pool *pool, apr_time_t now)
+{
+    PGP_LOCKED(pool);
+    return now < pool->orders.suspended_until;
+}
+
+/* During an outage an old connection is better than none. */
+bool pgp_slot_is_ordered_away_locked(const pgp_slot *slot, apr_time_t now)
+{
+    PGP_LOCKED(slot->pool);
+    const pgp_pool *pool = slot->pool;
+
+    return pgp_pool_is_suspended_locked(pool, now) ||
+           (!pool->outage.failures && slot->born < pool->orders.reconnect_before);
+}
+
 pgp_pool *pgp_slot_pool(const pgp_slot *slot)
 {
     return slot->pool;

@@ -28,7 +28,8 @@ static const char *const reason_names[PGP_REASONS] = {
     [PGP_REASON_UNCLEAN] = "unclean", [PGP_REASON_UNKNOWN] = "unknown",
     [PGP_REASON_RESET] = "reset",     [PGP_REASON_LARGE] = "large",
     [PGP_REASON_HOOK] = "hook",       [PGP_REASON_SHARED] = "shared",
-    [PGP_REASON_STOP] = "stop",       [PGP_REASON_KILLED] = "killed",
+    [PGP_REASON_ORDER] = "order",     [PGP_REASON_STOP] = "stop",
+    [PGP_REASON_KILLED] = "killed",
 };
 
 static const char *const cancel_names[PGP_CANCELS] = {

@@ -37,6 +37,7 @@ typedef enum {
     PGP_REASON_LARGE,    /* a large result has swollen libpq's buffers */
     PGP_REASON_HOOK,     /* a hook refused it */
     PGP_REASON_SHARED,   /* given up to another child (PgPoolTotalMax) */
+    PGP_REASON_ORDER,    /* an operator has suspended the pool, or lets it reconnect */
     PGP_REASON_STOP,     /* the child or its generation ends */
     PGP_REASON_KILLED,   /* its child was killed, or ended before the borrower returned it */
     PGP_REASONS
