@@ -455,6 +455,7 @@ START_TEST(min_waits_for_the_attempts_of_requests)
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 8", "PgPoolAcquireTimeout 60s", NULL);
     stage *other = stage_beside(s, "PgPoolMin 1", "PgPoolMax 1", NULL);
     pgp_server *server = apr_pcalloc(s->p, sizeof(*server));
+    borrower *waits[6];
     pgp_slot *conn;
     int i;
 
@@ -465,7 +466,7 @@ START_TEST(min_waits_for_the_attempts_of_requests)
     conn = acquire(other);
     s->world->plan = (fake_plan){.takes = PGP_SEC(2), .end = FAKE_DONE};
     for (i = 0; i < 6; i++)
-        queue_up(s);
+        waits[i] = queue_up(s);
     keep(s, PGP_MS(500));
     ck_assert_int_eq(slots(s, PGP_CONNECTING), 6);
     pgp_pool_discard(&conn, PGP_REASON_HOOK);
@@ -473,6 +474,8 @@ START_TEST(min_waits_for_the_attempts_of_requests)
     ck_assert_int_eq(slots(other, PGP_CONNECTING), 0);
     keep(s, PGP_SEC(10));
     ck_assert_int_eq(idle(other), 1);
+    for (i = 0; i < 6; i++)
+        release(granted(waits[i]));
 }
 END_TEST
 
