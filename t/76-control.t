@@ -71,7 +71,8 @@ subtest 'suspend, restart, resume' => sub {
     is $httpd->get('/ready')->{status}, 503, 'not ready';
     is pool_json()->{suspended}, 1, 'the page says so';
     order({ action => 'suspend', pool => 'brief' });
-    tells probe($httpd, 'acquire=brief', 'notes'), { status => 'EUNAVAIL' }, 'who does not wait long is refused';
+    ok poll_until { told(probe($httpd, 'acquire=brief'), 'status') eq 'EUNAVAIL' },
+        'a request that does not wait long is refused';
     like $httpd->error_log, qr/pool brief: .* an operator has suspended the pool/, '... the log says why';
     order({ action => 'resume', pool => 'brief' });
     $pg->restart;
