@@ -37,9 +37,9 @@ sub script {
     return write_file("$dir/$name", "#!/bin/sh\n$body\n", 0755);
 }
 
-# A command inherits the environment of httpd, and with the thread sanitizer's library loaded before
-# it a shell does not start.
-my $has_commands = ($ENV{PGPOOL_SANITIZE} // '') ne 'thread';
+# A command inherits the environment of httpd, and a shell fails with a sanitizer's library loaded
+# before it.
+my $has_commands = !$ENV{PGPOOL_SANITIZE};
 
 sub served_with {
     my ($source, $conf) = @_;
