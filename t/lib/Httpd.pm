@@ -478,7 +478,7 @@ sub handed_on {
     my $frame = qr/    #\d+ [^\n]*\n/;
     my @at = $race =~ /^  \w[^\n]* of size [^\n]*\n$frame*?    #\d+ \S+ (\S+\.c):\d+ \(mod_/mg;
     push @at, $at[0] if @at == 1 && $race =~ /\[failed to restore the stack\]/;
-    return @at == 2 && !grep { !/mod_pgpool_(?:api|bracket|identity|lease|outcome|pin|probe|query(?:_\w+)?|release|request)\.c\z/ } @at;
+    return @at == 2 && !grep { !/mod_pgpool_(?:api|bracket|client|identity|lease|outcome|pin|probe|query(?:_\w+)?|release|request|statement)\.c\z/ } @at;
 }
 
 # Arguments of env(1).  A sanitizer has to come before all other libraries.
