@@ -10,6 +10,7 @@
 #include <apr_strings.h>
 #include <http_protocol.h>
 
+#include "mod_pgpool.h"
 #include "mod_pgpool_health.h"
 #include "mod_pgpool_metrics.h"
 
@@ -98,6 +99,10 @@ void pgpool_print_openmetrics(request_rec *r, const pgpool_snapshot *all)
     const pgpool_histogram *histogram;
     int i;
 
+    ap_rprintf(r,
+               "# TYPE pgpool info\n# HELP pgpool The versions of mod_pgpool and of libpq.\n"
+               "pgpool_info{version=\"%s\",libpq=\"%d.%d\"} 1\n",
+               PGPOOL_VERSION, PQlibVersion() / 10000, PQlibVersion() % 10000);
     family_head(r, "children", "gauge", "Child processes of httpd that have pools");
     ap_rprintf(r, "pgpool_children %d\n", all->children->nelts);
     for (metric = pgpool_metrics; metric->key; metric++) {
