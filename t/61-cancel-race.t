@@ -55,7 +55,7 @@ my @crowd = (16, 8);
 subtest 'with the guard' => sub {
     my $got = race(build_driver('cancel_race'), 20_000, @crowd);
     is $got->{rounds}, 20_000, 'all rounds were run';
-    cmp_ok $got->{cancels}, '>', 5_000, 'there was much to cancel';
+    cmp_ok $got->{cancels}, '>', 500, 'there was much to cancel'; # thousands, fewer on a slow machine
     is $got->{hit}, 0, 'no statement was hit by a cancel that was not meant for it';
     is $got->{failed}, 0, '... or failed otherwise';
     is $got->{closed}, 0, 'every connection was used again';
