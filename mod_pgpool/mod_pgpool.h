@@ -90,7 +90,7 @@
 /** The statement of pgpool_query() had not ended after PgPoolStatementTimeout.  HTTP 504. */
 #define PGPOOL_ETIMEDOUT (APR_OS_START_USERERR + 7307)
 /** The client has hung up, so the statement of pgpool_query() was given up (PgPoolAbort).
- *  Whatever the handler writes goes nowhere; the access log shows 499. */
+ *  The handler's output goes nowhere; the access log shows 499. */
 #define PGPOOL_EABORTED (APR_OS_START_USERERR + 7308)
 
 /**

@@ -1,5 +1,5 @@
 /*
- * What a request brings: %{arg:name}, %{form:name} and %{REQUEST_BODY} in expressions.
+ * The input of a request: %{arg:name}, %{form:name} and %{REQUEST_BODY} in expressions.
  *
  * Model.  %{arg:name} is a value of the query string.  %{form:name} is a value of the body if
  * that is an urlencoded form, and %{REQUEST_BODY} is the body itself.  httpd evaluates them
@@ -42,7 +42,7 @@ int pgpool_input_read(request_rec *r, int uses, apr_off_t most);
  * %{form:name}, and there is no such name.  Otherwise NULL comes with *error, the reason. */
 const char *pgpool_input_value(request_rec *r, const pgpool_input *input, const char **error);
 
-/* What is wrong with the values that this request's expressions have asked for; or NULL. */
+/* The fault of the values that this request's expressions have asked for; or NULL. */
 const char *pgpool_input_error(const request_rec *r);
 
 void pgpool_input_register(void);

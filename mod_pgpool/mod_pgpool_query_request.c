@@ -1,5 +1,6 @@
 /*
- * What mod_pgpool_query keeps of a request, and the functions of mod_pgpool that it calls.
+ * The record that mod_pgpool_query keeps of a request, and the functions of mod_pgpool that it
+ * calls.
  */
 #include "mod_pgpool_query_request.h"
 

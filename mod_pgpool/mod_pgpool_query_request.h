@@ -1,5 +1,5 @@
 /*
- * What the files of mod_pgpool_query share: the functions of mod_pgpool, and what the module
+ * The files of mod_pgpool_query share the functions of mod_pgpool, and what the module
  * keeps of a request.
  */
 #ifndef MOD_PGPOOL_QUERY_REQUEST_H

@@ -32,7 +32,7 @@ my $httpd = httpd(conf(
     modules => [qw(pgpool pgpool_query)], env => { TMPDIR => "$spool" }, children => 1, threads => 32,
     (($ENV{PGPOOL_MPM} // '') eq 'prefork' ? (threads => 1) : ()));
 
-# What the format makes of row number i.
+# The format's text for row number i.
 my $s = 'x' x 1000;
 my %row = (array => sub { qq({"i":$_[0],"s":"$s"}) }, lines => sub { qq({"i":$_[0],"s":"$s"}\n) }, csv => sub { "$_[0],$s\r\n" });
 

@@ -34,7 +34,7 @@ LogFormat "%P %>s" child
 CustomLog "\${DIR}/children" child "expr=%{REQUEST_URI} == '/ready'"
 CONF
 
-# What each child has answered to some requests at the same time, by its pid.
+# The answers of each child, by its pid, to some requests at the same time.
 sub answers_by_child {
     my ($httpd) = @_;
     my $log = $httpd->dir . '/children';

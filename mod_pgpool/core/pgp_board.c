@@ -40,7 +40,7 @@ typedef struct {
     pgp_gate gates[PGP_GATES];
 } notice;
 
-/* What an operator has ordered for a pool. */
+/* An operator's orders for a pool. */
 typedef struct {
     _Atomic unsigned tenure;
     _Atomic apr_int64_t suspended_until, reconnect_before;

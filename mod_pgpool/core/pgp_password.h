@@ -20,7 +20,7 @@
 
 typedef struct pgp_password pgp_password;
 
-/* What is wrong with a source, or NULL.  The text has no part of it: an operator may have
+/* The fault of a source, or NULL.  The text has no part of it: an operator may have
  * written the password itself. */
 const char *pgp_password_check(int n, const char *const *source);
 

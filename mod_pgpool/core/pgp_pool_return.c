@@ -1,4 +1,4 @@
-/* What comes back to a pool: it is lent again, cleaned up, or closed. */
+/* A connection that comes back to its pool is lent again, cleaned up, or closed. */
 #include "pgp_pool_private.h"
 
 void pgp_close_begin(pgp_slot *slot)

@@ -55,7 +55,7 @@ typedef enum {
     CLOSING
 } pgp_pq_phase;
 
-/* What an attempt to connect looks up before it logs in. */
+/* The look-ups of an attempt to connect, before it logs in. */
 typedef struct {
     pgp_pq_hosts *hosts;
     pgp_password *password; /* NULL: the connection string, or libpq, has it */

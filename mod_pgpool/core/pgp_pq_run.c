@@ -191,8 +191,8 @@ pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct poll
     PGconn *conn = run->connection->conn;
     int unsent = PQflush(conn);
 
-    /* What has come already is used up first: to read more with each row would take memory for
-     * the whole result. */
+    /* The rows that have come already are used up first: to read more with each row would take
+     * memory for the whole result. */
     if (unsent < 0 || (PQisBusy(conn) && !PQconsumeInput(conn))) {
         *result = run_end(run);
         return PGP_RUN_DONE;

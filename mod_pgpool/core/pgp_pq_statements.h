@@ -18,7 +18,7 @@
 #include <apr_ring.h>
 #include <libpq-fe.h>
 
-/* What makes two statements the same. */
+/* Two statements are the same if these are equal. */
 typedef struct {
     const char *sql;
     int nparams;

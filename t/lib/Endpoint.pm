@@ -34,7 +34,7 @@ sub limit {
     return "<Limit $methods>\n    " . pgpool_query(@argument) . "\n  </Limit>";
 }
 
-# What an answer's Allow says, in order of the alphabet.
+# The methods of an answer's Allow, in order of the alphabet.
 sub allowed {
     my ($answer) = @_;
     return join ' ', sort split /,\s*/, $answer->{headers}{allow} // '';
