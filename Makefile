@@ -36,7 +36,7 @@ flags := -std=gnu11 -pthread -fPIC -fvisibility=hidden -Wall -Wextra -Wmissing-p
 
 objects     = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 core       := $(BUILD)/libpgpcore.a
-modules    := $(BUILD)/mod_pgpool.so $(BUILD)/mod_pgpool_query.so
+modules    := $(addprefix $(BUILD)/mod_pgpool,.so _query.so _dbd.so)
 units      := $(patsubst t/unit/%.c,$(BUILD)/t/%,$(wildcard t/unit/test_*.c))
 fuzzers    := $(patsubst t/fuzz/%.c,$(BUILD)/t/%,$(wildcard t/fuzz/fuzz_*.c))
 fuzz_main  := $(BUILD)/t/fuzz/replay.o
@@ -104,8 +104,11 @@ nodelete-address := -Wl,-z,nodelete
 link_module = $(CC) -shared $(flags) $(CFLAGS) $(LDFLAGS) $(nodelete-$(SANITIZE)) -o $@ $^ $(pq_libs) $(libs)
 
 query_objects := $(call objects,mod_pgpool/mod_pgpool_query*.c)
-glue_objects  := $(filter-out $(query_objects),$(call objects,mod_pgpool/mod_pgpool*.c))
+dbd_objects   := $(call objects,mod_pgpool/mod_pgpool_dbd*.c)
+glue_objects  := $(filter-out $(query_objects) $(dbd_objects),$(call objects,mod_pgpool/mod_pgpool*.c))
 $(BUILD)/mod_pgpool_query.so: $(query_objects) $(core)
+	$(link_module)
+$(BUILD)/mod_pgpool_dbd.so: $(dbd_objects)
 	$(link_module)
 $(BUILD)/mod_pgpool.so: libs = -ljansson
 $(BUILD)/mod_pgpool.so: $(glue_objects) $(core)

@@ -24,6 +24,7 @@
 #include "mod_pgpool_companion.h"
 #include "mod_pgpool_config.h"
 #include "mod_pgpool_definition.h"
+#include "mod_pgpool_execute.h"
 #include "mod_pgpool_identity.h"
 #include "mod_pgpool_module.h"
 #include "mod_pgpool_outcome.h"
@@ -116,6 +117,11 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_http_status);
     APR_REGISTER_OPTIONAL_FN(pgpool_strerror);
     APR_REGISTER_OPTIONAL_FN(pgpool_config_needs_pool);
+    APR_REGISTER_OPTIONAL_FN(pgpool_config_uses_pool);
+    APR_REGISTER_OPTIONAL_FN(pgpool_config_offer);
+    APR_REGISTER_OPTIONAL_FN(pgpool_config_value);
+    APR_REGISTER_OPTIONAL_FN(pgpool_execute);
+    APR_REGISTER_OPTIONAL_FN(pgpool_lease_number);
     APR_REGISTER_OPTIONAL_FN(pgpool_note_error);
     APR_REGISTER_OPTIONAL_FN(pgpool_expr_value);
     APR_REGISTER_OPTIONAL_FN(pgpool_is_personal);

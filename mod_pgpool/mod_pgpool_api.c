@@ -230,6 +230,13 @@ apr_status_t pgpool_pin_lose(request_rec *r, pgpool_pin *pin)
     return pin_report_loss(r, pgpool_request_initial(r), pin);
 }
 
+uint64_t pgpool_lease_number(request_rec *r, const char *name)
+{
+    const pgpool_pin *pin = pgpool_pin_of(r, name);
+
+    return pin && pin->conn ? pgp_slot_lease_id(pin->conn) : 0;
+}
+
 void pgpool_release(request_rec *r, const char *name)
 {
     pgpool_pin *pin = pgpool_pin_of(r, name);

@@ -5,6 +5,7 @@
 #ifndef MOD_PGPOOL_API_H
 #define MOD_PGPOOL_API_H
 
+#include <stdint.h>
 #include <httpd.h>
 #include <libpq-fe.h>
 
@@ -12,6 +13,9 @@ apr_status_t pgpool_acquire(request_rec *r, const char *pool, PGconn **conn);
 void pgpool_release(request_rec *r, const char *pool);
 apr_status_t pgpool_open(server_rec *s, const char *pool, apr_pool_t *p, PGconn **conn);
 void pgpool_close(PGconn *conn);
+
+/* An optional function of mod_pgpool_companion.h. */
+uint64_t pgpool_lease_number(request_rec *r, const char *pool);
 
 /* The pin of the request's family on the pool that pgpool_acquire() would take for this name;
  * NULL if there is none. */

@@ -9,10 +9,47 @@
 #include <apr_optional.h>
 #include <http_config.h>
 #include <httpd.h>
+#include <stdint.h>
+
+#include "mod_pgpool.h"
 
 /* A directive calls this if its handler will acquire with pool NULL.  If the server has no such
  * pool, the configuration is rejected with the directive's file and line. */
 APR_DECLARE_OPTIONAL_FN(void, pgpool_config_needs_pool, (cmd_parms *cmd));
+
+/* A directive calls this with the name of a pool.  If the server has no such pool, the
+ * configuration is rejected with the directive's file and line. */
+APR_DECLARE_OPTIONAL_FN(void, pgpool_config_uses_pool, (cmd_parms *cmd, const char *pool));
+
+/* A directive of another module sets a pool directive, such as "PgPoolMax", of the pool with
+ * this name, which it may define thereby.  It counts more than the same directive outside of
+ * any <PgPool>, and less than one inside of the pool's <PgPool>.  Returns NULL, or why the
+ * value is rejected. */
+APR_DECLARE_OPTIONAL_FN(const char *, pgpool_config_offer,
+                        (cmd_parms *cmd, const char *pool, const char *directive,
+                         const char *value));
+
+/* What holds for this pool directive in the end, as DUMP_PGPOOL prints it; NULL: the server has
+ * no such pool, or the directive has no value.  From check_config on. */
+APR_DECLARE_OPTIONAL_FN(const char *, pgpool_config_value,
+                        (apr_pool_t *p, const server_rec *s, const char *pool,
+                         const char *directive));
+
+/* Run a statement on a connection of pgpool_acquire() or pgpool_open(), prepared as
+ * pgpool_query() prepares it.  With nparams -1 the text is sent as it is, and may have several
+ * statements.  r gives the deadline, PgPoolStatementTimeout; NULL: its default.
+ *
+ * Returns as pgpool_query(): APR_SUCCESS, PGPOOL_ESTATEMENT (*result has the error, or is NULL
+ * if the statement was a COPY), PGPOOL_ETIMEDOUT and PGPOOL_ELOST (the connection is cut off,
+ * and *result is NULL), PGPOOL_EUNAVAIL (a query is under way on it).  *result is the caller's
+ * to clear.  Nothing is logged.  Call it on the thread that has the connection. */
+APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_execute,
+                        (request_rec *r, PGconn *conn, const pgpool_statement *st,
+                         const pgpool_params *params, PGresult **result));
+
+/* The number of the lease that the request's family has of the pool, which no other lease in
+ * this child has; 0: none. */
+APR_DECLARE_OPTIONAL_FN(uint64_t, pgpool_lease_number, (request_rec *r, const char *pool));
 
 /* Whether a PgPoolSet applies to the request: what its statements see may differ from user to
  * user. */

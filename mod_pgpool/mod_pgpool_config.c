@@ -42,6 +42,7 @@ void *pgpool_server_conf_make(apr_pool_t *p, server_rec *s)
 
     conf->bare = pgp_settings_make(p);
     conf->named = apr_hash_make(p);
+    conf->offered = apr_hash_make(p);
     conf->origins = apr_hash_make(p);
     conf->uses = apr_array_make(p, 4, sizeof(pgpool_use));
     conf->needs = apr_array_make(p, 4, sizeof(const char *));
@@ -74,6 +75,7 @@ void *pgpool_server_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
 
     conf->bare = settings_overlaid(p, base->bare, over->bare);
     conf->named = apr_hash_merge(p, over->named, base->named, named_overlaid, NULL);
+    conf->offered = apr_hash_merge(p, over->offered, base->offered, named_overlaid, NULL);
     conf->origins = over->origins;
     conf->uses = over->uses; /* the base server checks its own */
     conf->needs = over->needs;
@@ -144,11 +146,15 @@ static bool keeps_statements(pgp_reset reset)
 /* A PgPoolMax below the default PgPoolMin lowers the latter: the operator need not write both.
  */
 static void complete_add(apr_pool_t *p, apr_hash_t *all, const char *name,
-                         const pgp_settings *bare, const pgp_settings *own)
+                         const pgpool_server_conf *conf)
 {
+    const pgp_settings *offered = apr_hash_get(conf->offered, name, APR_HASH_KEY_STRING);
+    const pgp_settings *own = apr_hash_get(conf->named, name, APR_HASH_KEY_STRING);
     pgp_settings *settings = pgp_settings_defaults(p);
 
-    pgp_settings_overlay(settings, bare);
+    pgp_settings_overlay(settings, conf->bare);
+    if (offered)
+        pgp_settings_overlay(settings, offered);
     if (own)
         pgp_settings_overlay(settings, own);
     if (!is_set(settings, PGP_OPTION_MIN) && settings->min > settings->max)
@@ -166,9 +172,11 @@ apr_hash_t *pgpool_config_complete(apr_pool_t *p, const server_rec *s)
     apr_hash_index_t *i;
 
     if (conf->bare->conninfo)
-        complete_add(p, all, PGPOOL_DEFAULT_NAME, conf->bare, NULL);
+        complete_add(p, all, PGPOOL_DEFAULT_NAME, conf);
+    for (i = apr_hash_first(p, conf->offered); i; i = apr_hash_next(i))
+        complete_add(p, all, apr_hash_this_key(i), conf);
     for (i = apr_hash_first(p, conf->named); i; i = apr_hash_next(i))
-        complete_add(p, all, apr_hash_this_key(i), conf->bare, apr_hash_this_val(i));
+        complete_add(p, all, apr_hash_this_key(i), conf);
     return all;
 }
 
@@ -182,9 +190,8 @@ static const char *context_check(cmd_parms *cmd)
     return ap_check_cmd_context(cmd, NOT_IN_HTACCESS | NOT_IN_LIMIT);
 }
 
-/* mod_info prints the configuration as it was written; let it print the connection string
- * without the secrets. */
-static void secret_hide(cmd_parms *cmd, const char *conninfo)
+/* mod_info prints the configuration as it was written. */
+void pgpool_config_hide_secret(cmd_parms *cmd, const char *conninfo)
 {
     cmd->directive->args = apr_pstrcat(cmd->pool, "\"",
                                        pgp_conninfo_masked(cmd->pool, conninfo), "\"", NULL);
@@ -199,7 +206,7 @@ static const char *set_option(cmd_parms *cmd, void *dir, int argc, char *const a
                                          id, argc, (const char *const *)argv, origin_of(cmd));
 
     if (!wrong && id == PGP_OPTION_CONNINFO)
-        secret_hide(cmd, argv[0]);
+        pgpool_config_hide_secret(cmd, argv[0]);
     return wrong;
 }
 
@@ -212,13 +219,13 @@ static bool name_is_good(const char *name)
     return length > 0 && length <= 63 && !name[length];
 }
 
-static bool is_pool_option(const char *directive)
+pgp_option_id pgpool_config_option(const char *directive)
 {
     int id = 0;
 
     while (id < PGP_OPTION_COUNT && strcasecmp(directive, pgp_options[id].name))
         id++;
-    return id < PGP_OPTION_COUNT;
+    return id;
 }
 
 static const char *section_read(cmd_parms *cmd)
@@ -226,7 +233,7 @@ static const char *section_read(cmd_parms *cmd)
     const ap_directive_t *line;
 
     for (line = cmd->directive->first_child; line; line = line->next)
-        if (!is_pool_option(line->directive)) {
+        if (pgpool_config_option(line->directive) == PGP_OPTION_COUNT) {
             cmd->err_directive = line; /* httpd names this line */
             return apr_psprintf(cmd->pool, "%s has no place inside <PgPool>", line->directive);
         }
@@ -256,15 +263,13 @@ static const char *open_section(cmd_parms *cmd, void *dir, const char *args)
 
 static const char *set_use(cmd_parms *cmd, void *dir, const char *name)
 {
-    pgpool_server_conf *conf = pgpool_config_of(cmd->server);
     pgpool_dir_conf *here = dir;
     const char *wrong = context_check(cmd);
 
     if (wrong)
         return wrong;
     here->use = name;
-    APR_ARRAY_PUSH(conf->uses, pgpool_use) = (pgpool_use){.pool = name,
-                                                          .origin = origin_of(cmd)};
+    pgpool_config_uses_pool(cmd, name);
     return NULL;
 }
 
@@ -279,9 +284,11 @@ static const char *set_release(cmd_parms *cmd, void *dir, const char *when)
         here->when = PGPOOL_RELEASE_REQUEST;
     else if (!strcasecmp(when, "response"))
         here->when = PGPOOL_RELEASE_RESPONSE;
+    else if (!strcasecmp(when, "auth"))
+        here->when = PGPOOL_RELEASE_AUTH;
     else
-        return apr_psprintf(cmd->pool, "PgPoolRelease takes request or response, not \"%s\"",
-                            when);
+        return apr_psprintf(cmd->pool,
+                            "PgPoolRelease takes request, response or auth, not \"%s\"", when);
     return NULL;
 }
 
@@ -367,8 +374,10 @@ const command_rec pgpool_commands[] = {
                          "a named pool; directives outside of it are its defaults"),
     AP_INIT_TAKE1("PgPoolUse", set_use, NULL, RSRC_CONF | ACCESS_CONF,
                   "the pool that handlers here use"),
-    AP_INIT_TAKE1("PgPoolRelease", set_release, NULL, RSRC_CONF | ACCESS_CONF,
-                  "when a connection goes back: at the end of the request or of the response"),
+    AP_INIT_TAKE1(
+        "PgPoolRelease", set_release, NULL, RSRC_CONF | ACCESS_CONF,
+        "when a connection goes back: at the end of the request, of the response or of "
+        "authentication"),
     AP_INIT_TAKE1("PgPoolAbort", set_abort, NULL, RSRC_CONF | ACCESS_CONF,
                   "whether to cancel or to ignore: the client of a statement hangs up"),
     AP_INIT_TAKE1("PgPoolStatementTimeout", set_statement_timeout, NULL,
@@ -421,24 +430,23 @@ static int uses_check(apr_pool_t *p, server_rec *s, apr_hash_t *pools)
         const pgpool_use *use = &APR_ARRAY_IDX(uses, i, pgpool_use);
 
         if (!apr_hash_get(pools, use->pool, APR_HASH_KEY_STRING))
-            return config_reject(
-                s, use->origin,
-                apr_psprintf(p, "PgPoolUse %s: there is no <PgPool %s> in this server",
-                             use->pool, use->pool));
+            return config_reject(s, use->origin,
+                                 apr_psprintf(p,
+                                              "%s %s: there is no <PgPool %s> in this server",
+                                              use->directive, use->pool, use->pool));
     }
     return OK;
 }
 
-/* httpd makes no configuration for a virtual host without a directive of ours. */
-void pgpool_config_needs_pool(cmd_parms *cmd)
+static bool has_pool_use(const server_rec *s)
 {
-    pgpool_server_conf *conf = pgpool_config_of(cmd->server);
+    const apr_array_header_t *uses = pgpool_config_of(s)->uses;
+    int i;
 
-    if (!conf) {
-        conf = pgpool_server_conf_make(cmd->pool, cmd->server);
-        ap_set_module_config(cmd->server->module_config, &pgpool_module, conf);
-    }
-    APR_ARRAY_PUSH(conf->needs, const char *) = origin_of(cmd);
+    for (i = 0; i < uses->nelts; i++)
+        if (!strcmp(APR_ARRAY_IDX(uses, i, pgpool_use).directive, "PgPoolUse"))
+            return true;
+    return false;
 }
 
 /* Whether pool NULL can mean a pool somewhere in this server: the default one, or that of a
@@ -447,7 +455,7 @@ static bool has_default_pool(apr_pool_t *p, server_rec *s, const server_rec *mai
 {
     return apr_hash_get(pgpool_config_complete(p, s), PGPOOL_DEFAULT_NAME,
                         APR_HASH_KEY_STRING) ||
-           pgpool_config_of(s)->uses->nelts || pgpool_config_of(main_server)->uses->nelts;
+           has_pool_use(s) || has_pool_use(main_server);
 }
 
 /* A handler that is configured in the main server serves the virtual hosts as well, so a pool

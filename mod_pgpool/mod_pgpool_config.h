@@ -2,7 +2,8 @@
  * The configuration as httpd keeps it: for each server, and for each directory.
  *
  * Model.  A server's pools are sparse settings: `bare` from the directives outside of any
- * <PgPool>, `named` from those inside.  A virtual host's are laid over the main server's.
+ * <PgPool>, `named` from those inside, and between the two `offered`, from another module's
+ * directives.  A virtual host's are laid over the main server's.
  * Completed with the defaults they are what pgpool_config_complete() returns; the parent then
  * makes pool definitions of all servers' (mod_pgpool_definition.h) and fills the last group.
  *
@@ -24,9 +25,10 @@
 typedef struct {
     pgp_settings *bare;        /* sparse */
     apr_hash_t *named;         /* name -> pgp_settings *, sparse */
+    apr_hash_t *offered;       /* the same, see pgpool_config_offer() */
     apr_hash_t *origins;       /* name -> "file:line" of its <PgPool> in this server */
     pgp_settings *section;     /* while its <PgPool> is read, else NULL */
-    apr_array_header_t *uses;  /* of pgpool_use: each PgPoolUse, to be checked */
+    apr_array_header_t *uses;  /* of pgpool_use: each directive that names a pool */
     apr_array_header_t *needs; /* of const char *, "file:line": see mod_pgpool_companion.h */
 
     /* resolved, from post_config on */
@@ -35,7 +37,7 @@ typedef struct {
 } pgpool_server_conf;
 
 typedef struct {
-    const char *pool, *origin;
+    const char *directive, *pool, *origin;
 } pgpool_use;
 
 /* One PgPoolSet. */
@@ -48,6 +50,7 @@ typedef struct {
 typedef enum {
     PGPOOL_RELEASE_UNSET,
     PGPOOL_RELEASE_REQUEST,
+    PGPOOL_RELEASE_AUTH,
     PGPOOL_RELEASE_RESPONSE
 } pgpool_release_time;
 
@@ -80,7 +83,18 @@ apr_hash_t *pgpool_config_complete(apr_pool_t *p, const server_rec *s);
 int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s);
 void pgpool_config_dump(apr_pool_t *p, server_rec *s);
 
-/* The optional function of mod_pgpool_companion.h. */
+/* The option of a pool directive; PGP_OPTION_COUNT: it is none. */
+pgp_option_id pgpool_config_option(const char *directive);
+
+/* Let mod_info print the directive's connection string without the secrets. */
+void pgpool_config_hide_secret(cmd_parms *cmd, const char *conninfo);
+
+/* The optional functions of mod_pgpool_companion.h. */
 void pgpool_config_needs_pool(cmd_parms *cmd);
+void pgpool_config_uses_pool(cmd_parms *cmd, const char *pool);
+const char *pgpool_config_offer(cmd_parms *cmd, const char *pool, const char *directive,
+                                const char *value);
+const char *pgpool_config_value(apr_pool_t *p, const server_rec *s, const char *pool,
+                                const char *directive);
 
 #endif

@@ -6,9 +6,11 @@
 #include <http_request.h>
 #include <util_filter.h>
 
+#include "mod_pgpool_config.h"
 #include "mod_pgpool_module.h"
 #include "mod_pgpool_pin.h"
 #include "mod_pgpool_register.h"
+#include "mod_pgpool_request.h"
 
 /* In a client connection's conn_config: the request whose end the filter waits for; NULL: none.
  * On an HTTP/1.1 connection one request at a time has pins, since its end-of-request bucket
@@ -82,8 +84,19 @@ void pgpool_release_at_response_end(request_rec *r, request_rec *initial)
     ap_add_output_filter(eos_filter_name, initial, r, r->connection);
 }
 
+/* Runs before every handler. */
+static int auth_release(request_rec *r)
+{
+    const pgpool_dir_conf *dir = ap_get_module_config(r->per_dir_config, &pgpool_module);
+
+    if (dir->when == PGPOOL_RELEASE_AUTH && pgpool_request_initial(r) == r)
+        pgpool_pins_release(r);
+    return DECLINED;
+}
+
 void pgpool_release_register(void)
 {
+    ap_hook_handler(auth_release, NULL, NULL, APR_HOOK_REALLY_FIRST);
     ap_register_output_filter(eor_filter_name, eor_filter, NULL, AP_FTYPE_CONNECTION);
     ap_register_output_filter(eos_filter_name, eos_filter, NULL, AP_FTYPE_PROTOCOL);
 }

@@ -10,6 +10,7 @@
 #include "mod_pgpool_api.h"
 #include "mod_pgpool_client.h"
 #include "mod_pgpool_config.h"
+#include "mod_pgpool_execute.h"
 #include "mod_pgpool_module.h"
 #include "mod_pgpool_outcome.h"
 #include "mod_pgpool_pin.h"
@@ -201,14 +202,8 @@ static apr_status_t task_begin(task *t, const pgpool_statement *st, const pgpool
         return rv;
     t->pin = pgpool_pin_of(t->r, t->pool);
     pgpool_request_of(pgpool_request_initial(t->r))->sqlstate[0] = '\0';
-    t->query = (pgp_pq_query){
-        .key = {.sql = st->sql, .nparams = st->nparams, .types = st->types},
-        .values = params ? params->values : NULL,
-        .lengths = params ? params->lengths : NULL,
-        .formats = params ? params->formats : NULL,
-        .result_format = st->result_format,
-        .by_rows = t->fn != NULL,
-    };
+    t->query = pgpool_query_make(st, params);
+    t->query.by_rows = t->fn != NULL;
     t->client = pgpool_client_watch(t->r, dir->abort != PGPOOL_ABORT_IGNORE);
     t->timeout = pgpool_config_statement_timeout(dir);
     t->until = pgp_now(pgpool_child_env()) + t->timeout;

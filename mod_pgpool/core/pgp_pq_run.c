@@ -61,13 +61,16 @@ static bool execute(pgp_pq_run *run, const pgp_pq_statement *statement)
     const pgp_pq_query *query = run->query;
     const pgp_pq_statement_key *key = &query->key;
     PGconn *conn = run->connection->conn;
-    const bool is_sent = statement ? PQsendQueryPrepared(conn, statement->name, key->nparams,
-                                                         query->values, query->lengths,
-                                                         query->formats, query->result_format)
-                                   : PQsendQueryParams(conn, key->sql, key->nparams, key->types,
-                                                       query->values, query->lengths,
-                                                       query->formats, query->result_format);
+    bool is_sent;
 
+    if (statement)
+        is_sent = PQsendQueryPrepared(conn, statement->name, key->nparams, query->values,
+                                      query->lengths, query->formats, query->result_format);
+    else if (key->nparams < 0)
+        is_sent = PQsendQuery(conn, key->sql);
+    else
+        is_sent = PQsendQueryParams(conn, key->sql, key->nparams, key->types, query->values,
+                                    query->lengths, query->formats, query->result_format);
     run->phase = PGP_RUN_EXECUTING;
     run->is_prepared = statement != NULL;
     if (is_sent && query->by_rows)
@@ -82,7 +85,8 @@ static bool prepared_execute(pgp_pq_run *run)
 
 static bool first_send(pgp_pq_run *run, bool is_in_transaction)
 {
-    const int most = run->connection->settings->statements;
+    const bool is_text = run->query->key.nparams < 0;
+    const int most = is_text ? 0 : run->connection->settings->statements;
     pgp_pq_statements *list = &run->connection->statements;
     const pgp_pq_statement *known = most ? pgp_pq_statements_find(list, &run->query->key)
                                          : NULL;

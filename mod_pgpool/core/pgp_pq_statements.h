@@ -21,7 +21,7 @@
 /* Two statements are the same if these are equal. */
 typedef struct {
     const char *sql;
-    int nparams;
+    int nparams;      /* -1: a text as it is, which may have several statements */
     const Oid *types; /* nparams of them; NULL: the server infers them */
 } pgp_pq_statement_key;
 

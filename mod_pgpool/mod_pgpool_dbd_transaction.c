@@ -1,0 +1,64 @@
+/*
+ * apr_dbd's transactions (mod_pgpool_dbd_driver.h).
+ *
+ * A transaction that nobody ends is rolled back: by the pre-cleanup of its memory if the
+ * connection is still held then, else by the pool when the connection comes back.  mod_dbd
+ * commits it.
+ */
+#include "mod_pgpool_dbd_driver.h"
+
+static apr_status_t abandon(void *data)
+{
+    apr_dbd_transaction_t *trans = data;
+
+    trans->mode |= APR_DBD_TRANSACTION_ROLLBACK;
+    return APR_SUCCESS;
+}
+
+/* The caller may pass its former transaction again. */
+int pgpool_dbd_transaction_start(apr_pool_t *p, apr_dbd_t *handle,
+                                 apr_dbd_transaction_t **trans)
+{
+    const int wrong = pgpool_dbd_command(handle, "BEGIN");
+
+    if (wrong) {
+        if (*trans)
+            (*trans)->handle = NULL;
+        return wrong;
+    }
+    if (!*trans)
+        *trans = apr_palloc(p, sizeof(**trans));
+    **trans = (apr_dbd_transaction_t){.handle = handle, .p = p};
+    handle->trans = *trans;
+    apr_pool_pre_cleanup_register(p, *trans, abandon);
+    return 0;
+}
+
+int pgpool_dbd_transaction_end(apr_dbd_transaction_t *trans)
+{
+    apr_dbd_t *handle = trans ? trans->handle : NULL;
+
+    if (!handle)
+        return 0;
+    apr_pool_cleanup_kill(trans->p, trans, abandon);
+    trans->handle = NULL;
+    handle->trans = NULL;
+    if (!pgpool_dbd_handle_is_held(handle))
+        return (trans->mode & APR_DBD_TRANSACTION_ROLLBACK) ? 0 : 1;
+    return pgpool_dbd_command(
+        handle,
+        trans->failed || (trans->mode & APR_DBD_TRANSACTION_ROLLBACK) ? "ROLLBACK" : "COMMIT");
+}
+
+int pgpool_dbd_transaction_mode_get(apr_dbd_transaction_t *trans)
+{
+    return trans ? trans->mode : APR_DBD_TRANSACTION_COMMIT;
+}
+
+int pgpool_dbd_transaction_mode_set(apr_dbd_transaction_t *trans, int mode)
+{
+    if (!trans)
+        return APR_DBD_TRANSACTION_COMMIT;
+    trans->mode = mode & (APR_DBD_TRANSACTION_ROLLBACK | APR_DBD_TRANSACTION_IGNORE_ERRORS);
+    return trans->mode;
+}
