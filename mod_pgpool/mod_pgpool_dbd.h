@@ -51,7 +51,7 @@ typedef struct {
     APR_OPTIONAL_FN_TYPE(pgpool_config_value) *config_value;
 } pgpool_dbd_functions;
 
-/* From optional_fn_retrieve on. */
+/* From check_config on. */
 extern pgpool_dbd_functions pgpool_dbd_pool;
 
 /* --- configuration: mod_pgpool_dbd_config.c --------------------------------- */

@@ -67,8 +67,8 @@ static const char *set_driver(cmd_parms *cmd, void *dir, const char *name)
     if (!strcmp(name, "pgsql"))
         return NULL;
     return apr_psprintf(cmd->pool,
-                        "DBDDriver %s: mod_pgpool_dbd gives out PostgreSQL connections and "
-                        "takes \"DBDDriver pgsql\" alone; for another database load httpd's "
+                        "DBDriver %s: mod_pgpool_dbd gives out PostgreSQL connections and "
+                        "takes \"DBDriver pgsql\" alone; for another database load httpd's "
                         "mod_dbd in its place",
                         name);
 }
@@ -148,7 +148,7 @@ void ap_dbd_prepare(server_rec *s, const char *sql, const char *label)
 }
 
 const command_rec pgpool_dbd_directives[] = {
-    AP_INIT_TAKE1("DBDDriver", set_driver, NULL, RSRC_CONF, "pgsql"),
+    AP_INIT_TAKE1("DBDriver", set_driver, NULL, RSRC_CONF, "pgsql"),
     AP_INIT_TAKE1("DBDParams", set_params, NULL, RSRC_CONF,
                   "a libpq connection string or URI: PgPoolConninfo of <PgPool dbd>"),
     AP_INIT_FLAG("DBDPersist", set_persist, NULL, RSRC_CONF,

@@ -22,11 +22,20 @@ static int fail(apr_dbd_t *handle, const char *error)
     return 1;
 }
 
+/* In one line: consumers write it into the log. */
+static void error_take(apr_dbd_t *handle, const PGresult *error)
+{
+    const char *message = PQresultErrorField(error, PG_DIAG_MESSAGE_PRIMARY);
+    const char *sqlstate = PQresultErrorField(error, PG_DIAG_SQLSTATE);
+
+    apr_snprintf(handle->error, sizeof handle->error, "%s (SQLSTATE %s)",
+                 message ? message : PQresultErrorMessage(error), sqlstate ? sqlstate : "none");
+}
+
 int pgpool_dbd_execute(apr_dbd_t *handle, const pgpool_statement *statement,
                        const pgpool_params *params, PGresult **result)
 {
     apr_status_t rv;
-    int wrong;
 
     *result = NULL;
     if (!pgpool_dbd_handle_is_held(handle))
@@ -34,11 +43,13 @@ int pgpool_dbd_execute(apr_dbd_t *handle, const pgpool_statement *statement,
     rv = pgpool_dbd_pool.execute(handle->initial, handle->conn, statement, params, result);
     if (rv == APR_SUCCESS)
         return 0;
-    wrong = fail(handle,
-                 *result ? PQresultErrorMessage(*result) : pgpool_dbd_pool.strerror(rv));
+    if (*result)
+        error_take(handle, *result);
+    else
+        fail(handle, pgpool_dbd_pool.strerror(rv));
     PQclear(*result);
     *result = NULL;
-    return wrong;
+    return 1;
 }
 
 int pgpool_dbd_command(apr_dbd_t *handle, const char *sql)

@@ -123,7 +123,8 @@ sub load_module {
     my ($name) = @_;
     return '' if is_built_in($name);
     my $file = module_file($name) || die "there is no mod_$name.so\n";
-    return "LoadModule ${name}_module $file\n";
+    my $symbol = $name eq 'pgpool_dbd' ? 'dbd' : $name; # it takes mod_dbd's place
+    return "LoadModule ${symbol}_module $file\n";
 }
 
 sub module_file {
