@@ -1,0 +1,93 @@
+#!/usr/bin/perl
+
+# The bridge's functions, one by one, as a module compiled with mod_dbd.h and apr_dbd.h sees them.
+# Labels of two virtual hosts with one pool; a transaction that nobody ends.
+
+use PgPoolTest;
+
+my $pg = postgres;
+query($pg, 'CREATE TABLE thing (name text, number int)');
+my $conninfo = conninfo($pg);
+
+my @modules = qw(pgpool pgpool_dbd pgpool_consumer);
+my $conf = <<"CONF";
+DBDParams "$conninfo"
+DBDMax 3
+DBDExptime 60
+DBDPrepareSQL "SELECT 'main'" Who-Am-I
+<Location /all>
+  SetHandler dbd-consumer
+</Location>
+<Location /hold>
+  SetHandler dbd-hold
+</Location>
+<VirtualHost *>
+  ServerName main
+</VirtualHost>
+<VirtualHost *>
+  ServerName other
+  DBDParams "$conninfo"
+  DBDPrepareSQL "SELECT 'other'" Who-Am-I
+  DBDPrepareSQL "SELECT 'alone'" alone
+</VirtualHost>
+CONF
+
+my $numbers = '-5 250 -300 65000 -70000 4000000000 -5000000000 -9000000000000000000 '
+    . '18000000000000000000 0.5 0.1 text null';
+my $expected = <<"END";
+same 1 other 1 kept 1
+name pgsql native 1 alive 0
+open 1 dbname 1 labels 3 hook 1
+random 0 2 3 n none
+third 0 3 first 0 1 next 0 2 [] null 1 none -1
+sequential 0 -1
+rows 0 7
+error 1 division by zero (SQLSTATE 22012)
+prepare 0
+pbselect 0 $numbers
+pvbselect 0 $numbers
+prepare 0
+prepare 0
+pselect 0 42x%
+pvselect 0 2y%
+pquery 0 1
+pvquery 0 1
+pbquery 0 1
+pvbquery 0 1
+query 0 3
+missing 1
+prepare 0
+lobs 0
+lob 0 4 7
+lob 0 3 122
+datums 0 1.5 -3
+commit 0 0 0 0 t1
+failed 0 0 0 1 1 0 t1
+rollback 0 1 0 0 t1
+ignoring 0 2 0 1 0 0 t1
+mode 0
+late 0 late
+END
+
+for my $mpm (Httpd::mpms()) {
+    my $httpd = Httpd->new(mpm => $mpm, modules => \@modules, conf => $conf)->start;
+    my $as = sub { my ($host, $path) = @_; finish($httpd->begin($path, headers => {Host => $host}))->{content} };
+
+    is $as->('main', '/all'), $expected, "$mpm: each function";
+    query($pg, 'DELETE FROM thing');
+    is $as->('main', '/all'), $expected, 'again, on connections that were used';
+    is $as->('main', '/all?Who-Am-I'), "Who-Am-I 0 main\n", 'a label';
+    is $as->('other', '/all?Who-Am-I'), "Who-Am-I 0 other\n", 'the same label in another host';
+    is $as->('other', '/all?alone'), "alone 0 alone\n", 'a label of that host alone';
+    is $as->('main', '/all?alone'), "alone -2\n", 'which no other has';
+    is $as->('other', '/all?late'), "late 0 late\n", 'a label that came in post_config';
+    like query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'}),
+        $mpm eq 'prefork' ? qr/./ : qr/^[1-4]$/, 'both hosts share one pool';
+
+    is $httpd->get('/hold')->{content}, "0 0\n", 'a transaction without an end';
+    poll_until { query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'}) == 0 };
+    is query($pg, q{SELECT count(*) FROM thing WHERE name = 'held'}), 0, 'it is rolled back';
+    $httpd->stop;
+    query($pg, 'DELETE FROM thing');
+}
+done_testing;

@@ -1,0 +1,295 @@
+/*
+ * A consumer of mod_dbd, for t/81-dbd-api.t: compiled with httpd's mod_dbd.h and apr_dbd.h
+ * alone, it calls each function and each wrapper, and writes what they return, one line each.
+ *
+ *   SetHandler dbd-consumer   all of it
+ *   SetHandler dbd-hold       begins a transaction, writes a row, ends neither
+ */
+#include <httpd.h>
+#include <apr_buckets.h>
+#include <apr_dbd.h>
+#include <apr_strings.h>
+#include <http_config.h>
+#include <http_protocol.h>
+#include <mod_dbd.h>
+
+module __attribute__((visibility("default"))) pgpool_consumer_module;
+
+/* What the checks share. */
+typedef struct {
+    request_rec *r;
+    ap_dbd_t *dbd;
+} consumer;
+
+#define D c->dbd->driver
+#define H c->dbd->handle
+#define P c->r->pool
+
+static apr_dbd_prepared_t *prepared_of(consumer *c, const char *sql)
+{
+    apr_dbd_prepared_t *prepared = NULL;
+
+    ap_rprintf(c->r, "prepare %d\n", apr_dbd_prepare(D, P, H, sql, NULL, &prepared));
+    return prepared;
+}
+
+static void row_print(consumer *c, const char *what, int rv, apr_dbd_results_t *res)
+{
+    apr_dbd_row_t *row = NULL;
+
+    ap_rprintf(c->r, "%s %d", what, rv);
+    while (!rv && apr_dbd_get_row(D, P, res, &row, -1) == 0)
+        ap_rprintf(c->r, " %s", apr_dbd_get_entry(D, row, 0));
+    ap_rputs("\n", c->r);
+}
+
+static void check_results(consumer *c)
+{
+    apr_dbd_results_t *res = NULL;
+    apr_dbd_row_t *row = NULL;
+    int rv = apr_dbd_select(D, P, H, &res, "SELECT i AS n, NULL FROM generate_series(1, 3) i",
+                            1);
+
+    ap_rprintf(c->r, "random %d %d %d %s %s\n", rv, apr_dbd_num_cols(D, res),
+               apr_dbd_num_tuples(D, res), apr_dbd_get_name(D, res, 0),
+               apr_dbd_get_name(D, res, 2) ? "?" : "none");
+    rv = apr_dbd_get_row(D, P, res, &row, 3);
+    ap_rprintf(c->r, "third %d %s", rv, apr_dbd_get_entry(D, row, 0));
+    rv = apr_dbd_get_row(D, P, res, &row, 1);
+    ap_rprintf(c->r, " first %d %s", rv, apr_dbd_get_entry(D, row, 0));
+    rv = apr_dbd_get_row(D, P, res, &row, -1);
+    ap_rprintf(c->r, " next %d %s [%s]", rv, apr_dbd_get_entry(D, row, 0),
+               apr_dbd_get_entry(D, row, 1));
+    ap_rprintf(c->r, " null %d",
+               apr_dbd_datum_get(D, row, 1, APR_DBD_TYPE_INT, &rv) == APR_ENOENT);
+    ap_rprintf(c->r, " none %d\n", apr_dbd_get_row(D, P, res, &row, 4));
+    res = NULL;
+    rv = apr_dbd_select(D, P, H, &res, "SELECT 7", 0);
+    ap_rprintf(c->r, "sequential %d %d\n", rv, apr_dbd_num_tuples(D, res));
+    row_print(c, "rows", rv, res);
+    res = NULL;
+    rv = apr_dbd_select(D, P, H, &res, "SELECT 1/0", 0);
+    ap_rprintf(c->r, "error %d %s\n", rv != 0, apr_dbd_error(D, H, rv));
+}
+
+static void check_natives(consumer *c)
+{
+    apr_dbd_prepared_t *st = prepared_of(
+        c, "SELECT %hhd || ' ' || %hhu || ' ' || %hd || ' ' || %hu || ' ' || %d || ' ' || %u "
+           "|| ' ' || %ld || ' ' || %lld || ' ' || %llu || ' ' || %f || ' ' || %lf || ' ' || "
+           "%s::text || ' ' || coalesce(%pDn, 'null')");
+    signed char tiny = -5;
+    unsigned char utiny = 250;
+    short small = -300;
+    unsigned short usmall = 65000;
+    int number = -70000;
+    unsigned unumber = 4000000000u;
+    long wide = -5000000000L;
+    apr_int64_t big = APR_INT64_C(-9000000000000000000);
+    apr_uint64_t ubig = APR_UINT64_C(18000000000000000000);
+    float real = 0.5f;
+    double exact = 0.1;
+    const void *args[] = {&tiny, &utiny, &small, &usmall, &number, &unumber, &wide,
+                          &big,  &ubig,  &real,  &exact,  "text",  NULL};
+    apr_dbd_results_t *res = NULL;
+    int rv = apr_dbd_pbselect(D, P, H, &res, st, 0, args);
+
+    row_print(c, "pbselect", rv, res);
+    res = NULL;
+    rv = apr_dbd_pvbselect(D, P, H, &res, st, 0, &tiny, &utiny, &small, &usmall, &number,
+                           &unumber, &wide, &big, &ubig, &real, &exact, "text", NULL);
+    row_print(c, "pvbselect", rv, res);
+}
+
+static void check_texts(consumer *c)
+{
+    apr_dbd_prepared_t *st = prepared_of(c, "SELECT %d + 1 || %s || '%%'");
+    apr_dbd_prepared_t *put = prepared_of(c,
+                                          "INSERT INTO thing (name, number) VALUES (%s, %d)");
+    const char *args[] = {"41", "x"}, *nulls[] = {NULL, NULL};
+    int number = 5, n = -1, rv;
+    const void *natives[] = {"native", &number};
+    apr_dbd_results_t *res = NULL;
+
+    rv = apr_dbd_pselect(D, P, H, &res, st, 0, 2, args);
+    row_print(c, "pselect", rv, res);
+    res = NULL;
+    rv = apr_dbd_pvselect(D, P, H, &res, st, 0, "1", "y", NULL);
+    row_print(c, "pvselect", rv, res);
+    rv = apr_dbd_pquery(D, P, H, &n, put, 2, nulls);
+    ap_rprintf(c->r, "pquery %d %d\n", rv, n);
+    rv = apr_dbd_pvquery(D, P, H, &n, put, "it's", "2", NULL);
+    ap_rprintf(c->r, "pvquery %d %d\n", rv, n);
+    rv = apr_dbd_pbquery(D, P, H, &n, put, natives);
+    ap_rprintf(c->r, "pbquery %d %d\n", rv, n);
+    rv = apr_dbd_pvbquery(D, P, H, &n, put, "native", &number, NULL);
+    ap_rprintf(c->r, "pvbquery %d %d\n", rv, n);
+    rv = apr_dbd_query(D, H, &n,
+                       apr_psprintf(P, "DELETE FROM thing WHERE name = '%s' OR number = 5",
+                                    apr_dbd_escape(D, P, "it's", H)));
+    ap_rprintf(c->r, "query %d %d\n", rv, n);
+    rv = apr_dbd_pselect(D, P, H, &res, NULL, 0, 0, NULL);
+    ap_rprintf(c->r, "missing %d\n", rv != 0);
+}
+
+static void lob_print(consumer *c, apr_dbd_row_t *row, int column, apr_dbd_type_e type)
+{
+    apr_bucket_brigade *bb = apr_brigade_create(P, c->r->connection->bucket_alloc);
+    char *bytes;
+    apr_size_t length;
+    apr_status_t rv = apr_dbd_datum_get(D, row, column, type, bb);
+
+    apr_brigade_pflatten(bb, &bytes, &length, P);
+    ap_rprintf(c->r, "lob %d %" APR_SIZE_T_FMT " %d\n", rv, length,
+               length ? bytes[length - 1] : -1);
+}
+
+static void check_lobs(consumer *c)
+{
+    apr_dbd_prepared_t *st = prepared_of(c, "SELECT %pDb::bytea, %pDc::text, 1.5, -3");
+    apr_dbd_results_t *res = NULL;
+    apr_dbd_row_t *row = NULL;
+    apr_size_t blob = 4, clob = 3;
+    double exact = 0;
+    short small = 0;
+    int rv = apr_dbd_pvbselect(D, P, H, &res, st, 1, "a\0b\x07", &blob, NULL, NULL, "xyz",
+                               &clob, NULL, NULL);
+
+    ap_rprintf(c->r, "lobs %d\n", rv || apr_dbd_get_row(D, P, res, &row, 1));
+    lob_print(c, row, 0, APR_DBD_TYPE_BLOB);
+    lob_print(c, row, 1, APR_DBD_TYPE_CLOB);
+    rv = apr_dbd_datum_get(D, row, 2, APR_DBD_TYPE_DOUBLE, &exact) ||
+         apr_dbd_datum_get(D, row, 3, APR_DBD_TYPE_SHORT, &small);
+    ap_rprintf(c->r, "datums %d %g %d\n", rv, exact, small);
+}
+
+static const char *things(consumer *c)
+{
+    apr_dbd_results_t *res = NULL;
+    apr_dbd_row_t *row = NULL;
+
+    apr_dbd_select(D, P, H, &res,
+                   "SELECT coalesce(string_agg(name, ',' ORDER BY name), '') "
+                   "FROM thing WHERE name LIKE 't%'",
+                   1);
+    return res && apr_dbd_get_row(D, P, res, &row, 1) == 0 ? apr_dbd_get_entry(D, row, 0) : "?";
+}
+
+static void transaction(consumer *c, const char *what, int mode, const char *const *sql)
+{
+    apr_dbd_transaction_t *trans = NULL;
+    int rv = apr_dbd_transaction_start(D, P, H, &trans), n;
+
+    ap_rprintf(c->r, "%s %d %d", what, rv, apr_dbd_transaction_mode_set(D, trans, mode));
+    for (; *sql; sql++)
+        ap_rprintf(c->r, " %d", apr_dbd_query(D, H, &n, *sql) != 0);
+    rv = apr_dbd_transaction_end(D, P, trans);
+    ap_rprintf(c->r, " %d %s\n", rv, things(c));
+}
+
+static void check_transactions(consumer *c)
+{
+    static const char put[] = "INSERT INTO thing (name) VALUES ('t1')", bad[] = "SELECT 1/0";
+    static const char clear[] = "DELETE FROM thing";
+    const char *const good[] = {put, NULL}, *const failing[] = {clear, bad, put, NULL};
+
+    transaction(c, "commit", APR_DBD_TRANSACTION_COMMIT, good);
+    transaction(c, "failed", APR_DBD_TRANSACTION_COMMIT, failing);
+    transaction(c, "rollback", APR_DBD_TRANSACTION_ROLLBACK, good);
+    transaction(c, "ignoring", APR_DBD_TRANSACTION_IGNORE_ERRORS, failing);
+    ap_rprintf(c->r, "mode %d\n", apr_dbd_transaction_mode_get(D, NULL));
+}
+
+static void check_handles(consumer *c)
+{
+    ap_dbd_t *again = ap_dbd_acquire(c->r), *own = ap_dbd_open(P, c->r->server);
+    ap_dbd_t *kept = ap_dbd_cacquire(c->r->connection);
+    apr_dbd_t *refused = NULL;
+
+    ap_rprintf(c->r, "same %d other %d kept %d\n", again == c->dbd, own && own->handle != H,
+               kept && kept == ap_dbd_cacquire(c->r->connection));
+    ap_rprintf(c->r, "name %s native %d alive %d\n", apr_dbd_name(D),
+               apr_dbd_native_handle(D, H) != apr_dbd_native_handle(D, own->handle),
+               apr_dbd_check_conn(D, P, H));
+    ap_dbd_close(c->r->server, own);
+    ap_rprintf(c->r, "open %d dbname %d labels %u hook %d\n",
+               apr_dbd_open(D, P, "", &refused) == APR_EGENERAL,
+               apr_dbd_set_dbname(D, P, H, "x") == APR_ENOTIMPL,
+               apr_hash_count(c->dbd->prepared),
+               apr_hash_get(c->dbd->prepared, "of the hook", APR_HASH_KEY_STRING) != NULL);
+}
+
+static void check_labels(consumer *c)
+{
+    const char *label = c->r->args ? c->r->args : "late";
+    apr_dbd_prepared_t *st = apr_hash_get(c->dbd->prepared, label, APR_HASH_KEY_STRING);
+    apr_dbd_results_t *res = NULL;
+    const int rv = st ? apr_dbd_pvselect(D, P, H, &res, st, 0, NULL) : -2;
+
+    row_print(c, label, rv, res);
+}
+
+static int handle(request_rec *r)
+{
+    consumer at = {.r = r}, *c = &at;
+    int n;
+    apr_dbd_transaction_t *trans = NULL;
+
+    if (!r->handler || strncmp(r->handler, "dbd-", 4) != 0)
+        return DECLINED;
+    c->dbd = ap_dbd_acquire(r);
+    if (!c->dbd)
+        return HTTP_SERVICE_UNAVAILABLE;
+    ap_set_content_type(r, "text/plain");
+    if (!strcmp(r->handler, "dbd-hold")) {
+        n = apr_dbd_transaction_start(D, P, H, &trans);
+        ap_rprintf(r, "%d", n);
+        n = apr_dbd_query(D, H, &n, "INSERT INTO thing (name) VALUES ('held')");
+        ap_rprintf(r, " %d\n", n);
+        return OK;
+    }
+    if (!r->args) {
+        check_handles(c);
+        check_results(c);
+        check_natives(c);
+        check_texts(c);
+        check_lobs(c);
+        check_transactions(c);
+    }
+    check_labels(c);
+    return OK;
+}
+
+/* Adds a statement of its own to each new connection. */
+static apr_status_t post_connect(apr_pool_t *p, dbd_cfg_t *conf, ap_dbd_t *dbd)
+{
+    apr_dbd_prepared_t *prepared = NULL;
+
+    if (strcmp(conf->name, "pgsql") != 0 || conf->nmax != 3 || conf->exptime != 60)
+        return APR_EGENERAL;
+    apr_dbd_prepare(dbd->driver, p, dbd->handle, "SELECT 'hook'", "of the hook", &prepared);
+    apr_hash_set(dbd->prepared, "of the hook", APR_HASH_KEY_STRING, prepared);
+    return APR_SUCCESS;
+}
+
+/* As late as it may be, and for servers without a directive. */
+static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    APR_OPTIONAL_FN_TYPE(ap_dbd_prepare) *prepare = APR_RETRIEVE_OPTIONAL_FN(ap_dbd_prepare);
+
+    for (; s; s = s->next)
+        prepare(s, "SELECT 'late'", "late");
+    return OK;
+}
+
+static void register_hooks(apr_pool_t *p)
+{
+    ap_hook_handler(handle, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_REALLY_LAST);
+    APR_OPTIONAL_HOOK(dbd, post_connect, post_connect, NULL, NULL, APR_HOOK_MIDDLE);
+}
+
+module pgpool_consumer_module = {
+    STANDARD20_MODULE_STUFF,
+    .register_hooks = register_hooks,
+};
