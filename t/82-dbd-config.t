@@ -1,0 +1,142 @@
+#!/usr/bin/perl
+
+# The bridge's directives and how it is loaded; PgPoolRelease auth; a graceful restart under
+# requests that authenticate.
+
+use PgPoolTest;
+use Digest::SHA qw(sha1_base64);
+use MIME::Base64 qw(encode_base64);
+use Load;
+use Probe;
+
+my @modules = qw(pgpool pgpool_dbd);
+my $bridge = Httpd->new(modules => \@modules);
+my $params = 'DBDParams "host=db dbname=app password=hidden"';
+
+# The configuration is refused, at the line that ends the text, with these words.
+sub refused {
+    my ($name, $httpd, $text, $hint) = @_;
+    my ($code, $output) = $httpd->conf($text)->config_test;
+    is $code, 1, $name;
+    like $output, $hint, '... and says what is wrong';
+    return;
+}
+
+refused('another driver', $bridge, 'DBDriver mysql',
+    qr/on line \d+.*\nDBDriver mysql: mod_pgpool_dbd gives out PostgreSQL connections and takes "DBDriver pgsql"/);
+refused('a number that is none', $bridge, 'DBDMax many', qr/DBDMax sets PgPoolMax of <PgPool dbd>: /);
+refused('a time that is none', $bridge, 'DBDExptime 5min', qr/DBDExptime takes a number of seconds, not "5min"/);
+refused('DBDKeep', $bridge, 'DBDKeep -1', qr/DBDKeep takes a number of connections, not "-1"/);
+refused('parameters of another database', $bridge, 'DBDParams "db.example.org,app"',
+    qr/DBDParams sets PgPoolConninfo of <PgPool dbd>: .*connection string/);
+refused('Min above Max', $bridge, "$params\nDBDMin 5\nDBDMax 4", qr/httpd\.conf:\d+: pool dbd: PgPoolMin/);
+refused('no such pool', $bridge, 'DBDPool none', qr/httpd\.conf:\d+: DBDPool none: there is no <PgPool none>/);
+refused('a pool without parameters', $bridge, 'DBDMax 3', qr/pool dbd has no PgPoolConninfo/);
+
+my $alone = Httpd->new(modules => ['pgpool_dbd']);
+refused('a directive without mod_pgpool', $alone, $params, qr/mod_pgpool, which is not loaded: write "LoadModule pgpool_module/);
+refused('no directive, without mod_pgpool', $alone, '', qr/mod_pgpool, which is not loaded: write "LoadModule pgpool_module/);
+
+sub dump_of {
+    my ($text) = @_;
+    my ($code, $output) = $bridge->conf($text)->config_test('-DDUMP_PGPOOL');
+    is $code, 0, 'taken';
+    return $output;
+}
+
+my $all = dump_of(<<"CONF");
+PgPoolMax 20
+<IfModule mod_dbd.c>
+<IfModule dbd_module>
+DBDriver pgsql
+$params
+DBDMin 1
+DBDKeep 2
+DBDMax 6
+DBDExptime 90
+DBDInitSQL "SET a.b = 'c'"
+DBDPersist Off
+DBDPrepareSQL "SELECT 1" one
+</IfModule>
+</IfModule>
+<PgPool dbd>
+PgPoolMin 3
+</PgPool>
+CONF
+like $all, qr/<PgPool dbd>/, 'the directives define <PgPool dbd>';
+like $all, qr/^\s+$_\s+# /m, $_ for 'PgPoolMax +6', 'PgPoolMin +3', 'PgPoolIdleTimeout +90s',
+    'PgPoolReset +close', q{PgPoolInitSQL +.*SET a.b.*};
+like $all, qr/PgPoolMax +6 +# .*httpd\.conf:\d+/, 'with the lines that they stand in';
+unlike $all, qr/hidden/, 'no password is shown';
+like dump_of("PgPoolConninfo host=db\n<PgPool other>\n</PgPool>\nDBDPool other"), qr/<PgPool other>/,
+    'DBDPool names a pool that is there';
+
+# httpd itself answers a second LoadModule of one symbol.
+my ($code, $output) = Httpd->new(modules => [qw(pgpool pgpool_dbd dbd)])->config_test;
+like $output, qr/module dbd_module is already loaded, skipping/, 'beside mod_dbd: httpd takes one of them';
+
+# ---- in operation
+
+my $pg = postgres;
+query($pg, 'CREATE TABLE account (name text PRIMARY KEY, password text)');
+query($pg, "INSERT INTO account VALUES ('amy', '{SHA}" . sha1_base64('x') . "=')");
+my %login = (headers => {Authorization => 'Basic ' . encode_base64('amy:x', '')});
+my $conninfo = conninfo($pg);
+
+sub authenticating {
+    my ($conf, %option) = @_;
+    return Httpd->new(modules => [@modules, qw(auth_basic authn_dbd authz_user pgpool_probe)], %option,
+        conf => <<"CONF")->start;
+PgPoolConninfo "$conninfo"
+DBDParams "$conninfo"
+$conf
+<Location />
+  AuthType Basic
+  AuthName x
+  AuthBasicProvider dbd
+  AuthDBDUserPWQuery "SELECT password FROM account WHERE name = %s"
+  Require valid-user
+</Location>
+<LocationMatch ^/(kept|early|quick)>
+  SetHandler pgpool-probe
+</LocationMatch>
+<Location /early>
+  PgPoolRelease auth
+</Location>
+CONF
+}
+
+# One connection for the logins, and nobody waits for it: what is asked while a handler sleeps?
+sub asked_beside {
+    my ($httpd, $path) = @_;
+    my $sleep = q{FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%' AND state = 'active'};
+    my $busy = $httpd->begin(probe_at('query=SELECT pg_sleep(60)') =~ s/probe/$path/r, %login);
+    poll_until { query($pg, "SELECT count(*) $sleep") == 1 } or return 'the handler does not sleep';
+    my $status = $httpd->get('/quick', \%login)->{status};
+    query($pg, "SELECT pg_cancel_backend(pid) $sleep");
+    finish($busy);
+    return $status;
+}
+
+# In prefork nobody else is in the child.
+for my $mpm (grep { $_ ne 'prefork' } Httpd::mpms()) {
+    my $httpd = authenticating(<<'CONF', mpm => $mpm);
+DBDMax 1
+<PgPool dbd>
+PgPoolAcquireTimeout 0
+</PgPool>
+CONF
+    poll_until { $httpd->get('/quick', \%login)->{status} == 200 };
+    is asked_beside($httpd, 'kept'), 500, "$mpm: a login holds its connection while the handler works";
+    is asked_beside($httpd, 'early'), 200, 'PgPoolRelease auth: it is back when the handler begins';
+    $httpd->stop;
+}
+
+for my $mpm (Httpd::mpms()) {
+    my $httpd = authenticating('DBDMax 4', mpm => $mpm, children => 2);
+    my $load = Load->new($httpd->url('/quick') =~ s{//}{//amy:x@}r, clients => 4);
+    $httpd->graceful for 1 .. 3;
+    is_deeply [keys %{ $load->stop }], [200], 'three graceful restarts under logins: nothing fails';
+    $httpd->stop;
+}
+done_testing;
