@@ -72,7 +72,7 @@ my @bad_value = (
     [PgPoolRetry          => qr/a time from 1ms to 24h $time, not "/,
         '0 5s', '1s 0', '100ms 25h', '1x 5s', '1s 5x'],
     [PgPoolReset          => qr/session, all, auto, transaction or close, not "/, qw(none sessions 0 off)],
-    [PgPoolRelease        => qr/request or response, not "/, qw(handler off)],
+    [PgPoolRelease        => qr/request, response or auth, not "/, qw(handler off)],
     [PgPoolInitSQL        => qr/an SQL statement, not an empty string/, '";"', '" ; "'],
 );
 
