@@ -73,10 +73,20 @@ static const char *set_driver(cmd_parms *cmd, void *dir, const char *name)
                         name);
 }
 
+/* Consumers of mod_dbd run plain statements and expect no reset.  With "auto" they pay for one
+ * only after a statement that may have changed the session. */
+static const char *offer_reset(cmd_parms *cmd, bool is_kept)
+{
+    return offer(cmd, "PgPoolReset", is_kept ? "auto" : "close");
+}
+
 static const char *set_params(cmd_parms *cmd, void *dir, const char *params)
 {
-    pgpool_dbd_conf_of(cmd->server)->params = params;
-    return offer(cmd, "PgPoolConninfo", params);
+    pgpool_dbd_conf *conf = pgpool_dbd_conf_of(cmd->server);
+    const char *wrong = offer(cmd, "PgPoolConninfo", params);
+
+    conf->params = params;
+    return wrong ? wrong : offer_reset(cmd, conf->persist != 0);
 }
 
 /* cmd->info: the pool's directive that it stands for. */
@@ -107,7 +117,7 @@ static const char *set_keep(cmd_parms *cmd, void *dir, const char *number)
 static const char *set_persist(cmd_parms *cmd, void *dir, int is_on)
 {
     pgpool_dbd_conf_of(cmd->server)->persist = is_on;
-    return is_on ? NULL : offer(cmd, "PgPoolReset", "close");
+    return offer_reset(cmd, is_on);
 }
 
 static const char *set_pool(cmd_parms *cmd, void *dir, const char *name)
@@ -152,7 +162,7 @@ const command_rec pgpool_dbd_directives[] = {
     AP_INIT_TAKE1("DBDParams", set_params, NULL, RSRC_CONF,
                   "a libpq connection string or URI: PgPoolConninfo of <PgPool dbd>"),
     AP_INIT_FLAG("DBDPersist", set_persist, NULL, RSRC_CONF,
-                 "Off: PgPoolReset close of <PgPool dbd>"),
+                 "Off: PgPoolReset close of <PgPool dbd>; else auto"),
     AP_INIT_TAKE1("DBDMin", set_pool_setting, "PgPoolMin", RSRC_CONF,
                   "PgPoolMin of <PgPool dbd>"),
     AP_INIT_TAKE1("DBDKeep", set_keep, NULL, RSRC_CONF,

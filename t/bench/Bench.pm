@@ -18,7 +18,7 @@ BEGIN { open $table, '>&', \*STDOUT or die "stdout: $!"; $table->autoflush }
 use PgPoolTest;
 
 use Exporter 'import';
-our @EXPORT = qw(server bench_httpd location median title line);
+our @EXPORT = qw(server bench_httpd bridged_httpd location median title line);
 
 my $server;
 
@@ -47,6 +47,27 @@ BenchConninfo "$conninfo"
 @{[join '', @conf]}
 CONF
     poll_until { backends(server()) >= 2 * $connections } or die "the pools do not fill\n";
+    return $httpd;
+}
+
+# One whose consumers of mod_dbd use this module: dbd or pgpool_dbd.
+sub bridged_httpd {
+    my ($conninfo, $connections, $module, $conf) = @_;
+    my @module = ('pgpool', $module, qw(auth_basic authn_dbd authz_user rewrite));
+    my $httpd = httpd(<<"CONF", modules => \@module, threads => 100);
+LogLevel crit
+MaxKeepAliveRequests 0
+DBDriver pgsql
+DBDParams "$conninfo application_name=$module"
+DBDMin $connections
+DBDKeep $connections
+DBDMax $connections
+$conf
+CONF
+    $httpd->put_file('page.txt', "page\n");
+    mkdir $httpd->dir . '/htdocs/login' or die "login: $!";
+    $httpd->put_file('login/page.txt', "page\n");
+    poll_until { backends(server(), $module) >= $connections } or die "the pool does not fill\n";
     return $httpd;
 }
 

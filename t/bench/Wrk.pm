@@ -7,6 +7,8 @@ package Wrk;
 #   $got->{rate};                    # requests a second
 #   $got->{p50}, $got->{p99}, $got->{max};      # milliseconds
 #
+# `header` is one more line of each request.
+#
 # Failed requests are fast ones: figures with them mean nothing, so run() dies, unless it is told
 # `may_fail`; then $got->{failed} is how many did.  $got->{cut} is how many connections httpd closed
 # while a client was about to use them again: MPM event does so when all threads of a child are busy.
@@ -21,7 +23,8 @@ my $script = dirname(__FILE__) . '/wrk.lua';
 
 sub run {
     my ($url, %option) = @_;
-    my @command = ('wrk', '-t1', "-c$option{clients}", "-d$option{seconds}s", '--timeout', '30s', '-s', $script, $url);
+    my @command = ('wrk', '-t1', "-c$option{clients}", "-d$option{seconds}s", '--timeout', '30s', '-s', $script,
+        map({ ('-H', $_) } $option{header} // ()), $url);
     open my $output, '-|', @command or die "wrk: $!";
     my $text = do { local $/; <$output> };
     close $output or die "@command: exit $?\n$text";

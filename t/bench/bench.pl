@@ -7,6 +7,8 @@
 #   query        mod_pgpool_query: one row by its key as JSON, for 16 keep-alive clients, beside the limit
 #                (the same statement prepared on a connection a thread, which is never looked at) and
 #                a handler that executes a prepared statement of mod_dbd
+#   dbd          what mod_dbd's consumers get over mod_pgpool_dbd and over mod_dbd: a login by
+#                mod_authn_dbd and a key of RewriteMap, known and unknown, 16 clients, 8 connections
 #   pairs        acquire and return without a query, on 1, 8 and 32 threads: the mean time of a pair
 #                in the whole process, and the processor time that it takes
 #   board        the same on one thread: without shared figures, with them, while they are read
@@ -23,6 +25,8 @@
 # round does not count.
 
 use Bench;
+use Digest::SHA qw(sha1_base64);
+use MIME::Base64 qw(encode_base64);
 use Children;
 use Faults;
 use PgPoolTest;
@@ -33,13 +37,14 @@ my $rounds = $ENV{BENCH_ROUNDS} // 5;
 my %part = (
     throughput => \&throughput,
     query      => \&query_part,
+    dbd        => \&bridge,
     pairs      => \&pairs,
     board      => \&board,
     queue      => \&queue,
     children   => \&Children::children,
     faults     => \&Faults::faults,
 );
-my @parts = @ARGV ? @ARGV : qw(throughput query pairs board queue children faults);
+my @parts = @ARGV ? @ARGV : qw(throughput query dbd pairs board queue children faults);
 my @unknown = grep { !$part{$_} } @parts;
 die "there is no part @unknown\n" if @unknown;
 
@@ -103,6 +108,38 @@ sub query_part {
 
     title('one row by key as JSON, 16 clients, 16 connections', 'requests/s', 'of the limit');
     row($name{$_}, $seen, $_, qw(rate /rate)) for @way;
+    return;
+}
+
+# An unknown user is refused: those failures are the answers.
+sub bridge {
+    query(server, 'CREATE TABLE account (name text PRIMARY KEY, password text)');
+    query(server, "INSERT INTO account VALUES ('amy', '{SHA}" . sha1_base64('x') . "=')");
+    my $conf = <<'CONF';
+RewriteEngine on
+RewriteMap known "dbd:SELECT '/page.txt' FROM account WHERE name = %s"
+RewriteRule ^/map/(.*)$ ${known:$1|/page.txt} [L]
+<Location /login>
+  AuthType Basic
+  AuthName x
+  AuthBasicProvider dbd
+  AuthDBDUserPWQuery "SELECT password FROM account WHERE name = %s"
+  Require valid-user
+</Location>
+CONF
+    my %httpd = map { $_ => bridged_httpd(conninfo(server), 8, $_, $conf) } qw(dbd pgpool_dbd);
+    for my $what (qw(/login/amy /login/eve /map/amy /map/eve)) {
+        my ($user) = $what =~ /(\w+)$/;
+        my $path = $what =~ /login/ ? '/login/page.txt' : $what;
+        my $seen = in_turn($rounds, [qw(dbd pgpool_dbd)], sub {
+            my ($way, $time) = @_;
+            return Wrk::run($httpd{$way}->url($path), clients => 16, seconds => $time, may_fail => 1,
+                header => 'Authorization: Basic ' . encode_base64("$user:x", ''));
+        });
+        title("$what, 16 clients, 8 connections", 'requests/s', 'of mod_dbd', 'p50 ms');
+        row($_ eq 'dbd' ? 'mod_dbd' : 'mod_pgpool_dbd', $seen, $_, qw(rate /rate p50)) for qw(dbd pgpool_dbd);
+    }
+    $_->stop for values %httpd;
     return;
 }
 
