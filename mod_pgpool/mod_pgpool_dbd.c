@@ -44,6 +44,7 @@ static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, 
     return HTTP_INTERNAL_SERVER_ERROR;
 }
 
+/* Before the consumers' hooks, which may open a connection. */
 static void child_init(apr_pool_t *pchild, server_rec *s)
 {
     pgpool_dbd_conf_prepare(s->process->pconf, s);
@@ -57,7 +58,7 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(ap_dbd_cacquire);
     APR_REGISTER_OPTIONAL_FN(ap_dbd_prepare);
     ap_hook_check_config(check_config, NULL, NULL, APR_HOOK_MIDDLE);
-    ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_REALLY_FIRST);
 }
 
 /* httpd has to know it by the name of the module whose place it takes. */

@@ -88,7 +88,7 @@ static int run(apr_dbd_t *handle, const pgpool_statement *statement,
 static void log_failure(const apr_dbd_t *handle, const apr_dbd_prepared_t *prepared)
 {
     ap_log_error(
-        APLOG_MARK, APLOG_ERR, 0, handle->s, "PGP%d: pool %s: %s%s%s%s%s: %s; the SQL: %s",
+        APLOG_MARK, APLOG_ERR, 0, handle->s, "PGP%d: pool %s: %s%s%s%s%s: %s; the SQL: %.200s",
         PGP_MSG_STATEMENT, pgpool_dbd_pool_name(pgpool_dbd_conf_of(handle->s)),
         prepared->label ? "label " : "a statement", prepared->label ? prepared->label : "",
         prepared->origin ? " (" : "", prepared->origin ? prepared->origin : "",

@@ -101,8 +101,10 @@ bool pgpool_dbd_handle_is_held(const apr_dbd_t *handle)
 /* A transaction must not outlive the lease that it was begun in. */
 static void transaction_forget(apr_dbd_t *handle)
 {
-    if (handle->trans)
+    if (handle->trans) {
         handle->trans->handle = NULL;
+        handle->trans->failed = true;
+    }
     handle->trans = NULL;
 }
 

@@ -34,20 +34,20 @@ int pgpool_dbd_transaction_start(apr_pool_t *p, apr_dbd_t *handle,
     return 0;
 }
 
+/* A commit of what went with its connection is an error. */
 int pgpool_dbd_transaction_end(apr_dbd_transaction_t *trans)
 {
     apr_dbd_t *handle = trans ? trans->handle : NULL;
+    const bool is_rollback = trans && (trans->mode & APR_DBD_TRANSACTION_ROLLBACK);
 
     if (!handle)
-        return 0;
+        return trans && trans->failed && !is_rollback;
     apr_pool_cleanup_kill(trans->p, trans, abandon);
     trans->handle = NULL;
     handle->trans = NULL;
     if (!pgpool_dbd_handle_is_held(handle))
-        return (trans->mode & APR_DBD_TRANSACTION_ROLLBACK) ? 0 : 1;
-    return pgpool_dbd_command(
-        handle,
-        trans->failed || (trans->mode & APR_DBD_TRANSACTION_ROLLBACK) ? "ROLLBACK" : "COMMIT");
+        return !is_rollback;
+    return pgpool_dbd_command(handle, trans->failed || is_rollback ? "ROLLBACK" : "COMMIT");
 }
 
 int pgpool_dbd_transaction_mode_get(apr_dbd_transaction_t *trans)

@@ -248,9 +248,11 @@ apr_interval_time_t pgp_share_patience(const pgp_pool *pool);
 apr_interval_time_t pgp_share_step(const pgp_pool *pool, int waiting);
 /* The keeper calls these in this order.  look: publish whether a request wants a permit, and
  * look at the other children.  take_own: take a permit of the pool's own quota; returns 0 if
- * there is none.  settle: publish and do what follows; lacks: a request got no permit. */
+ * there is none.  gained: the permits of a new connection are complete.  settle: publish and do
+ * what follows; lacks: a request got no permit. */
 void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now);
 int pgp_share_take_own_locked(pgp_pool *pool, int for_wait, apr_time_t now);
+void pgp_share_gained_locked(pgp_pool *pool, int for_wait, apr_time_t now);
 void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now);
 void pgp_share_give_own_locked(pgp_pool *pool);
 /* Ring the children that the steps above chose.  The lock is not held. */

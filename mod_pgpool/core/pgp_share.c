@@ -267,6 +267,16 @@ int pgp_share_take_own_locked(pgp_pool *pool, int for_wait, apr_time_t now)
         share->ring = 1; /* the attempt may have turned another child away */
         return 0;
     }
+    return 1;
+}
+
+void pgp_share_gained_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+{
+    PGP_LOCKED(pool);
+    pool_share *share = &pool->share;
+
+    if (!is_sharing(pool))
+        return;
     share->look.free--;
     share->look.connecting++;
     if (for_wait) {
@@ -275,7 +285,6 @@ int pgp_share_take_own_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     }
     if (for_wait && share->look.free <= 0 && share->look.without > 0)
         share->ring_one = share->look.idlest;
-    return 1;
 }
 
 void pgp_share_give_own_locked(pgp_pool *pool)

@@ -109,10 +109,12 @@ int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     PGP_LOCKED(pool);
     if (!pgp_share_take_own_locked(pool, for_wait, now))
         return 0;
-    if (server_take_locked(pool, for_wait, now))
-        return 1;
-    pgp_share_give_own_locked(pool);
-    return 0;
+    if (!server_take_locked(pool, for_wait, now)) {
+        pgp_share_give_own_locked(pool);
+        return 0;
+    }
+    pgp_share_gained_locked(pool, for_wait, now);
+    return 1;
 }
 
 /* Without the keeper nothing is given back: the seat may be another child's by then.  A pool

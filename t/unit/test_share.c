@@ -448,6 +448,34 @@ START_TEST(missed_demand_is_lacked_of_the_server)
 }
 END_TEST
 
+/* A request that has the pool's permit but not the server's has waited since it came. */
+START_TEST(permit_without_the_servers_is_none)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL);
+    stage *other = server_shared(s, s, "PgPoolAcquireTimeout 60s");
+    pgp_quota theirs = foreign(s);
+    pgp_outlook look;
+    pgp_slot *lent[2];
+    apr_time_t began;
+    borrower *b;
+
+    warm(s, 2);
+    lent[0] = acquire(s);
+    lent[1] = acquire(s);
+    began = s->world->now;
+    b = queue_up(other);
+    keep(s, PGP_MS(500));
+    theirs.row = pgp_board_pool_row(s->board, 1);
+    theirs.cap = 0; /* who has no permit is looked for */
+    pgp_permits_look(&theirs, s->world->now, PGP_SEC(10), &look);
+    ck_assert_int_eq(look.first_since, began);
+    release(lent[0]);
+    release(lent[1]);
+    keep(s, PGP_SEC(3));
+    release(granted(b));
+}
+END_TEST
+
 /* Requests of one pool have attempts under way, which the server answers late: the other pool
  * does not add its own, which nobody waits for, before they have ended. */
 START_TEST(min_waits_for_the_attempts_of_requests)
@@ -749,6 +777,7 @@ int main(void)
     t = tcase(suite, "server");
     tcase_add_test(t, pool_without_a_place_gives_its_permits_back);
     tcase_add_test(t, missed_demand_is_lacked_of_the_server);
+    tcase_add_test(t, permit_without_the_servers_is_none);
     tcase_add_test(t, min_waits_for_the_attempts_of_requests);
     tcase_add_test(t, child_that_does_not_give_way_is_not_waited_for);
     t = tcase(suite, "capacity");
