@@ -29,7 +29,7 @@ pgpool_server_conf *pgpool_config_of(const server_rec *s)
     return ap_get_module_config(s->module_config, &pgpool_module);
 }
 
-static const char *origin_of(const cmd_parms *cmd)
+const char *pgpool_config_origin(const cmd_parms *cmd)
 {
     return apr_psprintf(cmd->pool, "%s:%d", cmd->directive->filename, cmd->directive->line_num);
 }
@@ -203,7 +203,8 @@ static const char *set_option(cmd_parms *cmd, void *dir, int argc, char *const a
     const pgp_option_id id = option - pgp_options;
     pgpool_server_conf *conf = pgpool_config_of(cmd->server);
     const char *wrong = pgp_settings_set(conf->section ? conf->section : conf->bare, cmd->pool,
-                                         id, argc, (const char *const *)argv, origin_of(cmd));
+                                         id, argc, (const char *const *)argv,
+                                         pgpool_config_origin(cmd));
 
     if (!wrong && id == PGP_OPTION_CONNINFO)
         pgpool_config_hide_secret(cmd, argv[0]);
@@ -253,7 +254,7 @@ static const char *open_section(cmd_parms *cmd, void *dir, const char *args)
     before = apr_hash_get(conf->origins, name, APR_HASH_KEY_STRING);
     if (before)
         return apr_psprintf(cmd->pool, "<PgPool %s> is already defined at %s", name, before);
-    apr_hash_set(conf->origins, name, APR_HASH_KEY_STRING, origin_of(cmd));
+    apr_hash_set(conf->origins, name, APR_HASH_KEY_STRING, pgpool_config_origin(cmd));
     apr_hash_set(conf->named, name, APR_HASH_KEY_STRING, settings);
     conf->section = settings;
     wrong = section_read(cmd);

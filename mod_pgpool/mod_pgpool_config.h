@@ -83,6 +83,9 @@ apr_hash_t *pgpool_config_complete(apr_pool_t *p, const server_rec *s);
 int pgpool_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s);
 void pgpool_config_dump(apr_pool_t *p, server_rec *s);
 
+/* The directive's "file:line". */
+const char *pgpool_config_origin(const cmd_parms *cmd);
+
 /* The option of a pool directive; PGP_OPTION_COUNT: it is none. */
 pgp_option_id pgpool_config_option(const char *directive);
 

@@ -15,7 +15,6 @@ static void functions_retrieve(void)
     pgpool_dbd_pool = (pgpool_dbd_functions){
         .acquire = APR_RETRIEVE_OPTIONAL_FN(pgpool_acquire),
         .open = APR_RETRIEVE_OPTIONAL_FN(pgpool_open),
-        .close = APR_RETRIEVE_OPTIONAL_FN(pgpool_close),
         .strerror = APR_RETRIEVE_OPTIONAL_FN(pgpool_strerror),
         .execute = APR_RETRIEVE_OPTIONAL_FN(pgpool_execute),
         .lease_number = APR_RETRIEVE_OPTIONAL_FN(pgpool_lease_number),

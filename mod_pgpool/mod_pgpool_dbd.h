@@ -44,7 +44,6 @@ extern module dbd_module;
 typedef struct {
     APR_OPTIONAL_FN_TYPE(pgpool_acquire) *acquire;
     APR_OPTIONAL_FN_TYPE(pgpool_open) *open;
-    APR_OPTIONAL_FN_TYPE(pgpool_close) *close;
     APR_OPTIONAL_FN_TYPE(pgpool_strerror) *strerror;
     APR_OPTIONAL_FN_TYPE(pgpool_execute) *execute;
     APR_OPTIONAL_FN_TYPE(pgpool_lease_number) *lease_number;

@@ -4,9 +4,10 @@
  * httpd makes no configuration for a virtual host without a directive of ours; these functions
  * make it where they are the first to need it.
  */
+#include "mod_pgpool_config.h"
+
 #include <apr_strings.h>
 
-#include "mod_pgpool_config.h"
 #include "mod_pgpool_module.h"
 
 static pgpool_server_conf *conf_of(cmd_parms *cmd)
@@ -20,20 +21,15 @@ static pgpool_server_conf *conf_of(cmd_parms *cmd)
     return conf;
 }
 
-static const char *origin_of(const cmd_parms *cmd)
-{
-    return apr_psprintf(cmd->pool, "%s:%d", cmd->directive->filename, cmd->directive->line_num);
-}
-
 void pgpool_config_needs_pool(cmd_parms *cmd)
 {
-    APR_ARRAY_PUSH(conf_of(cmd)->needs, const char *) = origin_of(cmd);
+    APR_ARRAY_PUSH(conf_of(cmd)->needs, const char *) = pgpool_config_origin(cmd);
 }
 
 void pgpool_config_uses_pool(cmd_parms *cmd, const char *pool)
 {
     APR_ARRAY_PUSH(conf_of(cmd)->uses, pgpool_use) = (pgpool_use){
-        .directive = cmd->cmd->name, .pool = pool, .origin = origin_of(cmd)};
+        .directive = cmd->cmd->name, .pool = pool, .origin = pgpool_config_origin(cmd)};
 }
 
 static pgp_settings *offered_settings(cmd_parms *cmd, const char *pool)
@@ -53,7 +49,7 @@ const char *pgpool_config_offer(cmd_parms *cmd, const char *pool, const char *di
 {
     const pgp_option_id id = pgpool_config_option(directive);
     const char *wrong = pgp_settings_set(offered_settings(cmd, pool), cmd->pool, id, 1, &value,
-                                         origin_of(cmd));
+                                         pgpool_config_origin(cmd));
 
     if (wrong)
         return apr_psprintf(cmd->pool, "%s sets %s of <PgPool %s>: %s", cmd->cmd->name,
