@@ -18,6 +18,9 @@ DBDPrepareSQL "SELECT 'main'" Who-Am-I
 <Location /all>
   SetHandler dbd-consumer
 </Location>
+<Location /lost>
+  SetHandler dbd-lost
+</Location>
 <Location /hold>
   SetHandler dbd-hold
 </Location>
@@ -87,6 +90,7 @@ for my $mpm (Httpd::mpms()) {
     is $httpd->get('/hold')->{content}, "0 0\n", 'a transaction without an end';
     poll_until { query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'}) == 0 };
     is query($pg, q{SELECT count(*) FROM thing WHERE name = 'held'}), 0, 'it is rolled back';
+    is $httpd->get("/lost$_")->{content}, "0 1 1 0 1\n", 'a transaction whose connection is lost' for '', '?asked';
     $httpd->stop;
     query($pg, 'DELETE FROM thing');
 }

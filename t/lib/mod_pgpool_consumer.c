@@ -4,7 +4,9 @@
  *
  *   SetHandler dbd-consumer   all of it
  *   SetHandler dbd-hold       begins a transaction, writes a row, ends neither
+ *   SetHandler dbd-lost       loses its connection in a transaction, and asks for another
  */
+#include <stdbool.h>
 #include <httpd.h>
 #include <apr_buckets.h>
 #include <apr_dbd.h>
@@ -229,6 +231,23 @@ static void check_labels(consumer *c)
     row_print(c, label, rv, res);
 }
 
+/* A transaction that was begun in a lost connection ends with an error, not in the next one. */
+static void lose(consumer *c, bool is_asked_before_end)
+{
+    apr_dbd_transaction_t *trans = NULL;
+    apr_dbd_results_t *res = NULL;
+    int n, rv = apr_dbd_transaction_start(D, P, H, &trans);
+
+    ap_rprintf(c->r, "%d %d", rv,
+               apr_dbd_query(D, H, &n, "SELECT pg_terminate_backend(pg_backend_pid())") != 0);
+    if (is_asked_before_end)
+        c->dbd = ap_dbd_acquire(c->r);
+    ap_rprintf(c->r, " %d", apr_dbd_transaction_end(D, P, trans) != 0);
+    c->dbd = ap_dbd_acquire(c->r);
+    rv = c->dbd ? apr_dbd_select(D, P, H, &res, "SELECT 1", 0) : -1;
+    row_print(c, "", rv, res);
+}
+
 static int handle(request_rec *r)
 {
     consumer at = {.r = r}, *c = &at;
@@ -241,6 +260,10 @@ static int handle(request_rec *r)
     if (!c->dbd)
         return HTTP_SERVICE_UNAVAILABLE;
     ap_set_content_type(r, "text/plain");
+    if (!strcmp(r->handler, "dbd-lost")) {
+        lose(c, r->args != NULL);
+        return OK;
+    }
     if (!strcmp(r->handler, "dbd-hold")) {
         n = apr_dbd_transaction_start(D, P, H, &trans);
         ap_rprintf(r, "%d", n);
