@@ -8,9 +8,6 @@
 
 #include "pgp_pq.h"
 
-/* Rows that come in one result, where libpq can do that. */
-#define ROWS_A_RESULT 100
-
 /* --- the phases' messages --------------------------------------------------- */
 
 static bool close_send(PGconn *conn, const char *name)
@@ -46,15 +43,6 @@ static bool prepare(pgp_pq_run *run)
     return PQsendPrepare(run->connection->conn, made->name, key->sql, key->nparams, key->types);
 }
 
-static void rows_ask(PGconn *conn)
-{
-#ifdef LIBPQ_HAS_CHUNK_MODE
-    PQsetChunkedRowsMode(conn, ROWS_A_RESULT);
-#else
-    PQsetSingleRowMode(conn);
-#endif
-}
-
 /* statement: NULL: it is not prepared. */
 static bool execute(pgp_pq_run *run, const pgp_pq_statement *statement)
 {
@@ -73,8 +61,9 @@ static bool execute(pgp_pq_run *run, const pgp_pq_statement *statement)
                                     query->lengths, query->formats, query->result_format);
     run->phase = PGP_RUN_EXECUTING;
     run->is_prepared = statement != NULL;
+    /* libpq 17 can make chunks of rows; it keeps a row back until its chunk is full. */
     if (is_sent && query->by_rows)
-        rows_ask(conn);
+        PQsetSingleRowMode(conn);
     return is_sent;
 }
 
@@ -205,9 +194,6 @@ pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct poll
         *result = PQgetResult(conn);
         switch (PQresultStatus(*result)) {
         case PGRES_SINGLE_TUPLE:
-#ifdef LIBPQ_HAS_CHUNK_MODE
-        case PGRES_TUPLES_CHUNK:
-#endif
             return PGP_RUN_ROWS;
         case PGRES_COPY_IN:
         case PGRES_COPY_OUT:
