@@ -454,8 +454,11 @@ sub ours {
     return if $report =~ /SEGV/ && $report =~ /in apr_os_sock_get / && $report !~ /mod_pgpool/;
     return leaks($report) if $report =~ /LeakSanitizer/;
     return $report if $report !~ /ThreadSanitizer/;
-    return grep { /WARNING: ThreadSanitizer/ && !handed_on($_) && !ended_late($_) } split /^={18}\n/m, $report;
+    return grep { /WARNING: ThreadSanitizer/ && !handed_on($_) && !ended_late($_) && !is_httpds_signal($_) } split /^={18}\n/m, $report;
 }
+
+# A signal handler of httpd's that changes errno.
+sub is_httpds_signal { my ($report) = @_; return $report =~ /signal handler spoils errno[^\n]*\n    #0 (?!.*mod_pgpool)/ }
 
 # On a slow machine a child may cease to wait for its keeper, and say so (PGP1009); a keeper that ends
 # after that is not joined.
@@ -479,7 +482,7 @@ sub handed_on {
     my $frame = qr/    #\d+ [^\n]*\n/;
     my @at = $race =~ /^  \w[^\n]* of size [^\n]*\n$frame*?    #\d+ \S+ (\S+\.c):\d+ \(mod_/mg;
     push @at, $at[0] if @at == 1 && $race =~ /\[failed to restore the stack\]/;
-    return @at == 2 && !grep { !/mod_pgpool_(?:api|bracket|client|identity|lease|outcome|pin|probe|query(?:_\w+)?|release|request|statement)\.c\z/ } @at;
+    return @at == 2 && !grep { !/mod_pgpool_(?:api|bracket|client|consumer|dbd(?:_\w+)?|execute|identity|lease|outcome|pin|probe|query(?:_\w+)?|release|request|statement)\.c\z/ } @at;
 }
 
 # Arguments of env(1).  A sanitizer has to come before all other libraries.
