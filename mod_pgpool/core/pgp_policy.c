@@ -57,21 +57,23 @@ int pgp_policy_may_take(const pgp_outlook *look, int for_wait, int may_take_last
     return look->free - look->ahead > (may_take_last ? 0 : kept);
 }
 
-apr_interval_time_t pgp_policy_step(int waiting, apr_interval_time_t connect_time,
-                                    apr_interval_time_t acquire_timeout)
+pgp_pace pgp_policy_pace(int waiting, apr_interval_time_t connect_time,
+                         apr_interval_time_t acquire_timeout)
 {
+    const apr_interval_time_t longest_turn = acquire_timeout / TURNS_A_TIMEOUT;
     apr_interval_time_t step = LEAST(LONGEST_STEP, CONNECTS_A_STEP * connect_time);
 
     if (waiting > 0)
-        step = LEAST(step, acquire_timeout / TURNS_A_TIMEOUT / waiting);
-    return MOST(step, SHORTEST_STEP);
+        step = LEAST(step, longest_turn / waiting);
+    step = MOST(step, SHORTEST_STEP);
+    return (pgp_pace){.step = step, .turn = LEAST(waiting * step, longest_turn)};
 }
 
-apr_time_t pgp_policy_turn(const pgp_outlook *look, apr_interval_time_t step, apr_time_t passed)
+apr_time_t pgp_policy_turn(const pgp_outlook *look, const pgp_pace *pace, apr_time_t passed)
 {
     if (!look->first_since || look->coming + look->connecting >= 2 + look->cap / PERMITS_A_MOVE)
         return INT64_MAX;
-    return MOST(look->first_since + look->waiting * step, passed + step);
+    return MOST(look->first_since + pace->turn, passed + pace->step);
 }
 
 apr_time_t pgp_policy_expiry(const pgp_settings *settings, apr_time_t now, apr_uint32_t random)

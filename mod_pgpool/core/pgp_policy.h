@@ -43,14 +43,18 @@ int pgp_policy_ping_due(const pgp_slot *slot, const pgp_settings *settings,
  * has no connection, or its oldest request has waited for a turn. */
 int pgp_policy_may_take(const pgp_outlook *look, int for_wait, int may_take_last);
 
-/* The time between two turns, in microseconds.  waiting: how many children wait.  connect_time:
- * as measured. */
-apr_interval_time_t pgp_policy_step(int waiting, apr_interval_time_t connect_time,
-                                    apr_interval_time_t acquire_timeout);
+/* How fast connections are passed on (pgp_permits.h, "pace"), in microseconds. */
+typedef struct {
+    apr_interval_time_t step; /* between two connections */
+    apr_interval_time_t turn; /* how much longer a request must have waited than another */
+} pgp_pace;
+
+/* waiting: how many children wait.  connect_time: as measured. */
+pgp_pace pgp_policy_pace(int waiting, apr_interval_time_t connect_time,
+                         apr_interval_time_t acquire_timeout);
 
 /* The time of the next turn; INT64_MAX: there is none.  passed: the time of the last one. */
-apr_time_t pgp_policy_turn(const pgp_outlook *look, apr_interval_time_t step,
-                           apr_time_t passed);
+apr_time_t pgp_policy_turn(const pgp_outlook *look, const pgp_pace *pace, apr_time_t passed);
 
 /* The time at which a connection made now expires, or PGP_NEVER.  It is PgPoolMaxLifetime away,
  * less 0-20 % at random, so that connections made together do not expire together. */

@@ -66,7 +66,7 @@ static void admit(pgp_slot *slot)
     else if (pgp_slot_is_ordered_away_locked(slot, now))
         pgp_slot_retire_locked(slot, PGP_REASON_ORDER);
     else
-        pgp_slot_hand_off_locked(pool, slot, now);
+        pgp_slot_hand_off_locked(pool, slot, now, now);
     unlock(pool);
 }
 

@@ -195,13 +195,10 @@ static int idle_take(pgp_slot *slot, apr_time_t seen)
 static void idle_give_back(pgp_slot *slot, apr_time_t now)
 {
     pgp_pool *pool = slot->pool;
-    const apr_time_t since = slot->idle_since;
 
     lock(pool);
     pool->reading = 0;
-    pgp_slot_hand_off_locked(pool, slot, now);
-    if (slot->state == PGP_IDLE)
-        slot->idle_since = since;
+    pgp_slot_hand_off_locked(pool, slot, slot->idle_since, now);
     unlock(pool);
 }
 

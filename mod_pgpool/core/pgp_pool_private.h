@@ -196,7 +196,8 @@ void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome);
 /* Begin a lease. */
 void pgp_slot_lend_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now);
 /* Hand a clean connection to the first waiter, or park it. */
-void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now);
+void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t idle_since,
+                              apr_time_t now);
 
 /* --- pgp_pool_refusal.c ----------------------------------------------------- */
 
@@ -242,10 +243,10 @@ int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **slots
 /* --- pgp_share.c ------------------------------------------------------------ */
 
 int pgp_share_is_capped(const pgp_pool *pool);
-/* In microseconds: time of a connect, greatest age of a wait, time between turns. */
+/* In microseconds: time of a connect, greatest age of a wait; and the pace of turns. */
 apr_interval_time_t pgp_share_connect_time(const pgp_pool *pool);
 apr_interval_time_t pgp_share_patience(const pgp_pool *pool);
-apr_interval_time_t pgp_share_step(const pgp_pool *pool, int waiting);
+pgp_pace pgp_share_pace(const pgp_pool *pool, const pgp_outlook *look);
 /* The keeper calls these in this order.  look: publish whether a request wants a permit, and
  * look at the other children.  take_own: take a permit of the pool's own quota; returns 0 if
  * there is none.  gained: the permits of a new connection are complete.  settle: publish and do

@@ -52,12 +52,13 @@ void pgp_slot_lend_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now)
     slot->borrower.client[0] = slot->borrower.what[0] = '\0';
 }
 
-void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now)
+void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t idle_since,
+                              apr_time_t now)
 {
     PGP_LOCKED(pool);
     waiter *w = pgp_queue_first_locked(pool);
 
-    slot->idle_since = now;
+    slot->idle_since = idle_since;
     if (w) {
         pgp_slot_lend_locked(pool, slot, now);
         pgp_waiter_end_locked(pool, w, PGP_GRANTED, slot);

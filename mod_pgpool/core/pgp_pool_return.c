@@ -82,7 +82,7 @@ static void give_back(pgp_slot *slot)
     else {
         if (slot->state == PGP_IN_USE)
             pgp_slot_count_lease_locked(slot, now);
-        pgp_slot_hand_off_locked(pool, slot, now);
+        pgp_slot_hand_off_locked(pool, slot, now, now);
     }
     unlock(pool);
     if (reason != PGP_REASON_NONE)

@@ -193,15 +193,10 @@ static int moving_publish_locked(pgp_pool *pool, apr_time_t now)
 
 /* --- taking ----------------------------------------------------------------- */
 
-apr_interval_time_t pgp_share_step(const pgp_pool *pool, int waiting)
+pgp_pace pgp_share_pace(const pgp_pool *pool, const pgp_outlook *look)
 {
-    return pgp_policy_step(waiting, pgp_share_connect_time(pool),
+    return pgp_policy_pace(look->waiting, pgp_share_connect_time(pool),
                            pool->settings->acquire_timeout);
-}
-
-static apr_interval_time_t step_of(const pgp_pool *pool)
-{
-    return pgp_share_step(pool, pool->share.look.waiting);
 }
 
 /* Whether the oldest request has waited for a turn. */
@@ -210,7 +205,7 @@ static int is_turn_over(const pgp_pool *pool, apr_time_t now)
     const pool_share *share = &pool->share;
 
     return share->waits_since &&
-           now - share->waits_since >= share->look.waiting * step_of(pool);
+           now - share->waits_since >= pgp_share_pace(pool, &share->look).turn;
 }
 
 static void look_locked(pgp_pool *pool, apr_time_t now)
@@ -308,13 +303,14 @@ static pgp_slot *long_idle_locked(const pgp_pool *pool, apr_time_t now,
     return count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= time ? slot : NULL;
 }
 
+/* Another child that looks in between sees the connection twice rather than not at all. */
 static void idle_give_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pgp_slot_retire_locked(slot, PGP_REASON_SHARED);
     pool->share.look.coming++;
-    pgp_share_idle_changed_locked(pool);
     moving_publish_locked(pool, now);
+    pgp_share_idle_changed_locked(pool);
 }
 
 /* Close idle connections in favour of the children that wait. */
@@ -352,7 +348,7 @@ static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
     PGP_LOCKED(pool);
     pool_share *share = &pool->share;
     const pgp_outlook *look = &share->look;
-    const apr_time_t turn_over = share->waits_since + look->waiting * step_of(pool);
+    const apr_time_t turn_over = share->waits_since + pgp_share_pace(pool, look).turn;
     apr_time_t again = now + LOOK_STEP;
 
     share->short_until = now;
@@ -370,6 +366,7 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pool_share *share = &pool->share;
+    pgp_pace pace;
 
     if (!is_sharing(pool))
         return;
@@ -387,9 +384,10 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
         wait_settle_locked(pool, now);
     idle_pass_locked(pool, now);
     reserve_make_locked(pool, now);
+    pace = pgp_share_pace(pool, &share->look);
     pgp_permits_settle(
         &share->quota, &share->look,
-        pgp_policy_turn(&share->look, step_of(pool), pgp_permits_passed(&share->quota, now)));
+        pgp_policy_turn(&share->look, &pace, pgp_permits_passed(&share->quota, now)));
 }
 
 int pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since)

@@ -85,14 +85,18 @@ int pgp_server_found_full(pgp_pool *pool, apr_time_t now)
 {
     pgp_server *server = pool->server;
     pgp_outlook look;
+    int taken, known;
 
     if (!is_attached(server))
         return 0;
     pgp_permits_look(&server->quota, now, pgp_share_patience(pool), &look);
-    /* This attempt holds a permit, too, and so do others that will get the same answer. */
-    if (look.used - 1 < 1)
+    /* This attempt holds a permit, too.  So do others that will get the same answer; then the
+     * least number is right. */
+    taken = look.used - 1;
+    known = pgp_permits_full(&server->quota, now, FULL_FOR);
+    if (taken < 1)
         return 0;
-    pgp_permits_set_full(&server->quota, look.used - 1, now);
+    pgp_permits_set_full(&server->quota, known && known < taken ? known : taken, now);
     cap_update(server, now);
     return 1;
 }
@@ -194,8 +198,8 @@ static void publish(pgp_server *server, const server_state *state, apr_time_t no
     if (server->waits_since != state->waits_since)
         pgp_permits_wait(&server->quota, state->waits_since);
     server->waits_since = state->waits_since;
-    pgp_permits_idle(&server->quota, state->idle_since);
     pgp_permits_moving(&server->quota, state->closing, state->connecting, now);
+    pgp_permits_idle(&server->quota, state->idle_since);
 }
 
 /* Close the longest idle connection of this child, if it has been idle for longer than a
@@ -240,6 +244,7 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
 {
     server_state state = state_of(server, pools, n, now);
     pgp_outlook look;
+    pgp_pace pace;
     int uncovered, given = 0;
 
     publish(server, &state, now);
@@ -252,9 +257,9 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
         publish(server, &state, now);
     if (uncovered > 0 && !given)
         idlest_ring(server, &look, now);
+    pace = pgp_share_pace(state.first, &look);
     pgp_permits_settle(&server->quota, &look,
-                       pgp_policy_turn(&look, pgp_share_step(state.first, look.waiting),
-                                       pgp_permits_passed(&server->quota, now)));
+                       pgp_policy_turn(&look, &pace, pgp_permits_passed(&server->quota, now)));
     if (server->ring)
         pgp_permits_ring(&server->quota, now, pgp_share_patience(state.first));
     server->ring = 0;

@@ -40,6 +40,7 @@ sub many {
     many_of('prefork 150, TotalMax 80, 150 clients, 10 ms', 19, $ten, 150, 80, @prefork, threads => 150);
     many_of('... through PgBouncer', 19, $ten, 150, 80, @prefork, threads => 150, bouncer => 1);
     many_of('... SELECT 1', '', 'SELECT 1', 150, 80, @prefork, threads => 150);
+    many_of('... SELECT 1, PgPoolAcquireTimeout 5s', '', 'SELECT 1', 150, 80, @prefork, threads => 150, conf => 'PgPoolAcquireTimeout 5s');
     many_of('... SELECT 1, through PgBouncer', '', 'SELECT 1', 150, 80, @prefork, threads => 150, bouncer => 1);
     many_of('... SELECT 1, no cap', '', 'SELECT 1', 150, 0, @prefork, threads => 150);
     many_of('event 16x16, TotalMax 10, 160 clients, 10 ms', 160, $ten, 160, 10, children => 16, threads => 16);
@@ -55,6 +56,7 @@ sub many_of {
     return if !is_wanted($name);
     my $bouncer = delete $option{bouncer};
     my $keep_alive = delete $option{keep_alive} // 1;
+    my $conf = delete $option{conf} // '';
     my $over = $bouncer && Bouncer->new(server, 'transaction', default_pool_size => $total, max_client_conn => 1000);
     my $conninfo = $over ? $over->conninfo_local : conninfo(server);
     $conninfo .= ' application_name=children';
@@ -65,6 +67,7 @@ KeepAlive @{[$keep_alive ? 'On' : 'Off']}
 MaxKeepAliveRequests 0
 PgPoolConninfo "$conninfo"
 $reset
+$conf
 @{[location('go', 'bench-pgpool', qq(BenchSQL "$sql"))]}
 CONF
     my $time = $ENV{BENCH_CHILDREN_SECONDS} // 8;

@@ -162,22 +162,25 @@ END_TEST
 
 static const struct {
     int waiting;
-    apr_interval_time_t connect_time, acquire_timeout, step;
-} steps[] = {
-    {1, PGP_MS(5), PGP_SEC(2), PGP_MS(10)},
-    {12, PGP_MS(5), PGP_SEC(2), PGP_MS(10)},
-    {12, PGP_MS(2), PGP_SEC(2), PGP_MS(6)},  /* three connects' time */
-    {100, PGP_MS(5), PGP_SEC(2), PGP_MS(5)}, /* a quarter of the timeout for all */
-    {100, PGP_MS(5), PGP_SEC(20), PGP_MS(10)},
-    {1000, PGP_MS(5), PGP_SEC(2), PGP_MS(2)}, /* a bound for the machine's sake */
-    {0, PGP_MS(5), 0, PGP_MS(10)},
+    apr_interval_time_t connect_time, acquire_timeout;
+    pgp_pace pace;
+} paces[] = {
+    {1, PGP_MS(5), PGP_SEC(2), {PGP_MS(10), PGP_MS(10)}},
+    {12, PGP_MS(5), PGP_SEC(2), {PGP_MS(10), PGP_MS(120)}},
+    {12, PGP_MS(2), PGP_SEC(2), {PGP_MS(6), PGP_MS(72)}},   /* three connects' time */
+    {100, PGP_MS(5), PGP_SEC(2), {PGP_MS(5), PGP_MS(500)}}, /* a quarter of the timeout */
+    {100, PGP_MS(5), PGP_SEC(20), {PGP_MS(10), PGP_SEC(1)}},
+    {1000, PGP_MS(5), PGP_SEC(2), {PGP_MS(2), PGP_MS(500)}}, /* the shortest step */
+    {0, PGP_MS(5), 0, {PGP_MS(10), 0}},
 };
 
-START_TEST(steps_between_turns)
+START_TEST(pace_of_turns)
 {
-    ck_assert_int_eq(
-        pgp_policy_step(steps[_i].waiting, steps[_i].connect_time, steps[_i].acquire_timeout),
-        steps[_i].step);
+    const pgp_pace pace = pgp_policy_pace(paces[_i].waiting, paces[_i].connect_time,
+                                          paces[_i].acquire_timeout);
+
+    ck_assert_int_eq(pace.step, paces[_i].pace.step);
+    ck_assert_int_eq(pace.turn, paces[_i].pace.turn);
 }
 END_TEST
 
@@ -211,7 +214,8 @@ static const struct {
 
 START_TEST(turns_come)
 {
-    const apr_time_t turn = pgp_policy_turn(&turns[_i].look, STEP, turns[_i].passed);
+    const pgp_pace pace = {.step = STEP, .turn = turns[_i].look.waiting * STEP};
+    const apr_time_t turn = pgp_policy_turn(&turns[_i].look, &pace, turns[_i].passed);
 
     ck_assert_msg(turn == turns[_i].turn, "%s: %" APR_TIME_T_FMT, turns[_i].when, turn);
 }
@@ -343,7 +347,7 @@ int main(void)
     tcase_add_loop_test(t, retired_in_time, 0, LENGTH(retiring));
     tcase_add_loop_test(t, ping_when_due, 0, LENGTH(pings));
     tcase_add_loop_test(t, permits_in_order, 0, LENGTH(takes));
-    tcase_add_loop_test(t, steps_between_turns, 0, LENGTH(steps));
+    tcase_add_loop_test(t, pace_of_turns, 0, LENGTH(paces));
     tcase_add_loop_test(t, turns_come, 0, LENGTH(turns));
     tcase_add_test(t, lifetime_less_a_fifth_at_most);
     tcase_add_test(t, longest_lifetime);

@@ -1,6 +1,9 @@
 /* PgPoolTotalMax: the children of one httpd share the server's connections. */
 #include "stage.h"
 
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "pgp_permits.h"
 
 #define FOREVER "PgPoolIdleTimeout 0", "PgPoolMaxLifetime 0"
@@ -97,6 +100,27 @@ START_TEST(idle_one_is_given_up_within_a_second)
     pgp_permits_wait(&other, s->world->now);
     keep(s, PGP_MS(900));
     ck_assert_int_eq(fake_logged(s->world, "closed (shared)"), 1);
+}
+END_TEST
+
+/* The keeper reads from an idle connection; others still see how long it has been idle. */
+START_TEST(reading_makes_none_younger_for_others)
+{
+    stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 3", "PgPoolTotalMax 3", FOREVER, NULL);
+    const pgp_quota other = foreign(s);
+    pgp_outlook before, after;
+    int ends[2];
+
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "no socketpair");
+    s->world->socket = ends[0];
+    warm(s, 1);
+    pgp_permits_look(&other, s->world->now, PGP_SEC(2), &before);
+    ck_assert_int_gt(before.idle_since, 0);
+    REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
+    while (!fake_link(s->world, 1)->readings)
+        keep(s, PGP_MS(1));
+    pgp_permits_look(&other, s->world->now, PGP_SEC(2), &after);
+    ck_assert_int_eq(after.idle_since, before.idle_since);
 }
 END_TEST
 
@@ -756,6 +780,7 @@ int main(void)
     tcase_add_test(t, min_keeps_to_the_cap);
     tcase_add_test(t, idle_one_is_given_up_to_a_child_that_lacks);
     tcase_add_test(t, idle_one_is_given_up_within_a_second);
+    tcase_add_test(t, reading_makes_none_younger_for_others);
     tcase_add_test(t, one_permit_is_kept_free_for_a_child_without);
     tcase_add_test(t, another_is_made_free_when_it_is_taken);
     tcase_add_test(t, nothing_is_given_up_if_each_child_has_some);
