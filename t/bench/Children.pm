@@ -38,6 +38,7 @@ sub many {
     my $fifty = 'SELECT 1 FROM pg_sleep(0.05)';
     title('more busy children than connections', 'ideal ms', 'p50 ms', 'p99 ms', 'max ms', 'requests/s', 'failed', 'cut', 'most open', 'connects/s');
     many_of('prefork 150, TotalMax 80, 150 clients, 10 ms', 19, $ten, 150, 80, @prefork, threads => 150);
+    many_of('... one child killed a second, a restart each two', 19, $ten, 150, 80, @prefork, threads => 150, chaos => 1);
     many_of('... through PgBouncer', 19, $ten, 150, 80, @prefork, threads => 150, bouncer => 1);
     many_of('... SELECT 1', '', 'SELECT 1', 150, 80, @prefork, threads => 150);
     many_of('... SELECT 1, PgPoolAcquireTimeout 5s', '', 'SELECT 1', 150, 80, @prefork, threads => 150, conf => 'PgPoolAcquireTimeout 5s');
@@ -54,7 +55,7 @@ sub many {
 sub many_of {
     my ($name, $ideal, $sql, $clients, $total, %option) = @_;
     return if !is_wanted($name);
-    my $bouncer = delete $option{bouncer};
+    my ($bouncer, $chaos) = delete @option{qw(bouncer chaos)};
     my $keep_alive = delete $option{keep_alive} // 1;
     my $conf = delete $option{conf} // '';
     my $over = $bouncer && Bouncer->new(server, 'transaction', default_pool_size => $total, max_client_conn => 1000);
@@ -74,13 +75,38 @@ CONF
     Wrk::run($httpd->url('/go'), clients => $clients, seconds => 2, may_fail => 1);
     my $counter = most_seen_begin($time);
     my $made = sessions();
-    my %got = %{ Wrk::run($httpd->url('/go'), clients => $clients, seconds => $time, may_fail => 1) };
+    my $load = sub { return Wrk::run($httpd->url('/go'), clients => $clients, seconds => $time, may_fail => 1) };
+    my %got = %{ $chaos ? during($load, sub { kill_and_restart($httpd, $time - 1) }) : $load->() };
     $made = (sessions() - $made) / $time;
     my $most = most_seen_end($counter);
     $httpd->stop;
     $over->stop if $over;
     line($name, $ideal, map({ sprintf $_ < 20 ? '%.1f' : '%.0f', $_ } @got{qw(p50 p99 max rate)}),
         @got{qw(failed cut)}, $most, sprintf '%.0f', $made);
+    return;
+}
+
+# What the load has measured while the work was done beside it.
+sub during {
+    my ($load, $work) = @_;
+    my $pid = open(my $result, '-|') // die "fork: $!";
+    if (!$pid) {
+        print encode_json($load->());
+        STDOUT->flush;
+        POSIX::_exit(0);
+    }
+    $work->();
+    return decode_json(do { local $/; <$result> });
+}
+
+sub kill_and_restart {
+    my ($httpd, $seconds) = @_;
+    my $end = now() + $seconds;
+    for (my $n = 0; now() < $end; $n++) {
+        $httpd->kill_child('KILL');
+        $httpd->graceful if $n % 2;
+        sleep 1;
+    }
     return;
 }
 
