@@ -185,8 +185,9 @@ pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct poll
     int unsent = PQflush(conn);
 
     /* The rows that have come already are used up first: to read more with each row would take
-     * memory for the whole result. */
-    if (unsent < 0 || (PQisBusy(conn) && !PQconsumeInput(conn))) {
+     * memory for the whole result.  A moment after the message was sent nothing has come yet.
+     */
+    if (unsent < 0 || (run->has_waited && PQisBusy(conn) && !PQconsumeInput(conn))) {
         *result = run_end(run);
         return PGP_RUN_DONE;
     }
@@ -213,6 +214,7 @@ pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct poll
         run->connection->is_preparing = run->phase != PGP_RUN_EXECUTING;
         unsent = PQflush(conn);
     }
+    run->has_waited = true;
     *await = pgp_pq_exchange_await(run->connection, unsent != 0);
     return PGP_RUN_WAIT;
 }

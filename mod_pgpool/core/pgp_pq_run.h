@@ -61,6 +61,7 @@ typedef struct {
     const pgp_pq_query *query;
     enum { PGP_RUN_MAKING_ROOM, PGP_RUN_PREPARING, PGP_RUN_EXECUTING } phase;
     bool was_nonblocking;
+    bool has_waited;  /* step() has named an event */
     bool is_prepared; /* what executes is a prepared statement */
     bool may_repeat;  /* it may be made again and executed once more */
     PGresult *last;   /* of the phase: its first error, or its last result */
