@@ -173,4 +173,29 @@ CONF
     $three->stop;
 };
 
+# mod_dbd goes on with its dead connections.
+subtest 'over the bridge' => sub {
+    query($two, "CREATE TABLE place (name text, target text); INSERT INTO place VALUES ('home', '/home.txt')");
+    my $four = standby_of($two, 'four');
+    my $conninfo = both('read-write', $two, $four);
+    my $httpd = httpd(<<"CONF", modules => [qw(pgpool pgpool_dbd rewrite)], children => 1);
+DBDriver pgsql
+DBDParams "$conninfo"
+DBDMin 3
+RewriteEngine on
+RewriteMap place "dbd:SELECT target FROM place WHERE name = %s"
+RewriteRule ^/go/(.*)\$ \${place:\$1|/missing} [L]
+CONF
+    $httpd->put_file('home.txt', "here\n");
+    my $found = sub { return $httpd->get('/go/home')->{status} == 200 };
+    ok $found->(), 'a key is found';
+    $two->wait_for_catchup('four');
+    $two->stop('immediate');
+    $four->promote;
+    ok poll_until { $found->() }, 'it is found at the new primary, by itself';
+    is scalar(grep { $found->() } 1 .. 50), 50, '... and no look-up fails any more';
+    $httpd->stop;
+    $four->stop;
+};
+
 done_testing;
