@@ -43,6 +43,11 @@ int pgp_board_seats(const pgp_board *board)
     return board->nseats;
 }
 
+unsigned pgp_board_flips(const pgp_board *board)
+{
+    return atomic_load(&board->head->flips);
+}
+
 int pgp_board_undertaker_byte(const pgp_board *board)
 {
     return board->nseats;

@@ -153,13 +153,6 @@ void pgp_board_leave(pgp_board *board, int s, apr_time_t now)
     board->locks.drop(board->locks.baton, s);
 }
 
-/* --- readers ---------------------------------------------------------------- */
-
-unsigned pgp_board_flips(const pgp_board *board)
-{
-    return atomic_load(&board->head->flips);
-}
-
 int pgp_board_counts(const pgp_board *board, int s, int *pid)
 {
     *pid = 0;
