@@ -129,7 +129,7 @@ subtest 'a passfile that does not help' => sub {
     for my $what (sort keys %case) {
         my ($file, $why) = @{ $case{$what} };
         my $httpd = probed(qq(PgPoolConninfo "$conninfo user=guarded passfile=$file"));
-        $httpd->wait_log(qr/PGP1002: .*cannot connect: passfile "\Q$file\E"? ?$why.*no password supplied/);
+        $httpd->wait_log(qr/PGP1002: .*cannot connect: passfile "\Q$file\E"? ?$why.*: connection to server/);
         pass $what;
         $httpd->stop;
     }
