@@ -28,9 +28,7 @@ static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, 
 
     functions_retrieve();
     if (!pgpool_dbd_pool.acquire) {
-        ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s,
-                     "mod_pgpool_dbd gives out the connections of mod_pgpool, which is not "
-                     "loaded: write \"LoadModule pgpool_module .../mod_pgpool.so\"");
+        ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s, PGPOOL_DBD_NEEDS_POOL);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
     wrong = pgpool_dbd_layout_check(ptemp);

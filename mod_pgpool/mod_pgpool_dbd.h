@@ -53,6 +53,11 @@ typedef struct {
 /* From check_config on. */
 extern pgpool_dbd_functions pgpool_dbd_pool;
 
+/* What a configuration without mod_pgpool is told. */
+#define PGPOOL_DBD_NEEDS_POOL                                                                  \
+    "mod_pgpool_dbd gives out the connections of mod_pgpool, which is not loaded: write "      \
+    "\"LoadModule pgpool_module .../mod_pgpool.so\""
+
 /* --- configuration: mod_pgpool_dbd_config.c --------------------------------- */
 
 typedef struct {

@@ -8,10 +8,6 @@
 
 #define POOL_OF_DBD "dbd"
 
-#define NO_MOD_PGPOOL                                                                          \
-    "mod_pgpool_dbd gives out the connections of mod_pgpool, which is not loaded: write "      \
-    "\"LoadModule pgpool_module .../mod_pgpool.so\""
-
 /* --- layers ----------------------------------------------------------------- */
 
 void *pgpool_dbd_conf_make(apr_pool_t *p, server_rec *s)
@@ -59,7 +55,7 @@ static const char *offer(cmd_parms *cmd, const char *directive, const char *valu
     APR_OPTIONAL_FN_TYPE(pgpool_config_offer) *offer = APR_RETRIEVE_OPTIONAL_FN(
         pgpool_config_offer);
 
-    return offer ? offer(cmd, POOL_OF_DBD, directive, value) : NO_MOD_PGPOOL;
+    return offer ? offer(cmd, POOL_OF_DBD, directive, value) : PGPOOL_DBD_NEEDS_POOL;
 }
 
 static const char *set_driver(cmd_parms *cmd, void *dir, const char *name)
@@ -126,7 +122,7 @@ static const char *set_pool(cmd_parms *cmd, void *dir, const char *name)
         pgpool_config_uses_pool);
 
     if (!uses)
-        return NO_MOD_PGPOOL;
+        return PGPOOL_DBD_NEEDS_POOL;
     pgpool_dbd_conf_of(cmd->server)->pool = name;
     uses(cmd, name);
     return NULL;

@@ -1,9 +1,9 @@
 /*
  * apr_dbd's transactions (mod_pgpool_dbd_driver.h).
  *
- * A transaction that nobody ends is rolled back: by the pre-cleanup of its memory if the
- * connection is still held then, else by the pool when the connection comes back.  mod_dbd
- * commits it.
+ * A transaction that nobody ends is rolled back, while mod_dbd commits it.  apr-util ends it
+ * when its memory dies, in a cleanup; our pre-cleanup runs before that and asks for a rollback.
+ * If the connection went back earlier, the pool has rolled it back.
  */
 #include "mod_pgpool_dbd_driver.h"
 
