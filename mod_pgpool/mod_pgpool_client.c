@@ -36,7 +36,10 @@ bool pgpool_client_has_gone(const pgpool_client *client)
            (client->connection->aborted || (client->socket.revents & HANG_UP));
 }
 
-void pgpool_client_leave(const request_rec *r)
+/* httpd takes ErrorDocument 500 for a status that it has no words for, such as 499: an empty
+ * text stands in its place. */
+void pgpool_client_leave(request_rec *r)
 {
     r->connection->aborted = 1;
+    ap_custom_response(r, HTTP_INTERNAL_SERVER_ERROR, "");
 }

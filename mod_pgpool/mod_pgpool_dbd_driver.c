@@ -16,7 +16,7 @@ APLOG_USE_MODULE(dbd);
 
 /* --- statements ------------------------------------------------------------- */
 
-static int fail(apr_dbd_t *handle, const char *error)
+int pgpool_dbd_fail(apr_dbd_t *handle, const char *error)
 {
     apr_cpystrn(handle->error, error, sizeof handle->error);
     return 1;
@@ -39,14 +39,14 @@ int pgpool_dbd_execute(apr_dbd_t *handle, const pgpool_statement *statement,
 
     *result = NULL;
     if (!pgpool_dbd_handle_is_held(handle))
-        return fail(handle, "the connection was given back to its pool");
+        return pgpool_dbd_fail(handle, "the connection was given back to its pool");
     rv = pgpool_dbd_pool.execute(handle->initial, handle->conn, statement, params, result);
     if (rv == APR_SUCCESS)
         return 0;
     if (*result)
         error_take(handle, *result);
     else
-        fail(handle, pgpool_dbd_pool.strerror(rv));
+        pgpool_dbd_fail(handle, pgpool_dbd_pool.strerror(rv));
     PQclear(*result);
     *result = NULL;
     return 1;
@@ -104,7 +104,7 @@ static int run_prepared(apr_pool_t *p, apr_dbd_t *handle, const apr_dbd_prepared
 
     *result = NULL;
     if (!prepared)
-        return fail(handle, "there is no prepared statement with that label");
+        return pgpool_dbd_fail(handle, "there is no prepared statement with that label");
     params = pgpool_dbd_params_bind(p, prepared, args, is_binary);
     wrong = run(handle, &prepared->statement, &params, result);
     if (wrong)
@@ -190,7 +190,7 @@ static const char *get_name(const apr_dbd_results_t *res, int column)
 
 static void *native_handle(apr_dbd_t *handle)
 {
-    return handle->conn;
+    return pgpool_dbd_handle_is_held(handle) ? handle->conn : NULL;
 }
 
 static apr_dbd_t *open_refused(apr_pool_t *p, const char *params, const char **error)
@@ -230,8 +230,11 @@ static const char *escape(apr_pool_t *p, const char *text, apr_dbd_t *handle)
     const size_t length = strlen(text);
     char *escaped = apr_pcalloc(p, 2 * length + 1);
 
+    /* Without the connection libpq knows no error, but the text is escaped all the same. */
     if (pgpool_dbd_handle_is_held(handle))
         PQescapeStringConn(handle->conn, escaped, text, length, NULL);
+    else
+        PQescapeString(escaped, text, length);
     return escaped;
 }
 

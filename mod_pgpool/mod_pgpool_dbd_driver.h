@@ -113,6 +113,9 @@ int pgpool_dbd_transaction_mode_set(apr_dbd_transaction_t *trans, int mode);
 int pgpool_dbd_execute(apr_dbd_t *handle, const pgpool_statement *statement,
                        const pgpool_params *params, PGresult **result);
 
+/* Set the handle's error.  Returns 1. */
+int pgpool_dbd_fail(apr_dbd_t *handle, const char *error);
+
 /* Run a text that has no result. */
 int pgpool_dbd_command(apr_dbd_t *handle, const char *sql);
 

@@ -15,12 +15,16 @@ static apr_status_t abandon(void *data)
     return APR_SUCCESS;
 }
 
-/* The caller may pass its former transaction again. */
+/* The caller may pass its former transaction again.  There is no second one in a transaction:
+ * the consumers of a request share its connection. */
 int pgpool_dbd_transaction_start(apr_pool_t *p, apr_dbd_t *handle,
                                  apr_dbd_transaction_t **trans)
 {
-    const int wrong = pgpool_dbd_command(handle, "BEGIN");
+    const int wrong = handle->trans ? pgpool_dbd_fail(handle, "a transaction is open already")
+                                    : pgpool_dbd_command(handle, "BEGIN");
 
+    if (wrong && handle->trans && handle->trans == *trans)
+        return wrong; /* it is open, and stays so */
     if (wrong) {
         if (*trans)
             (*trans)->handle = NULL;
@@ -34,7 +38,20 @@ int pgpool_dbd_transaction_start(apr_pool_t *p, apr_dbd_t *handle,
     return 0;
 }
 
-/* A commit of what went with its connection is an error. */
+/* The server answers a COMMIT of a failed transaction with success, and rolls it back. */
+static int commit(apr_dbd_t *handle)
+{
+    const pgpool_statement text = {.sql = "COMMIT", .nparams = -1};
+    PGresult *result;
+    int wrong = pgpool_dbd_execute(handle, &text, NULL, &result);
+
+    if (!wrong && strcmp(PQcmdStatus(result), "COMMIT") != 0)
+        wrong = pgpool_dbd_fail(handle, "the transaction has failed, and was rolled back");
+    PQclear(result);
+    return wrong;
+}
+
+/* To commit a transaction whose connection was given back is an error. */
 int pgpool_dbd_transaction_end(apr_dbd_transaction_t *trans)
 {
     apr_dbd_t *handle = trans ? trans->handle : NULL;
@@ -47,7 +64,8 @@ int pgpool_dbd_transaction_end(apr_dbd_transaction_t *trans)
     handle->trans = NULL;
     if (!pgpool_dbd_handle_is_held(handle))
         return !is_rollback;
-    return pgpool_dbd_command(handle, trans->failed || is_rollback ? "ROLLBACK" : "COMMIT");
+    return trans->failed || is_rollback ? pgpool_dbd_command(handle, "ROLLBACK")
+                                        : commit(handle);
 }
 
 int pgpool_dbd_transaction_mode_get(apr_dbd_transaction_t *trans)

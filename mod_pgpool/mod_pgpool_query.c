@@ -155,6 +155,14 @@ static int refusal_status(request_rec *r, const task *task, const char *sqlstate
     return chosen(r, status ? status : api.http_status(r, PGPOOL_ESTATEMENT));
 }
 
+/* The server has refused a statement. */
+static apr_status_t refused(request_rec *r, task *task)
+{
+    task->sqlstate = apr_pstrdup(r->pool, api.sqlstate(r));
+    task->refusal = refusal_status(r, task, task->sqlstate);
+    return PGPOOL_ESTATEMENT;
+}
+
 static apr_status_t run(request_rec *r, task *task)
 {
     const pgpool_statement *st = &task->query->statements[pgpool_query_format(task->conf)];
@@ -162,11 +170,7 @@ static apr_status_t run(request_rec *r, task *task)
     const apr_status_t rv = api.query_rows(r, NULL, st, &params, pgpool_output_rows,
                                            task->output);
 
-    if (rv == PGPOOL_ESTATEMENT) {
-        task->sqlstate = apr_pstrdup(r->pool, api.sqlstate(r));
-        task->refusal = refusal_status(r, task, task->sqlstate);
-    }
-    return rv;
+    return rv == PGPOOL_ESTATEMENT ? refused(r, task) : rv;
 }
 
 /* Inside a transaction mod_pgpool does not prepare again what the server has forgotten, or what
@@ -191,7 +195,7 @@ static apr_status_t run_read_only(request_rec *r, task *task)
 
         rv = api.query(r, NULL, &begin, NULL, &result);
         if (rv != APR_SUCCESS)
-            return rv;
+            return rv == PGPOOL_ESTATEMENT ? refused(r, task) : rv;
         rv = run(r, task);
         /* After others the connection is lost. */
         if (rv == APR_SUCCESS || rv == PGPOOL_ESTATEMENT)
@@ -214,10 +218,11 @@ static const char *encoding_error(request_rec *r, const PGconn *conn)
                         encoding);
 }
 
-/* A cache that users share must not give one's rows to another. */
+/* A cache that users share must not give one's rows to another.  httpd's own cache answers
+ * before it authenticates. */
 static void keep_private(request_rec *r, apr_table_t *headers)
 {
-    if (api.is_personal(r))
+    if (api.is_personal(r) || r->user)
         apr_table_mergen(headers, "Cache-Control", "private");
 }
 

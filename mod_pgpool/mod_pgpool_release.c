@@ -3,6 +3,7 @@
  */
 #include "mod_pgpool_release.h"
 
+#include <http_protocol.h>
 #include <http_request.h>
 #include <util_filter.h>
 
@@ -94,8 +95,19 @@ static int auth_release(request_rec *r)
     return DECLINED;
 }
 
+/* Runs before httpd writes an error that no handler has made: a client's body, which httpd
+ * reads to its end first, must not hold what its bad password was looked up with. */
+static void error_release(request_rec *r)
+{
+    const pgpool_dir_conf *dir = ap_get_module_config(r->per_dir_config, &pgpool_module);
+
+    if (dir && dir->when == PGPOOL_RELEASE_AUTH)
+        pgpool_pins_release(pgpool_request_initial(r));
+}
+
 void pgpool_release_register(void)
 {
+    ap_hook_insert_error_filter(error_release, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(auth_release, NULL, NULL, APR_HOOK_REALLY_FIRST);
     ap_register_output_filter(eor_filter_name, eor_filter, NULL, AP_FTYPE_CONNECTION);
     ap_register_output_filter(eos_filter_name, eos_filter, NULL, AP_FTYPE_PROTOCOL);

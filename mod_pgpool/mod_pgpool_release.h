@@ -7,8 +7,9 @@
  *   response   When the response has been generated: its end-of-stream bucket passes the
  *              initial request's protocol filters.
  *   auth       What was acquired before the handler goes back when the handler begins: what
- *              authentication and authorization have used is not held through the response.
- *              What the handler acquires goes back as by `request`.
+ *              authentication and authorization have used is not held through the response,
+ *              nor while httpd reads the body that came with a bad password.  What the handler
+ *              acquires goes back as by `request`.
  *
  * The cleanup of a pin (mod_pgpool_pin.h) gives back what both have missed.
  *

@@ -140,6 +140,18 @@ subtest 'under PgPoolReset auto it is no effect of the lease' => sub {
     $httpd->stop;
 };
 
+# Parse waits for the table, and is cancelled.
+subtest 'what could not be prepared is not taken for prepared' => sub {
+    my $httpd = served("PgPoolStatementTimeout 300ms\n<PgPool locker>\n</PgPool>");
+    my $lock = hold($httpd, 'acquire=locker', 'sql=BEGIN', 'sql=LOCK TABLE item', 'gate');
+    my @item = ('query=SELECT count(*) FROM item');
+    tells probe($httpd, @item), { status => 'ETIMEDOUT' }, 'the table is locked';
+    let_go($lock);
+    poll_until { told(probe($httpd, 'acquire'), 'status') eq '0' };
+    tells probe($httpd, 'acquire', 'sql=BEGIN', @item), { status => [0, 0] }, 'afterwards it is prepared';
+    $httpd->stop;
+};
+
 subtest 'the connection is lost' => sub {
     my $httpd = served('');
     tells probe($httpd, 'query=SELECT pg_terminate_backend(pg_backend_pid())', 'query=SELECT 2'),

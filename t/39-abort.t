@@ -49,6 +49,7 @@ $tls
 <Location /status>
   SetHandler pgpool-status
 </Location>
+ErrorDocument 500 http://127.0.0.1/document
 <Location /ignore>
   SetHandler pgpool-probe
   PgPoolAbort ignore
@@ -116,7 +117,7 @@ for my $protocol (sort keys %protocol) {
         }
         is $wrong, 0, 'their statements end, and no other';
         my $gone = sub { scalar(() = $httpd->access_log =~ /^"GET \S+ HTTP\/\S+" 499 /mg) };
-        ok poll_until { $gone->() >= $rounds * $clients }, 'the access log shows 499';
+        ok poll_until { $gone->() >= $rounds * $clients }, 'the access log shows 499, whatever ErrorDocument 500 says';
         ok poll_until { cancels()->{'hang-up'} - $counted >= $rounds * $clients }, 'they are counted'
             or diag explain cancels();
         like $httpd->error_log, qr/pgpool:info.*PGP1020: .*the client has gone/, 'the log tells';

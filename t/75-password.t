@@ -163,6 +163,22 @@ CONF
     $httpd->stop;
 };
 
+subtest 'a command that leaves another one behind' => sub {
+    plan skip_all => 'no command runs' if !$has_commands;
+    my $command = script('leaves', qq(sleep 1000 & echo \$! > "$dir/left"\necho geheim-2));
+    my $httpd = probed(<<"CONF");
+PgPoolConninfo "$conninfo"
+PgPoolConnectTimeout 1s
+PgPoolPassword exec:$command
+PgPoolMin 1
+CONF
+    ok poll_until { -s "$dir/left" }, 'it runs';
+    my $pid = Httpd::slurp("$dir/left") + 0;
+    ok $httpd->wait_log(qr/PGP1002: pool default: cannot connect/), 'the attempt is given up';
+    ok poll_until { !kill 0 => $pid }, 'what it has left behind is killed';
+    $httpd->stop;
+};
+
 subtest 'what httpd -t refuses' => sub {
     my $httpd = Httpd->new(modules => ['pgpool']);
     my %wrong = (

@@ -69,6 +69,7 @@ failed 0 0 0 1 1 0 t1
 rollback 0 1 0 0 t1
 ignoring 0 2 0 1 0 0 t1
 mode 0
+two 0 1 1
 late 0 late
 END
 

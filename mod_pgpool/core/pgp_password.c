@@ -214,20 +214,21 @@ static bool output_read(pgp_password *password, int fd, apr_int64_t until)
     return false;
 }
 
-/* Await the end of the command, and kill its group if that does not come in time.  Returns
+/* Await the end of the command, and kill all that it has started if that does not come in
+ * time.  As long as nobody has waited for the command its group has its number.  Returns
  * whether the command has succeeded. */
 static bool command_end(pid_t pid, apr_int64_t until)
 {
+    siginfo_t ended = {.si_pid = 0};
     int status = -1;
-    pid_t ended;
 
-    while ((ended = waitpid(pid, &status, WNOHANG)) == 0 && now_ms() < until)
+    while (now_ms() < until && waitid(P_PID, pid, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           !ended.si_pid)
         poll(NULL, 0, END_STEP);
-    if (ended == 0) {
+    if (now_ms() >= until)
         kill(-pid, SIGKILL);
-        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-            ;
-    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
     return status == 0;
 }
 

@@ -219,9 +219,20 @@ pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct poll
     return PGP_RUN_WAIT;
 }
 
+/* The server may never have prepared what it was asked to. */
+static void prepare_forget(pgp_pq_run *run)
+{
+    pgp_pq_statements *list = &run->connection->statements;
+    pgp_pq_statement *asked = pgp_pq_statements_find(list, &run->query->key);
+
+    if (run->phase == PGP_RUN_PREPARING && asked)
+        pgp_pq_statements_drop(list, asked);
+}
+
 void pgp_pq_run_give_up(pgp_pq_run *run, bool cut)
 {
     last_clear(run);
+    prepare_forget(run);
     run->connection->is_preparing = false;
     if (!cut)
         return;

@@ -13,6 +13,7 @@
 #include <apr_strings.h>
 #include <http_config.h>
 #include <http_protocol.h>
+#include <libpq-fe.h>
 #include <mod_dbd.h>
 
 module __attribute__((visibility("default"))) pgpool_consumer_module;
@@ -202,6 +203,17 @@ static void check_transactions(consumer *c)
     ap_rprintf(c->r, "mode %d\n", apr_dbd_transaction_mode_get(D, NULL));
 }
 
+/* A second transaction in one; and one that fails unseen by the driver. */
+static void check_odd_transactions(consumer *c)
+{
+    apr_dbd_transaction_t *one = NULL, *two = NULL;
+    int rv = apr_dbd_transaction_start(D, P, H, &one);
+
+    ap_rprintf(c->r, "two %d %d", rv, apr_dbd_transaction_start(D, P, H, &two));
+    PQclear(PQexec(apr_dbd_native_handle(D, H), "SELECT 1/0"));
+    ap_rprintf(c->r, " %d\n", apr_dbd_transaction_end(D, P, one));
+}
+
 static void check_handles(consumer *c)
 {
     ap_dbd_t *again = ap_dbd_acquire(c->r), *own = ap_dbd_open(P, c->r->server);
@@ -278,6 +290,7 @@ static int handle(request_rec *r)
         check_texts(c);
         check_lobs(c);
         check_transactions(c);
+        check_odd_transactions(c);
     }
     check_labels(c);
     return OK;
