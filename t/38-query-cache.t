@@ -4,11 +4,14 @@
 
 use PgPoolTest;
 use Endpoint;
+use MIME::Base64 ();
 
 my $pg = postgres;
 query($pg, $_) for 'CREATE TABLE item (id int, name text)', q{INSERT INTO item VALUES (1, 'one')};
 
-my $httpd = httpd(<<"CONF", modules => [qw(pgpool pgpool_query)]);
+my $users = "$ENV{TESTDIR}/users";
+Httpd::spew($users, 'amy:' . crypt('x', 'ab') . "\n");
+my $httpd = httpd(<<"CONF", modules => [qw(pgpool pgpool_query auth_basic authn_file authz_user)]);
 PgPoolConninfo "@{[conninfo($pg)]}"
 PgPoolMin 1
 PgPoolMax 1
@@ -20,6 +23,13 @@ PgPoolMax 1
 @{[section('/large', 'PgPoolQueryETag on')]}
 @{[section('/object', 'SetHandler pgpool-query', 'PgPoolQueryFormat object', 'PgPoolQueryETag on',
     pgpool_query('SELECT * FROM item WHERE id = $1::int', '%{arg:id}'))]}
+@{[endpoint('/user', 'SELECT 1 AS n')]}
+<Location /user>
+  AuthType Basic
+  AuthName x
+  AuthUserFile $users
+  Require valid-user
+</Location>
 @{[section('/private', 'SetHandler pgpool-query', 'PgPoolQueryFormat object', 'PgPoolQueryETag on',
     'PgPoolSet app.user "%{arg:user}"', pgpool_query(q{SELECT current_setting('app.user') AS name WHERE $1 <> ''}, '%{arg:user}'))]}
 CONF
@@ -66,6 +76,8 @@ subtest 'Cache-Control' => sub {
     my $private = get('/private?user=alice');
     is $private->{headers}{'cache-control'}, 'private', 'private where PgPoolSet applies';
     is get('/private?user=alice', 'If-None-Match' => $private->{headers}{etag})->{headers}{'cache-control'}, 'private', '... 304';
+    is get('/user', Authorization => 'Basic ' . MIME::Base64::encode_base64('amy:x', ''))->{headers}{'cache-control'},
+        'private', '... where a user is known';
     is get('/private?user=')->{headers}{'cache-control'}, 'private', '... 404';
     ok !get('/item')->{headers}{'cache-control'}, 'none elsewhere';
 };

@@ -5,6 +5,7 @@
 
 use PgPoolTest;
 use Digest::SHA qw(sha1_base64);
+use IO::Socket::INET;
 use MIME::Base64 qw(encode_base64);
 use Load;
 use Probe;
@@ -118,6 +119,21 @@ sub asked_beside {
     return $status;
 }
 
+# httpd reads the body of a refused request to its end, which never comes.
+sub asked_beside_body {
+    my ($httpd, $path) = @_;
+    my $from = $httpd->log_end;
+    my $wrong = 'Basic ' . encode_base64('amy:wrong', '');
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $httpd->port) or die "connect: $!";
+    print {$socket} "POST /$path HTTP/1.1\r\nHost: x\r\nAuthorization: $wrong\r\nContent-Length: 1000\r\n\r\nfew";
+    $socket->flush;
+    $httpd->wait_log(qr/AH01617: user amy: authentication failure/, from => $from);
+    poll_until { $httpd->get('/quick', \%login)->{status} == 200 } 5;
+    my $status = $httpd->get('/quick', \%login)->{status};
+    close $socket;
+    return $status;
+}
+
 # In prefork nobody else is in the child.
 for my $mpm (grep { $_ ne 'prefork' } Httpd::mpms()) {
     my $httpd = authenticating(<<'CONF', mpm => $mpm);
@@ -129,6 +145,7 @@ CONF
     poll_until { $httpd->get('/quick', \%login)->{status} == 200 };
     is asked_beside($httpd, 'kept'), 500, "$mpm: a login holds its connection while the handler works";
     is asked_beside($httpd, 'early'), 200, 'PgPoolRelease auth: it is back when the handler begins';
+    is asked_beside_body($httpd, 'early'), 200, '... and when the login has failed';
     $httpd->stop;
 }
 
