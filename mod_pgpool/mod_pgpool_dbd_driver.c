@@ -207,7 +207,7 @@ static apr_status_t check_conn(apr_pool_t *p, apr_dbd_t *handle)
                : APR_EGENERAL;
 }
 
-/* mod_lua closes so what it has from ap_dbd_open(). */
+/* mod_lua calls this for what it has from ap_dbd_open(). */
 static apr_status_t close_handle(apr_dbd_t *handle)
 {
     pgpool_dbd_handle_close(handle);

@@ -129,7 +129,7 @@ const pgpool_metric pgpool_metrics[] = {
     COUNTER("unavailable", "unavailable", "refused: no connection to the server",
             PGP_N_UNAVAILABLE),
     COUNTER("connects", "connects", "connections made", PGP_N_CONNECTS),
-    COUNTER("unfit", "unfit", "connections found dead before use, replaced", PGP_N_UNFIT),
+    COUNTER("unfit", "unfit", "connections found unfit before use, replaced", PGP_N_UNFIT),
     {.key = "closes",
      .label = "closed",
      .help = "connections closed and attempts given up, by reason",

@@ -7,7 +7,8 @@
  * words) and a cell (the pool's figures, two kilobytes).
  *
  * Trust.  A child may be hostile, and can write every word of the shared memory.  So the
- * struct pgp_board itself is private memory: the parent alone writes it, and fork() copies it.
+ * struct pgp_board itself is private memory: the parent writes it and fork() copies it; a child
+ * writes in its copy the array of times alone.
  * It holds the numbers of seats and places, all addresses, and the names of the pools.  Only
  * plain figures are shared.  No figure decides where a process writes; private numbers bound
  * each loop; each figure is brought into its range when it is read.  The parent neither reads

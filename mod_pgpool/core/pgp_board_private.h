@@ -19,7 +19,8 @@
 
 /* --- shared memory: written by any child, believed by none ------------------- */
 
-/* A child's part in one quota.  Only the child's keeper writes it. */
+/* A child's part in one quota.  Only that child writes it: its keeper, and request threads the
+ * two times of waits and idle connections. */
 typedef struct {
     _Alignas(PGP_CACHE_LINE) _Atomic int permits;
     _Atomic int closing, connecting;

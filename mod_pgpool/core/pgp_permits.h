@@ -3,8 +3,9 @@
  *
  * Model.  A quota limits the connections of all children together: to PgPoolTotalMax for one
  * pool, or to PgPoolServerMax for all pools of one server.  A connection needs a permit of each
- * quota that applies to it, from before it is made until its backend has ended.  Each child
- * counts its permits in its own standing on the board, which only its keeper writes.
+ * quota that applies to it, from before it is made until its backend has ended, or for one
+ * second after the close.  Each child counts its permits in its own standing on the board,
+ * which no other child writes.
  *
  *   take     A child adds a permit to its standing, and then counts the permits of all
  *            children.  If they are more than the quota, the child gives the permit
@@ -27,13 +28,13 @@
  *            connection for a request of its own, unless a request of another child has
  *            waited longer by one turn.
  *   pace     A turn lasts one step for each child that waits, but no longer than a quarter
- *            of PgPoolAcquireTimeout.  A step lasts 10 ms, or the time of three connects
- *            if that is shorter.  One connection is passed on at each step.  Steps at
- *            which no connection came back are made up for if they are not older than
+ *            of PgPoolAcquireTimeout.  A step lasts 10 ms; less if three connects take
+ *            less, or if many children wait; at least 2 ms.  One connection is passed on at
+ * each step.  Steps at which no connection came back are made up for if they are not older than
  *            200 ms, because connections may come back in bunches.  No connection is
- *            passed on while a quarter of all permits is on the way (their connections
- *            are being closed or made): otherwise a busy machine would only connect.
- *   word     One word of the quota says which requests have to give way next: those that
+ *            passed on while two permits and a quarter of all are on the way (their
+ *            connections are being closed or made): otherwise a busy machine would only
+ * connect. word     One word of the quota says which requests have to give way next: those that
  *            came at that time or later.  A request thread reads only this word, and the
  *            thread that swaps it passes its connection on.
  *   reserve  While some children have no permit, the last free one is kept for their
@@ -46,8 +47,9 @@
  * No lock between processes.  Each step is an atomic operation on one word.  The quota depends
  * on "add, then count" alone.  Order, turns and bells may use a look that is a moment out of
  * date; then a child waits a little longer, because each child that waits looks again every
- * 50 ms.  If a child dies while it waits or gives, nothing has to be repaired.  A lock would
- * have to be repaired, and a child that is stopped while it holds a lock would stop all others.
+ * 50 ms or more often.  If a child dies while it waits or gives, nothing has to be repaired.  A
+ * lock would have to be repaired, and a child that is stopped while it holds a lock would stop
+ * all others.
  *
  * t/model/permits.pml checks all interleavings of three children, with a death, a time-out or a
  * failed connect at any point.
@@ -55,20 +57,20 @@
  * Trust.  Each figure that is read is brought into its range (pgp_board.h).  A wait does not
  * count if it is older than a request may wait: its child does not look any more.
  *
- * Threads.  turn() and pass(): any thread.  wait(): any thread, under the pool's lock.  The
- * rest: the keeper's thread.
+ * Threads.  turn() and pass(): any thread.  wait() and idle(): any thread, under the pool's
+ * lock.  The rest: the keeper's thread.
  */
 #ifndef PGP_PERMITS_H
 #define PGP_PERMITS_H
 
 #include "pgp_board.h"
 
-/* One child's part in a quota.  cap: the quota; 0: no limit. */
+/* One child's access to a quota. */
 typedef struct {
     pgp_board *board;
     int seat; /* of the child; -1: it has none yet */
     int row;  /* pgp_board_pool_row() or pgp_board_server_row() */
-    int cap;
+    int cap;  /* how many permits there are; 0: no limit */
 } pgp_quota;
 
 /* The situation of a child among the others. */

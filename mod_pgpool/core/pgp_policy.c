@@ -11,7 +11,7 @@
 #define CONNECTS_A_STEP 3
 #define TURNS_A_TIMEOUT 4
 
-/* At most one in so many permits is on the way from child to child. */
+/* At most one in so many permits, and two more, are on the way from child to child. */
 #define PERMITS_A_MOVE 4
 
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))

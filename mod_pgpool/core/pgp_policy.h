@@ -20,7 +20,7 @@ typedef struct {
     int live;                       /* connections that are idle, in use or cleaning */
     int connecting;                 /* connections that are being made */
     int free;                       /* slots left */
-    int waiting;                    /* borrowers that wait */
+    int waiting;                    /* requests that wait; 1 if none does but one was refused */
     apr_interval_time_t demand_age; /* how long requests have been waiting */
     int down;                       /* the last attempt failed: make one at a time */
 } pgp_demand;
@@ -71,8 +71,8 @@ pgp_failure pgp_policy_failure(const char *sqlstate);
 
 /* How long to wait before the next attempt, in microseconds.
  *
- *   TRANSIENT  a random time, up to the first wait after one failure, doubled with each further
- *              failure, up to the greatest wait
+ *   TRANSIENT  a random time below a bound: the first wait, doubled with each further failure,
+ *              but never more than the greatest wait
  *   STARTING   the same; but exactly the first wait while a request waits (failures 0)
  *   REJECTED   the greatest wait
  *

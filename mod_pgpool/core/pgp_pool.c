@@ -14,10 +14,10 @@ typedef struct {
     pgp_pool *pool;
     pgp_acquire_info *info;
     apr_time_t start;
-    pgp_slot *slot;       /* the one that was taken, */
-    bool needs_ping;      /* and needs a round trip before it is given out */
+    pgp_slot *slot;       /* the one that was taken */
+    bool needs_ping;      /* the slot needs a round trip before it is given out */
     bool has_waited;      /* for any of those that were taken */
-    bool is_retry;        /* a connection was unfit: PgPoolMaxWaiters has let it in already */
+    bool is_retry;        /* PgPoolMaxWaiters has let this caller in before */
     bool wake_keeper;     /* the keeper does not know of the demand yet */
     apr_time_t probed_at; /* since when it awaits an attempt to connect; 0: it does not */
 } acquire_request;
@@ -174,7 +174,7 @@ static pgp_outcome request_take(acquire_request *req, apr_time_t now)
 {
     pgp_pool *pool = req->pool;
     const apr_time_t until = req->info->until;
-    apr_time_t idle_at = now; /* until when the connection was idle */
+    apr_time_t idle_at = now; /* until when it was idle; after a wait it was not idle */
     pgp_outcome outcome = PGP_GRANTED;
 
     lock(pool);
@@ -231,7 +231,7 @@ static pgp_reason request_check(acquire_request *req)
     return idle == PGP_IDLE_RESET_PENDING ? PGP_REASON_UNCLEAN : PGP_REASON_PING;
 }
 
-/* A caller that does not wait for a connection still gives a check its time. */
+/* With PgPoolAcquireTimeout 0 the deadline is that of a check. */
 pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **slot, pgp_acquire_info *info)
 {
     const pgp_settings *settings = pool->settings;

@@ -12,10 +12,10 @@
  *             connection to the keeper and tries again, keeping its place in the queue.
  *   release   A clean connection goes to the first waiter, or becomes idle.  The keeper cleans
  *             up any other connection, or closes it.
- *   outage    While the server cannot be reached, callers wait.  Once the outage has lasted
- *             longer than PgPoolAcquireTimeout, callers fail at once; if the server gives no
- *             answer at all (no SQLSTATE), or says that it starts up, one caller at a time may
- *             trigger an attempt to connect and await it.
+ *   outage    While the server cannot be reached, callers wait.  They fail at once if the
+ * server rejects us, or if no connection has been usable for PgPoolAcquireTimeout; then, if the
+ * server gives no answer at all (no SQLSTATE) or says that it starts up, one caller at a time
+ * may trigger an attempt to connect and await it.
  *
  * End of a wait.  Each waiter enforces its own deadline.  Another thread ends a wait under the
  * mutex (pgp_waiter_end_locked), a waiter whose deadline has passed leaves the queue under the
@@ -98,7 +98,7 @@ typedef struct {
     int pools;        /* how many of the child's pools connect to it */
     apr_int64_t
         max_over_children; /* connections that all children may ask for, for all of these */
-    int place;             /* on the board, of one of them, where all speak for all; -1: none */
+    int place;             /* of one of these pools; its gates serve them all; -1: none */
     int max;               /* the least PgPoolServerMax of them; 0: none has one */
 
     /* the core's own (pgp_share_server.c); 0 at the beginning */

@@ -122,8 +122,8 @@ static pgp_gate_id failure_gate(const pgp_error *error)
 }
 
 /* Log the end of an outage, once for all children and all causes.  A child without a failure of
- * its own closes the gates with its first connection only: they may have been left open by a
- * child that has died, but also by one that gets no connection where this one does. */
+ * its own closes the gates once, with its first connection: a child that has died may have left
+ * them open.  It does not close them again, since another child may still be failing. */
 static void outage_end(pgp_pool *pool, apr_time_t now)
 {
     apr_interval_time_t lasted = 0;

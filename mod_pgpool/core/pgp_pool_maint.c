@@ -216,7 +216,7 @@ static void idle_retire(pgp_slot *slot, const pgp_error *error)
     pgp_slot_retire(slot, reason);
     lock(pool);
     pool->reading = 0;
-    if (!pool->settings->acquire_timeout) /* nobody waits but for what was read from */
+    if (!pool->settings->acquire_timeout) /* callers wait for the one that was read from only */
         pgp_queue_end_all_locked(pool, pgp_shortage_locked(pool));
     unlock(pool);
 }

@@ -37,7 +37,7 @@
 
 typedef enum { RUNNING, DRAINING, STOPPED } pool_phase;
 
-/* A borrower that waits: on its stack, in the queue from wait_locked() until
+/* A borrower that waits: on its stack, in the queue from queue_insert_locked() until
  * waiter_leave_locked(). */
 typedef struct waiter {
     APR_RING_ENTRY(waiter) entry;
@@ -64,7 +64,7 @@ typedef struct {
     int lacks_server;                 /* there was no permit of the server's for a request */
     int at_cap;                       /* there was no permit for this child */
     apr_time_t gained_at;             /* when it took a permit for a request */
-    apr_time_t short_until;           /* when a request last waited for a permit; 0: never */
+    apr_time_t last_short_at;         /* when a request last waited for a permit; 0: never */
     apr_interval_time_t connect_time; /* smoothed; 0: not measured yet */
 
     /* what is to be done */
@@ -103,7 +103,7 @@ struct pgp_pool {
     int refused_demand; /* a caller that would not wait got none: grow for the next */
     pool_share share;
     pgp_stats stats; /* without its gauges */
-    int reading;     /* the keeper has an idle connection, and gives it back at once */
+    int reading;     /* the keeper reads from an idle connection, then parks or retires it */
     int kept;        /* the keeper still looks after this pool */
     pool_phase phase;
 
@@ -266,7 +266,7 @@ int pgp_share_is_turn(const pgp_pool *pool);
 int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now);
 /* Whether a request has waited for a permit since then. */
 int pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since);
-/* Another request may be the oldest one that waits; another connection the longest idle one. */
+/* Publish the oldest wait, or the longest idle time, again if it has changed. */
 void pgp_share_queue_changed_locked(pgp_pool *pool);
 void pgp_share_idle_changed_locked(pgp_pool *pool);
 /* The gate, common to all children, that decides whether an event of the pool is logged. */

@@ -180,7 +180,7 @@ static pgp_step drain_step(pgp_connection *connection, struct pollfd *await, pgp
         return PGP_STEP_DONE;
     if (state == DRAIN_WAIT && cancel_is_due(connection))
         cancel_start(connection);
-    /* If there is more at once: the socket takes something, so the keeper comes again. */
+    /* If more can be read at once, await POLLOUT as well, which comes at once. */
     *await = pgp_pq_exchange_await(connection,
                                    PQflush(connection->conn) || state == DRAIN_MORE);
     return PGP_STEP_AGAIN;

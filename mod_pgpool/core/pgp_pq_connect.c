@@ -176,7 +176,7 @@ static pgp_step session_ready(pgp_connection *connection, pgp_error *error)
     return PGP_STEP_FAILED;
 }
 
-/* Go on with asking for the capacity.  A server that does not tell it is as good as another. */
+/* Go on with asking for the capacity.  If the query fails, it stays unknown. */
 static pgp_step survey_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     pgp_step step = pgp_pq_exchange_receive(connection, await, error);

@@ -33,7 +33,8 @@ unsigned pgp_pq_effects_of_tag(const char *tag, bool has_rows);
 /* Note in connection->lease what a result tells. */
 void pgp_pq_effects_note(pgp_connection *connection, const PGresult *result);
 
-/* Forget what the lease has done so far; its variables stay known. */
+/* Forget what the lease has changed so far.  Its variables stay known, and that it was large or
+ * out of step. */
 void pgp_pq_effects_forget(pgp_connection *connection);
 
 #endif

@@ -185,8 +185,8 @@ static pgp_set_outcome undo_and_set(pgp_connection *connection, const pgp_vars *
 }
 
 /* In a transaction only what is applied already may be set: it holds afterwards, whether the
- * transaction commits or not.  A rollback may bring back what was set before it began, so the
- * connection stays disturbed, and the next call sets once more. */
+ * transaction commits or not.  A rollback may bring back what was set before it began, so
+ * `disturbed` stays set, and the next call sets the variables again. */
 static pgp_set_outcome vars_apply(pgp_connection *connection, const pgp_vars *vars,
                                   apr_time_t until, pgp_error *error)
 {

@@ -303,7 +303,8 @@ static pgp_slot *long_idle_locked(const pgp_pool *pool, apr_time_t now,
     return count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= time ? slot : NULL;
 }
 
-/* Another child that looks in between sees the connection twice rather than not at all. */
+/* The close is published first: another child that looks in between counts the connection
+ * twice, not zero times. */
 static void idle_give_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -351,7 +352,7 @@ static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
     const apr_time_t turn_over = share->waits_since + pgp_share_pace(pool, look).turn;
     apr_time_t again = now + LOOK_STEP;
 
-    share->short_until = now;
+    share->last_short_at = now;
     if (look->first_since == share->waits_since)
         again = now + pgp_share_connect_time(pool);
     if (look->free > look->ahead && turn_over > now && turn_over < again)
@@ -375,7 +376,7 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
     if (share->waited && !lacks) {
         wait_publish_locked(pool, 0);
         share->ring = 1;
-        share->short_until = now;
+        share->last_short_at = now;
     }
     share->waited = lacks;
     if (!share->looked)
@@ -393,7 +394,7 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
 int pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since)
 {
     PGP_LOCKED(pool);
-    return pool->share.short_until > since;
+    return pool->share.last_short_at > since;
 }
 
 int pgp_share_is_turn(const pgp_pool *pool)

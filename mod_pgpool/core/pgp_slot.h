@@ -41,9 +41,9 @@ struct pgp_slot {
     APR_RING_ENTRY(pgp_slot) entry;
     pgp_state state;
     pgp_reason reason;     /* in CLOSING: why it is closed */
-    pgp_borrower borrower; /* in IN_USE */
+    pgp_borrower borrower; /* in IN_USE; its backend as long as there is a connection */
     int warned;            /* in IN_USE: PgPoolHoldWarning was logged */
-    apr_time_t idle_since; /* in IDLE, and while a borrower checks it */
+    apr_time_t idle_since; /* in IDLE, and while it is checked or read from */
     int is_tls;            /* the connection is encrypted; written in CONNECTING alone */
 
     /* guarded; in IN_USE: the acquire that took the connection */
