@@ -85,30 +85,41 @@ void pgpool_release_at_response_end(request_rec *r, request_rec *initial)
     ap_add_output_filter(eos_filter_name, initial, r, r->connection);
 }
 
-/* Runs before every handler. */
-static int auth_release(request_rec *r)
-{
-    const pgpool_dir_conf *dir = ap_get_module_config(r->per_dir_config, &pgpool_module);
+/* --- PgPoolRelease auth ----------------------------------------------------- */
 
-    if (dir->when == PGPOOL_RELEASE_AUTH && pgpool_request_initial(r) == r)
-        pgpool_pins_release(r);
+/* Give back what the family of r has acquired, if none of its handlers has begun: a handler
+ * may go on with its connection after an inner request.  A subrequest gives back nothing,
+ * since the hook that runs it goes on. */
+static void release_before_handlers(request_rec *r)
+{
+    request_rec *initial = pgpool_request_initial(r);
+    const pgpool_dir_conf *dir = ap_get_module_config(initial->per_dir_config, &pgpool_module);
+
+    if (dir && dir->when == PGPOOL_RELEASE_AUTH && !pgpool_request_is_subrequest(r) &&
+        !pgpool_request_of(initial)->has_handler)
+        pgpool_pins_release(initial);
+}
+
+/* Runs before every handler. */
+static int handler_begins(request_rec *r)
+{
+    release_before_handlers(r);
+    if (!pgpool_request_is_subrequest(r))
+        pgpool_request_of(pgpool_request_initial(r))->has_handler = true;
     return DECLINED;
 }
 
-/* Runs before httpd writes an error that no handler has made: a client's body, which httpd
- * reads to its end first, must not hold what its bad password was looked up with. */
-static void error_release(request_rec *r)
+/* Runs before httpd writes an error: it first reads the client's body to its end, and must not
+ * hold meanwhile what a wrong password was looked up with. */
+static void error_begins(request_rec *r)
 {
-    const pgpool_dir_conf *dir = ap_get_module_config(r->per_dir_config, &pgpool_module);
-
-    if (dir && dir->when == PGPOOL_RELEASE_AUTH)
-        pgpool_pins_release(pgpool_request_initial(r));
+    release_before_handlers(r);
 }
 
 void pgpool_release_register(void)
 {
-    ap_hook_insert_error_filter(error_release, NULL, NULL, APR_HOOK_MIDDLE);
-    ap_hook_handler(auth_release, NULL, NULL, APR_HOOK_REALLY_FIRST);
+    ap_hook_insert_error_filter(error_begins, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_handler(handler_begins, NULL, NULL, APR_HOOK_REALLY_FIRST);
     ap_register_output_filter(eor_filter_name, eor_filter, NULL, AP_FTYPE_CONNECTION);
     ap_register_output_filter(eos_filter_name, eos_filter, NULL, AP_FTYPE_PROTOCOL);
 }

@@ -6,12 +6,13 @@
  *              before a slow client has read the last byte and the request's pool dies.
  *   response   When the response has been generated: its end-of-stream bucket passes the
  *              initial request's protocol filters.
- *   auth       What was acquired before the handler goes back when the handler begins: what
- *              authentication and authorization have used is not held through the response,
- *              nor while httpd reads the body that came with a bad password.  What the handler
- *              acquires goes back as by `request`.
+ *   auth       What was acquired before the first handler goes back when that begins, or when
+ *              httpd writes an error instead: what authentication and authorization have used
+ *              is not held through the response, nor while httpd reads the body that came with
+ *              a bad password.  What a handler acquires goes back as by `request`.  The
+ *              directive counts where the initial request is.
  *
- * The cleanup of a pin (mod_pgpool_pin.h) gives back what both have missed.
+ * The cleanup of a pin (mod_pgpool_pin.h) gives back what all these have missed.
  *
  * Threads.  Both filters run on the thread that works on the request.
  */

@@ -35,6 +35,13 @@ request_rec *pgpool_request_initial(request_rec *r)
     return r;
 }
 
+bool pgpool_request_is_subrequest(const request_rec *r)
+{
+    while (r && !r->main)
+        r = r->prev;
+    return r != NULL;
+}
+
 bool pgpool_request_is_within(const request_rec *r, const request_rec *outer)
 {
     while (r && r != outer)

@@ -25,6 +25,7 @@ typedef struct {
 
     /* of an initial request */
     struct pgpool_pin *pins; /* those of its family */
+    bool has_handler;        /* a handler of its family has begun, outside of subrequests */
     bool at_response;        /* a filter waits for the end of its response */
     char sqlstate[6];        /* of the last statement that the server refused; else "" */
 } pgpool_request;
@@ -37,6 +38,9 @@ const pgpool_request *pgpool_request_find(const request_rec *r);
 /* The outer request; NULL: r is initial. */
 request_rec *pgpool_request_outer(const request_rec *r);
 request_rec *pgpool_request_initial(request_rec *r);
+
+/* Whether r is a subrequest or runs inside one. */
+bool pgpool_request_is_subrequest(const request_rec *r);
 
 /* Whether r is `outer` or runs inside it, at any depth. */
 bool pgpool_request_is_within(const request_rec *r, const request_rec *outer);

@@ -24,7 +24,7 @@ sub refused {
 }
 
 refused('another driver', $bridge, 'DBDriver mysql',
-    qr/on line \d+.*\nDBDriver mysql: mod_pgpool_dbd gives out PostgreSQL connections and takes "DBDriver pgsql"/);
+    qr/on line \d+.*\nDBDriver mysql: mod_pgpool_dbd gives out PostgreSQL connections and takes only "DBDriver pgsql"/);
 refused('a number that is none', $bridge, 'DBDMax many', qr/DBDMax sets PgPoolMax of <PgPool dbd>: /);
 refused('a time that is none', $bridge, 'DBDExptime 5min', qr/DBDExptime takes a number of seconds, not "5min"/);
 refused('DBDKeep', $bridge, 'DBDKeep -1', qr/DBDKeep takes a number of connections, not "-1"/);
@@ -80,6 +80,7 @@ like $output, qr/module dbd_module is already loaded, skipping/, 'beside mod_dbd
 
 my $pg = postgres;
 query($pg, 'CREATE TABLE account (name text PRIMARY KEY, password text)');
+query($pg, 'CREATE TABLE seen (mpm text)');
 query($pg, "INSERT INTO account VALUES ('amy', '{SHA}" . sha1_base64('x') . "=')");
 my %login = (headers => {Authorization => 'Basic ' . encode_base64('amy:x', '')});
 my $conninfo = conninfo($pg);
@@ -103,6 +104,18 @@ $conf
 </LocationMatch>
 <Location /early>
   PgPoolRelease auth
+</Location>
+<Location /early/outer>
+  PgPoolUse dbd
+</Location>
+<Location /early/page>
+  ErrorDocument 401 /denied.html
+</Location>
+<Location /early/closed>
+  Require all denied
+</Location>
+<Location /denied.html>
+  Require all granted
 </Location>
 CONF
 }
@@ -142,10 +155,16 @@ DBDMax 1
 PgPoolAcquireTimeout 0
 </PgPool>
 CONF
+    $httpd->put_file('denied.html', 'No.');
     poll_until { $httpd->get('/quick', \%login)->{status} == 200 };
     is asked_beside($httpd, 'kept'), 500, "$mpm: a login holds its connection while the handler works";
     is asked_beside($httpd, 'early'), 200, 'PgPoolRelease auth: it is back when the handler begins';
     is asked_beside_body($httpd, 'early'), 200, '... and when the login has failed';
+    is asked_beside_body($httpd, 'early/page'), 200, '... with a page of its own for that';
+    my @transaction = ('acquire', 'sql=BEGIN', "sql=INSERT INTO seen VALUES ('$mpm')", 'through=/early/closed', qw(acquire sql=COMMIT));
+    $httpd->get(probe_at(@transaction) =~ s{probe}{early/outer}r, \%login);
+    is query($pg, "SELECT count(*) FROM seen WHERE mpm = '$mpm'"), 1,
+        '... but an outer handler keeps its connection over an inner error';
     $httpd->stop;
 }
 
