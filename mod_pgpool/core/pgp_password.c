@@ -214,34 +214,42 @@ static bool output_read(pgp_password *password, int fd, apr_int64_t until)
     return false;
 }
 
-/* Await the end of the command, and kill all that it has started if that does not come in
- * time.  As long as nobody has waited for the command its group has its number.  Returns
- * whether the command has succeeded. */
-static bool command_end(pid_t pid, apr_int64_t until)
+/* false: the command has not ended in time. */
+static bool command_wait(pid_t pid, apr_int64_t until)
 {
     siginfo_t ended = {.si_pid = 0};
+
+    while (waitid(P_PID, pid, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && !ended.si_pid &&
+           now_ms() < until)
+        poll(NULL, 0, END_STEP);
+    return ended.si_pid != 0;
+}
+
+/* Returns whether the command has succeeded. */
+static bool command_reap(pid_t pid)
+{
     int status = -1;
 
-    while (now_ms() < until && waitid(P_PID, pid, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-           !ended.si_pid)
-        poll(NULL, 0, END_STEP);
-    if (now_ms() >= until)
-        kill(-pid, SIGKILL);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     return status == 0;
 }
 
+/* The command's group, with all that the command has started, keeps its number until the
+ * command is reaped; so it can be killed before. */
 static void output_take(pgp_password *password, int fd, pid_t pid)
 {
     const apr_int64_t until = now_ms() + password->patience / 1000;
-    const bool has_ended = output_read(password, fd, until);
-    const bool has_succeeded = command_end(pid, until);
+    const bool is_in_time = output_read(password, fd, until) && command_wait(pid, until);
+    bool has_succeeded;
 
-    if (has_ended && has_succeeded)
-        line_take(password);
-    else if (now_ms() >= until)
+    if (!is_in_time)
+        kill(-pid, SIGKILL);
+    has_succeeded = command_reap(pid);
+    if (!is_in_time)
         fail(password, "gave no password within PgPoolConnectTimeout, and was killed");
+    else if (has_succeeded)
+        line_take(password);
     else
         fail(password, "the command has failed; what it said is in this log");
 }
