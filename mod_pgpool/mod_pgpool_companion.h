@@ -29,7 +29,7 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_config_offer,
                         (cmd_parms *cmd, const char *pool, const char *directive,
                          const char *value));
 
-/* What holds for this pool directive in the end, as DUMP_PGPOOL prints it; NULL: the server has
+/* The effective value of this pool directive, as DUMP_PGPOOL prints it; NULL: the server has
  * no such pool, or the directive has no value.  From check_config on. */
 APR_DECLARE_OPTIONAL_FN(const char *, pgpool_config_value,
                         (apr_pool_t *p, const server_rec *s, const char *pool,

@@ -12,10 +12,10 @@
  *   handle       apr_dbd_t: one lease, with its transaction and its last error.
  *
  * Prepared by need.  A prepared statement of apr_dbd is its text and its parameters' types; the
- * pool prepares it on a connection when it is first executed there.  So a bad one fails alone,
- * and none is lost with a connection.
+ * pool prepares it on a connection when it is first executed there.  So a bad one makes no
+ * other fail, and none is lost with a connection.
  *
- * Who gives back.  ap_dbd_acquire() shares the request's pin with pgpool_acquire(); the pin
+ * Return.  ap_dbd_acquire() shares the request's pin with pgpool_acquire(); the pin
  * gives the connection back.  ap_dbd_open() has a lease of its own until ap_dbd_close(), or
  * until its pool dies; for the process's pool, which lives as long as the child, only close
  * counts.
@@ -53,7 +53,7 @@ typedef struct {
 /* From check_config on. */
 extern pgpool_dbd_functions pgpool_dbd_pool;
 
-/* What a configuration without mod_pgpool is told. */
+/* The error for a configuration without mod_pgpool. */
 #define PGPOOL_DBD_NEEDS_POOL                                                                  \
     "mod_pgpool_dbd gives out the connections of mod_pgpool, which is not loaded: write "      \
     "\"LoadModule pgpool_module .../mod_pgpool.so\""

@@ -64,7 +64,7 @@ static const char *set_driver(cmd_parms *cmd, void *dir, const char *name)
         return NULL;
     return apr_psprintf(cmd->pool,
                         "DBDriver %s: mod_pgpool_dbd gives out PostgreSQL connections and "
-                        "takes \"DBDriver pgsql\" alone; for another database load httpd's "
+                        "takes only \"DBDriver pgsql\"; for another database load httpd's "
                         "mod_dbd in its place",
                         name);
 }

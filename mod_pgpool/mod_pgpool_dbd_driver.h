@@ -80,7 +80,7 @@ extern const apr_dbd_driver_t pgpool_dbd_driver;
 
 /* --- parameters and values: mod_pgpool_dbd_types.c --------------------------- */
 
-/* What the server is told of the types that apr_dbd's marks stand for; 0: it infers them. */
+/* The server types that apr_dbd's marks stand for; 0: the server infers the type. */
 const Oid *pgpool_dbd_type_oids(apr_pool_t *p, const apr_dbd_type_e *types, int n);
 
 /* The arguments of a call in libpq's form.  is_binary: each points at a C value of its mark's

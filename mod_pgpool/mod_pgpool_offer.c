@@ -1,5 +1,5 @@
 /*
- * What the directives of other modules may say of pools (mod_pgpool_companion.h).
+ * Settings of pools that come from the directives of other modules (mod_pgpool_companion.h).
  *
  * httpd makes no configuration for a virtual host without a directive of ours; these functions
  * make it where they are the first to need it.

@@ -48,7 +48,7 @@ unsigned pgp_board_flips(const pgp_board *board)
     return atomic_load(&board->head->flips);
 }
 
-int pgp_board_undertaker_byte(const pgp_board *board)
+int pgp_board_reaper_byte(const pgp_board *board)
 {
     return board->nseats;
 }

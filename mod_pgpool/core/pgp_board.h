@@ -7,18 +7,17 @@
  * words) and a cell (the pool's figures, two kilobytes).
  *
  * Trust.  A child may be hostile, and can write every word of the shared memory.  So the
- * struct pgp_board itself is private memory: the parent writes it and fork() copies it; a child
- * writes in its copy the array of times alone.
- * It holds the numbers of seats and places, all addresses, and the names of the pools.  Only
- * plain figures are shared.  No figure decides where a process writes; private numbers bound
- * each loop; each figure is brought into its range when it is read.  The parent neither reads
- * nor writes the shared memory once it has made it.  A hostile child can falsify figures, take
- * all permits, hide those of others, and keep locks while it lives: it can deny the service
- * and exceed the caps, and no more.
+ * struct pgp_board itself is private memory: the parent writes it, fork() copies it, and a
+ * child writes only the array of times in its copy.  It holds the numbers of seats and places,
+ * all addresses, and the names of the pools.  Only plain figures are shared.  No figure decides
+ * where a process writes; private numbers bound each loop; each figure is brought into its
+ * range when it is read.  The parent neither reads nor writes the shared memory once it has
+ * made it.  A hostile child can falsify figures, take all permits, hide those of others, and
+ * keep locks while it lives: it can deny the service and exceed the caps, and no more.
  *
  * Life.  Locks of the kernel (pgp_locks.h), not words in memory, tell whether a child lives.
  * There is one lock for each seat, held by its child; one for each place, shared by all
- * children whose configuration has that pool; and one for the undertaker.  A seat has one of
+ * children whose configuration has that pool; and one for the reaper.  A seat has one of
  * these states:
  *
  *     state    lock   in_use  goes to
@@ -28,21 +27,21 @@
  *     COUNTED  free   0       FREE after PGP_BOARD_GRACE; until then its permits count,
  *                             since the server takes a moment to notice a death
  *
- * Totals.  The undertaker is one process at a time: the one that holds its lock.  It folds the
+ * Totals.  The reaper is one process at a time: the one that holds its lock.  It folds the
  * counters of an ended child into the totals, which therefore never go backwards.  There are
- * two copies of the totals.  The undertaker writes the idle copy completely: the figures of the
+ * two copies of the totals.  The reaper writes the idle copy completely: the figures of the
  * other copy plus those of the child, and whose they are (seat and incarnation).  Then it flips
- * one word, which makes the idle copy the current one.  Wherever the undertaker is killed, the
- * current copy is whole, and tells the next undertaker which child it contains already.  A
+ * one word, which makes the idle copy the current one.  Wherever the reaper is killed, the
+ * current copy is whole, and tells the next reaper which child it contains already.  A
  * reader reads the flip word before and after, and leaves out the seat that the current copy
  * names.
  *
  * Places.  The parent gives places to the pools of each new configuration.  It recognises a
  * pool by its name, its connection string without secrets, and its number among equal ones.  It
  * gives a place to another pool if neither the last configuration nor the new one has the old
- * pool, and no living child shares the lock of the place.  Each new tenant of a place has a
- * greater tenure. Figures carry the tenure that they belong to, so those of an earlier tenant
- * do not count.
+ * pool, and no living child shares the lock of the place.  Each pool that gets a place has a
+ * greater tenure than the one before.  Figures carry the tenure that they belong to, so those
+ * of an earlier pool do not count.
  *
  * Permits.  pgp_permits.h has the model of the standings.  There is a row of standings for each
  * place, and one for each server.  The host and port in a connection string identify a server;

@@ -87,7 +87,7 @@ static void totals_write(pgp_totals *t, const pgp_stats *stats, unsigned tenure)
 }
 
 /* Write the totals of one place with the figures of an ended child.  If both have the same
- * tenure, they are added; otherwise the younger tenant's remain.  The child's open connections
+ * tenure, they are added; otherwise those of the younger remain.  The child's open connections
  * are counted as killed. */
 static void place_fold(pgp_board *board, int s, int p, const pgp_totals *from, pgp_totals *to)
 {

@@ -1,10 +1,10 @@
-/* What all children share about a pool: an operator's orders, and the gates that decide what is
- * logged (pgp_board.h). */
+/* Facts that all children share about a pool: an operator's orders, and the gates that decide
+ * what is logged (pgp_board.h). */
 #include "pgp_board_private.h"
 
 /* --- what one child logs for all -------------------------------------------- */
 
-/* A new tenant of the place begins with closed gates. */
+/* A pool that gets the place begins with closed gates. */
 pgp_gate *pgp_board_gate(pgp_board *board, int p, pgp_gate_id id)
 {
     pgp_notice *n = &board->notices[p < 0 ? board->nplaces : p];

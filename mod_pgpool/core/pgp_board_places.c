@@ -38,7 +38,7 @@ int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool)
 
 /* Whether a place is taken.  A place of the last configuration counts as taken, because a new
  * child of that configuration may not hold its locks yet. */
-static int is_tenanted(const pgp_board *board, int p)
+static int is_taken(const pgp_board *board, int p)
 {
     const pgp_place *at = &board->places[p];
 
@@ -52,7 +52,7 @@ static int is_host_in_use(const pgp_board *board, int h)
     int p;
 
     for (p = 0; p < board->nplaces; p++)
-        if (board->places[p].tenure && board->places[p].host == h && is_tenanted(board, p))
+        if (board->places[p].tenure && board->places[p].host == h && is_taken(board, p))
             return 1;
     return 0;
 }
@@ -82,7 +82,7 @@ static pgp_place *place_free(pgp_board *board)
     for (p = 0; p < board->nplaces; p++) {
         pgp_place *at = &board->places[p];
 
-        if ((free && at->tenure >= free->tenure) || is_tenanted(board, p))
+        if ((free && at->tenure >= free->tenure) || is_taken(board, p))
             continue;
         free = at;
     }
@@ -108,7 +108,7 @@ static int place_give(pgp_board *board, const pgp_board_pool *pool)
  * that is given away. */
 static void place_keep(pgp_board *board, pgp_place *at, const pgp_board_pool *pool)
 {
-    if (!is_tenanted(board, (int)(at - board->places)))
+    if (!is_taken(board, (int)(at - board->places)))
         at->host = host_number(board, pool);
     at->current = 1;
 }

@@ -119,9 +119,9 @@ pgp_turn *pgp_board_turn(const pgp_board *board, int row);
 /* No seat of this number or above was ever claimed. */
 int pgp_board_top(const pgp_board *board);
 
-/* The byte of the undertaker's lock, and that of a place's (pgp_locks.h).  A seat's is its
+/* The byte of the reaper's lock, and that of a place's (pgp_locks.h).  A seat's is its
  * number. */
-int pgp_board_undertaker_byte(const pgp_board *board);
+int pgp_board_reaper_byte(const pgp_board *board);
 int pgp_board_place_byte(const pgp_board *board, int place);
 
 /* An array with room for a time of each seat, for the keeper's use. */

@@ -21,7 +21,7 @@ int pgp_board_holds_permits(const pgp_board *board, int s, apr_time_t now)
 }
 
 /* A child as one word, made of seat and incarnation; never 0. */
-static apr_uint64_t tenant_of(const pgp_board *board, int s)
+static apr_uint64_t child_word(const pgp_board *board, int s)
 {
     return (apr_uint64_t)(s + 1) << 32 | atomic_load(&board->seats[s].incarnation);
 }
@@ -30,7 +30,7 @@ static int is_folded(const pgp_board *board, int s)
 {
     const unsigned current = atomic_load(&board->head->flips) & 1;
 
-    return atomic_load(&board->head->folded[current]) == tenant_of(board, s);
+    return atomic_load(&board->head->folded[current]) == child_word(board, s);
 }
 
 static void seat_fold(pgp_board *board, int s)
@@ -40,11 +40,11 @@ static void seat_fold(pgp_board *board, int s)
     const unsigned current = flips & 1, idle = !current;
 
     pgp_board_fold(board, s, current, idle);
-    atomic_store(&head->folded[idle], tenant_of(board, s));
+    atomic_store(&head->folded[idle], child_word(board, s));
     atomic_store(&head->flips, flips + 1);
 }
 
-/* The caller holds the undertaker's lock and that of the seat. */
+/* The caller holds the reaper's lock and that of the seat. */
 static void seat_end(pgp_board *board, int s, apr_time_t now)
 {
     if (!is_folded(board, s))
@@ -53,14 +53,14 @@ static void seat_end(pgp_board *board, int s, apr_time_t now)
     atomic_store(&board->seats[s].in_use, 0);
 }
 
-static int undertaker_begin(pgp_board *board)
+static int reaper_begin(pgp_board *board)
 {
-    return board->locks.take(board->locks.baton, pgp_board_undertaker_byte(board));
+    return board->locks.take(board->locks.baton, pgp_board_reaper_byte(board));
 }
 
-static void undertaker_end(pgp_board *board)
+static void reaper_end(pgp_board *board)
 {
-    board->locks.drop(board->locks.baton, pgp_board_undertaker_byte(board));
+    board->locks.drop(board->locks.baton, pgp_board_reaper_byte(board));
 }
 
 static void seat_reap(pgp_board *board, int s, apr_time_t now)
@@ -72,7 +72,7 @@ static void seat_reap(pgp_board *board, int s, apr_time_t now)
     board->locks.drop(board->locks.baton, s);
 }
 
-/* The last undertaker may have died after its flip and before the end of the seat.  That seat
+/* The last reaper may have died after its flip and before the end of the seat.  That seat
  * comes first, because only the current copy says that it is folded. */
 static void reap_interrupted(pgp_board *board, apr_time_t now)
 {
@@ -88,13 +88,13 @@ void pgp_board_reap(pgp_board *board, apr_time_t now)
     const apr_int64_t last = atomic_load(&board->head->reaped_at);
     int s;
 
-    if ((last <= now && now - last < PGP_BOARD_REAP_STEP) || !undertaker_begin(board))
+    if ((last <= now && now - last < PGP_BOARD_REAP_STEP) || !reaper_begin(board))
         return;
     atomic_store(&board->head->reaped_at, now);
     reap_interrupted(board, now);
     for (s = 0; s < board->nseats; s++)
         seat_reap(board, s, now);
-    undertaker_end(board);
+    reaper_end(board);
 }
 
 /* The caller holds the seat's lock, so no other process writes here. */
@@ -145,11 +145,11 @@ int pgp_board_claim(pgp_board *board, apr_time_t now)
 
 void pgp_board_leave(pgp_board *board, int s, apr_time_t now)
 {
-    if (undertaker_begin(board)) {
+    if (reaper_begin(board)) {
         reap_interrupted(board, now);
         seat_end(board, s, now);
-        undertaker_end(board);
-    } /* otherwise the next undertaker ends the seat */
+        reaper_end(board);
+    } /* otherwise the next reaper ends the seat */
     board->locks.drop(board->locks.baton, s);
 }
 

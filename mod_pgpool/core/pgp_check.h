@@ -3,7 +3,7 @@
  *
  *   assert()      cheap, and in every build: a child that goes on with a broken pool would lend
  *                 one request's session to another.
- *   PGP_CHECK()   dear; evaluated by builds with SANITIZE= alone (they define PGP_CHECKED).
+ *   PGP_CHECK()   dear; evaluated only by builds with SANITIZE= (they define PGP_CHECKED).
  */
 #ifndef PGP_CHECK_H
 #define PGP_CHECK_H

@@ -25,7 +25,7 @@ const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo);
  * they are; libpq's defaults where the string says nothing. */
 const char *pgp_conninfo_server(apr_pool_t *p, const char *conninfo);
 
-/* The string as pairs without the secrets: equal for strings that differ in secrets alone.  For
+/* The string as pairs without the secrets: equal for strings that differ only in secrets.  For
  * comparison, never for libpq. */
 const char *pgp_conninfo_identity(apr_pool_t *p, const char *conninfo);
 

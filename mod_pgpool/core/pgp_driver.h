@@ -81,7 +81,7 @@ typedef enum {
 typedef struct pgp_driver {
     /* Start to connect.  first_host: the entry of the hosts to begin with (modulo their
      * number).  survey: also ask the server for its capacity.  owner: kept for those who have
-     * the handle alone.  Returns NULL if the attempt has failed already. */
+     * only the handle.  Returns NULL if the attempt has failed already. */
     pgp_connection *(*connect)(const pgp_context *context, unsigned first_host, bool survey,
                                void *owner, pgp_error *error);
     /* Go on with connecting, cleaning up or closing. */

@@ -29,12 +29,13 @@
  *            waited longer by one turn.
  *   pace     A turn lasts one step for each child that waits, but no longer than a quarter
  *            of PgPoolAcquireTimeout.  A step lasts 10 ms; less if three connects take
- *            less, or if many children wait; at least 2 ms.  One connection is passed on at
- * each step.  Steps at which no connection came back are made up for if they are not older than
- *            200 ms, because connections may come back in bunches.  No connection is
- *            passed on while two permits and a quarter of all are on the way (their
- *            connections are being closed or made): otherwise a busy machine would only
- * connect. word     One word of the quota says which requests have to give way next: those that
+ *            less, or if many children wait; at least 2 ms.  One connection is passed on
+ *            at each step.  Steps at which no connection came back are made up for if they
+ *            are not older than 200 ms, because connections may come back in bunches.  No
+ *            connection is passed on while two permits and a quarter of all are on the way
+ *            (their connections are being closed or made): otherwise a busy machine would
+ *            only connect.
+ *   word     One word of the quota says which requests have to give way next: those that
  *            came at that time or later.  A request thread reads only this word, and the
  *            thread that swaps it passes its connection on.
  *   reserve  While some children have no permit, the last free one is kept for their
@@ -45,7 +46,7 @@
  *            children to which the free permits belong (pgp_bells.h).
  *
  * No lock between processes.  Each step is an atomic operation on one word.  The quota depends
- * on "add, then count" alone.  Order, turns and bells may use a look that is a moment out of
+ * only on "add, then count".  Order, turns and bells may use a look that is a moment out of
  * date; then a child waits a little longer, because each child that waits looks again every
  * 50 ms or more often.  If a child dies while it waits or gives, nothing has to be repaired.  A
  * lock would have to be repaired, and a child that is stopped while it holds a lock would stop

@@ -13,9 +13,10 @@
  *   release   A clean connection goes to the first waiter, or becomes idle.  The keeper cleans
  *             up any other connection, or closes it.
  *   outage    While the server cannot be reached, callers wait.  They fail at once if the
- * server rejects us, or if no connection has been usable for PgPoolAcquireTimeout; then, if the
- * server gives no answer at all (no SQLSTATE) or says that it starts up, one caller at a time
- * may trigger an attempt to connect and await it.
+ *             server rejects us, or if no connection has been usable for
+ *             PgPoolAcquireTimeout; then, if the server gives no answer at all (no SQLSTATE)
+ *             or says that it starts up, one caller at a time may trigger an attempt to
+ *             connect and await it.
  *
  * End of a wait.  Each waiter enforces its own deadline.  Another thread ends a wait under the
  * mutex (pgp_waiter_end_locked), a waiter whose deadline has passed leaves the queue under the

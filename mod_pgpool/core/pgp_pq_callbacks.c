@@ -80,8 +80,8 @@ static void notice_log(void *baton, const char *text)
             "the server says: %s", line.message);
 }
 
-/* Hand a notice to the processor of its result, which may be a borrower's.  libpq's own
- * receiver alone can do that.  Only a PGconn tells where it is, so one is made that never
+/* Hand a notice to the processor of its result, which may be a borrower's.  Only libpq's own
+ * receiver can do that.  Only a PGconn tells where it is, so one is made that never
  * connects: the function cannot be kept with a connection that the result may have outlived. */
 static void notice_pass_on(const PGresult *result)
 {

@@ -44,7 +44,7 @@ struct pgp_slot {
     pgp_borrower borrower; /* in IN_USE; its backend as long as there is a connection */
     int warned;            /* in IN_USE: PgPoolHoldWarning was logged */
     apr_time_t idle_since; /* in IDLE, and while it is checked or read from */
-    int is_tls;            /* the connection is encrypted; written in CONNECTING alone */
+    int is_tls;            /* the connection is encrypted; written only in CONNECTING */
 
     /* guarded; in IN_USE: the acquire that took the connection */
     apr_interval_time_t waited; /* in the queue */

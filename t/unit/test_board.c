@@ -491,9 +491,9 @@ START_TEST(living_child_keeps_its_place)
 }
 END_TEST
 
-/* Runs an undertaker for so many machine instructions at most, or for so many after its first
+/* Runs an reaper for so many machine instructions at most, or for so many after its first
  * flip, and kills it.  Returns how many it ran; -1 if this system allows no tracing. */
-static long undertaker_killed_after(long most, long most_flipped, apr_time_t now)
+static long reaper_killed_after(long most, long most_flipped, apr_time_t now)
 {
     const unsigned flips = pgp_board_flips(board);
     const pid_t pid = fork();
@@ -559,14 +559,14 @@ static void sum_holds(long most, long most_flipped)
 {
     if (totals_of(0).n[PGP_N_ACQUIRES] == fold_sum) /* all are folded */
         two_die();
-    undertaker_killed_after(most, most_flipped, fold_now += STEP);
+    reaper_killed_after(most, most_flipped, fold_now += STEP);
     ck_assert_uint_eq(lent_in_all(), fold_sum);
 }
 
 #define KILLS 10
 #define KILLS_FLIPPED 32
 
-/* Children die, then one undertaker after the other dies, each at a later instruction: the
+/* Children die, then one reaper after the other dies, each at a later instruction: the
  * sums stay what they are.  Behind the flip it is each instruction. */
 START_TEST(fold_survives_a_kill_at_any_instruction)
 {
@@ -576,7 +576,7 @@ START_TEST(fold_survives_a_kill_at_any_instruction)
         return;
     fold_now = NOW;
     two_die();
-    all = undertaker_killed_after(LONG_MAX, LONG_MAX, fold_now += STEP);
+    all = reaper_killed_after(LONG_MAX, LONG_MAX, fold_now += STEP);
     if (all < 0)
         return; /* this system allows no tracing */
     for (i = 0; i < KILLS; i++)
