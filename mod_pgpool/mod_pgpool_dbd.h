@@ -94,6 +94,8 @@ struct apr_dbd_t {
     PGconn *conn;                 /* NULL: it was given back */
     server_rec *s;                /* whose statements it has */
     request_rec *initial;         /* whose pin it shares; NULL: its own lease */
+    request_rec *running;         /* of that family: the last one that acquired and lives */
+    conn_rec *client;             /* whose configuration refers to it; NULL: none */
     uint64_t lease;               /* of that pin */
     apr_pool_t *own, *caller;     /* of its own lease; caller: NULL for the process's pool */
     apr_dbd_transaction_t *trans; /* that is open; or NULL */

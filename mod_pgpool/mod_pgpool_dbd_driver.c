@@ -40,7 +40,7 @@ int pgpool_dbd_execute(apr_dbd_t *handle, const pgpool_statement *statement,
     *result = NULL;
     if (!pgpool_dbd_handle_is_held(handle))
         return pgpool_dbd_fail(handle, "the connection was given back to its pool");
-    rv = pgpool_dbd_pool.execute(handle->initial, handle->conn, statement, params, result);
+    rv = pgpool_dbd_pool.execute(handle->running, handle->conn, statement, params, result);
     if (rv == APR_SUCCESS)
         return 0;
     if (*result)
@@ -105,8 +105,10 @@ static int run_prepared(apr_pool_t *p, apr_dbd_t *handle, const apr_dbd_prepared
     *result = NULL;
     if (!prepared)
         return pgpool_dbd_fail(handle, "there is no prepared statement with that label");
-    params = pgpool_dbd_params_bind(p, prepared, args, is_binary);
-    wrong = run(handle, &prepared->statement, &params, result);
+    if (pgpool_dbd_params_bind(p, prepared, args, is_binary, &params))
+        wrong = run(handle, &prepared->statement, &params, result);
+    else
+        wrong = pgpool_dbd_fail(handle, "a LOB's length is negative or exceeds 2 GB");
     if (wrong)
         log_failure(handle, prepared);
     return wrong;

@@ -83,10 +83,10 @@ extern const apr_dbd_driver_t pgpool_dbd_driver;
 /* The server types that apr_dbd's marks stand for; 0: the server infers the type. */
 const Oid *pgpool_dbd_type_oids(apr_pool_t *p, const apr_dbd_type_e *types, int n);
 
-/* The arguments of a call in libpq's form.  is_binary: each points at a C value of its mark's
- * type; else each is a text. */
-pgpool_params pgpool_dbd_params_bind(apr_pool_t *p, const apr_dbd_prepared_t *prepared,
-                                     const void *const *args, bool is_binary);
+/* Bring the arguments of a call into libpq's form.  is_binary: each points at a C value of its
+ * mark's type; else each is a text.  false: a length is none that libpq takes. */
+bool pgpool_dbd_params_bind(apr_pool_t *p, const apr_dbd_prepared_t *prepared,
+                            const void *const *args, bool is_binary, pgpool_params *params);
 
 apr_status_t pgpool_dbd_datum_get(const apr_dbd_row_t *row, int column, apr_dbd_type_e type,
                                   void *data);

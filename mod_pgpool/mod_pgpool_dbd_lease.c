@@ -123,6 +123,8 @@ void pgpool_dbd_handle_close(apr_dbd_t *handle)
     if (handle->initial || !handle->own)
         return;
     transaction_forget(handle);
+    if (handle->client)
+        ap_set_module_config(handle->client->conn_config, &dbd_module, NULL);
     if (handle->caller)
         apr_pool_cleanup_kill(handle->caller, handle, caller_cleanup);
     apr_pool_destroy(handle->own);
@@ -173,6 +175,8 @@ ap_dbd_t *ap_dbd_cacquire(conn_rec *c)
         return kept;
     ap_dbd_close(c->base_server, kept);
     kept = ap_dbd_open(c->pool, c->base_server);
+    if (kept)
+        kept->handle->client = c;
     ap_set_module_config(c->conn_config, &dbd_module, kept);
     return kept;
 }
@@ -207,6 +211,22 @@ static apr_dbd_t *handle_of(request_rec *initial)
     return handle;
 }
 
+static apr_status_t running_cleanup(void *data)
+{
+    apr_dbd_t *handle = data;
+
+    handle->running = handle->initial;
+    return APR_SUCCESS;
+}
+
+/* PgPoolStatementTimeout is that of the request that runs the statement. */
+static void running_set(apr_dbd_t *handle, request_rec *r)
+{
+    if (handle->running != r && r != handle->initial)
+        apr_pool_cleanup_register(r->pool, handle, running_cleanup, apr_pool_cleanup_null);
+    handle->running = r;
+}
+
 ap_dbd_t *ap_dbd_acquire(request_rec *r)
 {
     const char *name = pgpool_dbd_pool_name(pgpool_dbd_conf_of(r->server));
@@ -218,6 +238,7 @@ ap_dbd_t *ap_dbd_acquire(request_rec *r)
     if (!pgpool_dbd_pool.acquire || acquire(r, name, &conn) != APR_SUCCESS)
         return NULL;
     handle = handle_of(initial);
+    running_set(handle, r);
     lease = pgpool_dbd_pool.lease_number(initial, name);
     if (handle->lease != lease) {
         transaction_forget(handle);

@@ -4,6 +4,7 @@
  */
 #include "mod_pgpool_dbd_driver.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <apr_buckets.h>
 #include <apr_strings.h>
@@ -114,14 +115,23 @@ static const char *native_text(apr_pool_t *p, apr_dbd_type_e type, const void *v
     }
 }
 
-/* A LOB's arguments: payload, length, and two that only Oracle knows. */
-static int lob_length(const void *length, bool is_binary)
+/* A LOB's arguments: payload, length, and two that only Oracle knows.  Without a length the
+ * payload ends with its NUL. */
+static bool lob_bind(const void *const *args, bool is_binary, int *length)
 {
-    return is_binary ? (int)*(const apr_size_t *)length : atoi(length);
+    apr_uint64_t n;
+
+    if (!args[1])
+        n = strlen(args[0]);
+    else
+        n = is_binary ? *(const apr_size_t *)args[1]
+                      : (apr_uint64_t)apr_strtoi64(args[1], NULL, 10);
+    *length = (int)n;
+    return n <= INT_MAX;
 }
 
-pgpool_params pgpool_dbd_params_bind(apr_pool_t *p, const apr_dbd_prepared_t *prepared,
-                                     const void *const *args, bool is_binary)
+bool pgpool_dbd_params_bind(apr_pool_t *p, const apr_dbd_prepared_t *prepared,
+                            const void *const *args, bool is_binary, pgpool_params *params)
 {
     const int n = prepared->statement.nparams;
     const char **values = apr_pcalloc(p, n * sizeof(*values));
@@ -132,15 +142,16 @@ pgpool_params pgpool_dbd_params_bind(apr_pool_t *p, const apr_dbd_prepared_t *pr
     for (i = 0; i < n; i++) {
         const apr_dbd_type_e type = prepared->types[i];
 
-        if (is_lob(type) && *args) {
-            lengths[i] = lob_length(args[1], is_binary);
-            formats[i] = 1;
-        }
-        if (*args)
+        if (*args) {
+            formats[i] = is_lob(type);
+            if (is_lob(type) && !lob_bind(args, is_binary, &lengths[i]))
+                return false;
             values[i] = is_binary ? native_text(p, type, *args) : *args;
+        }
         args += is_lob(type) ? 4 : 1;
     }
-    return (pgpool_params){.values = values, .lengths = lengths, .formats = formats};
+    *params = (pgpool_params){.values = values, .lengths = lengths, .formats = formats};
+    return true;
 }
 
 /* --- values ----------------------------------------------------------------- */

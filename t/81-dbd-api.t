@@ -21,6 +21,13 @@ DBDPrepareSQL "SELECT 'main'" Who-Am-I
 <Location /lost>
   SetHandler dbd-lost
 </Location>
+<Location /outer>
+  SetHandler dbd-outer
+</Location>
+<Location /brief>
+  SetHandler dbd-brief
+  PgPoolStatementTimeout 50ms
+</Location>
 <Location /hold>
   SetHandler dbd-hold
 </Location>
@@ -38,7 +45,7 @@ CONF
 my $numbers = '-5 250 -300 65000 -70000 4000000000 -5000000000 -9000000000000000000 '
     . '18000000000000000000 0.5 0.1 text null';
 my $expected = <<"END";
-same 1 other 1 kept 1
+same 1 other 1 kept 1 closed 1
 name pgsql native 1 alive 0
 open 1 dbname 1 labels 3 hook 1
 random 0 2 3 n none
@@ -64,6 +71,8 @@ lobs 0
 lob 0 4 7
 lob 0 3 122
 datums 0 1.5 -3
+prepare 0
+made 3 4 -1 -1 a LOB's length is negative or exceeds 2 GB
 commit 0 0 0 0 t1
 failed 0 0 0 1 1 0 t1
 rollback 0 1 0 0 t1
@@ -92,6 +101,7 @@ for my $mpm (Httpd::mpms()) {
     poll_until { query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'}) == 0 };
     is query($pg, q{SELECT count(*) FROM thing WHERE name = 'held'}), 0, 'it is rolled back';
     is $httpd->get("/lost$_")->{content}, "0 1 1 0 1\n", 'a transaction whose connection is lost' for '', '?asked';
+    is $httpd->get('/outer')->{content}, "inner 0 outer 0\n", 'PgPoolStatementTimeout is that of the request that runs';
     $httpd->stop;
     query($pg, 'DELETE FROM thing');
 }

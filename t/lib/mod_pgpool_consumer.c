@@ -13,6 +13,7 @@
 #include <apr_strings.h>
 #include <http_config.h>
 #include <http_protocol.h>
+#include <http_request.h>
 #include <libpq-fe.h>
 #include <mod_dbd.h>
 
@@ -166,6 +167,27 @@ static void check_lobs(consumer *c)
     ap_rprintf(c->r, "datums %d %g %d\n", rv, exact, small);
 }
 
+/* The length of a text that a LOB's arguments make; -1: they are refused. */
+static int lob_made(consumer *c, apr_dbd_prepared_t *st, const char *length)
+{
+    const char *args[] = {"four", length, NULL, NULL};
+    apr_dbd_results_t *res = NULL;
+    apr_dbd_row_t *row = NULL;
+
+    if (apr_dbd_pselect(D, P, H, &res, st, 1, 4, args) || apr_dbd_get_row(D, P, res, &row, 1))
+        return -1;
+    return atoi(apr_dbd_get_entry(D, row, 0));
+}
+
+static void check_lob_lengths(consumer *c)
+{
+    apr_dbd_prepared_t *st = prepared_of(c, "SELECT length(%pDc::text)");
+
+    ap_rprintf(c->r, "made %d %d", lob_made(c, st, "3"), lob_made(c, st, NULL));
+    ap_rprintf(c->r, " %d", lob_made(c, st, "-1"));
+    ap_rprintf(c->r, " %d %s\n", lob_made(c, st, "3000000000"), apr_dbd_error(D, H, 0));
+}
+
 static const char *things(consumer *c)
 {
     apr_dbd_results_t *res = NULL;
@@ -220,8 +242,12 @@ static void check_handles(consumer *c)
     ap_dbd_t *kept = ap_dbd_cacquire(c->r->connection);
     apr_dbd_t *refused = NULL;
 
-    ap_rprintf(c->r, "same %d other %d kept %d\n", again == c->dbd, own && own->handle != H,
+    ap_rprintf(c->r, "same %d other %d kept %d", again == c->dbd, own && own->handle != H,
                kept && kept == ap_dbd_cacquire(c->r->connection));
+    ap_dbd_close(c->r->server, kept);
+    kept = ap_dbd_cacquire(c->r->connection);
+    ap_rprintf(c->r, " closed %d\n",
+               kept && apr_dbd_check_conn(D, P, kept->handle) == APR_SUCCESS);
     ap_rprintf(c->r, "name %s native %d alive %d\n", apr_dbd_name(D),
                apr_dbd_native_handle(D, H) != apr_dbd_native_handle(D, own->handle),
                apr_dbd_check_conn(D, P, H));
@@ -260,6 +286,19 @@ static void lose(consumer *c, bool is_asked_before_end)
     row_print(c, "", rv, res);
 }
 
+/* A statement in a subrequest whose section has a short PgPoolStatementTimeout, which costs the
+ * connection, and one after it. */
+static void check_timeouts(consumer *c)
+{
+    request_rec *inner = ap_sub_req_lookup_uri("/brief", c->r, c->r->output_filters);
+    int n, rv = ap_run_sub_req(inner);
+
+    ap_destroy_sub_req(inner);
+    ap_rprintf(c->r, "inner %d", rv);
+    c->dbd = ap_dbd_acquire(c->r);
+    ap_rprintf(c->r, " outer %d\n", apr_dbd_query(D, H, &n, "SELECT pg_sleep(1)"));
+}
+
 static int handle(request_rec *r)
 {
     consumer at = {.r = r}, *c = &at;
@@ -276,6 +315,12 @@ static int handle(request_rec *r)
         lose(c, r->args != NULL);
         return OK;
     }
+    if (!strcmp(r->handler, "dbd-outer")) {
+        check_timeouts(c);
+        return OK;
+    }
+    if (!strcmp(r->handler, "dbd-brief"))
+        return apr_dbd_query(D, H, &n, "SELECT pg_sleep(60)") ? OK : HTTP_CONFLICT;
     if (!strcmp(r->handler, "dbd-hold")) {
         n = apr_dbd_transaction_start(D, P, H, &trans);
         ap_rprintf(r, "%d", n);
@@ -289,6 +334,7 @@ static int handle(request_rec *r)
         check_natives(c);
         check_texts(c);
         check_lobs(c);
+        check_lob_lengths(c);
         check_transactions(c);
         check_odd_transactions(c);
     }
