@@ -29,11 +29,12 @@
  * Identity.  A statement runs with the settings (PgPoolSet) of the innermost running request
  * that acquired the connection, as of its last pgpool_acquire().  When a subrequest or
  * redirected request ends, the settings of the outer request are back before its handler goes
- * on.  If an open transaction or an unfinished query prevents that, the connection is cut off,
- * and the next acquire returns PGPOOL_ELOST.  While an inner request runs with other settings,
- * an acquire for the outer one, in a filter for example, returns PGPOOL_EUNAVAIL.  Acquire anew
- * in each hook and after authentication: that costs nothing if nothing has changed.  An acquire
- * also sets again what your own DISCARD ALL, RESET, SET, DO or CALL may have undone.
+ * on.  If an open transaction or an unfinished query prevents that, the connection is shut
+ * down, and the next acquire returns PGPOOL_ELOST.  While an inner request runs with other
+ * settings, an acquire for the outer one, in a filter for example, returns PGPOOL_EUNAVAIL.
+ * Acquire anew in each hook and after authentication: that costs nothing if nothing has
+ * changed.  An acquire also sets again what your own DISCARD ALL, RESET, SET, DO or CALL may
+ * have undone.
  *
  * Threads.  Every function may be called on any thread of a child, but a function that takes a
  * request_rec only on the thread that works on that request.  In another process than that

@@ -122,7 +122,7 @@ static apr_status_t pin_set(request_rec *r, request_rec *initial, pgpool_pin *pi
     case PGP_SET_FAILED:
         break;
     }
-    pgpool_pin_shutdown(pin);
+    pgp_slot_shutdown(pin->conn, "PgPoolSet could not be set");
     return pin_report_loss(r, initial, pin);
 }
 

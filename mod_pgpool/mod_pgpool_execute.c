@@ -75,13 +75,13 @@ apr_status_t pgpool_execute(request_rec *r, PGconn *conn, const pgpool_statement
             if (await_server(server, until))
                 break;
             pgp_slot_set_cancel(pgp_pq_driver_owner(conn), PGP_CANCEL_DEADLINE);
-            pgp_pq_run_give_up(&run, true);
+            pgp_pq_run_shutdown(&run, "its statement had no end within PgPoolStatementTimeout");
             return PGPOOL_ETIMEDOUT;
         case PGP_RUN_ROWS:
         case PGP_RUN_COPY:
             PQclear(*result);
             *result = NULL;
-            pgp_pq_run_give_up(&run, true);
+            pgp_pq_run_shutdown(&run, "its statement was a COPY");
             return PGPOOL_ESTATEMENT;
         case PGP_RUN_DONE:
             return *result ? outcome_of(*result) : PGPOOL_ELOST;

@@ -119,11 +119,6 @@ const pgpool_pin_borrower *pgpool_pin_inner(const pgpool_pin *pin, const request
                : NULL;
 }
 
-void pgpool_pin_shutdown(pgpool_pin *pin)
-{
-    shutdown(PQsocket(pgp_slot_handle(pin->conn)), SHUT_RDWR);
-}
-
 /* --- all pins of a family --------------------------------------------------- */
 
 bool pgpool_pins_are_held(request_rec *r)
@@ -153,11 +148,12 @@ void pgpool_pins_restore(request_rec *ended)
             continue;
         ap_log_rerror(
             APLOG_MARK, APLOG_ERR, 0, ended,
-            "PGP%d: pool %s: backend %u is cut off: the settings of the outer request "
+            "PGP%d: pool %s: backend %u is shut down: the settings of the outer request "
             "cannot be set again: %s",
             PGP_MSG_IDENTITY, pgp_pool_name(pin->pool->core), pgp_slot_backend(pin->conn),
             error.message);
-        pgpool_pin_shutdown(pin);
+        pgp_slot_shutdown(pin->conn,
+                          "the settings of its outer request could not be set again");
     }
 }
 

@@ -73,9 +73,6 @@ const pgpool_pin_borrower *pgpool_pin_outer(const pgpool_pin *pin, const request
 /* The innermost borrower, if it runs inside r at this moment; else NULL. */
 const pgpool_pin_borrower *pgpool_pin_inner(const pgpool_pin *pin, const request_rec *r);
 
-/* Shut down the connection's socket: whatever a handler tries on it next fails. */
-void pgpool_pin_shutdown(pgpool_pin *pin);
-
 /* --- all pins of a family --------------------------------------------------- */
 
 /* Whether the family of r holds a connection. */

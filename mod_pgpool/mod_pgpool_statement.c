@@ -65,8 +65,21 @@ static void tell_deadline(const task *t)
                       t->timeout / 1000));
 }
 
-/* Leave with the statement under way. */
-static apr_status_t give_up(task *t, apr_status_t rv)
+static const char *shutdown_cause(apr_status_t rv)
+{
+    switch (rv) {
+    case PGPOOL_ETIMEDOUT:
+        return "its statement had no end within PgPoolStatementTimeout";
+    case PGPOOL_EABORTED:
+        return "the client has gone during its statement";
+    default:
+        return "its statement was ended before its last row";
+    }
+}
+
+/* Leave with the statement under way.  A connection that the request had before is shut down,
+ * since somebody may still have its PGconn. */
+static apr_status_t abandon(task *t, apr_status_t rv)
 {
     if (rv == PGPOOL_ETIMEDOUT) {
         pgp_slot_set_cancel(t->pin->conn, PGP_CANCEL_DEADLINE);
@@ -77,9 +90,12 @@ static apr_status_t give_up(task *t, apr_status_t rv)
         fail(t, APLOG_INFO, rv, "the client has gone: the statement is cancelled");
         pgpool_client_leave(t->r);
     }
-    pgp_pq_run_give_up(&t->run, !t->is_borrowed);
-    if (t->is_borrowed)
+    if (t->is_borrowed) {
+        pgp_pq_run_abandon(&t->run);
         pgpool_release(t->r, t->pool);
+    }
+    else
+        pgp_pq_run_shutdown(&t->run, shutdown_cause(rv));
     return rv;
 }
 
@@ -179,7 +195,7 @@ static apr_status_t run(task *t, PGresult **result)
             *result = got;
             return got ? APR_SUCCESS : pgpool_pin_lose(t->r, t->pin);
         }
-    return give_up(t, rv);
+    return abandon(t, rv);
 }
 
 static apr_status_t clear_result(void *result)

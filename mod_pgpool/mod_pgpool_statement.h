@@ -9,8 +9,8 @@
  * thread leaves at once, with the statement still under way.  A connection that this call has
  * borrowed goes back to the pool: the keeper cancels the statement, and lends the connection
  * again only when the cancel has ended.  A connection that the request had before is known to
- * somebody who may use it again.  It is cut off, after a cancel, and the request's next acquire
- * returns PGPOOL_ELOST.
+ * somebody who may use it again.  It is shut down, after a cancel, and the request's next
+ * acquire returns PGPOOL_ELOST.
  */
 #ifndef MOD_PGPOOL_STATEMENT_H
 #define MOD_PGPOOL_STATEMENT_H

@@ -155,7 +155,7 @@ subtest 'what an inner request leaves' => sub {
         $answer = ask('lowly', 'acquire', 'subreq=' . at($section, 'acquire', $left), $who, 'acquire', 'acquire', $who);
         is_deeply told_all($answer, 'status'), [qw(0 0 ELOST 0)], "$left: the connection is cut";
         is told_all($answer, 'value')->[-1], 'lowly', '... and the outer request is nobody else' or diag $answer->{content};
-        like $httpd->error_log($from), qr/PGP1015: pool default: backend \d+ is cut off/, '... which the log says';
+        like $httpd->error_log($from), qr/PGP1015: pool default: backend \d+ is shut down/, '... which the log says';
     }
     $answer = ask('lowly', 'acquire', 'single=SELECT current_user', 'subreq=' . at('lowly', 'acquire'), 'result', 'result', 'again');
     tells $answer, { value => 'lowly', result => [qw(PGRES_SINGLE_TUPLE PGRES_TUPLES_OK none)], again => 0, same => 1 },

@@ -102,6 +102,8 @@ for my $mpm (Httpd::mpms()) {
     is query($pg, q{SELECT count(*) FROM thing WHERE name = 'held'}), 0, 'it is rolled back';
     is $httpd->get("/lost$_")->{content}, "0 1 1 0 1\n", 'a transaction whose connection is lost' for '', '?asked';
     is $httpd->get('/outer')->{content}, "inner 0 outer 0\n", 'PgPoolStatementTimeout is that of the request that runs';
+    like $httpd->error_log, qr/PGP1012: .* is gone: its statement had no end within PgPoolStatementTimeout;/,
+        '... and the log says why the connection is gone';
     $httpd->stop;
     query($pg, 'DELETE FROM thing');
 }

@@ -96,8 +96,10 @@ typedef struct pgp_driver {
     /* Read what an idle connection has received, up to a bound, the answer to its reset
      * included, and drop it.  false: the connection is unfit. */
     bool (*take_in)(pgp_connection *connection, pgp_error *error);
-    /* Set *error to what the server has said of the end of a lost connection, or to an empty
-     * message.  A borrower's own results stay. */
+    /* Shut the connection's socket down.  why: a literal, for the last words. */
+    void (*shutdown)(pgp_connection *connection, const char *why);
+    /* Set *error to what the server has said of the end of a lost connection, or to why it was
+     * shut down, or to an empty message.  A borrower's own results stay. */
     void (*last_words)(pgp_connection *connection, pgp_error *error);
     /* Make an idle connection ready for a borrower, until `until` (the env's clock): collect
      * the answer to its reset; if `ping`, make a round trip.  false: the connection is unfit.

@@ -144,8 +144,12 @@ void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **connection
 /* Whether a borrowed connection is still open.  Reads nothing that it has received. */
 int pgp_slot_is_alive(const pgp_slot *slot);
 
-/* Set *error to the server's last words on a lost connection; the message is empty if there are
- * none.  The borrower's results stay. */
+/* Shut the socket of a borrowed connection down: whatever its borrower tries on it next fails.
+ * why: a literal, for the last words. */
+void pgp_slot_shutdown(const pgp_slot *slot, const char *why);
+
+/* Set *error to the server's last words on a lost connection, or to why we have shut it down;
+ * the message is empty if neither is known.  The borrower's results stay. */
 void pgp_slot_last_words(const pgp_slot *slot, pgp_error *error);
 
 /* Set these session variables on a borrowed connection, and undo those of an earlier call.  The

@@ -57,6 +57,11 @@ int pgp_slot_is_alive(const pgp_slot *slot)
     return slot->pool->env->driver->is_alive(slot->connection);
 }
 
+void pgp_slot_shutdown(const pgp_slot *slot, const char *why)
+{
+    slot->pool->env->driver->shutdown(slot->connection, why);
+}
+
 void pgp_slot_last_words(const pgp_slot *slot, pgp_error *error)
 {
     slot->pool->env->driver->last_words(slot->connection, error);

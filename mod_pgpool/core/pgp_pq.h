@@ -85,6 +85,7 @@ struct pgp_connection {
 
     bool reset_pending;     /* a reset was sent, and its answer has not been collected */
     bool is_terminated;     /* the server has said unasked why it ends it: exchange.error */
+    const char *shut_down;  /* why we have shut its socket down; NULL: we have not */
     _Atomic bool is_unused; /* nobody has it, see pgp_pq_callbacks_trap() */
 
     /* from connect() to READY */
@@ -196,8 +197,12 @@ short pgp_pq_exchange_poll_now(int fd, short events);
  * is in blocking mode, and its socket has no room. */
 bool pgp_pq_exchange_is_blocked(const pgp_connection *connection);
 /* Enter nonblocking mode.  PQsetnonblocking() waits until it has sent what is unsent; if the
- * socket does not take that at once, the connection is cut off instead.  false: it is lost. */
+ * socket does not take that at once, it is shut down instead.  false: the connection is lost.
+ */
 bool pgp_pq_exchange_set_nonblocking(pgp_connection *connection);
+/* Shut the socket down: whatever a holder of the PGconn tries next fails.  why: a literal, for
+ * the last words. */
+void pgp_pq_exchange_shutdown(pgp_connection *connection, const char *why);
 /* Start an exchange.  false: *error says why. */
 bool pgp_pq_exchange_send(pgp_connection *connection, const char *sql, pgp_error *error);
 /* Note in connection->exchange what a result says of it.  Returns whether the exchange is over,

@@ -16,7 +16,7 @@
 #define CLOSING_READ 4096
 
 /* Free the PGconn.  In nonblocking mode PQfinish() sends its good-bye if the socket takes it,
- * and does not wait; a connection that cannot be put into that mode is cut off.  Returns a
+ * and does not wait; a connection that cannot be put into that mode is shut down.  Returns a
  * second descriptor, which keeps the socket until the server has ended its side, or -1. */
 static int conn_finish(pgp_connection *connection)
 {

@@ -95,6 +95,7 @@ const pgp_driver pgp_pq_driver = {
     .is_alive = pgp_pq_idle_is_alive,
     .check_idle = pgp_pq_idle_check,
     .take_in = pgp_pq_idle_take_in,
+    .shutdown = pgp_pq_exchange_shutdown,
     .last_words = pgp_pq_idle_last_words,
     .prepare = pgp_pq_idle_prepare,
     .is_set = pgp_pq_vars_are_set,

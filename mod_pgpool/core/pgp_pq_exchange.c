@@ -35,10 +35,17 @@ bool pgp_pq_exchange_is_blocked(const pgp_connection *connection)
     return !(pgp_pq_exchange_poll_now(PQsocket(connection->conn), POLLOUT) & POLLOUT);
 }
 
+void pgp_pq_exchange_shutdown(pgp_connection *connection, const char *why)
+{
+    if (!connection->shut_down)
+        connection->shut_down = why;
+    shutdown(PQsocket(connection->conn), SHUT_RDWR);
+}
+
 bool pgp_pq_exchange_set_nonblocking(pgp_connection *connection)
 {
     if (pgp_pq_exchange_is_blocked(connection))
-        shutdown(PQsocket(connection->conn), SHUT_RDWR);
+        pgp_pq_exchange_shutdown(connection, "the server does not take what is left to send");
     return PQsetnonblocking(connection->conn, 1) == 0;
 }
 

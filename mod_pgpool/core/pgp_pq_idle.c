@@ -100,7 +100,9 @@ void pgp_pq_idle_last_words(pgp_connection *connection, pgp_error *error)
             take_results(connection);
         PQisBusy(connection->conn); /* libpq parses what it has read */
     }
-    if (connection->is_terminated || connection->exchange.failed)
+    if (connection->shut_down && !connection->is_terminated)
+        pgp_error_text(error, connection->shut_down);
+    else if (connection->is_terminated || connection->exchange.failed)
         *error = connection->exchange.error;
     else if (is_active)
         pgp_pq_error_connection(error, connection);

@@ -229,13 +229,16 @@ static void prepare_forget(pgp_pq_run *run)
         pgp_pq_statements_drop(list, asked);
 }
 
-void pgp_pq_run_give_up(pgp_pq_run *run, bool cut)
+void pgp_pq_run_abandon(pgp_pq_run *run)
 {
     last_clear(run);
     prepare_forget(run);
     run->connection->is_preparing = false;
-    if (!cut)
-        return;
+}
+
+void pgp_pq_run_shutdown(pgp_pq_run *run, const char *why)
+{
+    pgp_pq_run_abandon(run);
     pgp_pq_cleanup_abandon(run->connection);
-    shutdown(PQsocket(run->connection->conn), SHUT_RDWR);
+    pgp_pq_exchange_shutdown(run->connection, why);
 }

@@ -26,7 +26,7 @@
  * Ownership and threads.  The run belongs to the connection's borrower, on one thread.  Its
  * query lives as long as the run.  From begin() to the end the PGconn is in nonblocking mode;
  * the end puts it back.  A borrower that gives up in the middle leaves it so: the connection
- * must then go back or be cut off, and nobody may use the PGconn any more.
+ * must then go back or be shut down, and nobody may use the PGconn any more.
  */
 #ifndef PGP_PQ_RUN_H
 #define PGP_PQ_RUN_H
@@ -74,8 +74,10 @@ bool pgp_pq_run_begin(pgp_pq_run *run, PGconn *conn, const pgp_pq_query *query);
 /* Go on as far as the answer has come.  *result is the caller's to clear. */
 pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct pollfd *await);
 
-/* Give up in the middle.  cut: also ask the server to cancel the statement, without waiting,
- * and cut the connection off, for those who go on having the PGconn. */
-void pgp_pq_run_give_up(pgp_pq_run *run, bool cut);
+/* Abandon a run in the middle; a borrower's return then cancels the statement.  Where others go
+ * on having the PGconn, shut it down as well: that asks the server to cancel the statement,
+ * without waiting.  why: a literal, for the connection's last words. */
+void pgp_pq_run_abandon(pgp_pq_run *run);
+void pgp_pq_run_shutdown(pgp_pq_run *run, const char *why);
 
 #endif

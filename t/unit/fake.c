@@ -357,6 +357,13 @@ static bool drv_take_in(pgp_connection *connection, pgp_error *error)
     return !connection->noisy;
 }
 
+static void drv_shutdown(pgp_connection *connection, const char *why)
+{
+    enter_open(connection, "shutdown");
+    connection->last_words.message[0] = '\0';
+    leave(connection);
+}
+
 static void drv_last_words(pgp_connection *connection, pgp_error *error)
 {
     enter_open(connection, "last_words");
@@ -508,6 +515,7 @@ static const pgp_driver driver = {
     .is_alive = drv_is_alive,
     .check_idle = drv_check_idle,
     .take_in = drv_take_in,
+    .shutdown = drv_shutdown,
     .last_words = drv_last_words,
     .prepare = drv_prepare,
     .is_set = drv_is_set,
