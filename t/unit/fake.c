@@ -1,3 +1,4 @@
+/* A fake env and a fake driver for the tests of the core (fake.h). */
 #include "fake.h"
 
 #include <fcntl.h>
@@ -18,7 +19,7 @@ struct fake_log {
 
 static _Thread_local apr_interval_time_t hastened;
 
-/* --- judging ---------------------------------------------------------------- */
+/* --- checking the core ------------------------------------------------------ */
 
 static void watch_pool(pgp_pool *pool)
 {
@@ -100,7 +101,7 @@ static apr_uint32_t env_random(void *baton)
 
 /* --- sleepers --------------------------------------------------------------- */
 
-/* One that sleeps in env->wait(); on its stack. */
+/* A thread that sleeps in env->wait(); on its stack. */
 struct fake_sleeper {
     struct fake_sleeper *next;
     apr_time_t until;
@@ -125,7 +126,8 @@ static void sleeper_remove(fake *world, struct fake_sleeper *sleeper)
     pthread_mutex_unlock(&world->lock);
 }
 
-/* The test's time passes without a signal, so a sleeper looks at it again and again. */
+/* No signal tells that the test lets time pass, so a sleeper looks at the clock every 100 us.
+ */
 static int sleep_in_test_time(fake *world, sem_t *sem, apr_time_t until)
 {
     for (;;) {
@@ -380,7 +382,7 @@ static int answers(pgp_connection *connection, pgp_error *error)
     return 0;
 }
 
-/* Collects the answer to the reset. */
+/* Collect the answer to the reset.  Returns 0 if the server rejects the reset. */
 static int is_reset(pgp_connection *connection, pgp_error *error)
 {
     if (connection->idle != PGP_IDLE_RESET_PENDING)

@@ -1,3 +1,4 @@
+/* A stage for the tests of the pool (stage.h). */
 #include "stage.h"
 #include "pgp_pq_reset.h"
 
@@ -78,7 +79,7 @@ static stage_keeper *keeper_made(fake *world, apr_pool_t *p)
     return keeper;
 }
 
-/* Put s->keeper in charge of a pool with s->settings. */
+/* Make the stage's pool from s->settings, and give it to s->keeper. */
 static stage *stage_begun(stage *s, const char *name)
 {
     pgp_pool_create(&s->pool, s->p, name, s->settings, &s->world->env,
@@ -132,31 +133,31 @@ stage *stage_beside(stage *first, const char *setting, ...)
     return stage_begun(s, "other");
 }
 
-#define BOARD_SLOTS 4
+#define BOARD_SEATS 4
 #define BOARD_POOLS 2
 
-/* Bells that are eventfds as in httpd; but since no keeper sleeps in poll() here, all are
- * woken. */
+/* Bells are eventfds as in httpd.  No keeper sleeps in poll() here, so each ring wakes all of
+ * them. */
 typedef struct {
     pgp_bells real;
     stage_keeper *first;
 } stage_bells;
 
-static void bells_ring(void *baton, int slot)
+static void bells_ring(void *baton, int seat)
 {
     stage_bells *bells = baton;
     stage_keeper *keeper;
 
-    bells->real.ring(bells->real.baton, slot);
+    bells->real.ring(bells->real.baton, seat);
     for (keeper = bells->first; keeper; keeper = keeper->sibling)
         atomic_store(&keeper->woken, 1);
 }
 
-static int bells_fd(void *baton, int slot)
+static int bells_fd(void *baton, int seat)
 {
     const stage_bells *bells = baton;
 
-    return bells->real.fd(bells->real.baton, slot);
+    return bells->real.fd(bells->real.baton, seat);
 }
 
 static void bells_hang(pgp_board *board, apr_pool_t *p, stage_keeper *first)
@@ -165,7 +166,7 @@ static void bells_hang(pgp_board *board, apr_pool_t *p, stage_keeper *first)
     const pgp_bells hung = {.baton = bells, .ring = bells_ring, .fd = bells_fd};
 
     bells->first = first;
-    REQUIRE(pgp_bells_create(&bells->real, p, BOARD_SLOTS) == APR_SUCCESS, "no bells");
+    REQUIRE(pgp_bells_create(&bells->real, p, BOARD_SEATS) == APR_SUCCESS, "no bells");
     pgp_board_hang_bells(board, &hung);
 }
 
@@ -174,10 +175,10 @@ static pgp_board *board_made(apr_pool_t *p)
     const pgp_board_pool pools[BOARD_POOLS] = {{.name = "main", .server = "dbname=fake"},
                                                {.name = "other", .server = "dbname=fake"}};
     const pgp_locks locks = fake_locks_of(
-        fake_locks_make(p, pgp_board_locks(BOARD_SLOTS, BOARD_POOLS)));
+        fake_locks_make(p, pgp_board_locks(BOARD_SEATS, BOARD_POOLS)));
     pgp_board *board;
 
-    REQUIRE(pgp_board_create(&board, p, BOARD_SLOTS, BOARD_POOLS, &locks) == APR_SUCCESS,
+    REQUIRE(pgp_board_create(&board, p, BOARD_SEATS, BOARD_POOLS, &locks) == APR_SUCCESS,
             "no board");
     pgp_board_configure(board, pools, BOARD_POOLS);
     return board;
@@ -412,7 +413,7 @@ pgp_slot *acquire_as(stage *s, const char *client, const char *const *what)
     pgp_acquire_info info = {.client = client, .what = what};
     pgp_outcome outcome;
 
-    ck_assert_msg(idle(s) > 0, "none is idle"); /* to wait would be to wait for ever */
+    ck_assert_msg(idle(s) > 0, "none is idle"); /* else this thread would wait for ever */
     outcome = pgp_pool_acquire(s->pool, &conn, &info);
     ck_assert_msg(outcome == PGP_GRANTED, "refused (%d): %s", outcome, info.error.message);
     ck_assert_str_eq(info.error.message, "");
@@ -444,7 +445,7 @@ int number(const pgp_slot *conn)
     return fake_link_of(conn)->number;
 }
 
-/* The wall clock may be set at any time, so the core must not look at it. */
+/* The wall clock may be set at any time, so the core must not read it. */
 apr_time_t apr_time_now(void)
 {
     ck_abort_msg("somebody looks at the wall clock");
@@ -528,7 +529,7 @@ void warm(stage *s, int n)
 
 /* --- suites ----------------------------------------------------------------- */
 
-/* Each test is a process of its own, so nothing is taken down after it. */
+/* Each test is a process of its own, so no test cleans up. */
 static void apr_begin(void)
 {
     apr_initialize();

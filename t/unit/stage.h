@@ -1,14 +1,13 @@
 /*
- * A stage for the tests of the pool: a pool in a fake world, its keeper, and
- * borrowers.
+ * A stage for the tests of the pool: a pool in a fake world, its keeper, and borrowers.
  *
- * The keeper has no thread here; the test is the keeper's thread.  It takes a turn
- * only when a real one would: it was woken, or a socket is ready, or the time has
- * come that it named itself.  So a wake-up that the pool forgets is one that the
- * test misses.
+ * The keeper has no thread here: the test's thread takes the keeper's turns.  It takes a turn
+ * only when the keeper's own thread would: when the keeper was woken, when the fake has work
+ * that is due, or at the time that the last turn returned.  So a test fails if the pool forgets
+ * to wake the keeper.
  *
- * A borrower is a thread that asks once, so that the ask may wait.  queue_up()
- * returns when it is asleep, which makes the order of a queue certain.
+ * A borrower is a thread that acquires once; so the acquire may wait.  queue_up() returns when
+ * the borrower sleeps.  So borrowers are in the queue in the order of these calls.
  */
 #ifndef STAGE_H
 #define STAGE_H
@@ -24,7 +23,7 @@ typedef struct stage_keeper {
     atomic_int woken;
     apr_time_t next;              /* when it wants its next turn */
     struct stage_keeper *sibling; /* the next child's */
-    struct borrower *borrowers;   /* the first one's: all, the last begun first */
+    struct borrower *borrowers;   /* of all children, the last begun first; in the first only */
 } stage_keeper;
 
 typedef struct {
@@ -39,7 +38,7 @@ typedef struct {
 
 typedef struct borrower {
     stage *on;
-    struct borrower *before; /* the one begun before */
+    struct borrower *before; /* the borrower that began before this one */
     pthread_t thread;
     apr_interval_time_t early;
     atomic_int naps;    /* how often it went to sleep */
@@ -50,8 +49,7 @@ typedef struct borrower {
     pgp_slot *conn;
 } borrower;
 
-/* Wait until it holds; a test that waits in vain fails.  Only for what another
- * thread is about to do. */
+/* Wait for something that another thread is about to do.  A test that waits in vain fails. */
 #define WAIT_UNTIL(holds)                                                                      \
     do {                                                                                       \
         int naps_ = 0;                                                                         \
@@ -61,14 +59,16 @@ typedef struct borrower {
         }                                                                                      \
     } while (0)
 
-/* The settings are defaults but for what is given as "Directive arguments". */
+/* A stage with the default settings, except for these: strings "Directive arguments", then
+ * NULL.
+ */
 stage *stage_set(const char *setting, ...) __attribute__((sentinel));
 
-/* Another stage in the same world, with the same keeper. */
+/* Another pool in the same world, with the same keeper. */
 stage *stage_beside(stage *first, const char *setting, ...) __attribute__((sentinel));
 
-/* A stage on a board, and a further child of the same httpd, on the same board and in
- * the same world.  Their keepers take their turns one after the other. */
+/* A stage on a board; and another child of the same httpd, on the same board and in the same
+ * world.  Their keepers take their turns one after the other. */
 stage *stage_posted(const char *setting, ...) __attribute__((sentinel));
 stage *stage_child(stage *first, const char *setting, ...) __attribute__((sentinel));
 
@@ -77,28 +77,30 @@ stage *stage_child(stage *first, const char *setting, ...) __attribute__((sentin
 /* Locks without a kernel, for several children in one process. */
 typedef struct {
     int pid;                    /* of the process that takes and shares now */
-    atomic_int *taken, *shared; /* by byte: the pid of the holder, 0: none */
+    atomic_int *taken, *shared; /* for each byte: the pid of its owner, 0: none */
     int bytes;
 } fake_locks;
 
 fake_locks *fake_locks_make(apr_pool_t *p, int bytes);
 pgp_locks fake_locks_of(fake_locks *locks);
 
-/* All that a process holds is free. */
+/* Free all locks of a process, as the kernel does when it dies. */
 void fake_locks_die(fake_locks *locks, int pid);
 
 /* --- the keeper ------------------------------------------------------------- */
 
-/* Turns, if there is cause for one, until all keepers want to sleep. */
+/* Take the keepers' turns, where there is cause for one, until all of them want to sleep. */
 void work(stage *s);
 
-/* Let time pass under the keeper's eyes; borrowers whose time is up come back. */
+/* Let this time pass, with the turns of the keepers.  Waits for borrowers whose deadline
+ * passes.
+ */
 void keep(stage *s, apr_interval_time_t time);
 
-/* An order, obeyed. */
+/* Give the keeper an order, and take the turns that carry it out. */
 void order(stage *s, pgp_order order);
 
-/* STOP, and the keeper leaves the pool as its thread does at its end. */
+/* Order STOP; then the keeper leaves the pool, as its thread does at its end. */
 void stop(stage *s);
 
 /* --- counting --------------------------------------------------------------- */
@@ -110,28 +112,28 @@ int waiting(stage *s);
 
 /* --- borrowing -------------------------------------------------------------- */
 
-/* Asks that do not have to wait. */
+/* Acquire without a wait: an idle connection (acquire), or a refusal (refused). */
 pgp_slot *acquire(stage *s);
 pgp_slot *acquire_as(stage *s, const char *client, const char *const *what);
 pgp_outcome refused(stage *s, pgp_acquire_info *info);
 
-/* Give back, and be at peace. */
+/* Release a slot, and forget it: the caller keeps no pointer to it. */
 void release(pgp_slot *conn);
 
-/* The number of the connection that a borrower got. */
+/* The number of the connection in a borrowed slot. */
 int number(const pgp_slot *conn);
 
-/* Have n connections idle, the last opened newest. */
+/* Make n connections idle; the last one opened was returned last. */
 void warm(stage *s, int n);
 
-/* A borrower that may be served at once; one that has to wait; and when one that
- * has slept so often sleeps again. */
+/* Start a borrower that may be served at once; one that has to wait; and wait until a borrower
+ * that has slept this often sleeps again. */
 borrower *ask(stage *s);
 borrower *queue_up(stage *s);
-borrower *queue_up_early(stage *s, apr_interval_time_t early); /* begun before now */
+borrower *queue_up_early(stage *s, apr_interval_time_t early); /* as if begun earlier by this */
 void asleep_after(borrower *b, int naps);
 
-/* Its end, which must be that outcome. */
+/* Wait for the end of a borrower's acquire, and check its outcome. */
 void answered(borrower *b, pgp_outcome outcome);
 pgp_slot *granted(borrower *b);
 
@@ -139,10 +141,10 @@ pgp_slot *granted(borrower *b);
 
 #define LENGTH(table) ((int)(sizeof(table) / sizeof((table)[0])))
 
-/* A test case of a suite: APR is there, and time enough for a slow machine. */
+/* Add a test case to a suite, with APR initialised and a time limit for slow machines. */
 TCase *tcase(Suite *suite, const char *name);
 
-/* Run it; what main() returns. */
+/* Run a suite.  Returns the exit status for main(). */
 int suite_run(Suite *suite);
 
 #endif
