@@ -126,8 +126,7 @@ static void sleeper_remove(fake *world, struct fake_sleeper *sleeper)
     pthread_mutex_unlock(&world->lock);
 }
 
-/* No signal tells that the test lets time pass, so a sleeper looks at the clock every 100 us.
- */
+/* No signal tells that the test lets time pass, so a sleeper reads the clock every 100 us. */
 static int sleep_in_test_time(fake *world, sem_t *sem, apr_time_t until)
 {
     for (;;) {

@@ -59,9 +59,7 @@ typedef struct borrower {
         }                                                                                      \
     } while (0)
 
-/* A stage with the default settings, except for these: strings "Directive arguments", then
- * NULL.
- */
+/* A stage with the default settings, except for these: "Directive arguments", and NULL. */
 stage *stage_set(const char *setting, ...) __attribute__((sentinel));
 
 /* Another pool in the same world, with the same keeper. */
@@ -92,9 +90,7 @@ void fake_locks_die(fake_locks *locks, int pid);
 /* Take the keepers' turns, where there is cause for one, until all of them want to sleep. */
 void work(stage *s);
 
-/* Let this time pass, with the turns of the keepers.  Waits for borrowers whose deadline
- * passes.
- */
+/* Let this time pass, with the turns of the keepers.  Waits for overdue borrowers. */
 void keep(stage *s, apr_interval_time_t time);
 
 /* Give the keeper an order, and take the turns that carry it out. */

@@ -1,4 +1,4 @@
-/* The board: places, slots and their ended children, permits, figures, hostile memory. */
+/* The board: places, seats and their ended children, figures, hostile memory. */
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 #include "pgp_permits.h"
 
-#define SLOTS 4
+#define SEATS 4
 #define PLACES 2
 #define NOW PGP_SEC(100)
 #define STEP PGP_BOARD_REAP_STEP
@@ -29,7 +29,7 @@ static const pgp_board_pool a = {.name = "main", .server = "dbname=a"},
 
 static void board_make(const pgp_locks *with)
 {
-    const apr_status_t rv = pgp_board_create(&board, memory, SLOTS, PLACES, with);
+    const apr_status_t rv = pgp_board_create(&board, memory, SEATS, PLACES, with);
 
     REQUIRE(rv == APR_SUCCESS, "no board");
     pgp_board_configure(board, &a, 1);
@@ -40,7 +40,7 @@ static void board_begin(void)
     pgp_locks fake;
 
     apr_pool_create(&memory, NULL);
-    locks = fake_locks_make(memory, pgp_board_locks(SLOTS, PLACES));
+    locks = fake_locks_make(memory, pgp_board_locks(SEATS, PLACES));
     fake = fake_locks_of(locks);
     board_make(&fake);
 }
@@ -54,9 +54,9 @@ static int used(apr_time_t now)
     return look.used;
 }
 
-static pgp_quota quota_of(int slot)
+static pgp_quota quota_of(int seat)
 {
-    return (pgp_quota){.board = board, .seat = slot, .row = 0, .cap = 10};
+    return (pgp_quota){.board = board, .seat = seat, .row = 0, .cap = 10};
 }
 
 static pgp_stats totals_of(int place)
@@ -95,7 +95,7 @@ END_TEST
 START_TEST(place_is_given_to_another_pool)
 {
     configure(&a, &b);
-    ck_assert_int_eq(configure(&a, &c), 1); /* children that know b may yet come */
+    ck_assert_int_eq(configure(&a, &c), 1); /* a child that has b may still start */
     ck_assert_int_eq(pgp_board_place(board, &c), -1);
     ck_assert_int_eq(pgp_board_place(board, &b), -1);
     ck_assert_int_eq(configure(&a, &c), 0);
@@ -106,20 +106,20 @@ END_TEST
 
 START_TEST(place_that_a_child_uses_is_kept)
 {
-    int slot;
+    int seat;
 
     configure(&a, &b);
-    slot = pgp_board_claim(board, NOW);
+    seat = pgp_board_claim(board, NOW);
     configure(&a, NULL);
     ck_assert_int_eq(configure(&a, &c), 1);
-    pgp_board_leave(board, slot, NOW); /* it has no connection now, but may have again */
+    pgp_board_leave(board, seat, NOW); /* it has no connection now, but may have again */
     ck_assert_int_eq(configure(&a, &c), 1);
     fake_locks_die(locks, locks->pid);
     ck_assert_int_eq(configure(&a, &c), 0);
 }
 END_TEST
 
-START_TEST(pool_that_comes_back_has_its_place)
+START_TEST(returning_pool_has_its_place)
 {
     configure(&a, &b);
     configure(&a, NULL);
@@ -130,13 +130,13 @@ START_TEST(pool_that_comes_back_has_its_place)
 }
 END_TEST
 
-/* The row of its server may have become another server's meanwhile. */
-START_TEST(pool_that_comes_back_has_its_own_server)
+/* The row of its server may belong to another server by then. */
+START_TEST(returning_pool_has_its_own_server)
 {
     const pgp_board_pool all[] = {a, b, c};
-    const pgp_locks fake = fake_locks_of(fake_locks_make(memory, pgp_board_locks(SLOTS, 4)));
+    const pgp_locks fake = fake_locks_of(fake_locks_make(memory, pgp_board_locks(SEATS, 4)));
 
-    REQUIRE(pgp_board_create(&board, memory, SLOTS, 4, &fake) == APR_SUCCESS, "no board");
+    REQUIRE(pgp_board_create(&board, memory, SEATS, 4, &fake) == APR_SUCCESS, "no board");
     configure(&a, &b);
     configure(&a, NULL);
     configure(&a, NULL);
@@ -147,7 +147,7 @@ START_TEST(pool_that_comes_back_has_its_own_server)
 }
 END_TEST
 
-/* 20 configurations, each with another pool, and never a lack of places. */
+/* Each of 20 configurations has another pool. */
 START_TEST(places_do_not_run_out)
 {
     char server[32];
@@ -162,7 +162,7 @@ START_TEST(places_do_not_run_out)
 }
 END_TEST
 
-/* Whether a process holds a place's lock is up to that process, at any moment. */
+/* A hostile process may take a place's lock at any moment.  At the first call it has not. */
 static int holder_that_comes_back(void *baton, int byte)
 {
     static int asked;
@@ -170,7 +170,7 @@ static int holder_that_comes_back(void *baton, int byte)
     return asked++ ? 100 : 0;
 }
 
-START_TEST(lock_that_is_taken_meanwhile_leads_nowhere)
+START_TEST(lock_that_is_taken_meanwhile_does_no_harm)
 {
     pgp_locks hostile;
 
@@ -186,15 +186,15 @@ START_TEST(lock_that_is_taken_meanwhile_leads_nowhere)
 }
 END_TEST
 
-/* What a tenant has left, in a slot and in the totals, is not the next one's. */
+/* Another pool gets the place.  It inherits no figures, neither in a seat nor in the totals. */
 START_TEST(new_pool_counts_from_zero)
 {
     pgp_stats stats = {.n[PGP_N_ACQUIRES] = 7}, more = {.n[PGP_N_ACQUIRES] = 1};
     pgp_gate_count count;
-    int slot = pgp_board_claim(board, NOW);
+    int seat = pgp_board_claim(board, NOW);
 
-    pgp_board_publish(board, slot, 0, &stats);
-    pgp_board_leave(board, slot, NOW);
+    pgp_board_publish(board, seat, 0, &stats);
+    pgp_board_leave(board, seat, NOW);
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
     ck_assert(
         pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW, PGP_NEVER, &count));
@@ -208,22 +208,22 @@ START_TEST(new_pool_counts_from_zero)
     ck_assert(
         pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW, PGP_NEVER, &count));
 
-    slot = pgp_board_claim(board, NOW);
-    pgp_board_read(board, slot, 0, NOW, &stats);
+    seat = pgp_board_claim(board, NOW);
+    pgp_board_read(board, seat, 0, NOW, &stats);
     ck_assert_int_eq(stats.n[PGP_N_ACQUIRES], 0);
-    pgp_board_publish(board, slot, 0, &more);
-    pgp_board_leave(board, slot, NOW);
+    pgp_board_publish(board, seat, 0, &more);
+    pgp_board_leave(board, seat, NOW);
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 1);
 }
 END_TEST
 
-/* --- slots ------------------------------------------------------------------ */
+/* --- seats ------------------------------------------------------------------ */
 
-START_TEST(each_child_has_a_slot)
+START_TEST(each_child_has_a_seat)
 {
     int i, pid;
 
-    for (i = 0; i < SLOTS; i++) {
+    for (i = 0; i < SEATS; i++) {
         locks->pid = 100 + i;
         ck_assert_int_eq(pgp_board_claim(board, NOW), i);
     }
@@ -232,7 +232,7 @@ START_TEST(each_child_has_a_slot)
     ck_assert_int_eq(pid, 102);
     pgp_board_leave(board, 2, NOW);
     ck_assert(!pgp_board_counts(board, 2, &pid));
-    /* Its permits count for a while, so the slot is not given away yet. */
+    /* Its permits count for PGP_BOARD_GRACE, so nobody gets the seat before. */
     ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_BOARD_GRACE - 1), -1);
     locks->pid = 999;
     ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_BOARD_GRACE), 2);
@@ -241,10 +241,11 @@ START_TEST(each_child_has_a_slot)
 }
 END_TEST
 
-#define DOOMED 555
+#define DYING 555
 
-/* A child that dies without a word. */
-static int child_that_died(void)
+/* A child has a seat, two permits, a wait and figures, and dies without leave().  Returns its
+ * seat. */
+static int dead_child(void)
 {
     const pgp_stats stats = {.n[PGP_N_ACQUIRES] = 7,
                              .state[PGP_IDLE] = 2,
@@ -253,28 +254,28 @@ static int child_that_died(void)
                              .longest[PGP_TIME_HOLD] = 40};
     const int pid = locks->pid;
     pgp_quota quota;
-    int slot;
+    int seat;
 
-    locks->pid = DOOMED;
-    slot = pgp_board_claim(board, NOW);
-    REQUIRE(slot >= 0, "no slot");
-    quota = quota_of(slot);
+    locks->pid = DYING;
+    seat = pgp_board_claim(board, NOW);
+    REQUIRE(seat >= 0, "no seat");
+    quota = quota_of(seat);
     REQUIRE(pgp_permits_take(&quota, NOW), "no permit");
     REQUIRE(pgp_permits_take(&quota, NOW), "no permit");
     pgp_permits_wait(&quota, NOW);
-    pgp_board_publish(board, slot, 0, &stats);
-    fake_locks_die(locks, DOOMED);
+    pgp_board_publish(board, seat, 0, &stats);
+    fake_locks_die(locks, DYING);
     locks->pid = pid;
-    return slot;
+    return seat;
 }
 
-START_TEST(ended_one_is_folded)
+START_TEST(ended_child_is_folded)
 {
     const unsigned flips = pgp_board_flips(board);
     pgp_stats stats;
     int pid;
 
-    child_that_died();
+    dead_child();
     ck_assert(pgp_board_counts(board, 0, &pid)); /* nobody has folded it yet */
     ck_assert_int_eq(pid, 0);
     pgp_board_read(board, 0, 0, NOW, &stats);
@@ -283,7 +284,7 @@ START_TEST(ended_one_is_folded)
     ck_assert_int_eq(used(NOW), 2);
     pgp_board_reap(board, NOW + 1);
     ck_assert(!pgp_board_counts(board, 0, &pid));
-    ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE), 2); /* perhaps the server knows not */
+    ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE), 2); /* the server may not know yet */
     ck_assert_int_eq(used(NOW + PGP_BOARD_GRACE + 1), 0);
     ck_assert_int_eq(totals_of(0).n[PGP_N_CLOSES + PGP_REASON_KILLED], 3);
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
@@ -291,12 +292,12 @@ START_TEST(ended_one_is_folded)
 }
 END_TEST
 
-START_TEST(ended_are_added_up)
+START_TEST(counters_of_ended_children_are_added_up)
 {
     pgp_stats totals;
 
-    child_that_died();
-    child_that_died();
+    dead_child();
+    dead_child();
     pgp_board_reap(board, NOW);
     totals = totals_of(0);
     ck_assert_int_eq(totals.n[PGP_N_ACQUIRES], 14);
@@ -305,11 +306,11 @@ START_TEST(ended_are_added_up)
 }
 END_TEST
 
-START_TEST(ended_one_is_folded_once)
+START_TEST(ended_child_is_folded_once)
 {
     pgp_stats stats;
 
-    child_that_died();
+    dead_child();
     pgp_board_reap(board, NOW);
     pgp_board_reap(board, NOW + STEP);
     ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_BOARD_GRACE), 0);
@@ -320,68 +321,68 @@ START_TEST(ended_one_is_folded_once)
 }
 END_TEST
 
-START_TEST(slots_for_old_generations)
+START_TEST(seats_for_old_generations)
 {
     static const struct {
-        int children, slots;
+        int children, seats;
     } rows[] = {{1, 257}, {16, 272}, {150, 600}, {256, 1024}, {400, 1424}, {20000, 21024}};
     int i;
 
     for (i = 0; i < LENGTH(rows); i++)
-        ck_assert_int_eq(pgp_board_seats_for(rows[i].children), rows[i].slots);
+        ck_assert_int_eq(pgp_board_seats_for(rows[i].children), rows[i].seats);
 }
 END_TEST
 
-/* Whatever its memory says, a slot is its child's until the child ends. */
-START_TEST(slot_of_a_living_child_is_not_taken)
+/* A child keeps its seat until it ends: its lock decides. */
+START_TEST(seat_of_a_living_child_is_not_taken)
 {
     int i;
 
-    for (i = 0; i < SLOTS; i++)
+    for (i = 0; i < SEATS; i++)
         pgp_board_claim(board, NOW);
     pgp_board_reap(board, NOW);
     ck_assert_int_eq(pgp_board_claim(board, NOW + PGP_SEC(10)), -1);
 }
 END_TEST
 
-START_TEST(one_looks_for_the_ended_at_a_time)
+START_TEST(one_child_at_a_time_reaps)
 {
-    child_that_died();
+    dead_child();
     pgp_board_reap(board, NOW);
-    child_that_died();
+    dead_child();
     pgp_board_reap(board, NOW + STEP - 1); /* another child has just looked */
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
-    locks->taken[SLOTS] = 1; /* another child looks */
+    locks->taken[SEATS] = 1; /* another child looks */
     pgp_board_reap(board, NOW + STEP);
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
-    locks->taken[SLOTS] = 0;
+    locks->taken[SEATS] = 0;
     pgp_board_reap(board, NOW + STEP);
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 14);
 }
 END_TEST
 
-START_TEST(who_leaves_meanwhile_is_folded_later)
+START_TEST(child_that_leaves_meanwhile_is_folded_later)
 {
     const pgp_stats stats = {.n[PGP_N_ACQUIRES] = 3};
-    const int slot = pgp_board_claim(board, NOW);
+    const int seat = pgp_board_claim(board, NOW);
 
-    pgp_board_publish(board, slot, 0, &stats);
-    locks->taken[SLOTS] = 1; /* another child looks for the ended */
-    pgp_board_leave(board, slot, NOW);
-    locks->taken[SLOTS] = 0;
+    pgp_board_publish(board, seat, 0, &stats);
+    locks->taken[SEATS] = 1; /* another child looks for the ended */
+    pgp_board_leave(board, seat, NOW);
+    locks->taken[SEATS] = 0;
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 0);
     pgp_board_reap(board, NOW);
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 3);
 }
 END_TEST
 
-/* Nobody gives up anything for it; its permits count for a while. */
-START_TEST(ended_one_waits_for_nothing)
+/* After reap() its wait does not count any more, but its permits do, for PGP_BOARD_GRACE. */
+START_TEST(wait_of_an_ended_child_does_not_count)
 {
     const pgp_quota other = quota_of(1);
     pgp_outlook look;
 
-    child_that_died();
+    dead_child();
     pgp_permits_look(&other, NOW, PGP_SEC(3), &look);
     ck_assert_int_eq(look.waiting, 1);
     pgp_board_reap(board, NOW);
@@ -398,31 +399,31 @@ static void real_begin(void)
     pgp_locks real;
 
     apr_pool_create(&memory, NULL);
-    REQUIRE(pgp_locks_create(&real, memory, pgp_board_locks(SLOTS, PLACES)) == APR_SUCCESS,
+    REQUIRE(pgp_locks_create(&real, memory, pgp_board_locks(SEATS, PLACES)) == APR_SUCCESS,
             "no locks");
     board_make(&real);
 }
 
-/* A process of its own that has a slot and has published; it dies when it is killed. */
+/* Fork a child that has a seat and has published; it sleeps until it is killed. */
 static pid_t child_begun(int lent, apr_time_t now)
 {
     pgp_stats stats = {.n[PGP_N_ACQUIRES] = lent};
-    int ready[2], slot;
+    int ready[2], seat;
     pid_t pid;
     char byte;
 
     REQUIRE(pipe(ready) == 0, "no pipe");
     pid = fork();
     if (pid == 0) {
-        slot = pgp_board_claim(board, now);
-        pgp_board_publish(board, slot, 0, &stats);
-        if (write(ready[1], &byte, slot >= 0) == 1)
+        seat = pgp_board_claim(board, now);
+        pgp_board_publish(board, seat, 0, &stats);
+        if (write(ready[1], &byte, seat >= 0) == 1)
             for (;;)
                 pause();
         _exit(1);
     }
     close(ready[1]);
-    REQUIRE(read(ready[0], &byte, 1) == 1, "a child without a slot");
+    REQUIRE(read(ready[0], &byte, 1) == 1, "a child without a seat");
     close(ready[0]);
     return pid;
 }
@@ -433,7 +434,7 @@ static void child_kill(pid_t pid)
     REQUIRE(waitpid(pid, NULL, 0) == pid, "it does not end");
 }
 
-START_TEST(kernel_tells_who_lives)
+START_TEST(kernel_tells_which_child_lives)
 {
     const pid_t first = child_begun(1, NOW), second = child_begun(2, NOW);
     int pid, mine;
@@ -450,14 +451,15 @@ START_TEST(kernel_tells_who_lives)
     pgp_board_reap(board, NOW);
     ck_assert(!pgp_board_counts(board, 0, &pid));
     ck_assert(pgp_board_counts(board, 1, &pid));
-    ck_assert(pgp_board_counts(board, mine, &pid)); /* it has not folded itself */
+    ck_assert(pgp_board_counts(board, mine, &pid)); /* reap() has left its own seat */
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 1);
     child_kill(second);
 }
 END_TEST
 
-/* What a child starts (a CGI program) does not live in its stead. */
-START_TEST(fork_of_a_child_holds_nothing)
+/* A child dies, and a program that it has started (a CGI program) lives on: that program does
+ * not keep the child's lock. */
+START_TEST(program_that_a_child_starts_keeps_no_lock)
 {
     const pid_t child = fork();
     int pid, status;
@@ -491,8 +493,9 @@ START_TEST(living_child_keeps_its_place)
 }
 END_TEST
 
-/* Runs an reaper for so many machine instructions at most, or for so many after its first
- * flip, and kills it.  Returns how many it ran; -1 if this system allows no tracing. */
+/* Run reap() in a process of its own for `most` machine instructions, or for `most_flipped`
+ * after its first flip of the totals, and kill the process.  Returns how many instructions it
+ * ran; -1 if this system allows no tracing. */
 static long reaper_killed_after(long most, long most_flipped, apr_time_t now)
 {
     const unsigned flips = pgp_board_flips(board);
@@ -521,22 +524,22 @@ static long reaper_killed_after(long most, long most_flipped, apr_time_t now)
     return ran;
 }
 
-/* What a reader of the page would add up. */
-static apr_uint64_t lent_in_all(void)
+/* The sum over totals and seats, as the status page adds it up. */
+static apr_uint64_t acquires_in_all(void)
 {
     apr_uint64_t sum = totals_of(0).n[PGP_N_ACQUIRES];
     pgp_stats stats;
-    int slot, pid;
+    int seat, pid;
 
-    for (slot = 0; slot < SLOTS; slot++)
-        if (pgp_board_counts(board, slot, &pid)) {
-            pgp_board_read(board, slot, 0, NOW, &stats);
+    for (seat = 0; seat < SEATS; seat++)
+        if (pgp_board_counts(board, seat, &pid)) {
+            pgp_board_read(board, seat, 0, NOW, &stats);
             sum += stats.n[PGP_N_ACQUIRES];
         }
     return sum;
 }
 
-/* The thread sanitizer makes 50 instructions of one, and sees nothing of processes. */
+/* The thread sanitizer makes 50 instructions of one, and does not see other processes. */
 #ifdef __SANITIZE_THREAD__
 #define STEPS_ARE_DEAR 1
 #else
@@ -546,7 +549,7 @@ static apr_uint64_t lent_in_all(void)
 static apr_time_t fold_now;
 static apr_uint64_t fold_sum;
 
-/* Two children that are not folded yet. */
+/* Two more children die, and nobody has folded them yet. */
 static void two_die(void)
 {
     fold_now += PGP_SEC(1);
@@ -560,14 +563,15 @@ static void sum_holds(long most, long most_flipped)
     if (totals_of(0).n[PGP_N_ACQUIRES] == fold_sum) /* all are folded */
         two_die();
     reaper_killed_after(most, most_flipped, fold_now += STEP);
-    ck_assert_uint_eq(lent_in_all(), fold_sum);
+    ck_assert_uint_eq(acquires_in_all(), fold_sum);
 }
 
 #define KILLS 10
 #define KILLS_FLIPPED 32
 
-/* Children die, then one reaper after the other dies, each at a later instruction: the
- * sums stay what they are.  Behind the flip it is each instruction. */
+/* Children die; then one process after the other dies in reap(), each at a later instruction.
+ * The sums stay the same.  After the flip the test tries each of the first KILLS_FLIPPED
+ * instructions. */
 START_TEST(fold_survives_a_kill_at_any_instruction)
 {
     long all, i;
@@ -608,7 +612,7 @@ static void shared_find(void)
     REQUIRE(shared, "no shared memory");
 }
 
-/* The parent makes the memory, and leaves it alone. */
+/* The parent makes the shared memory, and neither reads nor writes it afterwards. */
 START_TEST(parent_touches_no_shared_memory)
 {
     const pid_t child = child_begun(1, NOW);
@@ -661,16 +665,16 @@ static void figures_are_sane(const pgp_stats *stats, apr_time_t now)
     }
 }
 
-static void use_permits(int slot, int row, apr_time_t now)
+static void use_permits(int seat, int row, apr_time_t now)
 {
-    const pgp_quota quota = {.board = board, .seat = slot, .row = row, .cap = 10};
+    const pgp_quota quota = {.board = board, .seat = seat, .row = row, .cap = 10};
     pgp_outlook look;
 
     pgp_permits_look(&quota, now, PGP_SEC(3), &look);
     ck_assert(look.used >= 0 && look.free >= 0 && look.free <= 10 && look.coming >= 0);
-    ck_assert(look.waiting >= 0 && look.waiting <= SLOTS);
-    ck_assert(look.ahead >= 0 && look.ahead <= SLOTS);
-    ck_assert(look.idlest >= -1 && look.idlest < SLOTS);
+    ck_assert(look.waiting >= 0 && look.waiting <= SEATS);
+    ck_assert(look.ahead >= 0 && look.ahead <= SEATS);
+    ck_assert(look.idlest >= -1 && look.idlest < SEATS);
     ck_assert(look.first_since >= 0 && look.idle_since >= 0 && look.turn > 0);
     if (pgp_permits_take(&quota, now))
         pgp_permits_give(&quota);
@@ -680,45 +684,45 @@ static void use_permits(int slot, int row, apr_time_t now)
     pgp_permits_settle(&quota, &look, now);
 }
 
-/* All that an honest child does, in memory of which nothing is true. */
+/* Call all that an honest child calls, in memory that is full of hostile words. */
 static void use_all(apr_time_t now, int how)
 {
     const pgp_stats published = {.n[PGP_N_ACQUIRES] = 5};
     pgp_gate_count count;
     pgp_stats stats;
-    int slot, s, p, pid;
+    int seat, s, p, pid;
 
     fill(how);
-    slot = pgp_board_claim(board, now);
+    seat = pgp_board_claim(board, now);
     fill(how);
     pgp_board_reap(board, now);
     for (p = 0; p < PLACES; p++) {
         pgp_gate_pass(pgp_board_gate(board, p, PGP_GATE_CONNECT), now, PGP_SEC(60), &count);
         pgp_gate_close(pgp_board_gate(board, p, PGP_GATE_CONNECT), now, 0, &count);
-        for (s = -1; s < SLOTS; s++) {
+        for (s = -1; s < SEATS; s++) {
             pgp_board_read(board, s, p, now, &stats);
             figures_are_sane(&stats, now);
         }
     }
-    for (s = 0; s < SLOTS; s++)
+    for (s = 0; s < SEATS; s++)
         pgp_board_counts(board, s, &pid);
-    if (slot < 0)
+    if (seat < 0)
         return;
     for (p = 0; p < PLACES; p++) {
-        use_permits(slot, pgp_board_pool_row(board, p), now);
-        use_permits(slot, pgp_board_server_row(board, p), now);
-        pgp_board_publish(board, slot, p, &published);
+        use_permits(seat, pgp_board_pool_row(board, p), now);
+        use_permits(seat, pgp_board_server_row(board, p), now);
+        pgp_board_publish(board, seat, p, &published);
     }
     fill(how);
-    pgp_board_leave(board, slot, now);
+    pgp_board_leave(board, seat, now);
 }
 
-/* Hostile words do no harm, and when they are gone slots and totals work again. */
+/* Hostile words do no harm: an honest child can claim a seat and take a permit afterwards. */
 START_TEST(hostile_memory)
 {
     apr_time_t now = NOW;
     pgp_quota quota;
-    int how, slot;
+    int how, seat;
 
     shared_find();
     configure(&a, &b);
@@ -727,10 +731,10 @@ START_TEST(hostile_memory)
         use_all(now, how);
         ck_assert_int_eq(configure(&a, &b), 0);
     }
-    pgp_board_reap(board, now += PGP_SEC(10)); /* all slots that look used are ended */
-    slot = pgp_board_claim(board, now += PGP_SEC(10));
-    ck_assert_int_ge(slot, 0);
-    quota = (pgp_quota){.board = board, .seat = slot, .row = 0, .cap = 1};
+    pgp_board_reap(board, now += PGP_SEC(10)); /* nobody holds the seats that look used */
+    seat = pgp_board_claim(board, now += PGP_SEC(10));
+    ck_assert_int_ge(seat, 0);
+    quota = (pgp_quota){.board = board, .seat = seat, .row = 0, .cap = 1};
     ck_assert(pgp_permits_take(&quota, now));
 }
 END_TEST
@@ -757,8 +761,8 @@ static void *publish(void *unused)
     return NULL;
 }
 
-/* Should the writer lose its processor in the middle, some are of a later moment; but
- * none goes backwards. */
+/* If the writer loses its processor in the middle, some figures are newer than others; but no
+ * figure goes backwards. */
 static void figures_read(pgp_stats *last)
 {
     const pgp_stats before = *last;
@@ -787,9 +791,9 @@ START_TEST(figures_are_read_while_they_are_published)
 }
 END_TEST
 
-/* --- what one child says for all -------------------------------------------- */
+/* --- one child logs for all ------------------------------------------------- */
 
-START_TEST(one_says_it_for_all)
+START_TEST(one_child_logs_for_all)
 {
     pgp_gate_count count;
 
@@ -823,9 +827,9 @@ START_TEST(one_says_it_for_all)
 }
 END_TEST
 
-/* A child's attempt that was under way when another child told the end must not tell a new
- * beginning. */
-START_TEST(late_news_is_stale)
+/* A child's attempt was under way when another child logged the end of the outage.  If it fails
+ * afterwards, it must not log a new outage. */
+START_TEST(late_failure_is_stale)
 {
     pgp_gate *gate = pgp_board_gate(board, 0, PGP_GATE_CONNECT);
     pgp_gate_count count;
@@ -849,29 +853,29 @@ int main(void)
     tcase_add_test(t, pools_are_told_apart);
     tcase_add_test(t, place_is_given_to_another_pool);
     tcase_add_test(t, place_that_a_child_uses_is_kept);
-    tcase_add_test(t, pool_that_comes_back_has_its_place);
-    tcase_add_test(t, pool_that_comes_back_has_its_own_server);
+    tcase_add_test(t, returning_pool_has_its_place);
+    tcase_add_test(t, returning_pool_has_its_own_server);
     tcase_add_test(t, places_do_not_run_out);
-    tcase_add_test(t, lock_that_is_taken_meanwhile_leads_nowhere);
+    tcase_add_test(t, lock_that_is_taken_meanwhile_does_no_harm);
     tcase_add_test(t, new_pool_counts_from_zero);
-    tcase_add_test(t, each_child_has_a_slot);
-    tcase_add_test(t, slots_for_old_generations);
-    tcase_add_test(t, ended_one_is_folded);
-    tcase_add_test(t, ended_are_added_up);
-    tcase_add_test(t, ended_one_is_folded_once);
-    tcase_add_test(t, slot_of_a_living_child_is_not_taken);
-    tcase_add_test(t, one_looks_for_the_ended_at_a_time);
-    tcase_add_test(t, who_leaves_meanwhile_is_folded_later);
-    tcase_add_test(t, ended_one_waits_for_nothing);
-    tcase_add_test(t, one_says_it_for_all);
-    tcase_add_test(t, late_news_is_stale);
+    tcase_add_test(t, each_child_has_a_seat);
+    tcase_add_test(t, seats_for_old_generations);
+    tcase_add_test(t, ended_child_is_folded);
+    tcase_add_test(t, counters_of_ended_children_are_added_up);
+    tcase_add_test(t, ended_child_is_folded_once);
+    tcase_add_test(t, seat_of_a_living_child_is_not_taken);
+    tcase_add_test(t, one_child_at_a_time_reaps);
+    tcase_add_test(t, child_that_leaves_meanwhile_is_folded_later);
+    tcase_add_test(t, wait_of_an_ended_child_does_not_count);
+    tcase_add_test(t, one_child_logs_for_all);
+    tcase_add_test(t, late_failure_is_stale);
     tcase_add_test(t, figures_are_read_while_they_are_published);
     tcase_add_test(t, hostile_memory);
     t = tcase(suite, "processes");
     tcase_set_timeout(t, 240);
     tcase_add_checked_fixture(t, real_begin, NULL);
-    tcase_add_test(t, kernel_tells_who_lives);
-    tcase_add_test(t, fork_of_a_child_holds_nothing);
+    tcase_add_test(t, kernel_tells_which_child_lives);
+    tcase_add_test(t, program_that_a_child_starts_keeps_no_lock);
     tcase_add_test(t, living_child_keeps_its_place);
     tcase_add_test(t, fold_survives_a_kill_at_any_instruction);
     tcase_add_test(t, parent_touches_no_shared_memory);

@@ -1,4 +1,4 @@
-/* The states of a slot: which edges there are, and that no other can be taken. */
+/* The states of a slot: the edges that pgp_slot.h allows, and no others. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -80,7 +80,7 @@ START_TEST(forbidden_edge_aborts)
     pgp_slot_list lists[PGP_STATES];
     pgp_slot conn;
 
-    ck_assert(freopen("/dev/null", "w", stderr) != NULL); /* where assert() would speak */
+    ck_assert(freopen("/dev/null", "w", stderr) != NULL); /* assert() writes there */
     lists_make(lists);
     put(lists, &conn, e.from);
     pgp_slot_move(lists, &conn, e.to);

@@ -1,4 +1,5 @@
-/* The hosts of a connection string, and calls that nobody waits for. */
+/* The hosts of a connection string, and tasks: calls in a thread of their own, which their
+ * caller may leave. */
 #include <dlfcn.h>
 #include <netdb.h>
 #include <string.h>
@@ -49,7 +50,7 @@ END_TEST
 
 typedef int lookup(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 
-/* The core's look-ups end up here: there is one name in the world, with two addresses. */
+/* The core's look-ups come here.  There is one name, "db", with two addresses. */
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
                 struct addrinfo **found)
 {
@@ -80,7 +81,7 @@ START_TEST(name_is_looked_up)
 }
 END_TEST
 
-START_TEST(name_that_nobody_knows)
+START_TEST(unknown_name)
 {
     pgp_pq_hosts *hosts = pgp_pq_hosts_read("host=nowhere.invalid");
 
@@ -91,7 +92,7 @@ START_TEST(name_that_nobody_knows)
 }
 END_TEST
 
-/* The others may do. */
+/* The hosts with an address remain. */
 START_TEST(unknown_name_among_others)
 {
     const char *params[3] = {NULL, NULL, NULL};
@@ -141,7 +142,7 @@ START_TEST(task_tells_that_it_is_done)
     WAIT_UNTIL(pgp_task_is_done(task));
     ck_assert_int_eq(data, 42);
     WAIT_UNTIL(readable(pgp_task_fd(task)));
-    ck_assert_int_eq(atomic_load(&disposed), 0); /* it is ours now */
+    ck_assert_int_eq(atomic_load(&disposed), 0); /* the test has not left it yet */
     pgp_task_leave(&task);
     ck_assert_ptr_null(task);
     WAIT_UNTIL(atomic_load(&disposed));
@@ -149,7 +150,7 @@ START_TEST(task_tells_that_it_is_done)
 }
 END_TEST
 
-START_TEST(task_that_was_left_disposes_itself)
+START_TEST(abandoned_task_disposes_of_its_data)
 {
     static int data;
     pgp_task *task = pgp_task_start(run, dispose, &data);
@@ -163,7 +164,7 @@ START_TEST(task_that_was_left_disposes_itself)
 }
 END_TEST
 
-START_TEST(tasks_left_at_any_moment)
+START_TEST(task_may_be_left_at_any_moment)
 {
     static int data[200];
     int i;
@@ -190,11 +191,11 @@ int main(void)
 
     tcase_add_loop_test(t, hosts_in_their_order, 0, LENGTH(lists));
     tcase_add_test(t, name_is_looked_up);
-    tcase_add_test(t, name_that_nobody_knows);
+    tcase_add_test(t, unknown_name);
     tcase_add_test(t, unknown_name_among_others);
     t = tcase(suite, "tasks");
     tcase_add_test(t, task_tells_that_it_is_done);
-    tcase_add_test(t, task_that_was_left_disposes_itself);
-    tcase_add_test(t, tasks_left_at_any_moment);
+    tcase_add_test(t, abandoned_task_disposes_of_its_data);
+    tcase_add_test(t, task_may_be_left_at_any_moment);
     return suite_run(suite);
 }

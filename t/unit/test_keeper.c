@@ -6,7 +6,7 @@
 
 #include "stage.h"
 
-/* A stage in real time with a keeper that has a thread. */
+/* A stage in real time, whose keeper has a thread of its own. */
 static stage *real_stage(void)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolMaxLifetime 0", NULL);
@@ -49,7 +49,7 @@ static void *order_all(void *data)
     return NULL;
 }
 
-START_TEST(orders_from_everywhere)
+START_TEST(orders_from_many_threads)
 {
     stage *s = real_stage();
     pthread_t threads[8];
@@ -101,7 +101,7 @@ static void look_at_mask(fake *world)
     atomic_store(&blocked, sigismember(&mask, SIGTERM) && sigismember(&mask, SIGCHLD));
 }
 
-/* A signal to the process is for its own threads, and they still take it. */
+/* The keeper's thread blocks all signals; the thread that starts it takes them as before. */
 START_TEST(thread_takes_no_signal)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
@@ -134,8 +134,8 @@ START_TEST(thread_leaves_the_board)
 }
 END_TEST
 
-/* A connection in use counts until its borrower or the process ends. */
-START_TEST(thread_keeps_the_slot_for_what_is_in_use)
+/* The permit of a connection in use counts until the process ends. */
+START_TEST(thread_keeps_the_seat_for_a_connection_in_use)
 {
     stage *s = stage_posted("PgPoolMin 2", "PgPoolMax 2", "PgPoolTotalMax 3", NULL);
     const pgp_quota quota = {.board = s->board, .seat = 3, .row = 0, .cap = 3};
@@ -156,16 +156,16 @@ START_TEST(thread_keeps_the_slot_for_what_is_in_use)
 }
 END_TEST
 
-/* --- its slot --------------------------------------------------------------- */
+/* --- its seat --------------------------------------------------------------- */
 
-static int has_slot(stage *s, int slot)
+static int has_seat(stage *s, int seat)
 {
     int pid;
 
-    return pgp_board_counts(s->board, slot, &pid);
+    return pgp_board_counts(s->board, seat, &pid);
 }
 
-static apr_uint64_t lent_by_the_ended(stage *s)
+static apr_uint64_t acquires_of_ended_children(stage *s)
 {
     pgp_stats stats;
 
@@ -173,8 +173,8 @@ static apr_uint64_t lent_by_the_ended(stage *s)
     return stats.n[PGP_N_ACQUIRES];
 }
 
-/* Old generations may be many; only those that hold a connection take a slot. */
-START_TEST(draining_child_leaves_its_slot)
+/* There may be many children of old generations: those without a connection need no seat. */
+START_TEST(draining_child_leaves_its_seat)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 2", NULL);
     pgp_slot *conn;
@@ -183,16 +183,16 @@ START_TEST(draining_child_leaves_its_slot)
     conn = acquire(s);
     order(s, PGP_ORDER_DRAIN);
     keep(s, PGP_SEC(2));
-    ck_assert(has_slot(s, 0)); /* a request has a connection */
+    ck_assert(has_seat(s, 0)); /* a request has a connection */
     release(conn);
     keep(s, PGP_SEC(2));
-    ck_assert(!has_slot(s, 0));
-    ck_assert_int_eq(lent_by_the_ended(s), 1);
+    ck_assert(!has_seat(s, 0));
+    ck_assert_int_eq(acquires_of_ended_children(s), 1);
     ck_assert_int_eq(fake_open(s->world), 0);
 }
 END_TEST
 
-START_TEST(draining_child_claims_a_slot_again)
+START_TEST(draining_child_claims_a_seat_again)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 2", NULL);
     borrower *b;
@@ -201,27 +201,28 @@ START_TEST(draining_child_claims_a_slot_again)
     release(acquire(s));
     order(s, PGP_ORDER_DRAIN);
     keep(s, PGP_SEC(2));
-    ck_assert(!has_slot(s, 0));
+    ck_assert(!has_seat(s, 0));
     b = queue_up(s);
     keep(s, PGP_MS(200));
     release(granted(b));
     keep(s, PGP_SEC(2));
-    ck_assert(!has_slot(s, 0));
-    ck_assert_int_eq(lent_by_the_ended(s), 2); /* each once */
+    ck_assert(!has_seat(s, 0));
+    ck_assert_int_eq(acquires_of_ended_children(s), 2); /* each once */
 }
 END_TEST
 
-START_TEST(running_child_keeps_its_slot)
+START_TEST(running_child_keeps_its_seat)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 2", NULL);
 
     keep(s, PGP_SEC(60));
-    ck_assert(has_slot(s, 0));
+    ck_assert(has_seat(s, 0));
 }
 END_TEST
 
-/* The log says it once a minute, and each refused request has it as its cause. */
-START_TEST(lack_of_slots_is_told)
+/* A child without a seat logs that once a minute, and its refused requests have it as their
+ * cause. */
+START_TEST(lack_of_seats_is_logged)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 2", NULL);
     pgp_acquire_info info;
@@ -253,7 +254,7 @@ START_TEST(lack_of_slots_is_told)
 }
 END_TEST
 
-/* What pools are made with outside of the tests. */
+/* In httpd pools are made with the keeper's own waker. */
 START_TEST(keepers_own_waker)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
@@ -280,7 +281,7 @@ static void get_stuck(fake *world)
         apr_sleep(1000);
 }
 
-START_TEST(join_has_patience_only_for_so_long)
+START_TEST(join_times_out)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
 
@@ -296,7 +297,7 @@ START_TEST(join_has_patience_only_for_so_long)
 }
 END_TEST
 
-/* The keeper ends a wait, but should it be stuck the waiter does. */
+/* A waiter ends its wait itself, so it does not matter that the keeper is stuck. */
 START_TEST(wait_ends_without_the_keeper)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolAcquireTimeout 50ms", NULL);
@@ -314,8 +315,8 @@ START_TEST(wait_ends_without_the_keeper)
 }
 END_TEST
 
-/* Lent ones do not hold the keeper up; their borrowers close them. */
-START_TEST(join_while_one_is_lent)
+/* The keeper does not wait for a connection in use; its borrower closes it. */
+START_TEST(join_while_a_connection_is_in_use)
 {
     stage *s = real_stage();
     pgp_slot *conn = granted(ask(s));
@@ -365,7 +366,7 @@ START_TEST(order_in_a_signal_handler)
 }
 END_TEST
 
-/* More wake-ups than any counter of them can hold do not block who wakes. */
+/* However often the keeper is woken before its next turn, pgp_keeper_wake() does not block. */
 START_TEST(wakes_never_block)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
@@ -393,11 +394,11 @@ START_TEST(one_slow_pool_does_not_delay_another)
     release(granted(b));
     ck_assert_int_eq(slots(slow, PGP_CONNECTING), 1);
     keep(slow, PGP_SEC(3));
-    ck_assert_int_eq(slow->world->closed, 1); /* in its own time */
+    ck_assert_int_eq(slow->world->closed, 1); /* after PgPoolConnectTimeout */
 }
 END_TEST
 
-START_TEST(keeper_comes_for_the_nearest_of_all)
+START_TEST(deadlines_of_several_pools)
 {
     stage *first = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     stage *second = stage_beside(first, "PgPoolMin 0", "PgPoolMax 1",
@@ -422,28 +423,28 @@ int main(void)
     TCase *t = tcase(suite, "orders");
 
     tcase_add_test(t, orders_only_go_forward);
-    tcase_add_test(t, orders_from_everywhere);
+    tcase_add_test(t, orders_from_many_threads);
     t = tcase(suite, "thread");
     tcase_add_test(t, thread_serves_and_ends);
     tcase_add_test(t, thread_ends_a_wait);
     tcase_add_test(t, thread_takes_no_signal);
     tcase_add_test(t, thread_leaves_the_board);
-    tcase_add_test(t, thread_keeps_the_slot_for_what_is_in_use);
-    tcase_add_test(t, draining_child_leaves_its_slot);
-    tcase_add_test(t, draining_child_claims_a_slot_again);
-    tcase_add_test(t, running_child_keeps_its_slot);
-    tcase_add_test(t, lack_of_slots_is_told);
+    tcase_add_test(t, thread_keeps_the_seat_for_a_connection_in_use);
+    tcase_add_test(t, draining_child_leaves_its_seat);
+    tcase_add_test(t, draining_child_claims_a_seat_again);
+    tcase_add_test(t, running_child_keeps_its_seat);
+    tcase_add_test(t, lack_of_seats_is_logged);
     tcase_add_test(t, keepers_own_waker);
     t = tcase(suite, "join");
-    tcase_add_test(t, join_has_patience_only_for_so_long);
+    tcase_add_test(t, join_times_out);
     tcase_add_test(t, wait_ends_without_the_keeper);
-    tcase_add_test(t, join_while_one_is_lent);
+    tcase_add_test(t, join_while_a_connection_is_in_use);
     tcase_add_test(t, wake_after_the_end_is_harmless);
     t = tcase(suite, "waking");
     tcase_add_test(t, order_in_a_signal_handler);
     tcase_add_test(t, wakes_never_block);
     t = tcase(suite, "pools");
     tcase_add_test(t, one_slow_pool_does_not_delay_another);
-    tcase_add_test(t, keeper_comes_for_the_nearest_of_all);
+    tcase_add_test(t, deadlines_of_several_pools);
     return suite_run(suite);
 }

@@ -1,4 +1,4 @@
-/* The outage as an object: failures, waits, when waiting is futile, when to probe. */
+/* The outage (pgp_outage): failures, waits between attempts, futile waiting, probes. */
 #include <string.h>
 
 #include "pgp_pool_outage.h"
@@ -28,12 +28,12 @@ static apr_interval_time_t fails(pgp_outage *outage, const char *sqlstate, apr_t
 static const struct {
     const char *sqlstates[4];
     bool awaited;
-    apr_interval_time_t wait; /* after the last one; full jitter at its most */
+    apr_interval_time_t wait; /* after the last failure, with the greatest jitter */
 } waits[] = {
     {{""}, false, PGP_MS(100)},
     {{"", ""}, false, PGP_MS(200)},
     {{"", "", ""}, true, PGP_MS(400)},
-    {{"", "", "53300"}, false, PGP_MS(400)}, /* of the same kind: it may pass */
+    {{"", "", "53300"}, false, PGP_MS(400)}, /* the same kind, TRANSIENT */
     {{"28P01"}, false, PGP_SEC(5)},
     {{"57P03"}, true, PGP_MS(100)},
     {{"57P03", "57P03", "57P03"}, true, PGP_MS(100)},

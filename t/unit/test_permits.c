@@ -1,4 +1,4 @@
-/* Permits: how the children of one httpd share a number of connections. */
+/* Permits: the children of one httpd share a number of connections (pgp_permits.h). */
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -10,22 +10,22 @@
 
 #define NOW PGP_SEC(1000)
 #define PATIENCE PGP_SEC(3)
-#define SLOTS 5
+#define SEATS 5
 #define TOTAL 3
 
 static pgp_board *board;
 static fake_locks *locks;
-static pgp_quota child[SLOTS];
-static int rung[SLOTS];
+static pgp_quota child[SEATS];
+static int rung[SEATS];
 
-static void ring(void *baton, int slot)
+static void ring(void *baton, int seat)
 {
-    ck_assert_int_ge(slot, 0);
-    ck_assert_int_lt(slot, SLOTS);
-    rung[slot]++;
+    ck_assert_int_ge(seat, 0);
+    ck_assert_int_lt(seat, SEATS);
+    rung[seat]++;
 }
 
-static int no_fd(void *baton, int slot)
+static int no_fd(void *baton, int seat)
 {
     return -1;
 }
@@ -42,12 +42,12 @@ static void permits_begin(void)
     int i;
 
     apr_pool_create(&p, NULL);
-    locks = fake_locks_make(p, pgp_board_locks(SLOTS, 3));
+    locks = fake_locks_make(p, pgp_board_locks(SEATS, 3));
     fake = fake_locks_of(locks);
-    REQUIRE(pgp_board_create(&board, p, SLOTS, 3, &fake) == APR_SUCCESS, "no board");
+    REQUIRE(pgp_board_create(&board, p, SEATS, 3, &fake) == APR_SUCCESS, "no board");
     pgp_board_hang_bells(board, &bells);
     pgp_board_configure(board, pools, 3);
-    for (i = 0; i < SLOTS; i++)
+    for (i = 0; i < SEATS; i++)
         child[i] = (pgp_quota){.board = board,
                                .seat = pgp_board_claim(board, NOW),
                                .row = pgp_board_pool_row(board, 0),
@@ -121,12 +121,12 @@ static void *take_and_give(void *data)
 
 START_TEST(quota_holds_in_a_race)
 {
-    pthread_t threads[SLOTS];
+    pthread_t threads[SEATS];
     int i;
 
-    for (i = 0; i < SLOTS; i++)
+    for (i = 0; i < SEATS; i++)
         pthread_create(&threads[i], NULL, take_and_give, &child[i]);
-    for (i = 0; i < SLOTS; i++)
+    for (i = 0; i < SEATS; i++)
         pthread_join(threads[i], NULL);
     ck_assert_int_eq(look_of(0).used, 0);
 }
@@ -140,12 +140,12 @@ START_TEST(children_wait_in_order)
     pgp_permits_wait(&child[1], NOW - 30);
     pgp_permits_wait(&child[2], NOW - 20);
     ck_assert_int_eq(look_of(1).ahead, 0);
-    ck_assert_int_eq(look_of(0).ahead, 1); /* of equal ones the lower slot is first */
+    ck_assert_int_eq(look_of(0).ahead, 1); /* of equal waits the lower seat's is first */
     ck_assert_int_eq(look_of(2).ahead, 2);
-    ck_assert_int_eq(look_of(3).ahead, 3); /* it would be the last */
+    ck_assert_int_eq(look_of(3).ahead, 3); /* child 3 would be the last */
     ck_assert_int_eq(look_of(3).waiting, 3);
     ck_assert_int_eq(look_of(3).without, 1);
-    ck_assert_int_eq(look_of(3).first_since, 0); /* there is one for each */
+    ck_assert_int_eq(look_of(3).first_since, 0); /* there is a permit for each */
 }
 END_TEST
 
@@ -158,10 +158,10 @@ START_TEST(first_without_a_permit)
     pgp_permits_take(&child[3], NOW);
     pgp_permits_take(&child[3], NOW);
     ck_assert_int_eq(look_of(3).first_since, NOW - 30);
-    pgp_permits_moving(&child[3], 1, 0, NOW); /* one is closing: for child 1 */
+    pgp_permits_moving(&child[3], 1, 0, NOW); /* one is closing; child 1 will get it */
     ck_assert_int_eq(look_of(3).first_since, NOW - 20);
     pgp_permits_moving(&child[3], 0, 0, NOW);
-    pgp_permits_give(&child[3]); /* as when it is free */
+    pgp_permits_give(&child[3]); /* a free permit counts like one that is closing */
     ck_assert_int_eq(look_of(3).first_since, NOW - 20);
     pgp_permits_moving(&child[3], 1, 1, NOW);
     ck_assert_int_eq(look_of(3).first_since, NOW - 10);
@@ -174,7 +174,7 @@ START_TEST(outdated_wait_does_not_count)
     pgp_permits_wait(&child[0], NOW - PATIENCE - 1);
     pgp_permits_wait(&child[1], NOW + PGP_SEC(1));
     ck_assert_int_eq(look_of(2).waiting, 0);
-    ck_assert_int_eq(look_of(0).waiting, 1); /* but one's own does */
+    ck_assert_int_eq(look_of(0).waiting, 1); /* but a child's own wait does */
 }
 END_TEST
 
@@ -187,7 +187,7 @@ START_TEST(longest_idle)
     pgp_permits_idle(&child[1], NOW - 20);
     ck_assert_int_eq(look_of(2).idlest, child[1].seat);
     ck_assert_int_eq(look_of(2).idle_since, NOW - 20);
-    ck_assert_int_eq(look_of(1).idlest, child[0].seat); /* of the others */
+    ck_assert_int_eq(look_of(1).idlest, child[0].seat); /* its own does not count */
     pgp_permits_idle(&child[1], 0);
     ck_assert_int_eq(look_of(2).idlest, child[0].seat);
 }
@@ -195,24 +195,24 @@ END_TEST
 
 /* --- bells ------------------------------------------------------------------ */
 
-START_TEST(bells_of_those_whom_permits_are_for)
+START_TEST(children_that_free_permits_belong_to_are_rung)
 {
     pgp_permits_wait(&child[0], NOW - 10);
     pgp_permits_wait(&child[1], NOW - 30);
     pgp_permits_wait(&child[2], NOW - 20);
     pgp_permits_take(&child[3], NOW);
-    pgp_permits_ring(&child[3], NOW, PATIENCE); /* two are free */
+    pgp_permits_ring(&child[3], NOW, PATIENCE); /* two permits are free */
     ck_assert_int_eq(rung[1], 1);
     ck_assert_int_eq(rung[2], 1);
     ck_assert_int_eq(rung[0], 0);
     pgp_permits_take(&child[3], NOW);
     pgp_permits_take(&child[3], NOW);
-    pgp_permits_ring(&child[3], NOW, PATIENCE); /* none is */
+    pgp_permits_ring(&child[3], NOW, PATIENCE); /* none is free */
     ck_assert_int_eq(rung[1], 1);
 }
 END_TEST
 
-/* A module in the child may use select(), which knows no other descriptors. */
+/* A module in the child may use select(), which takes only descriptors below FD_SETSIZE. */
 START_TEST(bells_leave_the_low_descriptors)
 {
     struct rlimit limit;
@@ -222,10 +222,10 @@ START_TEST(bells_leave_the_low_descriptors)
     int s;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < 2 * FD_SETSIZE)
-        return; /* there are no others */
+        return; /* all descriptors are that low */
     apr_pool_create(&p, NULL);
-    ck_assert_int_eq(pgp_bells_create(&bells, p, SLOTS), APR_SUCCESS);
-    for (s = 0; s < SLOTS; s++)
+    ck_assert_int_eq(pgp_bells_create(&bells, p, SEATS), APR_SUCCESS);
+    for (s = 0; s < SEATS; s++)
         ck_assert_int_ge(bells.fd(bells.baton, s), FD_SETSIZE);
     bells.ring(bells.baton, 3);
     ck_assert_int_eq(eventfd_read(bells.fd(bells.baton, 3), &rings), 0);
@@ -271,7 +271,7 @@ START_TEST(missed_turns_are_made_up_for)
     look = look_of(0);
     pgp_permits_settle(&child[0], &look, NOW - PGP_SEC(3));
     ck_assert(pgp_permits_pass(&child[1], NOW - PGP_SEC(3), NOW));
-    ck_assert_int_eq(pgp_permits_passed(&child[1], NOW), NOW - PGP_MS(200)); /* not all */
+    ck_assert_int_eq(pgp_permits_passed(&child[1], NOW), NOW - PGP_MS(200)); /* the most */
 }
 END_TEST
 
@@ -288,7 +288,7 @@ int main(void)
     tcase_add_test(t, first_without_a_permit);
     tcase_add_test(t, outdated_wait_does_not_count);
     tcase_add_test(t, longest_idle);
-    tcase_add_test(t, bells_of_those_whom_permits_are_for);
+    tcase_add_test(t, children_that_free_permits_belong_to_are_rung);
     tcase_add_test(t, bells_leave_the_low_descriptors);
     tcase_add_test(t, turn_is_passed_once);
     tcase_add_test(t, turn_is_not_set_on_an_outdated_look);

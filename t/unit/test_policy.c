@@ -1,4 +1,4 @@
-/* The pool's judgement, held against tables. */
+/* The pool's policy (pgp_policy.h), compared with tables. */
 #include "stage.h"
 
 #include "pgp_policy.h"
@@ -81,7 +81,7 @@ static const struct {
     {"old and idle too long", PGP_SEC(300), PGP_SEC(300), NOW - 1, 1, PGP_REASON_LIFETIME},
 };
 
-START_TEST(retired_in_time)
+START_TEST(idle_connection_is_retired_in_time)
 {
     const pgp_settings settings = {.idle_timeout = retiring[_i].idle_timeout};
     const pgp_slot conn = {.idle_since = NOW - retiring[_i].idle,
@@ -152,7 +152,7 @@ static const struct {
     {"for Min, not the last one then", {.free = 2, .without = 1}, 0, 0, 1},
 };
 
-START_TEST(permits_in_order)
+START_TEST(permits_are_taken_in_order)
 {
     const int may = pgp_policy_may_take(&takes[_i].look, takes[_i].for_wait, takes[_i].last);
 
@@ -212,7 +212,7 @@ static const struct {
      NOW + 5 * STEP},
 };
 
-START_TEST(turns_come)
+START_TEST(next_turn)
 {
     const pgp_pace pace = {.step = STEP, .turn = turns[_i].look.waiting * STEP};
     const apr_time_t turn = pgp_policy_turn(&turns[_i].look, &pace, turns[_i].passed);
@@ -309,7 +309,7 @@ START_TEST(backoff_by_table)
 }
 END_TEST
 
-/* Whatever chance says, the wait stays under its cap, and comes close to it. */
+/* With the greatest random number the wait comes close to its bound, but stays below. */
 START_TEST(backoff_within_bounds)
 {
     const pgp_backoff backoff = {.first = PGP_MS(1), .most = PGP_DAY};
@@ -344,11 +344,11 @@ int main(void)
     TCase *t = tcase(suite, "policy");
 
     tcase_add_loop_test(t, growth_follows_demand, 0, LENGTH(growth));
-    tcase_add_loop_test(t, retired_in_time, 0, LENGTH(retiring));
+    tcase_add_loop_test(t, idle_connection_is_retired_in_time, 0, LENGTH(retiring));
     tcase_add_loop_test(t, ping_when_due, 0, LENGTH(pings));
-    tcase_add_loop_test(t, permits_in_order, 0, LENGTH(takes));
+    tcase_add_loop_test(t, permits_are_taken_in_order, 0, LENGTH(takes));
     tcase_add_loop_test(t, pace_of_turns, 0, LENGTH(paces));
-    tcase_add_loop_test(t, turns_come, 0, LENGTH(turns));
+    tcase_add_loop_test(t, next_turn, 0, LENGTH(turns));
     tcase_add_test(t, lifetime_less_a_fifth_at_most);
     tcase_add_test(t, longest_lifetime);
     tcase_add_test(t, no_lifetime);

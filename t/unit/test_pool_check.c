@@ -1,8 +1,8 @@
-/* The pool's check of itself: each invariant, broken on purpose, is seen. */
+/* The pool's check of its invariants sees each invariant that the test breaks. */
 #include "pgp_pool_private.h"
 #include "stage.h"
 
-/* Break it, see it, mend it: the rest of the test goes on with a sound pool. */
+/* Break an invariant, see that the check finds it, and mend it, so that the test can go on. */
 #define SEEN(s, breaks, mends, as)                                                             \
     do {                                                                                       \
         pgp_pool *const pool_ = (s)->pool;                                                     \
@@ -84,7 +84,7 @@ START_TEST(broken_queue)
 }
 END_TEST
 
-START_TEST(lock_is_this_thread_s)
+START_TEST(thread_knows_that_it_holds_the_lock)
 {
     stage *s = stage_set("PgPoolMin 0", NULL);
 
@@ -103,6 +103,6 @@ int main(void)
 
     tcase_add_test(t, broken_slots);
     tcase_add_test(t, broken_queue);
-    tcase_add_test(t, lock_is_this_thread_s);
+    tcase_add_test(t, thread_knows_that_it_holds_the_lock);
     return suite_run(suite);
 }
