@@ -1,10 +1,10 @@
-/* What is given out is alive: check, ping, suspicion, replacement. */
+/* A borrower gets a live connection: check, ping, suspicion, replacement. */
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "stage.h"
 
-/* Idle for so long, then borrowed: the connection. */
+/* Let this time pass, then lend a connection and take it back.  Returns the connection. */
 static pgp_connection *borrowed_after(stage *s, apr_interval_time_t time)
 {
     pgp_slot *conn;
@@ -56,7 +56,7 @@ START_TEST(ping_never)
 }
 END_TEST
 
-START_TEST(ping_if_something_was_heard)
+START_TEST(ping_if_the_server_has_sent_something)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing off", NULL);
 
@@ -78,7 +78,7 @@ START_TEST(ping_has_a_deadline)
 }
 END_TEST
 
-START_TEST(ping_ends_with_the_ask)
+START_TEST(ping_ends_at_the_deadline_of_the_acquire)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0",
                          "PgPoolAcquireTimeout 500ms", "PgPoolCheckTimeout 700ms", NULL);
@@ -90,8 +90,8 @@ START_TEST(ping_ends_with_the_ask)
 }
 END_TEST
 
-/* A connection that is handed over at the last moment must not be closed because the
- * ask has no time left to test it. */
+/* A connection is handed over at the last moment.  It must not be closed because the acquire
+ * has no time left to check it. */
 START_TEST(last_moment_leaves_time_for_a_ping)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolPing 0", NULL);
@@ -111,7 +111,7 @@ START_TEST(last_moment_leaves_time_for_a_ping)
 }
 END_TEST
 
-START_TEST(who_does_not_wait_still_tests)
+START_TEST(caller_that_does_not_wait_still_checks)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing 0", "PgPoolAcquireTimeout 0",
                          "PgPoolCheckTimeout 700ms", NULL);
@@ -140,7 +140,7 @@ START_TEST(answer_to_a_reset_is_collected)
 }
 END_TEST
 
-START_TEST(one_whose_reset_failed_is_replaced)
+START_TEST(connection_whose_reset_failed_is_replaced)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
 
@@ -153,7 +153,8 @@ START_TEST(one_whose_reset_failed_is_replaced)
 }
 END_TEST
 
-/* The newest idle connection has a reset pending that its server has rejected. */
+/* The server has rejected the pending reset of the newest idle connection; then a caller
+ * acquires. */
 static void acquire_after_refusal(stage *s)
 {
     pgp_connection *newest = fake_link(s->world, s->world->opened);
@@ -161,7 +162,7 @@ static void acquire_after_refusal(stage *s)
     newest->idle = PGP_IDLE_RESET_PENDING;
     newest->unclean = 1;
     borrowed_after(s, 0);
-    work(s); /* another takes its place */
+    work(s); /* a new connection replaces it */
 }
 
 START_TEST(refused_resets_are_warned_of_once_a_minute)
@@ -182,7 +183,7 @@ START_TEST(refused_resets_are_warned_of_once_a_minute)
 }
 END_TEST
 
-START_TEST(one_that_is_lost_in_its_reset_is_replaced)
+START_TEST(connection_that_is_lost_in_its_reset_is_replaced)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolPing off", NULL);
 
@@ -223,8 +224,8 @@ START_TEST(variables_are_set)
 }
 END_TEST
 
-/* The ask goes on, within its deadline. */
-START_TEST(one_that_fails_while_variables_are_set_is_replaced)
+/* A second acquire with the same info goes on, within the first deadline. */
+START_TEST(connection_that_fails_while_variables_are_set_is_replaced)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", NULL);
     pgp_acquire_info info = {.until = 0};
@@ -247,7 +248,7 @@ END_TEST
 
 /* --- replacing -------------------------------------------------------------- */
 
-START_TEST(dead_one_is_replaced_by_an_idle_one)
+START_TEST(dead_connection_is_replaced_by_an_idle_one)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
     pgp_slot *conn;
@@ -268,7 +269,7 @@ START_TEST(dead_one_is_replaced_by_an_idle_one)
 }
 END_TEST
 
-START_TEST(one_that_fails_its_ping_is_replaced)
+START_TEST(connection_that_fails_its_ping_is_replaced)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolPing 0", NULL);
 
@@ -283,8 +284,8 @@ START_TEST(one_that_fails_its_ping_is_replaced)
 }
 END_TEST
 
-/* The ask outlives what it was given first, and its deadline stands. */
-START_TEST(dead_one_is_replaced_within_the_same_deadline)
+/* The acquire finds its first connection dead and gets another one, within its deadline. */
+START_TEST(dead_connection_is_replaced_within_the_same_deadline)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     borrower *b;
@@ -344,7 +345,8 @@ START_TEST(place_in_the_queue_is_kept)
 }
 END_TEST
 
-/* It was let in once; that others wait by now does not put it out. */
+/* PgPoolMaxWaiters has let the first caller in once.  It may wait again, although another
+ * caller waits by now. */
 START_TEST(replacement_is_not_refused_for_waiters)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolMaxWaiters 1", NULL);
@@ -358,7 +360,7 @@ START_TEST(replacement_is_not_refused_for_waiters)
     fake_link(s->world, 1)->stops = 1;
     fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
     release(conn);
-    second = queue_up(s); /* while the first looks at what it was handed */
+    second = queue_up(s); /* while the first one checks the connection */
     fake_link(s->world, 1)->stops = 0;
     asleep_after(first, 1);
     work(s);
@@ -367,7 +369,7 @@ START_TEST(replacement_is_not_refused_for_waiters)
 }
 END_TEST
 
-START_TEST(none_that_died_idle_fails_a_request)
+START_TEST(dead_idle_connections_fail_no_request)
 {
     stage *s = stage_set("PgPoolMin 8", "PgPoolMax 8", NULL);
     borrower *b[8];
@@ -388,7 +390,7 @@ START_TEST(none_that_died_idle_fails_a_request)
 }
 END_TEST
 
-START_TEST(refused_when_none_is_left_and_no_time)
+START_TEST(caller_without_time_is_refused_if_all_are_dead)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolAcquireTimeout 0", NULL);
     pgp_acquire_info info;
@@ -414,7 +416,7 @@ static stage *one_of_four_dead(void)
     return s;
 }
 
-START_TEST(one_dead_makes_the_older_suspect)
+START_TEST(dead_connection_makes_older_ones_suspect)
 {
     stage *s = one_of_four_dead();
     pgp_slot *conn = acquire(s);
@@ -424,14 +426,14 @@ START_TEST(one_dead_makes_the_older_suspect)
     ck_assert_int_eq(number(acquire(s)), 2);
     ck_assert_int_eq(fake_link(s->world, 2)->pings, 1);
     release(conn);
-    ck_assert_int_eq(number(acquire(s)), 3); /* has proved itself since */
+    ck_assert_int_eq(number(acquire(s)), 3); /* it was pinged since */
     ck_assert_int_eq(fake_link(s->world, 3)->pings, 1);
     ck_assert_int_eq(number(acquire(s)), 1);
     ck_assert_int_eq(fake_link(s->world, 1)->pings, 1);
 }
 END_TEST
 
-START_TEST(suspects_that_are_dead_are_found)
+START_TEST(dead_suspects_are_found)
 {
     stage *s = one_of_four_dead();
 
@@ -443,7 +445,8 @@ START_TEST(suspects_that_are_dead_are_found)
 }
 END_TEST
 
-/* Lend the newest of three, end it in that way, and say whether the next is pinged. */
+/* Lend the newest of three connections and end the lease in that way.  Returns how often the
+ * next one is pinged. */
 static int suspected_after(pgp_return returned, pgp_reason discard)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", "PgPoolPing off", NULL);
@@ -462,14 +465,14 @@ static int suspected_after(pgp_return returned, pgp_reason discard)
     return fake_link_of(conn)->pings;
 }
 
-START_TEST(one_that_came_back_broken_makes_suspect)
+START_TEST(broken_connection_makes_older_ones_suspect)
 {
     ck_assert_int_eq(suspected_after(PGP_RETURN_BROKEN, PGP_REASON_NONE), 1);
     ck_assert_int_eq(suspected_after(PGP_RETURN_CLEAN, PGP_REASON_LOST), 1);
 }
 END_TEST
 
-START_TEST(other_ends_make_nobody_suspect)
+START_TEST(other_ends_make_none_suspect)
 {
     ck_assert_int_eq(suspected_after(PGP_RETURN_CLEAN, PGP_REASON_HOOK), 0);
     ck_assert_int_eq(suspected_after(PGP_RETURN_UNKNOWN, PGP_REASON_NONE), 0);
@@ -479,8 +482,8 @@ END_TEST
 
 /* --- idle ------------------------------------------------------------------- */
 
-/* Of a pool with three connections of one socket, two of them idle; returns the server's
- * end of it. */
+/* Make three connections that share one socket, and acquire one of them.  Returns the server's
+ * end of the socket. */
 static int three_of_one_socket(stage *s, pgp_slot **lent)
 {
     int ends[2];
@@ -490,11 +493,11 @@ static int three_of_one_socket(stage *s, pgp_slot **lent)
     work(s);
     *lent = acquire(s);
     ck_assert_int_eq(idle(s), 2);
-    s->world->socket = -1; /* of those that come after them */
+    s->world->socket = -1; /* of later connections */
     return ends[1];
 }
 
-START_TEST(ended_ones_are_replaced_before_anybody_asks)
+START_TEST(closed_idle_connections_are_replaced_in_time)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
     pgp_slot *conn;
@@ -504,21 +507,22 @@ START_TEST(ended_ones_are_replaced_before_anybody_asks)
     ck_assert_int_eq(s->world->closed, 0);
     close(server);
     keep(s, PGP_SEC(1));
-    ck_assert_int_eq(s->world->closed, 2); /* the third is the borrower's affair */
+    ck_assert_int_eq(s->world->closed, 2); /* the third is in use */
     ck_assert_int_eq(fake_logged(s->world, "closed by the server while idle"), 2);
     ck_assert_int_eq(idle(s), 2);
     release(conn);
 }
 END_TEST
 
-/* As a server's restart would have it: none has been asked since. */
+/* After a restart of the server all connections are dead.  The keeper sees that of two; the
+ * third has no socket that tells. */
 static void third_has_no_socket(fake *world)
 {
     if (world->opened == 2)
         world->socket = -1;
 }
 
-START_TEST(ended_ones_make_the_others_suspect)
+START_TEST(closed_idle_connections_make_the_others_suspect)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
     pgp_slot *conn;
@@ -541,7 +545,7 @@ static int readings(stage *s, int number)
     return fake_link(s->world, number)->readings;
 }
 
-/* The server has sent something to the two idle links; returns the third. */
+/* The server has sent something to the two idle connections.  Returns the third, in use. */
 static pgp_slot *two_that_have_received(stage *s)
 {
     pgp_slot *conn;
@@ -551,7 +555,7 @@ static pgp_slot *two_that_have_received(stage *s)
     return conn;
 }
 
-START_TEST(what_has_come_is_read)
+START_TEST(idle_connections_are_read)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
     pgp_slot *conn = two_that_have_received(s);
@@ -559,14 +563,14 @@ START_TEST(what_has_come_is_read)
     keep(s, PGP_SEC(3));
     ck_assert_int_gt(readings(s, 1), 0);
     ck_assert_int_gt(readings(s, 2), 0);
-    ck_assert_int_eq(fake_link_of(conn)->readings, 0); /* its borrower's affair */
+    ck_assert_int_eq(fake_link_of(conn)->readings, 0); /* it is in use */
     ck_assert_int_eq(idle(s), 2);
     ck_assert_int_eq(s->world->closed, 0);
 }
 END_TEST
 
-/* What is read at once is no more than a socket holds. */
-START_TEST(what_has_more_to_come_is_read_soon)
+/* One read takes a bounded amount, so the keeper comes back soon for the rest. */
+START_TEST(rest_is_read_soon)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
     int so_far;
@@ -579,7 +583,7 @@ START_TEST(what_has_more_to_come_is_read_soon)
 }
 END_TEST
 
-START_TEST(what_has_just_come_back_is_not_read)
+START_TEST(returned_connection_is_not_read_at_once)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
     pgp_slot *conn = two_that_have_received(s);
@@ -595,7 +599,7 @@ START_TEST(what_has_just_come_back_is_not_read)
 }
 END_TEST
 
-START_TEST(reading_makes_none_younger)
+START_TEST(reading_does_not_end_the_idle_time)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", "PgPoolIdleTimeout 5s", NULL);
     int ends[2];
@@ -613,7 +617,7 @@ START_TEST(reading_makes_none_younger)
 }
 END_TEST
 
-START_TEST(one_that_does_not_become_quiet_is_replaced)
+START_TEST(connection_that_does_not_become_quiet_is_replaced)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
 
@@ -628,8 +632,8 @@ START_TEST(one_that_does_not_become_quiet_is_replaced)
 }
 END_TEST
 
-/* A borrower comes while the keeper reads. */
-static void ask_meanwhile(fake *world)
+/* A borrower joins the queue while the keeper reads. */
+static void acquire_meanwhile(fake *world)
 {
     stage *s = world->baton;
 
@@ -637,7 +641,7 @@ static void ask_meanwhile(fake *world)
     world->baton = queue_up(s);
 }
 
-/* The borrower who came while the keeper read from the only connection. */
+/* The borrower that came while the keeper read from the only connection. */
 static borrower *came_meanwhile(stage *s, int noisy)
 {
     int ends[2];
@@ -648,12 +652,12 @@ static borrower *came_meanwhile(stage *s, int noisy)
     REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
     fake_link(s->world, 1)->noisy = noisy;
     s->world->baton = s;
-    s->world->on_take_in = ask_meanwhile;
+    s->world->on_take_in = acquire_meanwhile;
     keep(s, PGP_SEC(1));
     return s->world->baton;
 }
 
-START_TEST(who_asks_meanwhile_gets_it)
+START_TEST(caller_waits_for_a_connection_that_is_read)
 {
     static const char *const timeouts[] = {"PgPoolAcquireTimeout 2s", "PgPoolAcquireTimeout 0"};
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", timeouts[_i], NULL);
@@ -662,14 +666,14 @@ START_TEST(who_asks_meanwhile_gets_it)
 }
 END_TEST
 
-/* ... and counts no time from before it came. */
-static void ask_a_moment_later(fake *world)
+/* Time passes while the keeper reads, and then a borrower joins the queue. */
+static void acquire_a_moment_later(fake *world)
 {
     fake_pass(world, PGP_MS(5));
-    ask_meanwhile(world);
+    acquire_meanwhile(world);
 }
 
-START_TEST(wait_for_the_reader_is_no_less_than_nothing)
+START_TEST(wait_for_the_reader_is_not_negative)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 1", NULL);
     pgp_stats stats;
@@ -680,7 +684,7 @@ START_TEST(wait_for_the_reader_is_no_less_than_nothing)
     work(s);
     REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
     s->world->baton = s;
-    s->world->on_take_in = ask_a_moment_later;
+    s->world->on_take_in = acquire_a_moment_later;
     keep(s, PGP_SEC(2));
     release(granted(s->world->baton));
     keep(s, PGP_SEC(1));
@@ -690,7 +694,7 @@ START_TEST(wait_for_the_reader_is_no_less_than_nothing)
 }
 END_TEST
 
-START_TEST(who_does_not_wait_is_answered)
+START_TEST(caller_is_refused_if_the_read_fails)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolAcquireTimeout 0", NULL);
 
@@ -706,42 +710,42 @@ int main(void)
     tcase_add_test(t, no_ping_when_fresh);
     tcase_add_test(t, ping_always);
     tcase_add_test(t, ping_never);
-    tcase_add_test(t, ping_if_something_was_heard);
+    tcase_add_test(t, ping_if_the_server_has_sent_something);
     tcase_add_test(t, ping_has_a_deadline);
-    tcase_add_test(t, ping_ends_with_the_ask);
+    tcase_add_test(t, ping_ends_at_the_deadline_of_the_acquire);
     tcase_add_test(t, last_moment_leaves_time_for_a_ping);
-    tcase_add_test(t, who_does_not_wait_still_tests);
+    tcase_add_test(t, caller_that_does_not_wait_still_checks);
     t = tcase(suite, "preparing");
     tcase_add_test(t, answer_to_a_reset_is_collected);
-    tcase_add_test(t, one_whose_reset_failed_is_replaced);
+    tcase_add_test(t, connection_whose_reset_failed_is_replaced);
     tcase_add_test(t, refused_resets_are_warned_of_once_a_minute);
-    tcase_add_test(t, one_that_is_lost_in_its_reset_is_replaced);
+    tcase_add_test(t, connection_that_is_lost_in_its_reset_is_replaced);
     tcase_add_test(t, variables_are_set);
-    tcase_add_test(t, one_that_fails_while_variables_are_set_is_replaced);
+    tcase_add_test(t, connection_that_fails_while_variables_are_set_is_replaced);
     t = tcase(suite, "replacing");
-    tcase_add_test(t, dead_one_is_replaced_by_an_idle_one);
-    tcase_add_test(t, one_that_fails_its_ping_is_replaced);
-    tcase_add_test(t, dead_one_is_replaced_within_the_same_deadline);
+    tcase_add_test(t, dead_connection_is_replaced_by_an_idle_one);
+    tcase_add_test(t, connection_that_fails_its_ping_is_replaced);
+    tcase_add_test(t, dead_connection_is_replaced_within_the_same_deadline);
     tcase_add_test(t, no_second_deadline_for_a_replacement);
     tcase_add_test(t, place_in_the_queue_is_kept);
     tcase_add_test(t, replacement_is_not_refused_for_waiters);
-    tcase_add_test(t, none_that_died_idle_fails_a_request);
-    tcase_add_test(t, refused_when_none_is_left_and_no_time);
+    tcase_add_test(t, dead_idle_connections_fail_no_request);
+    tcase_add_test(t, caller_without_time_is_refused_if_all_are_dead);
     t = tcase(suite, "suspicion");
-    tcase_add_test(t, one_dead_makes_the_older_suspect);
-    tcase_add_test(t, suspects_that_are_dead_are_found);
-    tcase_add_test(t, one_that_came_back_broken_makes_suspect);
-    tcase_add_test(t, other_ends_make_nobody_suspect);
+    tcase_add_test(t, dead_connection_makes_older_ones_suspect);
+    tcase_add_test(t, dead_suspects_are_found);
+    tcase_add_test(t, broken_connection_makes_older_ones_suspect);
+    tcase_add_test(t, other_ends_make_none_suspect);
     t = tcase(suite, "idle");
-    tcase_add_test(t, ended_ones_are_replaced_before_anybody_asks);
-    tcase_add_test(t, ended_ones_make_the_others_suspect);
-    tcase_add_test(t, what_has_come_is_read);
-    tcase_add_test(t, what_has_more_to_come_is_read_soon);
-    tcase_add_test(t, what_has_just_come_back_is_not_read);
-    tcase_add_test(t, reading_makes_none_younger);
-    tcase_add_test(t, one_that_does_not_become_quiet_is_replaced);
-    tcase_add_loop_test(t, who_asks_meanwhile_gets_it, 0, 2);
-    tcase_add_test(t, wait_for_the_reader_is_no_less_than_nothing);
-    tcase_add_test(t, who_does_not_wait_is_answered);
+    tcase_add_test(t, closed_idle_connections_are_replaced_in_time);
+    tcase_add_test(t, closed_idle_connections_make_the_others_suspect);
+    tcase_add_test(t, idle_connections_are_read);
+    tcase_add_test(t, rest_is_read_soon);
+    tcase_add_test(t, returned_connection_is_not_read_at_once);
+    tcase_add_test(t, reading_does_not_end_the_idle_time);
+    tcase_add_test(t, connection_that_does_not_become_quiet_is_replaced);
+    tcase_add_loop_test(t, caller_waits_for_a_connection_that_is_read, 0, 2);
+    tcase_add_test(t, wait_for_the_reader_is_not_negative);
+    tcase_add_test(t, caller_is_refused_if_the_read_fails);
     return suite_run(suite);
 }

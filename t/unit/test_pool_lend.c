@@ -1,4 +1,4 @@
-/* Who gets a connection, in which order, and how long an ask waits. */
+/* The order in which callers get connections, and how long an acquire waits. */
 #include "stage.h"
 
 /* --- order ------------------------------------------------------------------ */
@@ -58,16 +58,17 @@ START_TEST(newcomer_does_not_overtake)
     conn = acquire(s);
     b = queue_up(s);
     release(conn);
-    /* Handed over already, whether or not the other thread has run since. */
+    /* The connection is handed over already, even if the other thread has not run since. */
     ck_assert_int_eq(waiting(s), 0);
     ck_assert_int_eq(lent(s), 1);
-    fake_hasten(PGP_SEC(2)); /* an ask that cannot wait */
+    fake_hasten(PGP_SEC(2)); /* the next acquire has no time to wait */
     ck_assert_int_eq(refused(s, &info), PGP_EXHAUSTED);
     release(granted(b));
 }
 END_TEST
 
-/* As one that comes back to the queue, since what it was handed was dead. */
+/* A waiter that comes back to the queue, because its connection was dead, has an earlier
+ * deadline than those that came after it. */
 START_TEST(nearest_deadline_first)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
@@ -111,7 +112,7 @@ START_TEST(wait_ends_at_its_deadline)
 }
 END_TEST
 
-START_TEST(only_the_overdue_end)
+START_TEST(only_overdue_waits_end)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     pgp_slot *conn;
@@ -149,8 +150,8 @@ START_TEST(wait_ends_without_the_keeper)
 }
 END_TEST
 
-/* Its deadline has passed, but it has not left the queue yet. */
-START_TEST(served_late_is_served)
+/* The waiter's deadline has passed, but the waiter has not left the queue yet. */
+START_TEST(waiter_may_be_served_after_its_deadline)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     pgp_slot *conn;
@@ -188,7 +189,7 @@ START_TEST(no_wait_with_timeout_0)
 }
 END_TEST
 
-START_TEST(unavailable_if_there_is_none)
+START_TEST(unavailable_if_there_is_no_connection)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     borrower *b;
@@ -201,7 +202,7 @@ START_TEST(unavailable_if_there_is_none)
 }
 END_TEST
 
-START_TEST(time_has_nothing_to_do_with_the_wall_clock)
+START_TEST(wall_clock_does_not_matter)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 1ms", NULL);
     pgp_slot *conn;
@@ -211,7 +212,7 @@ START_TEST(time_has_nothing_to_do_with_the_wall_clock)
     warm(s, 1);
     conn = acquire(s);
     b = queue_up(s);
-    for (i = 0; i < 20; i++) { /* the world's time stands, though ours passes */
+    for (i = 0; i < 20; i++) { /* the wall clock goes on, the world's time stands still */
         apr_sleep(1000);
         work(s);
     }
@@ -246,7 +247,7 @@ START_TEST(no_more_waiters_than_allowed)
 }
 END_TEST
 
-/* --- what is told ----------------------------------------------------------- */
+/* --- log and figures -------------------------------------------------------- */
 
 START_TEST(leases_are_numbered)
 {
@@ -267,7 +268,7 @@ START_TEST(leases_are_numbered)
 }
 END_TEST
 
-/* Its borrower says so, once its hooks have run. */
+/* The borrower sets the flag when the hooks have run; it stays with the connection. */
 START_TEST(hooks_have_run_for_the_connection)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
@@ -288,7 +289,7 @@ START_TEST(hooks_have_run_for_the_connection)
 }
 END_TEST
 
-START_TEST(alive_is_the_drivers_word)
+START_TEST(driver_says_whether_a_connection_is_alive)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
     pgp_slot *conn;
@@ -301,7 +302,7 @@ START_TEST(alive_is_the_drivers_word)
 }
 END_TEST
 
-START_TEST(long_holder_is_told_of_once)
+START_TEST(long_lease_is_logged_once)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolHoldWarning 10s", NULL);
     pgp_slot *a, *b;
@@ -319,7 +320,7 @@ START_TEST(long_holder_is_told_of_once)
                                  "10 s by GET /slow for 192.0.2.7"),
                      1);
     release(a);
-    a = acquire(s); /* another lease, and nobody has said whose */
+    a = acquire(s); /* another lease, without a description of its borrower */
     keep(s, PGP_SEC(11));
     ck_assert_int_eq(fake_logged(s->world, "backend 1002: has been held for 10 s by a module, "
                                            "without a request"),
@@ -338,7 +339,7 @@ START_TEST(no_hold_warning)
 }
 END_TEST
 
-START_TEST(refusals_are_told_once_a_minute)
+START_TEST(refusals_are_logged_once_a_minute)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", NULL);
     stage *other = stage_child(s, "PgPoolMin 0", "PgPoolMax 1", NULL);
@@ -389,21 +390,21 @@ int main(void)
     tcase_add_test(t, nearest_deadline_first);
     t = tcase(suite, "deadlines");
     tcase_add_test(t, wait_ends_at_its_deadline);
-    tcase_add_test(t, only_the_overdue_end);
+    tcase_add_test(t, only_overdue_waits_end);
     tcase_add_test(t, wait_ends_without_the_keeper);
-    tcase_add_test(t, served_late_is_served);
+    tcase_add_test(t, waiter_may_be_served_after_its_deadline);
     tcase_add_test(t, no_wait_with_timeout_0);
-    tcase_add_test(t, unavailable_if_there_is_none);
-    tcase_add_test(t, time_has_nothing_to_do_with_the_wall_clock);
+    tcase_add_test(t, unavailable_if_there_is_no_connection);
+    tcase_add_test(t, wall_clock_does_not_matter);
     t = tcase(suite, "waiters");
     tcase_add_test(t, no_more_waiters_than_allowed);
     t = tcase(suite, "telling");
     tcase_add_test(t, leases_are_numbered);
     tcase_add_test(t, hooks_have_run_for_the_connection);
-    tcase_add_test(t, alive_is_the_drivers_word);
-    tcase_add_test(t, long_holder_is_told_of_once);
+    tcase_add_test(t, driver_says_whether_a_connection_is_alive);
+    tcase_add_test(t, long_lease_is_logged_once);
     tcase_add_test(t, no_hold_warning);
-    tcase_add_test(t, refusals_are_told_once_a_minute);
+    tcase_add_test(t, refusals_are_logged_once_a_minute);
     tcase_add_test(t, silent_if_the_log_is_not_wanted);
     return suite_run(suite);
 }

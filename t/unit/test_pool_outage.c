@@ -1,8 +1,8 @@
-/* The server cannot be reached, or will not have us: who waits, who is refused, and
- * when it is tried again. */
+/* The server cannot be reached, or rejects us: which callers wait, which are refused, and when
+ * the pool tries again. */
 #include "stage.h"
 
-/* Connects fail like that from now on. */
+/* Attempts to connect fail with this SQLSTATE from now on. */
 static void go_down(stage *s, const char *sqlstate)
 {
     s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = sqlstate};
@@ -13,7 +13,7 @@ static void come_up(stage *s)
     s->world->plan = (fake_plan){.end = FAKE_DONE};
 }
 
-/* Down for longer than anybody may wait; the server says why. */
+/* The server is down for longer than any caller may wait, and says why (a SQLSTATE). */
 static stage *down_for_long(void)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
@@ -23,7 +23,7 @@ static stage *down_for_long(void)
     return s;
 }
 
-/* One that nobody has asked for lately, so that the next try is far away. */
+/* Nothing listens for so long that the next attempt is far away.  No request came meanwhile. */
 static stage *long_absent(void)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolRetry 100ms 1h", NULL);
@@ -34,7 +34,7 @@ static stage *long_absent(void)
     return s;
 }
 
-/* --- short ones are waited out ---------------------------------------------- */
+/* --- short outages: callers wait -------------------------------------------- */
 
 START_TEST(short_outage_fails_nobody)
 {
@@ -74,7 +74,7 @@ START_TEST(wait_in_an_outage_ends_with_its_cause)
 }
 END_TEST
 
-/* One connection is lent, no other can be had, and somebody waits. */
+/* One connection is in use, the server makes no other, and a borrower waits. */
 static borrower *wait_for_one_lent(stage *s, pgp_slot **conn, const char *sqlstate)
 {
     warm(s, 1);
@@ -83,7 +83,8 @@ static borrower *wait_for_one_lent(stage *s, pgp_slot **conn, const char *sqlsta
     return queue_up(s);
 }
 
-/* All are cut at once when a network heals that was mute: they were hope until then. */
+/* Waiting is futile only when PgPoolAcquireTimeout has passed since the last usable connection
+ * was lost, however long the outage has lasted. */
 START_TEST(wait_begins_anew_when_the_last_one_goes)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
@@ -102,8 +103,8 @@ START_TEST(wait_begins_anew_when_the_last_one_goes)
 }
 END_TEST
 
-/* Who has one keeps it, and it may come back in time. */
-START_TEST(not_hopeless_while_one_is_lent)
+/* A connection in use may come back in time. */
+START_TEST(waiting_is_not_futile_while_a_connection_is_in_use)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
     pgp_slot *conn;
@@ -121,9 +122,9 @@ START_TEST(not_hopeless_while_one_is_lent)
 }
 END_TEST
 
-/* --- long ones are answered at once ----------------------------------------- */
+/* --- long outages: callers are refused at once ------------------------------ */
 
-START_TEST(refused_at_once_once_it_is_hopeless)
+START_TEST(refused_at_once_when_waiting_is_futile)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolRetry 100ms 200ms", NULL);
     pgp_acquire_info info;
@@ -132,7 +133,7 @@ START_TEST(refused_at_once_once_it_is_hopeless)
     go_down(s, "53300");
     keep(s, PGP_SEC(1));
     b = queue_up(s);
-    keep(s, PGP_MS(1200)); /* in all longer than anybody may wait */
+    keep(s, PGP_MS(1200)); /* with the second before, longer than PgPoolAcquireTimeout */
     answered(b, PGP_UNAVAILABLE);
     ck_assert_int_lt(b->info.waited, PGP_SEC(2));
     ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
@@ -142,7 +143,7 @@ START_TEST(refused_at_once_once_it_is_hopeless)
 }
 END_TEST
 
-START_TEST(first_success_lets_everybody_in)
+START_TEST(first_success_serves_all_callers)
 {
     stage *s = down_for_long();
     pgp_acquire_info info;
@@ -150,17 +151,17 @@ START_TEST(first_success_lets_everybody_in)
 
     ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
     come_up(s);
-    keep(s, PGP_SEC(5)); /* the greatest wait */
+    keep(s, PGP_SEC(5)); /* the greatest wait between two attempts */
     ck_assert_int_eq(idle(s), 1);
     release(acquire(s));
     ck_assert_int_eq(number(acquire(s)), s->world->opened);
-    b = queue_up(s); /* waits again, for what can be had */
+    b = queue_up(s); /* callers wait again */
     work(s);
     release(granted(b));
 }
 END_TEST
 
-START_TEST(recovery_is_told_once)
+START_TEST(recovery_is_logged_once)
 {
     stage *s = down_for_long();
 
@@ -188,7 +189,7 @@ START_TEST(each_outage_has_its_own_beginning)
     release(conn);
     release(granted(b));
     come_up(s);
-    keep(s, PGP_SEC(10)); /* nobody wants more, and yet it is looked after */
+    keep(s, PGP_SEC(10)); /* the pool tries again although no caller waits */
     ck_assert_int_eq(fake_logged(s->world, "PGP1008"), 1);
     while (idle(s) > 0) {
         conn = acquire(s);
@@ -204,30 +205,30 @@ START_TEST(each_outage_has_its_own_beginning)
 }
 END_TEST
 
-/* --- refusals --------------------------------------------------------------- */
+/* --- rejections ------------------------------------------------------------- */
 
-static const char *const refusals[] = {"28P01", "28000", "3D000"};
+static const char *const rejections[] = {"28P01", "28000", "3D000"};
 
-START_TEST(refusal_ends_all_waits)
+START_TEST(rejection_ends_all_waits)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", NULL);
     borrower *a, *b;
     pgp_acquire_info info;
 
-    go_down(s, refusals[_i]);
+    go_down(s, rejections[_i]);
     a = queue_up(s);
     b = queue_up(s);
     work(s);
     answered(a, PGP_UNAVAILABLE);
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_str_eq(a->info.error.sqlstate, refusals[_i]);
+    ck_assert_str_eq(a->info.error.sqlstate, rejections[_i]);
     ck_assert_int_eq(a->info.waited, 0);
     ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
-    ck_assert_str_eq(info.error.sqlstate, refusals[_i]);
+    ck_assert_str_eq(info.error.sqlstate, rejections[_i]);
 }
 END_TEST
 
-START_TEST(refusal_is_tried_again_slowly)
+START_TEST(next_attempt_after_a_rejection)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolRetry 100ms 7s", NULL);
 
@@ -238,7 +239,7 @@ START_TEST(refusal_is_tried_again_slowly)
     ck_assert_int_eq(s->world->failed, 1);
     keep(s, 1);
     ck_assert_int_eq(s->world->failed, 2);
-    come_up(s); /* the password has been put right */
+    come_up(s); /* an operator has corrected the password */
     keep(s, PGP_SEC(7));
     release(acquire(s));
 }
@@ -253,7 +254,7 @@ START_TEST(starting_server_is_tried_often_while_a_request_waits)
     go_down(s, "57P03");
     b = queue_up(s);
     keep(s, PGP_MS(950));
-    ck_assert_int_eq(s->world->failed, 10); /* at once, and each 100 ms */
+    ck_assert_int_eq(s->world->failed, 10); /* at once, and every 100 ms */
     keep(s, PGP_MS(100));
     answered(b, PGP_UNAVAILABLE);
     failed = s->world->failed;
@@ -263,7 +264,7 @@ START_TEST(starting_server_is_tried_often_while_a_request_waits)
 }
 END_TEST
 
-/* Nobody waits: the next attempt is up to 5 s away.  A request has it made at once. */
+/* While nobody waits, the next attempt is up to 5 s away.  A request makes it due at once. */
 START_TEST(request_hastens_the_next_attempt_at_a_starting_server)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolAcquireTimeout 1min", NULL);
@@ -284,7 +285,7 @@ START_TEST(request_hastens_the_next_attempt_at_a_starting_server)
 END_TEST
 
 /* The outage has lasted too long for requests to wait for its end. */
-START_TEST(one_ask_knocks_at_a_starting_server)
+START_TEST(one_caller_probes_a_starting_server)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", "PgPoolAcquireTimeout 1s", NULL);
     borrower *b;
@@ -299,8 +300,9 @@ START_TEST(one_ask_knocks_at_a_starting_server)
 }
 END_TEST
 
-/* Once for all children: when it begins, once a minute with a count, when it ends. */
-START_TEST(outage_is_told_once_for_all_children)
+/* All children together log an outage when it begins, once a minute with a count, and when it
+ * ends. */
+START_TEST(outage_is_logged_once_for_all_children)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 4", NULL);
 
@@ -323,8 +325,8 @@ START_TEST(outage_is_told_once_for_all_children)
 }
 END_TEST
 
-/* The first attempt of two is refused, but late. */
-static void first_is_refused_late(fake *world)
+/* The first of two attempts fails, but late. */
+static void first_fails_late(fake *world)
 {
     world->plan = (fake_plan){.end = FAKE_DONE};
     if (!world->baton)
@@ -332,9 +334,9 @@ static void first_is_refused_late(fake *world)
     world->baton = world;
 }
 
-/* Both children try while the server comes up: the one that came too early is refused after the
- * other one has told the end. */
-START_TEST(late_refusal_is_no_new_outage)
+/* Both children try while the server comes up.  The attempt that came too early fails after the
+ * other child has logged the end of the outage. */
+START_TEST(late_failure_is_no_new_outage)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 4", NULL);
     int failed;
@@ -344,7 +346,7 @@ START_TEST(late_refusal_is_no_new_outage)
     go_down(s, "57P03");
     keep(s, PGP_SEC(20));
     failed = s->world->failed;
-    s->world->on_connect = first_is_refused_late;
+    s->world->on_connect = first_fails_late;
     keep(s, PGP_SEC(20));
     ck_assert_int_eq(s->world->failed, failed + 1);
     ck_assert_int_eq(s->world->opened - s->world->failed, 2);
@@ -353,8 +355,8 @@ START_TEST(late_refusal_is_no_new_outage)
 }
 END_TEST
 
-/* However often it was tried while it started up. */
-START_TEST(starting_up_does_not_lengthen_what_comes_after)
+/* Attempts at a server that starts up do not count when it fails in another way afterwards. */
+START_TEST(starting_up_does_not_lengthen_later_waits)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
 
@@ -394,7 +396,7 @@ START_TEST(back_off_doubles)
 }
 END_TEST
 
-START_TEST(who_comes_when_it_is_up_is_served)
+START_TEST(caller_is_served_when_the_server_is_back)
 {
     stage *s = long_absent();
     borrower *b;
@@ -408,7 +410,7 @@ START_TEST(who_comes_when_it_is_up_is_served)
 }
 END_TEST
 
-START_TEST(one_ask_knocks)
+START_TEST(one_caller_probes)
 {
     stage *s = long_absent();
     const int failed = s->world->failed;
@@ -416,11 +418,11 @@ START_TEST(one_ask_knocks)
     pgp_acquire_info info;
     int told;
 
-    s->world->log_level = PGP_LOG_INFO;                   /* it is a line for every ask */
-    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE); /* the others are told at once */
+    s->world->log_level = PGP_LOG_INFO;                   /* no line for a failed probe */
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE); /* one caller probes at a time */
     work(s);
     answered(b, PGP_UNAVAILABLE);
-    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE); /* not again so soon */
+    ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE); /* too soon for another probe */
     ck_assert_int_eq(s->world->failed, failed + 1);
     told = fake_logged(s->world, "PGP1002");
     fake_pass(s->world, PGP_MS(10));
@@ -431,7 +433,7 @@ START_TEST(one_ask_knocks)
 }
 END_TEST
 
-START_TEST(knocks_are_rarer_where_somebody_listens)
+START_TEST(probes_are_rarer_if_a_server_listens)
 {
     stage *s = long_absent();
     borrower *b;
@@ -448,7 +450,7 @@ START_TEST(knocks_are_rarer_where_somebody_listens)
 }
 END_TEST
 
-START_TEST(nobody_knocks_at_a_server_that_says_why)
+START_TEST(no_probe_if_the_server_says_why)
 {
     stage *s = long_absent();
     borrower *b;
@@ -463,8 +465,8 @@ START_TEST(nobody_knocks_at_a_server_that_says_why)
 }
 END_TEST
 
-/* It will soon be there. */
-START_TEST(starting_server_is_waited_for_anew)
+/* A probe finds that the server starts up: its caller goes on waiting. */
+START_TEST(caller_waits_on_if_the_server_starts_up)
 {
     stage *s = long_absent();
     borrower *b = queue_up(s);
@@ -480,7 +482,7 @@ START_TEST(starting_server_is_waited_for_anew)
 }
 END_TEST
 
-START_TEST(one_probe_at_a_time)
+START_TEST(one_attempt_at_a_time)
 {
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 4", NULL);
     borrower *b[4];
@@ -490,7 +492,7 @@ START_TEST(one_probe_at_a_time)
     for (i = 0; i < 4; i++)
         b[i] = queue_up(s);
     work(s);
-    keep(s, PGP_MS(30)); /* before the first has failed more may be on their way */
+    keep(s, PGP_MS(30)); /* until the first attempt has failed, several may be under way */
     for (i = 0; i < 30; i++) {
         keep(s, PGP_MS(50));
         if (s->world->failed)
@@ -506,7 +508,7 @@ START_TEST(one_probe_at_a_time)
 }
 END_TEST
 
-/* With which entry of the hosts the newest attempt began. */
+/* The entry of the hosts with which the newest attempt began. */
 static unsigned newest_host(stage *s)
 {
     return fake_link(s->world, s->world->opened)->first_host;
@@ -520,7 +522,7 @@ static pgp_slot *newly_made(stage *s)
     return granted(b);
 }
 
-START_TEST(each_failure_leaves_a_host)
+START_TEST(each_failure_moves_to_the_next_host)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
 
@@ -532,8 +534,8 @@ START_TEST(each_failure_leaves_a_host)
 }
 END_TEST
 
-/* Attempts that were under way together fail for one cause: one step to the next host,
- * and one of the back-off. */
+/* Attempts that were under way together fail for one cause.  They count as one: one step to the
+ * next host, and one step of the back-off. */
 START_TEST(failures_together_are_one)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 8", "PgPoolRetry 100ms 1min", NULL);
@@ -582,7 +584,7 @@ START_TEST(host_that_answers_is_kept_for_a_minute)
 }
 END_TEST
 
-START_TEST(start_that_fails_at_once)
+START_TEST(connect_that_fails_at_once)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
 
@@ -624,33 +626,33 @@ int main(void)
     tcase_add_test(t, short_outage_fails_nobody);
     tcase_add_test(t, wait_in_an_outage_ends_with_its_cause);
     tcase_add_test(t, wait_begins_anew_when_the_last_one_goes);
-    tcase_add_test(t, not_hopeless_while_one_is_lent);
+    tcase_add_test(t, waiting_is_not_futile_while_a_connection_is_in_use);
     t = tcase(suite, "long");
-    tcase_add_test(t, refused_at_once_once_it_is_hopeless);
-    tcase_add_test(t, first_success_lets_everybody_in);
-    tcase_add_test(t, recovery_is_told_once);
+    tcase_add_test(t, refused_at_once_when_waiting_is_futile);
+    tcase_add_test(t, first_success_serves_all_callers);
+    tcase_add_test(t, recovery_is_logged_once);
     tcase_add_test(t, each_outage_has_its_own_beginning);
-    t = tcase(suite, "refusals");
-    tcase_add_loop_test(t, refusal_ends_all_waits, 0, LENGTH(refusals));
-    tcase_add_test(t, refusal_is_tried_again_slowly);
+    t = tcase(suite, "rejections");
+    tcase_add_loop_test(t, rejection_ends_all_waits, 0, LENGTH(rejections));
+    tcase_add_test(t, next_attempt_after_a_rejection);
     tcase_add_test(t, starting_server_is_tried_often_while_a_request_waits);
     tcase_add_test(t, request_hastens_the_next_attempt_at_a_starting_server);
-    tcase_add_test(t, one_ask_knocks_at_a_starting_server);
-    tcase_add_test(t, outage_is_told_once_for_all_children);
-    tcase_add_test(t, late_refusal_is_no_new_outage);
-    tcase_add_test(t, starting_up_does_not_lengthen_what_comes_after);
+    tcase_add_test(t, one_caller_probes_a_starting_server);
+    tcase_add_test(t, outage_is_logged_once_for_all_children);
+    tcase_add_test(t, late_failure_is_no_new_outage);
+    tcase_add_test(t, starting_up_does_not_lengthen_later_waits);
     t = tcase(suite, "attempts");
     tcase_add_test(t, back_off_doubles);
-    tcase_add_test(t, who_comes_when_it_is_up_is_served);
-    tcase_add_test(t, one_ask_knocks);
-    tcase_add_test(t, knocks_are_rarer_where_somebody_listens);
-    tcase_add_test(t, nobody_knocks_at_a_server_that_says_why);
-    tcase_add_test(t, starting_server_is_waited_for_anew);
-    tcase_add_test(t, one_probe_at_a_time);
-    tcase_add_test(t, each_failure_leaves_a_host);
+    tcase_add_test(t, caller_is_served_when_the_server_is_back);
+    tcase_add_test(t, one_caller_probes);
+    tcase_add_test(t, probes_are_rarer_if_a_server_listens);
+    tcase_add_test(t, no_probe_if_the_server_says_why);
+    tcase_add_test(t, caller_waits_on_if_the_server_starts_up);
+    tcase_add_test(t, one_attempt_at_a_time);
+    tcase_add_test(t, each_failure_moves_to_the_next_host);
     tcase_add_test(t, failures_together_are_one);
     tcase_add_test(t, host_that_answers_is_kept_for_a_minute);
-    tcase_add_test(t, start_that_fails_at_once);
+    tcase_add_test(t, connect_that_fails_at_once);
     tcase_add_test(t, connect_has_a_deadline);
     return suite_run(suite);
 }

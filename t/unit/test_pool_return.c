@@ -1,7 +1,7 @@
-/* What comes back is clean, or cleaned up by the keeper, or closed. */
+/* A returned connection is clean, or the keeper cleans it up or closes it. */
 #include "stage.h"
 
-/* One connection, lent; it will come back like that. */
+/* Lend the only connection of a pool.  Its return will have this result. */
 static pgp_slot *lent_one(stage **s, pgp_return returned)
 {
     pgp_slot *conn;
@@ -13,7 +13,7 @@ static pgp_slot *lent_one(stage **s, pgp_return returned)
     return conn;
 }
 
-START_TEST(clean_one_is_idle_at_once)
+START_TEST(clean_connection_is_idle_at_once)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
@@ -21,11 +21,11 @@ START_TEST(clean_one_is_idle_at_once)
     work(s);
     release(conn);
     ck_assert_int_eq(idle(s), 1);
-    ck_assert(!atomic_load(&s->keeper->woken)); /* none of the keeper's business */
+    ck_assert(!atomic_load(&s->keeper->woken)); /* the keeper has nothing to do */
 }
 END_TEST
 
-START_TEST(broken_one_is_closed)
+START_TEST(broken_connection_is_closed)
 {
     stage *s;
 
@@ -37,7 +37,7 @@ START_TEST(broken_one_is_closed)
 }
 END_TEST
 
-START_TEST(unknown_one_is_closed)
+START_TEST(unknown_connection_is_closed)
 {
     stage *s;
 
@@ -48,7 +48,7 @@ START_TEST(unknown_one_is_closed)
 }
 END_TEST
 
-START_TEST(large_one_is_closed)
+START_TEST(large_connection_is_closed)
 {
     stage *s;
 
@@ -59,7 +59,7 @@ START_TEST(large_one_is_closed)
 }
 END_TEST
 
-/* What is wrong with one only cleaning up can tell. */
+/* The results of finish_lease() after a clean-up for which a connection is closed. */
 static const struct {
     pgp_return returned;
     const char *closed;
@@ -70,7 +70,7 @@ static const struct {
     {PGP_RETURN_DIRTY, "closed (unclean)"},
 };
 
-START_TEST(cleaned_one_is_judged_again)
+START_TEST(cleaned_connection_is_checked_again)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
@@ -83,8 +83,9 @@ START_TEST(cleaned_one_is_judged_again)
 }
 END_TEST
 
-/* PgPoolReset close: each is closed, cleaned up before if it needs that, and replaced. */
-START_TEST(closed_at_each_return)
+/* PgPoolReset close: each returned connection is closed and replaced.  A dirty one is cleaned
+ * up before. */
+START_TEST(reset_close_closes_at_each_return)
 {
     static const pgp_return left[] = {PGP_RETURN_CLEAN, PGP_RETURN_DIRTY};
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolReset close", NULL);
@@ -101,7 +102,7 @@ START_TEST(closed_at_each_return)
 }
 END_TEST
 
-START_TEST(discarded_one_is_closed)
+START_TEST(discarded_connection_is_closed)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
@@ -114,8 +115,8 @@ START_TEST(discarded_one_is_closed)
 }
 END_TEST
 
-/* The place is free at once; the connection stays until nobody uses it any more. */
-START_TEST(parted_one_is_buried_later)
+/* The slot is free at once; the connection stays until the caller destroys it. */
+START_TEST(detached_connection_is_destroyed_later)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
@@ -133,7 +134,7 @@ START_TEST(parted_one_is_buried_later)
 }
 END_TEST
 
-START_TEST(parted_after_the_keeper_has_left)
+START_TEST(detach_after_the_keeper_has_left)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_CLEAN);
@@ -149,7 +150,7 @@ END_TEST
 
 /* --- cleaning up ------------------------------------------------------------ */
 
-START_TEST(dirty_one_is_cleaned_by_the_keeper)
+START_TEST(dirty_connection_is_cleaned_by_the_keeper)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
@@ -174,7 +175,7 @@ START_TEST(dirty_one_is_cleaned_by_the_keeper)
 }
 END_TEST
 
-START_TEST(cleaned_one_goes_to_a_waiter)
+START_TEST(cleaned_connection_goes_to_a_waiter)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
@@ -189,7 +190,7 @@ START_TEST(cleaned_one_goes_to_a_waiter)
 }
 END_TEST
 
-START_TEST(one_that_cannot_be_cleaned_is_closed)
+START_TEST(connection_that_cannot_be_cleaned_is_closed)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
@@ -246,7 +247,7 @@ START_TEST(cleaning_delays_nobody)
 }
 END_TEST
 
-START_TEST(waiter_gets_a_new_one_for_one_that_hangs)
+START_TEST(waiter_gets_a_new_connection_if_the_clean_up_hangs)
 {
     stage *s;
     pgp_slot *conn = lent_one(&s, PGP_RETURN_DIRTY);
@@ -265,21 +266,21 @@ int main(void)
     Suite *suite = suite_create("pool_return");
     TCase *t = tcase(suite, "return");
 
-    tcase_add_test(t, clean_one_is_idle_at_once);
-    tcase_add_test(t, broken_one_is_closed);
-    tcase_add_test(t, unknown_one_is_closed);
-    tcase_add_test(t, large_one_is_closed);
-    tcase_add_loop_test(t, closed_at_each_return, 0, 2);
-    tcase_add_test(t, discarded_one_is_closed);
-    tcase_add_test(t, parted_one_is_buried_later);
-    tcase_add_test(t, parted_after_the_keeper_has_left);
+    tcase_add_test(t, clean_connection_is_idle_at_once);
+    tcase_add_test(t, broken_connection_is_closed);
+    tcase_add_test(t, unknown_connection_is_closed);
+    tcase_add_test(t, large_connection_is_closed);
+    tcase_add_loop_test(t, reset_close_closes_at_each_return, 0, 2);
+    tcase_add_test(t, discarded_connection_is_closed);
+    tcase_add_test(t, detached_connection_is_destroyed_later);
+    tcase_add_test(t, detach_after_the_keeper_has_left);
     t = tcase(suite, "cleaning");
-    tcase_add_test(t, dirty_one_is_cleaned_by_the_keeper);
-    tcase_add_test(t, cleaned_one_goes_to_a_waiter);
-    tcase_add_loop_test(t, cleaned_one_is_judged_again, 0, LENGTH(after_cleaning));
-    tcase_add_test(t, one_that_cannot_be_cleaned_is_closed);
+    tcase_add_test(t, dirty_connection_is_cleaned_by_the_keeper);
+    tcase_add_test(t, cleaned_connection_goes_to_a_waiter);
+    tcase_add_loop_test(t, cleaned_connection_is_checked_again, 0, LENGTH(after_cleaning));
+    tcase_add_test(t, connection_that_cannot_be_cleaned_is_closed);
     tcase_add_test(t, cleaning_has_a_deadline);
     tcase_add_test(t, cleaning_delays_nobody);
-    tcase_add_test(t, waiter_gets_a_new_one_for_one_that_hangs);
+    tcase_add_test(t, waiter_gets_a_new_connection_if_the_clean_up_hangs);
     return suite_run(suite);
 }
