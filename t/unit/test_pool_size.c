@@ -1,4 +1,4 @@
-/* How many connections there are: growth, Min, idle time, lifetime. */
+/* The number of a pool's connections: growth, PgPoolMin, idle time, lifetime. */
 #include "stage.h"
 
 static int connecting(stage *s)
@@ -14,7 +14,7 @@ START_TEST(min_is_made_at_the_start)
 
     s->world->plan.takes = PGP_MS(10);
     work(s);
-    ck_assert_int_eq(connecting(s), 1); /* one at a time: a start is no emergency */
+    ck_assert_int_eq(connecting(s), 1); /* one at a time, since nobody waits */
     keep(s, PGP_MS(30));
     ck_assert_int_eq(idle(s), 3);
     keep(s, PGP_SEC(60));
@@ -48,7 +48,7 @@ END_TEST
 
 /* --- growth ----------------------------------------------------------------- */
 
-/* Connects take so long; n wait. */
+/* A pool whose attempts to connect take this long, and n borrowers that wait. */
 static stage *slow_with_waiters(apr_interval_time_t takes, int n, borrower **b)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 6", "PgPoolAcquireTimeout 5s",
@@ -76,7 +76,7 @@ START_TEST(one_more_connect_for_each_step)
         ck_assert_int_eq(connecting(s), i);
     }
     keep(s, PGP_SEC(3));
-    ck_assert_int_eq(s->world->opened, 5); /* no more than wait */
+    ck_assert_int_eq(s->world->opened, 5); /* one for each waiter, no more */
     for (i = 0; i < 5; i++)
         granted(b[i]);
 }
@@ -98,7 +98,7 @@ START_TEST(no_growth_when_the_demand_is_gone)
 }
 END_TEST
 
-/* Demand's age counts from when somebody began to wait, not from long ago. */
+/* The age of the demand counts from the first wait since the queue was last empty. */
 START_TEST(growth_begins_anew)
 {
     borrower *b[2];
@@ -160,19 +160,19 @@ START_TEST(slow_connect_delays_nobody)
     release(conn);
     conn = granted(b);
     ck_assert_int_eq(number(conn), 1);
-    for (i = 0; i < 100; i++) { /* and all who come while it goes on */
+    for (i = 0; i < 100; i++) { /* callers that come during the connect do not wait for it */
         release(conn);
         keep(s, PGP_MS(20));
         conn = acquire(s);
     }
     ck_assert_int_eq(connecting(s), 1);
     keep(s, PGP_SEC(1));
-    ck_assert_int_eq(idle(s), 1); /* nobody's any more, but not wasted */
+    ck_assert_int_eq(idle(s), 1); /* nobody waits for it any more, so it is parked */
     ck_assert_int_eq(number(acquire(s)), 2);
 }
 END_TEST
 
-START_TEST(new_one_goes_to_the_oldest_waiter)
+START_TEST(new_connection_goes_to_the_oldest_waiter)
 {
     borrower *b[3];
     stage *s = slow_with_waiters(PGP_MS(30), 3, b);
@@ -187,9 +187,9 @@ START_TEST(new_one_goes_to_the_oldest_waiter)
 }
 END_TEST
 
-/* --- those who do not wait -------------------------------------------------- */
+/* --- callers that do not wait ----------------------------------------------- */
 
-START_TEST(missed_demand_is_met_for_the_next)
+START_TEST(refused_demand_is_met_for_the_next_caller)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolAcquireTimeout 0", NULL);
     pgp_acquire_info info;
@@ -208,7 +208,7 @@ START_TEST(missed_demand_is_met_for_the_next)
 }
 END_TEST
 
-START_TEST(missed_demand_does_not_call_again_and_again)
+START_TEST(refused_demand_wakes_the_keeper_once)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolAcquireTimeout 0", NULL);
     pgp_acquire_info info;
@@ -220,8 +220,8 @@ START_TEST(missed_demand_does_not_call_again_and_again)
 }
 END_TEST
 
-/* The dead one's slot is not free yet when the keeper looks at the demand. */
-START_TEST(missed_demand_outlives_the_closing)
+/* The slot of the dead connection is not free yet when the keeper looks at the demand. */
+START_TEST(refused_demand_lasts_until_a_slot_is_free)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 0", NULL);
     pgp_acquire_info info;
@@ -235,8 +235,9 @@ START_TEST(missed_demand_outlives_the_closing)
 }
 END_TEST
 
-/* The keeper is called even if the ask ran out of time only when about to wait. */
-START_TEST(missed_demand_of_a_late_ask)
+/* The deadline of the acquire has passed before it could wait.  It wakes the keeper all the
+ * same. */
+START_TEST(refused_demand_of_a_late_acquire)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     pgp_acquire_info info = {.until = 1}; /* long ago */
@@ -251,24 +252,24 @@ END_TEST
 
 /* --- idle time -------------------------------------------------------------- */
 
-START_TEST(idle_ones_are_closed_down_to_min)
+START_TEST(idle_connections_are_closed_down_to_min)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 5", "PgPoolMaxLifetime 0", NULL);
 
     warm(s, 5);
     keep(s, PGP_SEC(299));
     ck_assert_int_eq(idle(s), 5);
-    keep(s, PGP_SEC(2)); /* the keeper looks once a second */
+    keep(s, PGP_SEC(2)); /* the keeper looks at idle connections once a second */
     ck_assert_int_eq(idle(s), 2);
     keep(s, PGP_SEC(9000));
     ck_assert_int_eq(idle(s), 2);
     ck_assert_int_eq(fake_logged(s->world, "closed (idle)"), 3);
-    ck_assert_int_eq(number(acquire(s)), 5); /* the oldest went */
+    ck_assert_int_eq(number(acquire(s)), 5); /* those that were idle longest are closed */
     ck_assert_int_eq(number(acquire(s)), 4);
 }
 END_TEST
 
-START_TEST(one_in_use_is_not_idle)
+START_TEST(connection_in_use_is_not_idle)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 3", "PgPoolMaxLifetime 0", NULL);
     pgp_slot *conn;
@@ -289,7 +290,7 @@ START_TEST(one_in_use_is_not_idle)
 }
 END_TEST
 
-START_TEST(lent_ones_count_for_min)
+START_TEST(connections_in_use_count_for_min)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 4", "PgPoolMaxLifetime 0", NULL);
 
@@ -315,7 +316,7 @@ END_TEST
 
 /* --- lifetime --------------------------------------------------------------- */
 
-START_TEST(old_one_is_closed_while_idle)
+START_TEST(old_connection_is_closed_while_idle)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 2", "PgPoolMaxLifetime 100s", NULL);
 
@@ -328,11 +329,11 @@ START_TEST(old_one_is_closed_while_idle)
     work(s);
     keep(s, PGP_SEC(102));
     ck_assert_int_eq(fake_logged(s->world, "closed (lifetime)"), 1);
-    ck_assert_int_eq(number(acquire(s)), 2); /* Min is kept */
+    ck_assert_int_eq(number(acquire(s)), 2); /* PgPoolMin is refilled */
 }
 END_TEST
 
-START_TEST(old_one_is_closed_when_it_comes_back)
+START_TEST(old_connection_is_closed_on_return)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolMaxLifetime 100s", NULL);
     pgp_slot *conn;
@@ -352,8 +353,8 @@ START_TEST(old_one_is_closed_when_it_comes_back)
 }
 END_TEST
 
-/* The waiter is served by a new one. */
-START_TEST(old_one_is_not_handed_over)
+/* The waiter gets a new connection. */
+START_TEST(old_connection_is_not_handed_over)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolMaxLifetime 100s", NULL);
     pgp_slot *conn;
@@ -370,7 +371,7 @@ START_TEST(old_one_is_not_handed_over)
 }
 END_TEST
 
-START_TEST(born_together_but_not_closed_together)
+START_TEST(lifetimes_differ_by_chance)
 {
     stage *s = stage_set("PgPoolMin 2", "PgPoolMax 2", "PgPoolMaxLifetime 100s", NULL);
     pgp_slot *conn;
@@ -399,8 +400,8 @@ START_TEST(no_lifetime)
 }
 END_TEST
 
-/* One more connection for a few, since new ones cannot be had. */
-START_TEST(old_ones_stay_while_connects_fail)
+/* While no new connection can be made, an old one is better than none. */
+START_TEST(old_connections_stay_while_connects_fail)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 2", "PgPoolMaxLifetime 100s", NULL);
     pgp_slot *conn, *other;
@@ -443,23 +444,23 @@ int main(void)
     tcase_add_test(t, growth_begins_anew);
     tcase_add_test(t, never_more_than_max);
     tcase_add_test(t, slow_connect_delays_nobody);
-    tcase_add_test(t, new_one_goes_to_the_oldest_waiter);
+    tcase_add_test(t, new_connection_goes_to_the_oldest_waiter);
     t = tcase(suite, "refused_demand");
-    tcase_add_test(t, missed_demand_is_met_for_the_next);
-    tcase_add_test(t, missed_demand_does_not_call_again_and_again);
-    tcase_add_test(t, missed_demand_outlives_the_closing);
-    tcase_add_test(t, missed_demand_of_a_late_ask);
+    tcase_add_test(t, refused_demand_is_met_for_the_next_caller);
+    tcase_add_test(t, refused_demand_wakes_the_keeper_once);
+    tcase_add_test(t, refused_demand_lasts_until_a_slot_is_free);
+    tcase_add_test(t, refused_demand_of_a_late_acquire);
     t = tcase(suite, "idle");
-    tcase_add_test(t, idle_ones_are_closed_down_to_min);
-    tcase_add_test(t, one_in_use_is_not_idle);
-    tcase_add_test(t, lent_ones_count_for_min);
+    tcase_add_test(t, idle_connections_are_closed_down_to_min);
+    tcase_add_test(t, connection_in_use_is_not_idle);
+    tcase_add_test(t, connections_in_use_count_for_min);
     tcase_add_test(t, idle_for_ever);
     t = tcase(suite, "lifetime");
-    tcase_add_test(t, old_one_is_closed_while_idle);
-    tcase_add_test(t, old_one_is_closed_when_it_comes_back);
-    tcase_add_test(t, old_one_is_not_handed_over);
-    tcase_add_test(t, born_together_but_not_closed_together);
+    tcase_add_test(t, old_connection_is_closed_while_idle);
+    tcase_add_test(t, old_connection_is_closed_on_return);
+    tcase_add_test(t, old_connection_is_not_handed_over);
+    tcase_add_test(t, lifetimes_differ_by_chance);
     tcase_add_test(t, no_lifetime);
-    tcase_add_test(t, old_ones_stay_while_connects_fail);
+    tcase_add_test(t, old_connections_stay_while_connects_fail);
     return suite_run(suite);
 }

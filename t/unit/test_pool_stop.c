@@ -1,4 +1,4 @@
-/* The end of a pool: draining, stopping, and those who come late. */
+/* The end of a pool: draining, stopping, and borrowers that come late. */
 #include "stage.h"
 
 /* --- draining --------------------------------------------------------------- */
@@ -34,7 +34,7 @@ START_TEST(drained_pool_serves_on)
     conn = granted(a);
     b = queue_up(s);
     release(conn);
-    conn = granted(b); /* the same, handed over */
+    conn = granted(b); /* the same connection, handed over */
     ck_assert_int_eq(number(conn), 1);
     release(conn);
     work(s);
@@ -42,7 +42,7 @@ START_TEST(drained_pool_serves_on)
 }
 END_TEST
 
-START_TEST(drained_pool_closes_what_nobody_wants)
+START_TEST(drained_pool_parks_nothing)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
     pgp_slot *conn;
@@ -66,7 +66,7 @@ END_TEST
 
 /* --- stopping --------------------------------------------------------------- */
 
-START_TEST(stop_answers_all_who_wait)
+START_TEST(stop_ends_all_waits)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     borrower *a, *b;
@@ -87,8 +87,8 @@ START_TEST(stop_answers_all_who_wait)
 }
 END_TEST
 
-/* Though the cause of an outage would be at hand. */
-START_TEST(stop_says_that_it_stops)
+/* The outage is not given as the cause. */
+START_TEST(stop_is_the_cause_that_callers_get)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
     borrower *b;
@@ -103,7 +103,7 @@ START_TEST(stop_says_that_it_stops)
 }
 END_TEST
 
-START_TEST(stop_closes_all_that_is_not_lent)
+START_TEST(stop_closes_all_that_is_not_in_use)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 4", NULL);
     pgp_slot *dirty, *lent_one;
@@ -142,20 +142,20 @@ START_TEST(keeper_cannot_leave_before_all_is_closed)
     conn = acquire(s);
     ck_assert(!pgp_pool_leave(s->pool)); /* it is not even stopped */
     pgp_pool_stop(s->pool);
-    ck_assert(!pgp_pool_leave(s->pool)); /* one is CLOSING */
+    ck_assert(!pgp_pool_leave(s->pool)); /* a slot is CLOSING */
     work(s);
     order(s, PGP_ORDER_STOP);
     fake_link_of(conn)->returned = PGP_RETURN_DIRTY;
     release(conn);
-    ck_assert(!pgp_pool_leave(s->pool)); /* one is CLEANING */
+    ck_assert(!pgp_pool_leave(s->pool)); /* a slot is CLEANING */
     work(s);
     ck_assert(pgp_pool_leave(s->pool));
     ck_assert_int_eq(fake_open(s->world), 0);
 }
 END_TEST
 
-/* One that was released between the order and the keeper's look at it. */
-START_TEST(cleaned_too_late)
+/* A dirty connection comes back after the stop, but before the keeper leaves the pool. */
+START_TEST(return_between_stop_and_leave)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
     pgp_slot *conn, *in_hand[1];
@@ -174,7 +174,7 @@ END_TEST
 
 /* --- late ------------------------------------------------------------------- */
 
-/* What comes back after the keeper has gone is closed by who brings it. */
+/* After the keeper has left the pool, a borrower closes the connection that it returns. */
 static void closed_by_its_borrower(pgp_return returned)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
@@ -213,7 +213,7 @@ START_TEST(late_discard)
 }
 END_TEST
 
-START_TEST(late_ask)
+START_TEST(late_acquire)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
     pgp_acquire_info info;
@@ -232,7 +232,7 @@ static void keeper_looks(fake *world, pgp_connection *connection)
     ck_assert_int_eq(pgp_pool_list_pending(world->baton, in_hand), 0);
 }
 
-START_TEST(left_pool_is_none_of_the_keepers_business)
+START_TEST(keeper_does_not_touch_a_pool_that_it_has_left)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", NULL);
     pgp_slot *conn;
@@ -268,18 +268,18 @@ int main(void)
 
     tcase_add_test(t, drained_pool_keeps_nothing_idle);
     tcase_add_test(t, drained_pool_serves_on);
-    tcase_add_test(t, drained_pool_closes_what_nobody_wants);
+    tcase_add_test(t, drained_pool_parks_nothing);
     t = tcase(suite, "stop");
-    tcase_add_test(t, stop_answers_all_who_wait);
-    tcase_add_test(t, stop_says_that_it_stops);
-    tcase_add_test(t, stop_closes_all_that_is_not_lent);
+    tcase_add_test(t, stop_ends_all_waits);
+    tcase_add_test(t, stop_is_the_cause_that_callers_get);
+    tcase_add_test(t, stop_closes_all_that_is_not_in_use);
     tcase_add_test(t, keeper_cannot_leave_before_all_is_closed);
-    tcase_add_test(t, cleaned_too_late);
+    tcase_add_test(t, return_between_stop_and_leave);
     t = tcase(suite, "late");
     tcase_add_test(t, late_return);
     tcase_add_test(t, late_discard);
-    tcase_add_test(t, late_ask);
-    tcase_add_test(t, left_pool_is_none_of_the_keepers_business);
+    tcase_add_test(t, late_acquire);
+    tcase_add_test(t, keeper_does_not_touch_a_pool_that_it_has_left);
     tcase_add_test(t, no_phase_comes_twice);
     return suite_run(suite);
 }

@@ -1,4 +1,5 @@
-/* PgPoolTotalMax: the children of one httpd share the server's connections. */
+/* PgPoolTotalMax and PgPoolServerMax: children and pools share the server's connections.  And
+ * the figures that a child publishes. */
 #include "stage.h"
 
 #include <sys/socket.h>
@@ -16,7 +17,7 @@ static borrower *queue_up_and_work(stage *s)
     return b;
 }
 
-/* Another child's part in the quota of three, played by the test. */
+/* The quota of another child, which the test plays. */
 static pgp_quota foreign(stage *s)
 {
     return (pgp_quota){.board = s->board,
@@ -25,7 +26,7 @@ static pgp_quota foreign(stage *s)
                        .cap = 3};
 }
 
-/* A child with three connections idle, the cap reached, and another with none. */
+/* A child with three idle connections, which is the cap, and another child without any. */
 static stage *full_child(stage **other)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
@@ -75,22 +76,22 @@ START_TEST(min_keeps_to_the_cap)
 }
 END_TEST
 
-START_TEST(idle_one_is_given_up_to_a_child_that_lacks)
+START_TEST(idle_connection_gives_way_to_a_child_that_waits)
 {
     stage *other, *s = full_child(&other);
     borrower *b = queue_up(other);
 
     keep(s, PGP_SEC(1));
     granted(b);
-    ck_assert_int_eq(idle(s), 2);              /* no more than lacked */
-    ck_assert(fake_link(s->world, 1)->closed); /* the oldest */
+    ck_assert_int_eq(idle(s), 2);              /* one was needed, one was closed */
+    ck_assert(fake_link(s->world, 1)->closed); /* it was idle longest */
     ck_assert_int_eq(fake_open(s->world), 3);
     ck_assert_int_eq(fake_logged(s->world, "closed (shared)"), 1);
 }
 END_TEST
 
-/* The keeper has no reason to look again soon: there was room when it last did. */
-START_TEST(idle_one_is_given_up_within_a_second)
+/* No bell rings, and permits were free when the keeper last looked. */
+START_TEST(idle_connection_gives_way_within_a_second)
 {
     stage *s = stage_posted("PgPoolMin 2", "PgPoolMax 3", "PgPoolTotalMax 3", NULL);
     const pgp_quota other = foreign(s);
@@ -103,8 +104,8 @@ START_TEST(idle_one_is_given_up_within_a_second)
 }
 END_TEST
 
-/* The keeper reads from an idle connection; others still see how long it has been idle. */
-START_TEST(reading_makes_none_younger_for_others)
+/* The keeper reads from an idle connection.  Others still see since when it was idle. */
+START_TEST(reading_does_not_end_the_idle_time_for_others)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 3", "PgPoolTotalMax 3", FOREVER, NULL);
     const pgp_quota other = foreign(s);
@@ -124,7 +125,8 @@ START_TEST(reading_makes_none_younger_for_others)
 }
 END_TEST
 
-/* At rest: one permit for a child that has none, and nothing is made or closed any more. */
+/* While nobody waits, one permit stays free for the child that has none.  After that nothing is
+ * made or closed any more. */
 START_TEST(one_permit_is_kept_free_for_a_child_without)
 {
     stage *other, *s = full_child(&other);
@@ -140,7 +142,7 @@ START_TEST(one_permit_is_kept_free_for_a_child_without)
 }
 END_TEST
 
-START_TEST(another_is_made_free_when_it_is_taken)
+START_TEST(another_permit_is_freed_when_it_is_taken)
 {
     stage *other, *s = full_child(&other);
     stage *third = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER,
@@ -154,7 +156,7 @@ START_TEST(another_is_made_free_when_it_is_taken)
 }
 END_TEST
 
-START_TEST(nothing_is_given_up_if_each_child_has_some)
+START_TEST(nothing_gives_way_if_each_child_has_a_connection)
 {
     stage *other, *s = full_child(&other);
 
@@ -167,8 +169,8 @@ START_TEST(nothing_is_given_up_if_each_child_has_some)
 }
 END_TEST
 
-/* The last permit is for the children without, until a request has waited for a turn. */
-START_TEST(child_with_some_takes_the_last_in_its_turn)
+/* The last permit is for children that have none, until a request has waited for a turn. */
+START_TEST(last_permit_may_be_taken_after_a_turn)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 2", FOREVER, NULL);
     borrower *b;
@@ -185,7 +187,7 @@ START_TEST(child_with_some_takes_the_last_in_its_turn)
 }
 END_TEST
 
-/* Keep n connections in use for so long, each for 20 ms at a time. */
+/* Keep n connections in use for this time, each of them for 20 ms at a time. */
 static void be_busy(stage *s, int n, apr_interval_time_t time)
 {
     const apr_time_t end = s->world->now + time;
@@ -203,9 +205,9 @@ static void be_busy(stage *s, int n, apr_interval_time_t time)
             release(conn[i]);
 }
 
-/* The richer child gives up what comes back, though it could use it itself; and one that
- * has none gets one, be its fair part ever so small. */
-START_TEST(one_in_use_is_given_up)
+/* A busy child passes a returned connection on, although it could use it itself: another child
+ * has none and waits. */
+START_TEST(connection_in_use_gives_way)
 {
     stage *other, *s = full_child(&other);
     borrower *b = queue_up(other);
@@ -217,8 +219,9 @@ START_TEST(one_in_use_is_given_up)
 }
 END_TEST
 
-/* A request of another child counts as younger by a turn. */
-START_TEST(older_request_here_comes_first)
+/* A child keeps its connection for a request of its own unless another child's request has
+ * waited longer by one turn. */
+START_TEST(own_request_comes_first_unless_younger_by_a_turn)
 {
     stage *other, *s = full_child(&other);
     pgp_slot *conn = acquire(s);
@@ -236,7 +239,7 @@ START_TEST(older_request_here_comes_first)
 }
 END_TEST
 
-START_TEST(what_was_given_up_is_not_taken_back)
+START_TEST(permit_that_was_passed_on_is_not_taken_back)
 {
     stage *other, *s = full_child(&other);
     pgp_slot *conn = acquire(s);
@@ -255,8 +258,8 @@ START_TEST(what_was_given_up_is_not_taken_back)
 }
 END_TEST
 
-/* One turn, one connection. */
-START_TEST(one_is_passed_in_a_turn)
+/* Three connections come back at one turn. */
+START_TEST(one_connection_is_passed_on_in_a_turn)
 {
     stage *other, *s = full_child(&other);
     pgp_slot *conn[3] = {acquire(s), acquire(s), acquire(s)};
@@ -274,8 +277,8 @@ START_TEST(one_is_passed_in_a_turn)
 }
 END_TEST
 
-/* A child that dies while it waits, or that does not look any more. */
-START_TEST(what_nobody_fetches_anybody_may_have)
+/* The child that waits longest has died, or has been stopped, and does not fetch its permit. */
+START_TEST(outdated_wait_does_not_keep_a_permit)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 3", "PgPoolTotalMax 1", NULL);
     const pgp_quota frozen = foreign(s);
@@ -292,8 +295,8 @@ START_TEST(what_nobody_fetches_anybody_may_have)
 }
 END_TEST
 
-/* What it was about to close does not come. */
-START_TEST(child_that_is_stopped_while_it_closes_is_not_waited_for)
+/* The connection that a stopped child was closing will not be free soon. */
+START_TEST(nobody_waits_for_a_stopped_child_that_closes)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 3", "PgPoolTotalMax 3", FOREVER, NULL);
     pgp_quota stopped;
@@ -312,7 +315,7 @@ START_TEST(child_that_is_stopped_while_it_closes_is_not_waited_for)
 }
 END_TEST
 
-START_TEST(min_is_made_at_once_if_nobody_lacks)
+START_TEST(min_is_made_at_once_if_permits_are_free)
 {
     stage *s = stage_posted("PgPoolMin 3", "PgPoolMax 4", "PgPoolTotalMax 9", NULL);
 
@@ -322,8 +325,9 @@ START_TEST(min_is_made_at_once_if_nobody_lacks)
 }
 END_TEST
 
-/* It has seen the server start up, and could not try again since. */
-START_TEST(child_that_refuses_all_is_given_a_place)
+/* The child has no connection, and its last attempt found the server starting up.  It gets a
+ * permit for PgPoolMin, although none of its requests waits. */
+START_TEST(child_without_connections_gets_a_permit_for_min)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
     stage *other;
@@ -338,8 +342,8 @@ START_TEST(child_that_refuses_all_is_given_a_place)
 }
 END_TEST
 
-/* Though the child has one, and no bell tells the other one to look. */
-START_TEST(idle_one_is_given_up_at_once)
+/* The child that needs a second connection gets it at once: it rings the other child itself. */
+START_TEST(idle_connection_gives_way_at_once)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
     stage *other;
@@ -356,8 +360,8 @@ START_TEST(idle_one_is_given_up_at_once)
 }
 END_TEST
 
-/* The server's process counts as long as it lives. */
-START_TEST(place_is_free_when_the_process_has_ended)
+/* A closed connection keeps its slot and its permit until the server's process has ended. */
+START_TEST(permit_is_free_when_the_process_has_ended)
 {
     stage *other, *s = full_child(&other);
     borrower *b;
@@ -375,7 +379,7 @@ START_TEST(place_is_free_when_the_process_has_ended)
 }
 END_TEST
 
-START_TEST(process_that_will_not_end_is_waited_for_no_longer_than_a_second)
+START_TEST(permit_is_free_after_a_second_at_most)
 {
     stage *other, *s = full_child(&other);
     borrower *b;
@@ -388,8 +392,8 @@ START_TEST(process_that_will_not_end_is_waited_for_no_longer_than_a_second)
 }
 END_TEST
 
-/* Without a cap nobody waits for its place. */
-START_TEST(process_is_not_waited_for_without_need)
+/* Without a cap nobody needs the permit, so the slot is free at once. */
+START_TEST(without_a_cap_the_slot_is_free_at_once)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
     pgp_slot *conn;
@@ -403,8 +407,9 @@ START_TEST(process_is_not_waited_for_without_need)
 }
 END_TEST
 
-/* One who does not wait is refused, but the next is not. */
-START_TEST(missed_demand_is_lacked)
+/* A caller that does not wait is refused.  Another child gives way, so the next caller is
+ * served. */
+START_TEST(refused_demand_makes_another_child_give_way)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
     stage *other;
@@ -424,8 +429,8 @@ END_TEST
 
 /* --- the pools of one server ------------------------------------------------- */
 
-/* Another pool beside the stage's, which goes to the same server; of a stage without a board:
- * a pool without a place. */
+/* Another pool beside the stage's, which connects to the same server.  If `beside` has no
+ * board, the new pool has no place on it. */
 static stage *server_shared(stage *s, stage *beside, const char *timeout)
 {
     pgp_server *server = apr_pcalloc(s->p, sizeof(*server));
@@ -456,8 +461,9 @@ START_TEST(pool_without_a_place_gives_its_permits_back)
 }
 END_TEST
 
-/* One who does not wait is refused, but the next is not. */
-START_TEST(missed_demand_is_lacked_of_the_server)
+/* A caller that does not wait is refused.  The server's other pool gives way, so the next
+ * caller is served. */
+START_TEST(refused_demand_makes_another_pool_give_way)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL);
     stage *other = server_shared(s, s, "PgPoolAcquireTimeout 0");
@@ -472,8 +478,9 @@ START_TEST(missed_demand_is_lacked_of_the_server)
 }
 END_TEST
 
-/* A request that has the pool's permit but not the server's has waited since it came. */
-START_TEST(permit_without_the_servers_is_none)
+/* There is a permit of the pool's quota, but none of the server's.  The published wait begins
+ * when the request came. */
+START_TEST(wait_for_the_servers_permit_is_published)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL);
     stage *other = server_shared(s, s, "PgPoolAcquireTimeout 60s");
@@ -490,7 +497,7 @@ START_TEST(permit_without_the_servers_is_none)
     b = queue_up(other);
     keep(s, PGP_MS(500));
     theirs.row = pgp_board_pool_row(s->board, 1);
-    theirs.cap = 0; /* who has no permit is looked for */
+    theirs.cap = 0; /* then first_since is the oldest wait */
     pgp_permits_look(&theirs, s->world->now, PGP_SEC(10), &look);
     ck_assert_int_eq(look.first_since, began);
     release(lent[0]);
@@ -500,8 +507,8 @@ START_TEST(permit_without_the_servers_is_none)
 }
 END_TEST
 
-/* Requests of one pool have attempts under way, which the server answers late: the other pool
- * does not add its own, which nobody waits for, before they have ended. */
+/* The server is slow to answer the attempts that requests of one pool wait for.  Until these
+ * have ended, the other pool does not connect for its PgPoolMin. */
 START_TEST(min_waits_for_the_attempts_of_requests)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 8", "PgPoolAcquireTimeout 60s", NULL);
@@ -531,8 +538,8 @@ START_TEST(min_waits_for_the_attempts_of_requests)
 }
 END_TEST
 
-/* Another child has the longest idle connection, but it is stopped. */
-START_TEST(child_that_does_not_give_way_is_not_waited_for)
+/* Another child has the longest idle connection, but it is stopped and does not close it. */
+START_TEST(nobody_waits_for_a_stopped_child_with_an_idle_connection)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL);
     stage *other = server_shared(s, s, "PgPoolAcquireTimeout 2s");
@@ -553,7 +560,7 @@ END_TEST
 
 /* --- the server's capacity -------------------------------------------------- */
 
-START_TEST(more_than_the_server_takes_is_told_once)
+START_TEST(more_than_the_server_takes_is_logged_once)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 4", "PgPoolTotalMax 0", NULL);
     stage *other = stage_child(s, "PgPoolMin 2", "PgPoolMax 4", "PgPoolTotalMax 0", NULL);
@@ -570,8 +577,9 @@ START_TEST(more_than_the_server_takes_is_told_once)
 }
 END_TEST
 
-/* Whether children x max, at most total, are told of at a server that takes so many. */
-static int told(const char *total, int children, int capacity)
+/* How often the warning PGP1018 is logged, with this PgPoolTotalMax, number of children and
+ * capacity of the server. */
+static int warnings_with(const char *total, int children, int capacity)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 4", total, NULL);
 
@@ -581,14 +589,14 @@ static int told(const char *total, int children, int capacity)
     return fake_logged(s->world, "PGP1018");
 }
 
-START_TEST(what_the_server_takes_is_not_told)
+START_TEST(warning_about_the_capacity)
 {
-    ck_assert_int_eq(told("PgPoolTotalMax 0", 3, 11), 1);
-    ck_assert_int_eq(told("PgPoolTotalMax 0", 3, 12), 0);
-    ck_assert_int_eq(told("PgPoolTotalMax 0", 3, 0), 0); /* not known */
-    ck_assert_int_eq(told("PgPoolTotalMax 11", 3, 11), 0);
-    ck_assert_int_eq(told("PgPoolTotalMax 11", 3, 10), 1);
-    ck_assert_int_eq(told("PgPoolTotalMax 80", 3, 11), 1);
+    ck_assert_int_eq(warnings_with("PgPoolTotalMax 0", 3, 11), 1);
+    ck_assert_int_eq(warnings_with("PgPoolTotalMax 0", 3, 12), 0);
+    ck_assert_int_eq(warnings_with("PgPoolTotalMax 0", 3, 0), 0); /* 0: not known */
+    ck_assert_int_eq(warnings_with("PgPoolTotalMax 11", 3, 11), 0);
+    ck_assert_int_eq(warnings_with("PgPoolTotalMax 11", 3, 10), 1);
+    ck_assert_int_eq(warnings_with("PgPoolTotalMax 80", 3, 11), 1);
 }
 END_TEST
 
@@ -639,7 +647,7 @@ START_TEST(figures_are_published)
 }
 END_TEST
 
-START_TEST(a_long_description_is_cut)
+START_TEST(long_description_is_cut)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", NULL);
     char uri[200];
@@ -658,7 +666,7 @@ START_TEST(a_long_description_is_cut)
 }
 END_TEST
 
-/* As the keeper's thread does, it leaves as soon as it can. */
+/* The keeper leaves the pool as soon as it can, as its thread does. */
 START_TEST(last_figures_are_published)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 2", NULL);
@@ -674,7 +682,7 @@ START_TEST(last_figures_are_published)
 }
 END_TEST
 
-/* The slot may be another child's by then. */
+/* After the keeper has left, the seat may be another child's. */
 START_TEST(late_return_gives_no_permit_back)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 1", "PgPoolTotalMax 3", NULL);
@@ -712,7 +720,7 @@ START_TEST(waits_are_counted)
 }
 END_TEST
 
-/* Waits at the cap are counted apart. */
+/* The time that requests wait for a permit has a histogram of its own. */
 START_TEST(waits_for_a_permit_are_counted)
 {
     stage *other, *s = full_child(&other);
@@ -722,7 +730,7 @@ START_TEST(waits_for_a_permit_are_counted)
 
     acquire(s);
     acquire(s);
-    b = queue_up(s); /* it waits for a connection, at the cap as well */
+    b = queue_up(s); /* it waits for a connection, and the cap is reached */
     keep(s, PGP_MS(30));
     release(conn);
     release(granted(b));
@@ -733,7 +741,7 @@ START_TEST(waits_for_a_permit_are_counted)
 }
 END_TEST
 
-/* What was made is open or was closed. */
+/* As many connections are open or were closed as were made. */
 static void counts_add_up(stage *s)
 {
     const pgp_stats stats = figures(s);
@@ -757,7 +765,7 @@ START_TEST(counts_add_up_at_any_time)
     conn = acquire(s);
     counts_add_up(s);
     pgp_pool_discard(&conn, PGP_REASON_HOOK);
-    counts_add_up(s); /* its process has not ended */
+    counts_add_up(s); /* the server's process has not ended */
     s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "57P03"};
     conn = acquire(s);
     acquire(s);
@@ -778,42 +786,42 @@ int main(void)
     tcase_add_test(t, one_child_keeps_to_the_cap);
     tcase_add_test(t, no_cap);
     tcase_add_test(t, min_keeps_to_the_cap);
-    tcase_add_test(t, idle_one_is_given_up_to_a_child_that_lacks);
-    tcase_add_test(t, idle_one_is_given_up_within_a_second);
-    tcase_add_test(t, reading_makes_none_younger_for_others);
+    tcase_add_test(t, idle_connection_gives_way_to_a_child_that_waits);
+    tcase_add_test(t, idle_connection_gives_way_within_a_second);
+    tcase_add_test(t, reading_does_not_end_the_idle_time_for_others);
     tcase_add_test(t, one_permit_is_kept_free_for_a_child_without);
-    tcase_add_test(t, another_is_made_free_when_it_is_taken);
-    tcase_add_test(t, nothing_is_given_up_if_each_child_has_some);
-    tcase_add_test(t, child_with_some_takes_the_last_in_its_turn);
-    tcase_add_test(t, older_request_here_comes_first);
-    tcase_add_test(t, one_is_passed_in_a_turn);
-    tcase_add_test(t, one_in_use_is_given_up);
-    tcase_add_test(t, min_is_made_at_once_if_nobody_lacks);
-    tcase_add_test(t, what_was_given_up_is_not_taken_back);
-    tcase_add_test(t, what_nobody_fetches_anybody_may_have);
-    tcase_add_test(t, child_that_is_stopped_while_it_closes_is_not_waited_for);
-    tcase_add_test(t, missed_demand_is_lacked);
-    tcase_add_test(t, child_that_refuses_all_is_given_a_place);
-    tcase_add_test(t, idle_one_is_given_up_at_once);
+    tcase_add_test(t, another_permit_is_freed_when_it_is_taken);
+    tcase_add_test(t, nothing_gives_way_if_each_child_has_a_connection);
+    tcase_add_test(t, last_permit_may_be_taken_after_a_turn);
+    tcase_add_test(t, own_request_comes_first_unless_younger_by_a_turn);
+    tcase_add_test(t, one_connection_is_passed_on_in_a_turn);
+    tcase_add_test(t, connection_in_use_gives_way);
+    tcase_add_test(t, min_is_made_at_once_if_permits_are_free);
+    tcase_add_test(t, permit_that_was_passed_on_is_not_taken_back);
+    tcase_add_test(t, outdated_wait_does_not_keep_a_permit);
+    tcase_add_test(t, nobody_waits_for_a_stopped_child_that_closes);
+    tcase_add_test(t, refused_demand_makes_another_child_give_way);
+    tcase_add_test(t, child_without_connections_gets_a_permit_for_min);
+    tcase_add_test(t, idle_connection_gives_way_at_once);
     t = tcase(suite, "closing");
-    tcase_add_test(t, place_is_free_when_the_process_has_ended);
-    tcase_add_test(t, process_that_will_not_end_is_waited_for_no_longer_than_a_second);
-    tcase_add_test(t, process_is_not_waited_for_without_need);
+    tcase_add_test(t, permit_is_free_when_the_process_has_ended);
+    tcase_add_test(t, permit_is_free_after_a_second_at_most);
+    tcase_add_test(t, without_a_cap_the_slot_is_free_at_once);
     t = tcase(suite, "server");
     tcase_add_test(t, pool_without_a_place_gives_its_permits_back);
-    tcase_add_test(t, missed_demand_is_lacked_of_the_server);
-    tcase_add_test(t, permit_without_the_servers_is_none);
+    tcase_add_test(t, refused_demand_makes_another_pool_give_way);
+    tcase_add_test(t, wait_for_the_servers_permit_is_published);
     tcase_add_test(t, min_waits_for_the_attempts_of_requests);
-    tcase_add_test(t, child_that_does_not_give_way_is_not_waited_for);
+    tcase_add_test(t, nobody_waits_for_a_stopped_child_with_an_idle_connection);
     t = tcase(suite, "capacity");
-    tcase_add_test(t, more_than_the_server_takes_is_told_once);
-    tcase_add_test(t, what_the_server_takes_is_not_told);
+    tcase_add_test(t, more_than_the_server_takes_is_logged_once);
+    tcase_add_test(t, warning_about_the_capacity);
     t = tcase(suite, "figures");
     tcase_add_test(t, figures_are_published);
     tcase_add_test(t, waits_are_counted);
     tcase_add_test(t, waits_for_a_permit_are_counted);
     tcase_add_test(t, counts_add_up_at_any_time);
-    tcase_add_test(t, a_long_description_is_cut);
+    tcase_add_test(t, long_description_is_cut);
     tcase_add_test(t, last_figures_are_published);
     tcase_add_test(t, late_return_gives_no_permit_back);
     return suite_run(suite);
