@@ -1,4 +1,4 @@
-/* The driver on libpq against a listener that says what the test wants, without PostgreSQL. */
+/* The driver on libpq, against a listener of the test's instead of PostgreSQL. */
 #include "stage.h"
 
 #include <signal.h>
@@ -13,7 +13,7 @@
 
 static const pgp_driver *const driver = &pgp_pq_driver;
 
-/* A server that accepts connections, and a connection that waits for its first word. */
+/* A server that accepts a connection and says nothing, and the driver's connection to it. */
 typedef struct {
     char directory[32], path[64], conninfo[64];
     pgp_settings settings;
@@ -95,7 +95,7 @@ START_TEST(closing_drops_a_bounded_amount_at_each_step)
 }
 END_TEST
 
-START_TEST(closed_one_waits_for_its_server)
+START_TEST(closed_connection_waits_for_its_server)
 {
     struct pollfd await = {.fd = -1};
     pgp_error error;
@@ -111,8 +111,8 @@ START_TEST(closed_one_waits_for_its_server)
 }
 END_TEST
 
-/* The server sees the end at once; nothing is kept of it. */
-START_TEST(destroyed_one_is_closed_too)
+/* destroy() closes the socket: the server reads the start-up packet, and then the end. */
+START_TEST(destroy_closes_the_socket)
 {
     char dropped[64];
     peer p;
@@ -167,7 +167,8 @@ static void (*const misuses[])(peer *p) = {
     take_the_handle_of_a_closed_one,
 };
 
-/* A child that goes on in the wrong phase might lend a session that is not what it seems. */
+/* The driver asserts the order of calls: otherwise a child might lend a session in a wrong
+ * state. */
 START_TEST(call_in_the_wrong_phase_aborts)
 {
     peer p;
@@ -184,8 +185,8 @@ int main(void)
     TCase *t = tcase(suite, "closing");
 
     tcase_add_test(t, closing_drops_a_bounded_amount_at_each_step);
-    tcase_add_test(t, closed_one_waits_for_its_server);
-    tcase_add_test(t, destroyed_one_is_closed_too);
+    tcase_add_test(t, closed_connection_waits_for_its_server);
+    tcase_add_test(t, destroy_closes_the_socket);
     t = tcase(suite, "misuse");
     tcase_add_loop_test_raise_signal(t, call_in_the_wrong_phase_aborts, SIGABRT, 0,
                                      LENGTH(misuses));

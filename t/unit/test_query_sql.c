@@ -7,7 +7,8 @@
 
 /* --- one statement ---------------------------------------------------------- */
 
-/* Whatever stands behind the first statement is to be cut off; where nothing is, it is all. */
+/* The scanner finds the end of the first statement; blanks, comments and semicolons after it do
+ * not belong to it. */
 static const struct {
     const char *sql, *statement;
     int params;

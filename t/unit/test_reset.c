@@ -1,4 +1,4 @@
-/* What a return undoes: what is seen from a command's tag, and what is sent for it. */
+/* The reset of a session: the effects that command tags tell, and the SQL that undoes them. */
 #include <string.h>
 #include <apr_strings.h>
 
@@ -33,11 +33,11 @@ static const struct {
     {"ROLLBACK", 0, ONLY},
     {"SAVEPOINT", 0, ONLY},
     {"SHOW", 1, ONLY},
-    {"EXPLAIN", 1, CHANGE}, /* ANALYZE runs it, a CREATE TABLE AS for one */
+    {"EXPLAIN", 1, CHANGE}, /* EXPLAIN ANALYZE CREATE TABLE AS ... runs it */
     {"NOTIFY", 0, ONLY},
     {"PREPARE TRANSACTION", 0, ONLY},
     {"PREPARE", 0, PREPARED},
-    {"", 0, PREPARED}, /* by the protocol */
+    {"", 0, PREPARED}, /* a Parse message has no tag */
     {"SET", 0, CHANGE},
     {"RESET", 0, CHANGE},
     {"LISTEN", 0, CHANGE},
@@ -50,7 +50,7 @@ static const struct {
     {"CREATE TABLE", 0, CHANGE},
     {"LOAD", 0, CHANGE},
     {"DECLARE CURSOR", 0, CHANGE},
-    {"SELECTION", 1, CHANGE}, /* a word that only begins like one */
+    {"SELECTION", 1, CHANGE}, /* it only begins like SELECT */
     {"INSERTION", 0, CHANGE},
 };
 
@@ -61,7 +61,7 @@ START_TEST(effects_by_tag)
 }
 END_TEST
 
-START_TEST(due_by_mode)
+START_TEST(reset_is_due_by_mode)
 {
     int mode;
 
@@ -96,7 +96,7 @@ START_TEST(statements_that_prepare)
 }
 END_TEST
 
-/* In the mode, with this init SQL or NULL, after these effects. */
+/* The reset's SQL after these effects, with this PgPoolReset and PgPoolInitSQL (NULL: none). */
 static const char *message_after(unsigned effects, const char *mode, const char *init)
 {
     apr_pool_t *p;
@@ -120,20 +120,19 @@ static const char *message(const char *mode, const char *init)
     return message_after(CHANGE, mode, init);
 }
 
-/* Whether the plans of functions live through it. */
+/* Whether the cached plans of functions survive this SQL. */
 static int keeps_plans(const char *sql)
 {
     return !strstr(sql, "DISCARD ALL") && !strstr(sql, "DISCARD PLANS");
 }
 
-/* Whether prepared statements live through it. */
+/* Whether prepared statements survive this SQL. */
 static int keeps_prepared(const char *sql)
 {
     return keeps_plans(sql) && !strstr(sql, "DEALLOCATE");
 }
 
-/* All that PostgreSQL's manual lists for DISCARD ALL, but DEALLOCATE ALL and DISCARD
- * PLANS. */
+/* PostgreSQL's manual lists these for DISCARD ALL, and DEALLOCATE ALL and DISCARD PLANS. */
 static const char *const session[] = {
     "CLOSE ALL",    "SET SESSION AUTHORIZATION DEFAULT", "RESET ALL",         "UNLISTEN *",
     "DISCARD TEMP", "pg_advisory_unlock_all()",          "DISCARD SEQUENCES",
@@ -184,13 +183,13 @@ START_TEST(init_sql_is_run_again)
     ck_assert_ptr_nonnull(init);
     ck_assert_ptr_nonnull(strstr(sql, "RESET ALL"));
     ck_assert(strstr(sql, "RESET ALL") < init);
-    /* Where prepared statements stay, preparing again would fail. */
+    /* If prepared statements survive, to prepare one again would fail. */
     ck_assert_ptr_null(strstr(message("session", "PREPARE q AS SELECT 1"), "PREPARE q"));
     ck_assert_ptr_nonnull(strstr(message("all", "PREPARE q AS SELECT 1"), "PREPARE q"));
 }
 END_TEST
 
-START_TEST(what_init_sql_prepared_is_prepared_again)
+START_TEST(statements_of_init_sql_are_prepared_again)
 {
     const char *sql = message_after(DEALLOCATED, modes[_i], "PREPARE q AS SELECT 1");
 
@@ -199,7 +198,7 @@ START_TEST(what_init_sql_prepared_is_prepared_again)
     ck_assert_ptr_nonnull(strstr(sql, "PREPARE q"));
     ck_assert(strstr(sql, "DEALLOCATE ALL") < strstr(sql, "PREPARE q"));
     ck_assert(keeps_plans(sql));
-    /* Nothing of that kind, nothing to prepare. */
+    /* Init SQL that prepares nothing has nothing to prepare again. */
     ck_assert(keeps_prepared(message_after(DEALLOCATED, modes[_i], "SET a.b = 1")));
     ck_assert(keeps_prepared(message_after(DEALLOCATED, modes[_i], NULL)));
 }
@@ -211,11 +210,11 @@ int main(void)
     TCase *t = tcase(suite, "reset");
 
     tcase_add_loop_test(t, effects_by_tag, 0, LENGTH(tags));
-    tcase_add_test(t, due_by_mode);
+    tcase_add_test(t, reset_is_due_by_mode);
     tcase_add_loop_test(t, statements_that_prepare, 0, LENGTH(statements));
     tcase_add_loop_test(t, session_is_undone_and_no_more, 0, LENGTH(modes));
     tcase_add_test(t, all_is_undone);
     tcase_add_test(t, init_sql_is_run_again);
-    tcase_add_loop_test(t, what_init_sql_prepared_is_prepared_again, 0, LENGTH(modes));
+    tcase_add_loop_test(t, statements_of_init_sql_are_prepared_again, 0, LENGTH(modes));
     return suite_run(suite);
 }

@@ -12,7 +12,7 @@ static void pool_begin(void)
     apr_pool_create(&p, NULL);
 }
 
-/* Arguments as one text; NULL or the complaint. */
+/* Set an option from its arguments in one string.  Returns NULL, or the complaint. */
 static const char *set(pgp_settings *settings, pgp_option_id id, const char *text)
 {
     char **argv;
@@ -31,7 +31,7 @@ static const char *text_of(const pgp_settings *settings, pgp_option_id id)
 
 /* --- defaults --------------------------------------------------------------- */
 
-/* As the design has them; "" is none. */
+/* The documented defaults; "": there is none. */
 static const struct {
     const char *name, *text;
 } defaults[] = {
@@ -72,7 +72,7 @@ START_TEST(defaults_are_as_documented)
 }
 END_TEST
 
-START_TEST(every_option_has_its_own_place)
+START_TEST(options_do_not_overlap)
 {
     int a, b;
 
@@ -145,7 +145,7 @@ START_TEST(good_value_is_taken)
 }
 END_TEST
 
-/* What is shown can be written down again, and means the same. */
+/* The text of an option, as the dump shows it, is a valid argument that means the same. */
 START_TEST(text_is_a_value)
 {
     pgp_settings *a = pgp_settings_defaults(p), *b = pgp_settings_defaults(p);
@@ -257,7 +257,8 @@ static const char *in_ms(apr_int64_t value)
     return apr_psprintf(p, "%" APR_INT64_T_FMT "ms", value / 1000);
 }
 
-/* The ends of an option's range as arguments, and what lies just outside. */
+/* Write the ends of an option's range as arguments, and the values just outside.  Returns 0 if
+ * the option has no range. */
 static int range_of(const pgp_option *o, const char *range[4])
 {
     const apr_int64_t step = o->kind == PGP_KIND_NUMBER ? 1 : 1000;
@@ -328,7 +329,7 @@ START_TEST(overlay_copies_what_was_set)
 }
 END_TEST
 
-/* Each option in its turn: an overlay carries it over, alone. */
+/* For each option: an overlay in which it is set copies it, and no other option. */
 START_TEST(overlay_carries_each_option)
 {
     const pgp_option_id id = good[_i].id;
@@ -379,7 +380,7 @@ END_TEST
 
 /* --- the rules between options ---------------------------------------------- */
 
-/* The complaint about these, and whose it is. */
+/* The complaint about these values (NULL: the default), and the option it is about. */
 static const char *check(const char *min, const char *max, const char *retry,
                          pgp_option_id *culprit)
 {
@@ -411,7 +412,7 @@ START_TEST(min_is_not_more_than_max)
 }
 END_TEST
 
-START_TEST(first_wait_is_not_the_longer)
+START_TEST(first_wait_is_not_longer_than_the_greatest)
 {
     pgp_option_id culprit;
 
@@ -424,9 +425,9 @@ END_TEST
 
 /* --- secrets ---------------------------------------------------------------- */
 
-/* Whatever may be wrong with them, "s3cr3t" is shown nowhere. */
+/* Neither the text nor a complaint shows "s3cr3t". */
 static const char *const with_secret[] = {
-    /* as it should be */
+    /* valid */
     "host=db password=s3cr3t",
     "host=db password='s3cr3t'",
     "host=db password = 's3cr3t' dbname=app",
@@ -439,7 +440,7 @@ static const char *const with_secret[] = {
     "postgresql://db/app?user=ann&sslpassword=s3cr3t",
     "postgresql://ann:%73s3cr3t%21@[::1]/app",
     "postgresql://ann:s3cr3t@db1:1,db2:2/app",
-    /* not as it should be */
+    /* invalid, or a secret in a wrong place */
     "s3cr3t",
     "host=db s3cr3t",
     "host=db password s3cr3t",
@@ -529,7 +530,7 @@ static void add_layers(TCase *t)
     tcase_add_loop_test(t, equal_unless_one_option_differs, 0, LENGTH(good));
     tcase_add_test(t, init_sql_is_compared);
     tcase_add_test(t, min_is_not_more_than_max);
-    tcase_add_test(t, first_wait_is_not_the_longer);
+    tcase_add_test(t, first_wait_is_not_longer_than_the_greatest);
 }
 
 static TCase *with_pool(TCase *t)
@@ -544,7 +545,7 @@ int main(void)
     TCase *t = with_pool(tcase(suite, "table"));
 
     tcase_add_test(t, defaults_are_as_documented);
-    tcase_add_test(t, every_option_has_its_own_place);
+    tcase_add_test(t, options_do_not_overlap);
     add_reading(with_pool(tcase(suite, "reading")));
     add_layers(with_pool(tcase(suite, "layers")));
     t = with_pool(tcase(suite, "secrets"));

@@ -64,11 +64,11 @@ END_TEST
 
 /* --- borrowers -------------------------------------------------------------- */
 
-static void add_holder(pgp_stats *stats, apr_time_t since)
+static void add_borrower(pgp_stats *stats, apr_time_t since)
 {
-    const pgp_borrower holder = {.since = since, .backend = (int)since};
+    const pgp_borrower b = {.since = since, .backend = (int)since};
 
-    pgp_stats_add_borrower(stats, &holder);
+    pgp_stats_add_borrower(stats, &b);
 }
 
 START_TEST(longest_borrowers_are_kept)
@@ -79,7 +79,7 @@ START_TEST(longest_borrowers_are_kept)
 
     memset(&stats, 0, sizeof stats);
     for (i = 0; i < LENGTH(since); i++)
-        add_holder(&stats, since[i]);
+        add_borrower(&stats, since[i]);
     for (i = 0; i < PGP_BORROWERS; i++) {
         ck_assert_int_eq(stats.borrowers[i].since, 10 * (i + 1));
         ck_assert_int_eq(stats.borrowers[i].backend, 10 * (i + 1));
@@ -109,8 +109,8 @@ START_TEST(figures_are_added)
     b.longest[PGP_TIME_HOLD] = 6;
     a.down = 1;
     b.down = 7;
-    add_holder(&a, 20);
-    add_holder(&b, 10);
+    add_borrower(&a, 20);
+    add_borrower(&b, 10);
     pgp_stats_add(&a, &b);
     for (i = 0; i < PGP_COUNTERS; i++)
         ck_assert_int_eq(a.n[i], 1000 + i);
@@ -139,7 +139,7 @@ START_TEST(later_error_stays)
 }
 END_TEST
 
-START_TEST(part_is_no_more_than_its_whole)
+START_TEST(tls_count_is_confined)
 {
     pgp_stats stats = {.state = {[PGP_IDLE] = 1, [PGP_IN_USE] = 1, [PGP_CLEANING] = 1},
                        .tls = 4};
@@ -159,6 +159,6 @@ int main(void)
     tcase_add_test(t, longest_borrowers_are_kept);
     tcase_add_test(t, figures_are_added);
     tcase_add_test(t, later_error_stays);
-    tcase_add_test(t, part_is_no_more_than_its_whole);
+    tcase_add_test(t, tls_count_is_confined);
     return suite_run(suite);
 }

@@ -1,9 +1,9 @@
 /*
- * Many threads, few connections, the real clock and the keeper's own thread.
+ * Stress: many threads, few connections, the real clock and the keeper's own thread.
  *
- * PGPOOL_STRESS_SECONDS is how long all of it may take together.  Nothing here
- * measures time but as a sign of life: an ask that has not ended long after its
- * deadline is one that nobody will ever wake.
+ * PGPOOL_STRESS_SECONDS (default 3) is the time of all these tests together.  The tests measure
+ * time only as a sign of life: if an acquire has not ended 20 s after its deadline, no thread
+ * will ever wake it.
  */
 #include <stdlib.h>
 #include <time.h>
@@ -15,7 +15,7 @@
 #define THREADS 64
 #define CONNECTIONS "PgPoolMax 4"
 
-/* However slow the machine, later than this is never. */
+/* A machine may be slow; but what has not happened after this time will never happen. */
 #define ALIVE PGP_SEC(20)
 
 typedef struct {
@@ -29,7 +29,7 @@ static apr_time_t end_at;
 static atomic_int stopping;
 static atomic_long granted_to_all;
 
-/* What a test has to see of hand-offs, however slow the machine. */
+/* A test needs this many leases to prove something, even on a slow machine. */
 #define ENOUGH 100
 
 static apr_time_t now(void)
@@ -40,13 +40,13 @@ static apr_time_t now(void)
     return PGP_SEC(ts.tv_sec) + ts.tv_nsec / 1000;
 }
 
-/* One in n times. */
+/* Returns 1 in one of n calls, at random. */
 static int one_in(unsigned *seed, int n)
 {
     return rand_r(seed) % n == 0;
 }
 
-/* This test's part of the time. */
+/* Begin a test that takes this fraction of the time. */
 static void begin(double part)
 {
     const char *seconds = getenv("PGPOOL_STRESS_SECONDS");
@@ -80,7 +80,7 @@ static void hold(pgp_connection *connection, unsigned *seed)
     atomic_fetch_sub(&connection->held, 1);
 }
 
-/* What the borrower, or the network, or the server does to it. */
+/* The borrower, the network or the server does something to a connection, in some leases. */
 static void spoil(pgp_connection *connection, unsigned *seed)
 {
     static const pgp_return ends[] = {PGP_RETURN_DIRTY, PGP_RETURN_BROKEN, PGP_RETURN_UNKNOWN};
@@ -115,7 +115,7 @@ static void end_lease(pgp_slot *conn, unsigned *seed)
     REQUIRE(!conn, "the borrower still has it");
 }
 
-/* A busy machine gets more time, until it has done enough to prove something. */
+/* Whether a worker goes on.  A busy machine gets more time, until it has seen ENOUGH leases. */
 static int goes_on(void)
 {
     return now() < end_at || (atomic_load(&granted_to_all) <= ENOUGH && now() < end_at + ALIVE);
@@ -134,7 +134,7 @@ static pgp_outcome borrow_once(worker *w)
     pgp_acquire_info info = {.until = 0};
     pgp_outcome outcome;
 
-    if (one_in(&w->seed, 3)) /* some have next to no time left */
+    if (one_in(&w->seed, 3)) /* some acquires have hardly any time left */
         fake_hasten(w->s->settings->acquire_timeout - rand_r(&w->seed) % 400);
     outcome = pgp_pool_acquire(w->s->pool, &conn, &info);
     fake_hasten(0);
@@ -193,7 +193,7 @@ static void workers_join(worker *w, worker *sum)
     }
 }
 
-/* Connects take some turns, and some fail.  On the keeper's thread. */
+/* Attempts to connect take up to three turns, and some fail.  Runs in the keeper's thread. */
 static void vary(fake *world)
 {
     static unsigned seed = 4711;
@@ -206,8 +206,7 @@ static void vary(fake *world)
 
 /* --- the tests -------------------------------------------------------------- */
 
-/* Everything at once: hand-offs race with deadlines, dead and dirty ones, failing
- * connects. */
+/* Hand-offs race with deadlines, dead and dirty connections, and failed attempts to connect. */
 START_TEST(storm_leaves_nothing_behind)
 {
     stage *s = stage_set("PgPoolMin 1", CONNECTIONS, "PgPoolAcquireTimeout 50ms",
@@ -247,8 +246,9 @@ static void *polite(void *data)
     return NULL;
 }
 
-/* Deadlines of about the time of a turn in the queue: what is handed over in the very
- * moment of a time-out is taken, or it is somebody else's; but it is not lost. */
+/* The deadline is about the time that a waiter spends in the queue.  A connection that is
+ * handed over at the moment of a time-out goes to that waiter or to the next one; it is never
+ * lost. */
 START_TEST(time_out_and_hand_off_lose_nothing)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolAcquireTimeout 2ms",
@@ -268,7 +268,7 @@ START_TEST(time_out_and_hand_off_lose_nothing)
 }
 END_TEST
 
-/* The time to wait is ample: all are served, though there is always a queue. */
+/* There is always a queue, but the time to wait is ample: all callers are served. */
 START_TEST(no_wake_up_is_lost)
 {
     stage *s = stage_set("PgPoolMin 0", CONNECTIONS, "PgPoolAcquireTimeout 20s", NULL);
@@ -286,7 +286,7 @@ END_TEST
 
 #define QUEUE 16
 
-/* The others wait, known to be queued; each is served in its turn. */
+/* All borrowers are known to be in the queue; each is served in its order. */
 START_TEST(served_in_order)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", "PgPoolAcquireTimeout 20s", NULL);
@@ -312,7 +312,7 @@ START_TEST(served_in_order)
 }
 END_TEST
 
-/* The child ends in the middle of it all. */
+/* The child stops while many threads borrow. */
 START_TEST(stop_in_the_storm)
 {
     stage *s = stage_set("PgPoolMin 1", CONNECTIONS, "PgPoolAcquireTimeout 50ms",
@@ -322,7 +322,7 @@ START_TEST(stop_in_the_storm)
 
     begin(0.1);
     stop_at = end_at;
-    end_at += ALIVE; /* they end because they are told to */
+    end_at += ALIVE; /* the workers end because of the stop */
     s->world->on_connect = vary;
     start(s);
     workers_start(w, s, storm);
@@ -339,7 +339,7 @@ START_TEST(stop_in_the_storm)
 }
 END_TEST
 
-/* The same with a second pool that keeps the keeper busy after it has left the first. */
+/* The same with a second pool, which keeps the keeper busy after it has left the first one. */
 START_TEST(stop_with_two_pools)
 {
     stage *s = stage_set("PgPoolMin 1", CONNECTIONS, "PgPoolAcquireTimeout 50ms",

@@ -1,4 +1,5 @@
-/* Text from outside is valid UTF-8 without control characters afterwards. */
+/* pgp_text_clean() makes text valid UTF-8 without control characters; pgp_text_is_utf8() tells
+ * whether text is UTF-8. */
 #include <string.h>
 
 #include "stage.h"

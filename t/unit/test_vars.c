@@ -17,7 +17,7 @@ static const pgp_vars bob = {.n = 2,
 static const pgp_vars role = {
     .n = 1, .names = (const char *const[]){"role"}, .values = (const char *const[]){""}};
 
-START_TEST(a_name_has_a_value_whatever_its_case)
+START_TEST(names_are_found_in_any_case)
 {
     ck_assert_str_eq(pgp_vars_find(&ann, "APP.user"), "ann");
     ck_assert_str_eq(pgp_vars_find(&ann, "role"), "");
@@ -41,7 +41,7 @@ START_TEST(lists_are_compared)
 }
 END_TEST
 
-START_TEST(a_copy_says_the_same)
+START_TEST(copy_is_equal)
 {
     pgp_vars *copy = pgp_vars_copy(&ann);
 
@@ -56,8 +56,8 @@ int main(void)
     Suite *suite = suite_create("vars");
     TCase *t = tcase(suite, "lists");
 
-    tcase_add_test(t, a_name_has_a_value_whatever_its_case);
+    tcase_add_test(t, names_are_found_in_any_case);
     tcase_add_loop_test(t, lists_are_compared, 0, LENGTH(pairs));
-    tcase_add_test(t, a_copy_says_the_same);
+    tcase_add_test(t, copy_is_equal);
     return suite_run(suite);
 }
