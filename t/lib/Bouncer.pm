@@ -1,6 +1,6 @@
 package Bouncer;
 
-# A PgBouncer of our own between httpd and a server.
+# A PgBouncer for one test, between httpd and a server.
 #
 #   my $bouncer = Bouncer->new($pg, 'transaction', default_pool_size => 4);
 #   PgPoolConninfo "@{[$bouncer->conninfo]}"
@@ -15,8 +15,8 @@ use IO::Socket::INET;
 use Poll;
 use POSIX ();
 
-# Started; the settings go into the section [pgbouncer], but for `database`: that goes behind the
-# database's address.
+# Start a PgBouncer.  The settings go into the section [pgbouncer]; `database` is appended to the
+# line of the database instead.
 sub new {
     my ($class, $pg, $mode, %setting) = @_;
     my $dir = File::Temp->newdir('bouncer-XXXXXX', DIR => $ENV{TESTDIR});
@@ -62,7 +62,7 @@ sub kill {
 
 sub port { my ($self) = @_; return $self->{port} }
 
-# Over TCP, or over its Unix socket.
+# Connection strings: over TCP, and over its Unix socket.
 sub conninfo       { my ($self) = @_; return "host=127.0.0.1 port=$self->{port} dbname=postgres" }
 sub conninfo_local { my ($self) = @_; return "host=$self->{dir} port=$self->{port} dbname=postgres" }
 

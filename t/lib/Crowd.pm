@@ -1,10 +1,10 @@
 package Crowd;
 
-# Clients that ask at once, each a process of its own with a kept-alive connection, and what they
-# have counted together.
+# Clients that send requests at the same time, each in a process of its own with a kept-alive
+# connection.  crowd() returns the sums of what they have counted.
 #
 #   my $seen = crowd(4, sub {
-#       my ($client, $number) = @_;         # an HTTP::Tiny, and which of them this is: 1 .. 4
+#       my ($client, $number) = @_;         # an HTTP::Tiny, and the number of this client: 1 .. 4
 #       return { ok => 3, wrong => 0 };
 #   });                                     # { ok => 12, wrong => 0 }
 
@@ -38,7 +38,7 @@ sub start_client {
         // { "died: $@" =~ s/\s+/ /gr => 1 };
     print {$write} map { "$_\t$count->{$_}\n" } keys %$count;
     close $write;
-    # The test's END blocks are not ours to run.
+    # Without the END blocks, which are the test's.
     POSIX::_exit(0);
 }
 

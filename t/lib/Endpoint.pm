@@ -12,7 +12,7 @@ use Exporter 'import';
 
 our @EXPORT = qw(pgpool_query endpoint section limit allowed);
 
-# The directive with its arguments quoted as httpd reads them.
+# A PgPoolQuery directive, its arguments quoted as httpd reads them.
 sub pgpool_query {
     return join ' ', 'PgPoolQuery', map { '"' . s/(["\\])/\\$1/gr . '"' } @_;
 }
@@ -22,7 +22,7 @@ sub section {
     return join '', map { "$_\n" } "<Location $path>", (map { "  $_" } @line), '</Location>';
 }
 
-# Without a statement the location has none.
+# A location with the handler; without arguments it has no statement.
 sub endpoint {
     my ($path, @argument) = @_;
     return section($path, 'SetHandler pgpool-query', @argument ? pgpool_query(@argument) : ());
@@ -34,7 +34,7 @@ sub limit {
     return "<Limit $methods>\n    " . pgpool_query(@argument) . "\n  </Limit>";
 }
 
-# The methods of an answer's Allow, in order of the alphabet.
+# The methods in an answer's Allow, sorted.
 sub allowed {
     my ($answer) = @_;
     return join ' ', sort split /,\s*/, $answer->{headers}{allow} // '';

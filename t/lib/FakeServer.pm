@@ -1,6 +1,6 @@
 package FakeServer;
 
-# A server that speaks as much of PostgreSQL's protocol as a test wants it to, and no SQL.
+# A fake server that speaks PostgreSQL's protocol as far as a test wants, and knows no SQL.
 #
 #   my $server = FakeServer->new(sub {
 #       my ($session) = @_;
@@ -32,7 +32,7 @@ sub new {
     if (!$pid) {
         setpgrp 0, 0;
         eval { serve($listener, $code); 1 } or print STDERR "FakeServer: $@";
-        # The test's END blocks are not ours to run.
+        # Without the END blocks, which are the test's.
         POSIX::_exit(0);
     }
     setpgrp $pid, $pid;

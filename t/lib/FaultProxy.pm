@@ -1,25 +1,25 @@
 package FaultProxy;
 
-# A TCP proxy that does to connections what networks do, told live by the test.
+# A TCP proxy that makes the faults of a network, at the test's command.
 #
-#   my $proxy = FaultProxy->new($pg);        # a server of ours, or a port
+#   my $proxy = FaultProxy->new($pg);        # a server (PostgreSQL::Test::Cluster), or a port
 #   ... conninfo($pg, via($proxy)) ...
 #   $proxy->mode('hole');
 #   $proxy->drop;
 #   is $proxy->accepted, 3;
 #
-# What a mode does to each connection, and when it is left:
+# Modes:
 #
-#   pass      hands on
-#   slow=S    hands each chunk on S seconds after it has come
-#   refuse    nobody listens; the connections that there are go on
-#   reject    the same, but each attempt is accepted, counted and reset
-#   mute      accepts and says nothing; the connections that there are go on
-#   error=X   answers each attempt with the error of that SQLSTATE; likewise
-#   hole      swallows everything of everybody, in silence: no data, no end, no reset
+#   pass      all data is passed on
+#   slow=S    each chunk is passed on S seconds after it has come
+#   refuse    the proxy does not listen; open connections go on
+#   reject    the proxy accepts each attempt, counts it and resets it; open connections go on
+#   mute      the proxy accepts attempts and says nothing; open connections go on
+#   error=X   each attempt gets an error with that SQLSTATE; open connections go on
+#   hole      the proxy drops all data of all connections: neither data nor end nor reset gets through
 #
-# Who was met by silence, or had bytes swallowed, is reset when that mode is left.
-# Each command is in force when it returns.
+# When mute or hole ends, the proxy resets the connections that got no answer or whose data was
+# dropped.  A command is in force when it returns.
 
 use strict;
 use warnings;
@@ -43,7 +43,7 @@ sub new {
         my $proxy = bless { port => $port, target => target($target), control => $far,
             listener => $listener, mode => 'pass', delay => 0, accepted => 0, bytes => 0, ends => {} }, $class;
         eval { $proxy->serve; 1 } or print STDERR "FaultProxy: $@";
-        # The test's END blocks are not ours to run.
+        # Without the END blocks, which are the test's.
         POSIX::_exit(0);
     }
     $control->autoflush;
@@ -56,7 +56,7 @@ sub listener {
         // die "port $port: $!";
 }
 
-# Servers of the rig listen on a socket in a directory.
+# A PostgreSQL::Test::Cluster listens on a Unix socket.
 sub target {
     my ($target) = @_;
     return ref $target ? $target->host . '/.s.PGSQL.' . $target->port : "127.0.0.1:$target";
@@ -66,11 +66,11 @@ sub target {
 
 sub port     { my ($self) = @_; return $self->{port} }
 sub mode     { my ($self, $mode) = @_; return $self->command("mode $mode") }
-sub accepted { my ($self) = @_; return $self->command('accepted') }    # connections, ever
-sub open     { my ($self) = @_; return $self->command('open') }        # that are there now
-sub bytes    { my ($self) = @_; return $self->command('bytes') }       # from clients, ever
-sub drop     { my ($self) = @_; return $self->command('drop') }        # reset them all
-sub half     { my ($self) = @_; return $self->command('half') }        # the server's FIN, no more
+sub accepted { my ($self) = @_; return $self->command('accepted') }    # connections so far
+sub open     { my ($self) = @_; return $self->command('open') }        # connections that are open
+sub bytes    { my ($self) = @_; return $self->command('bytes') }       # bytes from clients so far
+sub drop     { my ($self) = @_; return $self->command('drop') }        # reset all connections
+sub half     { my ($self) = @_; return $self->command('half') }        # send clients a FIN only
 
 sub command {
     my ($self, $text) = @_;
@@ -109,7 +109,8 @@ sub serve {
     }
 }
 
-# Who cannot take more has its peer wait; what is delayed waits for its time.
+# While an end still has data to write, its peer is not read.  Delayed data is not written before
+# its time.
 sub wait_for_any {
     my ($self) = @_;
     my @ends = values %{ $self->{ends} };
@@ -198,7 +199,8 @@ sub read_from {
     return;
 }
 
-# As the server does: to libpq's asking for encryption (8 bytes) it says no, to the rest why not.
+# Like a server: to libpq's request for encryption (8 bytes) the proxy says no; to the startup
+# message it sends the error, and ends the connection.
 sub refuse_in_words {
     my ($self, $end, $got) = @_;
     my $fields = "SFATAL\0VFATAL\0C$end->{error}\0Mthe proxy says so\0\0";
@@ -213,7 +215,7 @@ sub write_to {
     return $put || $!{EAGAIN} ? substr $end->{out}, 0, $put // 0, '' : $self->reset_end($end);
 }
 
-# One side has said all: so has the connection, as PostgreSQL's and libpq's do.
+# One side has closed, which ends the connection: PostgreSQL and libpq do not half close.
 sub finish {
     my ($self, $end) = @_;
     delete $self->{ends}{ $_->{socket} } for $end, $end->{peer};
@@ -232,7 +234,7 @@ sub reset_end {
     return;
 }
 
-# Closed with nothing to linger for: the other side gets a RST.
+# Close without lingering, so that the other side gets a RST.
 sub reset_socket {
     my ($socket) = @_;
     setsockopt $socket, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0;

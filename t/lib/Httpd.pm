@@ -7,12 +7,11 @@ package Httpd;
 #   CONF
 #   $httpd->start;
 #   is $httpd->get('/here')->{status}, 200;
-#   my @slow = map { $httpd->begin('/slow') } 1 .. 4;   # sent, not waited for: see Pending
+#   my @slow = map { $httpd->begin('/slow') } 1 .. 4;   # sent without waiting: see Pending
 #   my @answer = Pending::finish(@slow);
-#   $httpd->stop;                  # fails the test if a child crashed or a sanitizer spoke
+#   $httpd->stop;                  # fails the test if a child crashed or a sanitizer reported
 #
-# The configuration may say ${PORT} and ${DIR}.  httpd runs as the user who runs the test, which is
-# never root.
+# The configuration may use ${PORT} and ${DIR}.  httpd runs as the test's user, who is not root.
 
 use strict;
 use warnings;
@@ -28,18 +27,18 @@ use Poll;
 use POSIX qw(WNOHANG);
 use Test::More ();
 
-# What httpd needs to answer anything at all.
+# Modules without which httpd answers nothing.
 my @BASE_MODULES = qw(unixd log_config authn_core authz_core);
 
 my @started;
 
-# mpm       event, worker or prefork; else one with threads, which most tests want: a child has one pool
-#           and several requests at a time.  Where there is none, the test ends.
-# modules   names without "mod_": ours, a test's helper's or httpd's own; default pgpool
+# mpm       event, worker or prefork; default: an MPM with threads, since most tests want several
+#           requests at a time in one child.  If this httpd has no such MPM, the test ends.
+# modules   names without "mod_": mod_pgpool's, the test helpers' or httpd's own; default pgpool
 # conf      directives
-# preload   of .build/t, what is to stand between httpd and its libraries
-# env       of httpd, NAME => value
-# children, threads   so many children of so many threads; prefork: the product in children
+# preload   names of libraries in .build/t for LD_PRELOAD
+# env       environment of httpd, NAME => value
+# children, threads   number of children, and threads of each; prefork: a child for each thread
 sub new {
     my ($class, %option) = @_;
     my $self = bless {
@@ -65,20 +64,20 @@ sub pid  { my ($self) = @_; return $self->{pid} }
 
 # ---- configuration
 
-# Other directives, from the next start or reload on.
+# Set the directives, for the next start or reload.
 sub conf {
     my ($self, $text) = @_;
     $self->{conf} = $text;
     return $self->write_conf;
 }
 
-# A file below the document root.
+# Write a file below the document root.
 sub put_file {
     my ($self, $name, $text) = @_;
     return spew("$self->{dir}/htdocs/$name", $text);
 }
 
-# Exit code and output of `httpd -t`; arguments come after it, as -D DUMP_PGPOOL.
+# Exit code and output of `httpd -t` with further arguments, such as -D DUMP_PGPOOL.
 sub config_test {
     my ($self, @argument) = @_;
     $self->write_conf;
@@ -118,7 +117,7 @@ CONF
     return $self;
 }
 
-# What loads it; nothing if it is built in.
+# The directive that loads a module; '' if the module is built in.
 sub load_module {
     my ($name) = @_;
     return '' if is_built_in($name);
@@ -133,7 +132,7 @@ sub module_file {
     return (grep { -e } map { "$_/mod_$name.so" } $build, "$build/t", apxs('LIBEXECDIR'))[0];
 }
 
-# MPMs are event.c and so on in httpd's list.
+# In httpd's list an MPM is "event.c", a module "mod_NAME.c".
 sub is_built_in {
     my ($name) = @_;
     my %is_file = map { $_ => 1 } httpd_says('-l') =~ /(\S+)\.c$/mg;
@@ -142,10 +141,10 @@ sub is_built_in {
 
 sub has_module { my ($name) = @_; return module_file($name) || is_built_in($name) }
 
-# The MPMs to test on: those of $ENV{PGPOOL_MPM}, or those that this httpd has.
+# The MPMs to test with: those in $ENV{PGPOOL_MPM}, or all that this httpd has.
 sub mpms { return $ENV{PGPOOL_MPM} ? split ' ', $ENV{PGPOOL_MPM} : available_mpms() }
 
-# One that is built in is the only one.
+# A built-in MPM is the only one.
 sub available_mpms {
     my @all = qw(event worker prefork);
     my @built_in = grep { is_built_in("mpm_$_") } @all;
@@ -162,7 +161,7 @@ sub threaded_mpm {
     exit 0;
 }
 
-# All children are there from the start and stay, so that a test can count them.
+# httpd starts all children at once and keeps them, so that a test can count them.
 sub limits {
     my ($self) = @_;
     my ($children, $threads) = @$self{qw(children threads)};
@@ -186,8 +185,8 @@ THREADED
 
 # ---- life
 
-# Returns when it answers, dies with its log when it does not.  Another process may take the port
-# between choice and use, then another one is tried.
+# Start httpd, and return when it answers; die with its log if it does not.  Another process may
+# take the chosen port before httpd does; then try another port.
 sub start {
     my ($self) = @_;
     push @started, $self;
@@ -216,8 +215,8 @@ sub spawn {
     return;
 }
 
-# Replaces the process.  The rig's PG* variables are defaults of libpq and would hide what is missing
-# in a configuration; a test that is killed takes its httpd along.
+# Replace this process with httpd.  The tests' PG* variables are defaults of libpq and would hide a
+# setting that a configuration lacks.  If the test is killed, httpd ends, too.
 sub exec_httpd {
     my ($self, @argument) = @_;
     delete @ENV{ grep { /\APG(?!POOL)/ } keys %ENV };
@@ -235,7 +234,7 @@ sub alive {
     return 0;
 }
 
-# All children are there and one answers.  "OPTIONS *" reaches no handler of a test's.
+# Whether all children are there and one answers.  "OPTIONS *" reaches none of a test's handlers.
 sub answers {
     my ($self) = @_;
     return slurp($self->dir . '/pid') eq "$self->{pid}\n"
@@ -249,7 +248,8 @@ sub processes {
     return $self->{children} * ($self->{mpm} eq 'prefork' ? $self->{threads} : 1);
 }
 
-# With TERM (the default) at once, with WINCH gracefully.  Fails the test when it leaves problems.
+# Stop httpd: with TERM (the default) at once, with WINCH gracefully.  Fails the test if there were
+# problems.
 sub stop {
     my ($self, $signal) = @_;
     return if !$self->{pid};
@@ -263,7 +263,7 @@ sub stop {
     return $self->wait_end;
 }
 
-# For what a signal has begun.
+# Wait until httpd has ended, after a signal that stops it.
 sub wait_end {
     my ($self) = @_;
     poll_until { !$self->alive } 60 or $self->kill_all;
@@ -277,7 +277,7 @@ sub kill_all {
     return $self->shoot;
 }
 
-# Whatever hangs in it, and whatever its children would say to TERM.
+# Kill httpd and its children, which may hang.
 sub shoot {
     my ($self) = @_;
     kill KILL => $self->children, $self->{pid};
@@ -304,9 +304,9 @@ sub signal {
     return;
 }
 
-# Until all threads sleep, or for a while: httpd's event MPM crashes when it is told to close all
-# connections in the instant in which one of its threads is through with one, since it looks at the
-# socket although its pool is gone.
+# Wait until all threads sleep, 5 s at most.  httpd's MPM event crashes if it closes all connections
+# at the moment in which a thread finishes with one: it uses the socket after the socket's pool is
+# gone.
 sub rest {
     my ($self) = @_;
     my $all_asleep = sub {
@@ -328,7 +328,7 @@ sub children_of {
     return @child;
 }
 
-# The oldest child, hard; httpd will start another.  Returns its pid when it has gone.
+# Kill the oldest child; httpd will start another one.  Returns the child's pid when it has gone.
 sub kill_child {
     my ($self, $signal) = @_;
     my ($child) = $self->children;
@@ -338,7 +338,7 @@ sub kill_child {
     return $child;
 }
 
-# That one of these children ends by a signal is no problem.
+# Count it as no problem if one of these children ends by a signal.
 sub may_die {
     my ($self, @child) = @_;
     $self->{killed}{$_} = 1 for @child;
@@ -353,8 +353,8 @@ sub wait_gone {
     return;
 }
 
-# Wait until there are as many children as there should be.  A graceful restart tells so many to end:
-# were there one more, it would stay for good.
+# Wait until there are as many children as there should be.  A graceful restart ends that many: one
+# more would stay for good.
 sub wait_complete {
     my ($self) = @_;
     poll_until { $self->children == $self->processes } 60 or die 'children: ', scalar $self->children, "\n";
@@ -377,13 +377,13 @@ sub request {
         ->request($method, $self->url($path), $option // {});
 }
 
-# Sent, not waited for; see Pending.
+# Send a request, and do not wait for the answer; see Pending.
 sub begin {
     my ($self, $path, %option) = @_;
     return Pending->new($self->port, $path, %option);
 }
 
-# The answers to as many requests for one path at once, each with the seconds that it took.
+# The answers to this many requests for one path, sent at once, each with the seconds that it took.
 sub get_parallel {
     my ($self, $number, $path, %option) = @_;
     my @pending = map { $self->begin($path, %option) } 1 .. $number;
@@ -401,7 +401,7 @@ sub load {
 sub access_log { my ($self) = @_; return slurp($self->dir . '/access_log') }
 sub log_end    { my ($self) = @_; return -s $self->dir . '/error_log' // 0 }
 
-# The text from an earlier log_end on, or all.
+# The text of the error log since an earlier log_end, or all of it.
 sub error_log {
     my ($self, $from) = @_;
     return substr slurp($self->dir . '/error_log'), $from // 0;
@@ -413,8 +413,8 @@ sub log_tail {
     return join '', @line > 20 ? @line[-20 .. -1] : @line;
 }
 
-# Wait until the error log matches, from an earlier log_end on; returns what the pattern captured
-# (or 1), dies when it does not come.
+# Wait until the error log matches, from an earlier log_end on.  Returns what the pattern captured,
+# or 1; dies after the deadline.
 sub wait_log {
     my ($self, $pattern, %option) = @_;
     my @found;
@@ -423,11 +423,12 @@ sub wait_log {
     return wantarray ? @found : $found[0];
 }
 
-# Crashes, children that had to be shot, and what the sanitizers have found, each as a text.
+# Crashes, children that httpd had to kill, and reports of the sanitizers, each as a text.
 #
-# A child of MPM event or worker that is to stop at once, with requests under way, may crash by itself:
-# httpd's close_worker_sockets() uses the sockets of connections that the worker threads free at this
-# moment.  So a crash at the stop is no problem; one of ours is the address sanitizer's to report.
+# A child of MPM event or worker may crash when it stops at once with requests under way: httpd's
+# close_worker_sockets() uses the sockets of connections that the worker threads free at that
+# moment.  So a crash at the stop is no problem; the address sanitizer reports a crash in
+# mod_pgpool.
 sub problems {
     my ($self) = @_;
     my $killed = join '|', keys %{ $self->{killed} }, 'none';
@@ -442,13 +443,13 @@ sub problems {
 
 # ---- sanitizers: the modules are built with one, httpd is not, so it is loaded before httpd
 
-# httpd has no frame pointers, so only the slow unwinder sees who has allocated a leak.
+# httpd has no frame pointers, so only the slow unwinder finds the code that allocated a leak.
 my %SANITIZER = (
     thread  => [qw(libtsan.so TSAN_OPTIONS ignore_noninstrumented_modules=1:exitcode=0)],
     address => [qw(libasan.so ASAN_OPTIONS fast_unwind_on_malloc=0:exitcode=0)],
 );
 
-# What of a sanitizer's report is our affair.
+# The parts of a sanitizer's report that are about mod_pgpool.
 sub ours {
     my ($report) = @_;
     return if $report =~ /SEGV/ && $report =~ /in apr_os_sock_get / && $report !~ /mod_pgpool/;
@@ -457,26 +458,26 @@ sub ours {
     return grep { /WARNING: ThreadSanitizer/ && !handed_on($_) && !ended_late($_) && !is_httpds_signal($_) } split /^={18}\n/m, $report;
 }
 
-# A signal handler of httpd's that changes errno.
+# Whether a report is about a signal handler of httpd that changes errno.
 sub is_httpds_signal { my ($report) = @_; return $report =~ /signal handler spoils errno[^\n]*\n    #0 (?!.*mod_pgpool)/ }
 
-# On a slow machine a child may cease to wait for its keeper, and say so (PGP1009); a keeper that ends
-# after that is not joined.
+# On a slow machine a child may give up waiting for its keeper, and log that (PGP1009); nobody joins
+# the keeper's thread then, although it ends.
 sub ended_late { my ($leak) = @_; return $leak =~ /thread leak/ && $leak =~ /, finished\)/ }
 
-# httpd and its other modules have leaks of their own; only what passes through our code counts.  A
-# pool of APR's that lives as long as the process is none: the sanitizer cannot look into the memory
-# that it is managed in.
+# httpd and its other modules have leaks of their own; only leaks with mod_pgpool in their stack
+# count.  An APR pool that lives as long as the process is no leak: the sanitizer cannot follow
+# APR's pointers to it.
 sub leaks {
     my ($report) = @_;
     return grep { /mod_pgpool/ && !/^\s+#1 \S+ in apr_(?:allocator|pool)_create/m }
         split /\n\n/, $report;
 }
 
-# httpd hands a connection and the memory of a request from thread to thread with atomics and system
-# calls that the sanitizer cannot see, since httpd is not instrumented.  The code that lives in such
-# memory is used by one thread at a time all the same; what threads share is in the core.  Of a race's
-# two accesses the sanitizer may have forgotten one.
+# Whether a reported race is none.  httpd hands a connection and a request's memory from thread to
+# thread with atomics and system calls that the sanitizer does not see, since httpd is not
+# instrumented.  The files named here work in such memory, which one thread uses at a time; threads
+# share only the core.  The sanitizer may have forgotten one of the two accesses.
 sub handed_on {
     my ($race) = @_;
     my $frame = qr/    #\d+ [^\n]*\n/;
@@ -485,7 +486,7 @@ sub handed_on {
     return @at == 2 && !grep { !/mod_pgpool_(?:api|bracket|client|consumer|dbd(?:_\w+)?|execute|identity|lease|outcome|pin|probe|query(?:_\w+)?|release|request|statement)\.c\z/ } @at;
 }
 
-# Arguments of env(1).  A sanitizer has to come before all other libraries.
+# Arguments of env(1).  A sanitizer's library has to come before all others.
 sub environment {
     my ($self) = @_;
     my %env = %{ $self->{env} };
@@ -520,7 +521,7 @@ sub apxs {
     return $apxs{$name} //= qx{$apxs -q $name} =~ s/\s+\z//r;
 }
 
-# Below the range from which the kernel takes the client's end of connections.
+# A free port below the kernel's range for the clients' ends of connections.
 sub free_port {
     while (1) {
         my $port = 10_200 + int rand 22_000;
@@ -529,7 +530,7 @@ sub free_port {
     }
 }
 
-# What is not there yet reads as empty.
+# The text of a file; '' if it does not exist.
 sub slurp {
     my ($file) = @_;
     open my $in, '<', $file or return '';
@@ -545,7 +546,7 @@ sub spew {
     return;
 }
 
-# A test that died or forgot has its httpd stopped, and a failed one shows what httpd said.
+# Stop the httpds that a test has left running; if the test has failed, show httpd's log.
 END {
     my $status = $?;
     for my $httpd (@started) {

@@ -1,14 +1,14 @@
 package Load;
 
-# Clients that keep asking for one path in the background, each request on a connection of its own
-# unless keep_alive is set, at least once and until they are told to stop.
+# Clients in the background that send requests for one path, at least one each, until they are
+# stopped.  Each request has a connection of its own unless keep_alive is set.
 #
 #   my $load = Load->new($httpd->url('/x'), clients => 8);
-#   ... things that must disturb nobody ...
+#   ... something that must not disturb the clients ...
 #   is_deeply $load->stop, { 200 => $anything };     # how often each status was seen
 #
-# A client gives up after `timeout` seconds, by default 30.  With `record` each request is kept, with
-# `pause` a client rests so many seconds after each:
+# A client gives up a request after `timeout` seconds, by default 30.  With `pause` it waits this
+# many seconds after each request.  With `record` it keeps each request:
 #
 #   my @answer = $load->finish;                      # { status, began, seconds }, by their beginning
 
@@ -33,7 +33,7 @@ sub new {
             my $seen = eval { ask_until(\$told, $url, %option) } // ["died 1 0"];
             $write->autoflush;
             print {$write} map { "$_\n" } @$seen;
-            # The test's END blocks are not ours to run.
+            # Without the END blocks, which are the test's.
             POSIX::_exit(0);
         }
         push @{ $self->{clients} }, { pid => $pid, result => $result };
@@ -41,7 +41,7 @@ sub new {
     return $self;
 }
 
-# A line a request, or a line a status with a count.
+# The client's lines: one for each request (record), or one for each status with its count.
 sub ask_until {
     my ($told, $url, %option) = @_;
     my $client = HTTP::Tiny->new(keep_alive => $option{keep_alive} // 0, timeout => $option{timeout} // 30);
@@ -56,7 +56,7 @@ sub ask_until {
     return $option{record} ? \@line : [map { "$_ $seen{$_}" } keys %seen];
 }
 
-# The statuses seen by all clients together, with their counts.
+# Stop the clients.  Returns the statuses that all of them have seen, with counts.
 sub stop {
     my ($self) = @_;
     my %sum;
@@ -64,7 +64,7 @@ sub stop {
     return \%sum;
 }
 
-# Of clients that record: all requests.
+# Stop clients that record.  Returns all requests.
 sub finish {
     my ($self) = @_;
     my @answer = map { { status => $_->[0], began => $_->[1], seconds => $_->[2] } } $self->lines;

@@ -1,11 +1,12 @@
 package Pending;
 
-# A request that has been sent and whose answer nobody waits for yet.  Many at once need no threads:
+# A request that was sent, and whose answer was not read yet.  So a test can have many requests
+# under way without threads:
 #
 #   my @pending = map { Pending->new($port, '/slow') } 1 .. 8;
 #   my @done = Pending::finish(@pending);
 #
-# An answer looks like HTTP::Tiny's, with `began` and `ended` (Poll::now) beside.
+# An answer is like HTTP::Tiny's, and has `began` and `ended` (Poll::now).
 
 use strict;
 use warnings;
@@ -16,7 +17,7 @@ use Poll;
 use Socket qw(SOL_SOCKET SO_RCVBUF inet_aton pack_sockaddr_in);
 
 # method, headers, content   of the request
-# rcvbuf                     bytes; small ones make a reader that the server has to wait for
+# rcvbuf                     bytes of the receive buffer; if small, the server waits for the client
 sub new {
     my ($class, $port, $path, %option) = @_;
     my $socket = IO::Socket::INET->new(Proto => 'tcp') or die "socket: $!";
@@ -30,7 +31,7 @@ sub new {
     return $self;
 }
 
-# HTTP/1.0, so that the answer ends with the connection and is never chunked.
+# HTTP/1.0: the answer ends with the connection and is never chunked.
 sub request_text {
     my ($path, %option) = @_;
     my $content = $option{content} // '';
@@ -41,15 +42,15 @@ sub request_text {
     return "$method $path HTTP/1.0\r\n$headers\r\n$content";
 }
 
-# Go away without reading the answer.
+# Close the connection without reading the answer.
 sub abandon {
     my ($self) = @_;
     close delete $self->{socket};
     return;
 }
 
-# Wait for all, 60 seconds at most (or `deadline`), and return their answers in the order asked.
-# What has not come by then has status 599, as in HTTP::Tiny.
+# Wait for all answers, 60 seconds at most, and return them in the order of the arguments.  An
+# answer that has not come by then has status 599, as in HTTP::Tiny.
 sub finish {
     my @pending = @_;
     my $end = now() + 60;

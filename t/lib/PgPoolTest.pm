@@ -1,7 +1,7 @@
 package PgPoolTest;
 
-# What every test over httpd and PostgreSQL starts with: `use PgPoolTest;` gives strict, warnings,
-# Test::More and the short words below.
+# The helpers of a test with httpd and PostgreSQL.  `use PgPoolTest;` also gives strict, warnings
+# and Test::More.
 #
 #   my $pg = postgres;
 #   my $httpd = httpd(<<"CONF");
@@ -16,7 +16,7 @@ use Exporter ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
 use Test::More;
-# After the cluster, so that httpd ends before its server does.
+# Loaded after the cluster, so that httpd ends before its server does.
 use Httpd;
 use Pending;
 use Poll;
@@ -31,13 +31,13 @@ sub import {
     goto &Exporter::import;
 }
 
-# PostgreSQL's rig writes what goes to STDERR into a file; say it where a person reads.
+# PostgreSQL::Test::Utils sends STDERR to a file; diag() shows a fatal error to the user, too.
 $SIG{__DIE__} = sub { diag(@_) if defined $^S && !$^S };
 
-# Arguments of initdb: without them encoding and locale would be those of the environment.
+# Arguments of initdb: by default it takes encoding and locale from the environment.
 our @UTF8 = qw(--encoding=UTF8 --locale=C.UTF-8);
 
-# A started server; text is for its postgresql.conf.
+# Start a server, with this text in its postgresql.conf.
 sub postgres {
     my ($conf) = @_;
     my $node = PostgreSQL::Test::Cluster->new('pg' . ++$PgPoolTest::nodes);
@@ -47,36 +47,36 @@ sub postgres {
     return $node;
 }
 
-# For PgPoolConninfo; further settings come as name => value.
+# The connection string of a server, with further settings name => value.
 sub conninfo {
     my ($node, %setting) = @_;
     return join ' ', $node->connstr('postgres'), map { "$_=$setting{$_}" } sort keys %setting;
 }
 
-# For conninfo: over a FaultProxy.
+# Settings for conninfo(): connect through a FaultProxy.
 sub via {
     my ($proxy) = @_;
     return (host => '127.0.0.1', port => $proxy->port);
 }
 
-# One query's rows as psql -A -t prints them.
+# A query's rows as psql -A -t prints them.
 sub query {
     my ($node, $sql) = @_;
     return $node->safe_psql('postgres', $sql);
 }
 
-# How many clients the server has, the asker not counted; with a name, those of that application.
+# How many clients the server has, without this query's own; with a name, only that application's.
 sub backends {
     my ($node, $application) = @_;
     return query($node, 'SELECT count(*) ' . clients($application));
 }
 
-# Terminates them all, or those of an application; returns how many.
+# Terminate all backends, or those of an application.  Returns how many.
 sub kill_backends {
     my ($node, $application) = @_;
     my @pid = map { /(\d+)/ } split /\n/,
         query($node, 'SELECT pid, pg_terminate_backend(pid) ' . clients($application));
-    # The server forgets them before their sockets close, and only then can anybody see it.
+    # A backend leaves pg_stat_activity before its socket closes, so wait for the process's end.
     poll_until { !grep { kill 0, $_ } @pid } 10;
     return scalar @pid;
 }
@@ -88,13 +88,13 @@ sub clients {
              WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() $name";
 }
 
-# Stop a server in its tracks: its kernel still takes in what is sent, and nobody answers.
+# Stop all processes of a server (SIGSTOP): the kernel still takes in data, but no answer comes.
 my %frozen;
 
 sub freeze {
     my ($node) = @_;
     my ($main) = split /\n/, Httpd::slurp($node->data_dir . '/postmaster.pid');
-    # The main process first: it would start more.
+    # The postmaster first: it could start more processes.
     kill STOP => $main or die "freeze: $!";
     my @pid = ($main, Httpd::children_of($main));
     kill STOP => @pid;
@@ -108,16 +108,16 @@ sub thaw {
     return;
 }
 
-# Who is frozen cannot be stopped at the test's end.
+# A frozen server could not be stopped at the test's end.
 END { kill CONT => map { @$_ } values %frozen }
 
-# A started httpd with these directives; options as in Httpd->new.
+# Start an httpd with these directives; options as in Httpd->new.
 sub httpd {
     my ($conf, %option) = @_;
     return Httpd->new(conf => $conf, %option)->start;
 }
 
-# The answers to what was sent with Httpd's begin.
+# Wait for the answers to requests that Httpd's begin has sent.
 sub finish { return Pending::finish(@_) }
 
 1;

@@ -1,6 +1,6 @@
 package Poll;
 
-# Waiting in tests: for a condition, up to a deadline, never for a guessed time.
+# Tests wait for a condition, up to a deadline, and never for a guessed time.
 
 use strict;
 use warnings;
@@ -13,8 +13,8 @@ our @EXPORT = qw(now poll_until);
 # Seconds on a clock that is never set back.
 sub now { return clock_gettime(CLOCK_MONOTONIC) }
 
-# Evaluate the block until it is true and return its value; after the deadline (seconds, default 30)
-# return what it gave last, which is false.
+# Evaluate the block until it is true, and return its value.  After the deadline (in seconds,
+# default 30) return its last value, which is false.
 sub poll_until(&;$) {
     my ($block, $deadline) = @_;
     my $end = now() + ($deadline // 30);

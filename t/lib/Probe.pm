@@ -1,18 +1,17 @@
 package Probe;
 
-# The words of a test that drives mod_pgpool through the probe (mod_pgpool_probe.c lists its
-# commands).
+# Drives mod_pgpool through the probe, a handler for tests (mod_pgpool_probe.c lists its commands).
 #
 #   my $httpd = probed("PgPoolConninfo ...");
 #   my $answer = probe($httpd, qw(acquire again), 'sql=SELECT 1');
 #   is told($answer, 'pid'), $pid;
 #   tells $answer, { status => 0, value => 1 }, 'one row';
 #
-# A request can be stopped in its middle, where the test wants it, for as long as the test wants:
+# A test can stop a request at a `gate` between two commands, for as long as it wants:
 #
-#   my $held = hold($httpd, qw(acquire gate again));     # has acquired, and waits at the gate
-#   ... others ...
-#   tells let_go($held), { again => 0 }, 'and goes on';
+#   my $held = hold($httpd, qw(acquire gate again));     # it has acquired, and waits at the gate
+#   ... other requests ...
+#   tells let_go($held), { again => 0 }, 'it goes on';
 
 use strict;
 use warnings;
@@ -29,7 +28,7 @@ our @EXPORT = qw(probed probe_at probe told told_all tells start_probe hold reac
 
 my $handler = "<Location /probe>\n  SetHandler pgpool-probe\n</Location>\n";
 
-# A started httpd with the probe at /probe; options as in Httpd->new.
+# Start an httpd with the probe at /probe; options as in Httpd->new.
 sub probed {
     my ($conf, %option) = @_;
     my @module = ('pgpool', 'pgpool_probe', @{ delete $option{modules} // [] });
@@ -39,9 +38,9 @@ sub probed {
 # The MPMs to run a test on.
 sub mpms { return Httpd::mpms() }
 
-# ---- commands and what they told
+# ---- commands and answers
 
-# The path for these commands: "sql=SELECT 1" needs no encoding by the test.
+# The path for these commands; it encodes an argument such as "sql=SELECT 1".
 sub probe_at {
     my (@command) = @_;
     return '/probe?' . join '&', map { encoded($_) } @command;
@@ -59,19 +58,19 @@ sub probe {
     return $httpd->get(probe_at(@command));
 }
 
-# All values told under that key, in order.
+# All values of a key in an answer, in order.
 sub told_all {
     my ($answer, $key) = @_;
     return [$answer->{content} =~ /^\Q$key\E=(.*)$/mg];
 }
 
-# The first of them, or undef.
+# The first value of a key, or undef.
 sub told {
     my ($answer, $key) = @_;
     return scalar told_all($answer, $key)->[0];
 }
 
-# Test what was told under some keys: a value each, or a list of all of its values.
+# Test the values of some keys; of each key the only value, or the list of all its values.
 sub tells {
     my ($answer, $expected, $name) = @_;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -84,12 +83,12 @@ sub tells {
         || Test::More::diag("$answer->{status}: $answer->{content}");
 }
 
-# ---- requests that wait where they are told
+# ---- requests that wait at a gate
 
 my $gates = 0;
 
-# Sent, not waited for.  A command `gate` is where it stops until let_go; the last one if there is
-# none.  begin's options follow in a hash.
+# Send a request that waits at its command `gate` until let_go.  Without such a command it waits at
+# the end.  The last argument may be a hash with options for begin.
 sub start_probe {
     my ($httpd, @command) = @_;
     my %option = ref $command[-1] ? %{ pop @command } : ();
@@ -100,7 +99,7 @@ sub start_probe {
     return { gate => $gate, pending => $httpd->begin($path, %option) };
 }
 
-# Returns when it stands at its gate.
+# Return when the request waits at its gate.
 sub reach {
     my ($started) = @_;
     return $started if poll_until { -e "$started->{gate}.reached" };
@@ -109,7 +108,7 @@ sub reach {
 
 sub hold { return reach(start_probe(@_)) }
 
-# Opens the gates of some at once and returns their answers.
+# Open the gates of these requests, and return their answers.
 sub let_go {
     my @held = @_;
     open_gate($_) for @held;

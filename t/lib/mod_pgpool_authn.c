@@ -1,6 +1,6 @@
-/* A provider of authentication, `pgpool`, that asks over the request's own connection, as those
- * of mod_authn_dbd's kind do.  A user's password is "NAME secret".  It fails (500) if the
- * session has that user's name before it is verified. */
+/* An authentication provider, `pgpool`, that uses the request's own connection, as providers
+ * like mod_authn_dbd do.  A user's password is "NAME secret".  The provider fails (500) if the
+ * session has a user's name before the password is verified. */
 #include <httpd.h>
 #include <ap_provider.h>
 #include <http_config.h>

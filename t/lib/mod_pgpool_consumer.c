@@ -1,10 +1,11 @@
 /*
- * A consumer of mod_dbd, for t/81-dbd-api.t: compiled with httpd's mod_dbd.h and apr_dbd.h
- * alone, it calls each function and each wrapper, and writes what they return, one line each.
+ * A consumer of mod_dbd, for t/81-dbd-api.t.  It is compiled with httpd's mod_dbd.h and
+ * apr_dbd.h, not with mod_pgpool's headers.  It calls each function and each wrapper, and
+ * writes their results, one line each.
  *
- *   SetHandler dbd-consumer   all of it
- *   SetHandler dbd-hold       begins a transaction, writes a row, ends neither
- *   SetHandler dbd-lost       loses its connection in a transaction, and asks for another
+ *   SetHandler dbd-consumer   calls all of them
+ *   SetHandler dbd-hold       begins a transaction, writes a row, and leaves it open
+ *   SetHandler dbd-lost       loses its connection in a transaction, and acquires another one
  */
 #include <stdbool.h>
 #include <httpd.h>
@@ -19,7 +20,7 @@
 
 module __attribute__((visibility("default"))) pgpool_consumer_module;
 
-/* What the checks share. */
+/* The state of a request, which all checks use. */
 typedef struct {
     request_rec *r;
     ap_dbd_t *dbd;
@@ -225,7 +226,7 @@ static void check_transactions(consumer *c)
     ap_rprintf(c->r, "mode %d\n", apr_dbd_transaction_mode_get(D, NULL));
 }
 
-/* A second transaction in one; and one that fails unseen by the driver. */
+/* A transaction begun inside another one; and a failure that the driver does not see. */
 static void check_odd_transactions(consumer *c)
 {
     apr_dbd_transaction_t *one = NULL, *two = NULL;
@@ -342,7 +343,7 @@ static int handle(request_rec *r)
     return OK;
 }
 
-/* Adds a statement of its own to each new connection. */
+/* Prepare one more statement on each new connection. */
 static apr_status_t post_connect(apr_pool_t *p, dbd_cfg_t *conf, ap_dbd_t *dbd)
 {
     apr_dbd_prepared_t *prepared = NULL;
@@ -354,7 +355,7 @@ static apr_status_t post_connect(apr_pool_t *p, dbd_cfg_t *conf, ap_dbd_t *dbd)
     return APR_SUCCESS;
 }
 
-/* As late as it may be, and for servers without a directive. */
+/* Register a statement at the last moment, also for servers without a directive. */
 static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
     APR_OPTIONAL_FN_TYPE(ap_dbd_prepare) *prepare = APR_RETRIEVE_OPTIONAL_FN(ap_dbd_prepare);

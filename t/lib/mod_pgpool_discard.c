@@ -1,5 +1,5 @@
-/* Hooks of mod_pgpool that discard all of a session's state, and nothing else: no hook of
- * httpd's that could change how it authenticates. */
+/* Two functions for mod_pgpool's hooks that discard all of a session's state.  The module has
+ * no hook of httpd, which could change the way that httpd authenticates. */
 #include <httpd.h>
 #include <http_config.h>
 

@@ -1,12 +1,12 @@
 /**
- * mod_pgpool_hostile: a child that has been taken over, for tests.
+ * mod_pgpool_hostile: a handler for tests that plays an attacker who controls a child.
  *
  *     SetHandler pgpool-hostile
- *     GET /hostile?fill=0        every word of the shared memory: 0, 1, -1, most, random
- *     GET /hostile?locks         takes every lock that it can have
- *     GET /hostile?cut           cuts and fills the files behind memory and locks: EPERM each
+ *     GET /hostile?fill=0        fills the shared memory with words: 0, 1, -1, most, random
+ *     GET /hostile?locks         takes every lock that is free
+ *     GET /hostile?cut           tries to grow and write the file of locks, and to unseal it
  *
- * It does what the kernel lets this process do, without mod_pgpool's functions.
+ * It uses system calls, and none of mod_pgpool's functions.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,7 +48,7 @@ static uint64_t word_of(const char *how)
     return !strcmp(how, "1") ? UINT64_C(0x100000001) : !strcmp(how, "-1") ? UINT64_MAX : 0;
 }
 
-/* Other threads and processes write there meanwhile: no sanitizer's affair. */
+/* Other threads and processes write there at the same time, which is no race to report. */
 __attribute__((no_sanitize("thread"))) static int fill(request_rec *r, const char *how)
 {
     volatile uint64_t *words;
@@ -62,7 +62,7 @@ __attribute__((no_sanitize("thread"))) static int fill(request_rec *r, const cha
     return OK;
 }
 
-/* The descriptor that this process has inherited. */
+/* The descriptor of the file of locks, which this process has inherited; -1: none. */
 static int locks_find(void)
 {
     char path[64], target[256];

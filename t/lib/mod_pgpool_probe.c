@@ -1,94 +1,96 @@
 /**
- * mod_pgpool_probe: a handler for tests that drives mod_pgpool's API as the URL
- * says and tells what it saw.
+ * mod_pgpool_probe: a handler for tests that calls mod_pgpool's API as the URL says, and
+ * reports the results.
  *
  *     SetHandler pgpool-probe
  *     GET /probe?acquire&sql=select+1&again&release&acquire=other
  *
- * The query string is a list of commands, run from left to right, separated by
- * `&`, with an argument after `=` (URL-encoded).  Each writes `key=value` lines.
- * What a request has written before it redirects or fails is carried over to the
- * probe that answers instead of it.
+ * The query string is a list of commands, run from left to right, separated by `&`, with an
+ * argument after `=` (URL-encoded).  Each command writes `key=value` lines, with the keys that
+ * stand after the colon below.  If a request redirects or fails, its lines so far go to the
+ * probe that answers instead.
  *
  *   acquire[=pool]   pgpool_acquire: status, and pid, waited (microseconds)
- *   again            acquire of the same pool once more: again (status), same (0, 1)
+ *   again            acquires from the same pool once more: again (status), same (0, 1)
  *   release[=pool]   pgpool_release: released
- *   open[=pool]      pgpool_open on a pool of the request's: status, pid
+ *   open[=pool]      pgpool_open, with an APR pool of the request: status, pid
  *   close            pgpool_close: closed
- *   destroy          destroys the pool that open used: destroyed
- *   param=TEXT       a value for the next query or rows
+ *   destroy          destroys the APR pool that open used: destroyed
+ *   param=TEXT       a value for the next query, rows or stop
  *   query=SQL        pgpool_query on the pool of the last acquire: status, result, value,
- * sqlstate rows=SQL         pgpool_query_rows: status, rows, calls with rows, empty (calls
- * without) stop=SQL         the same with a function that ends it at the first row httpstatus
- * pgpool_http_status of the last status becomes the response's strerror         pgpool_strerror
- * of the last status: strerror notes            the pgpool- notes: note.NAME, and initial.NAME
- * of the initial request hooks            how often the hooks ran in this child: connect,
- * attach, child
+ *                    sqlstate
+ *   rows=SQL         pgpool_query_rows: status, rows, calls (with rows), empty (calls without)
+ *   stop=SQL         the same with a function that stops at the first row
+ *   httpstatus       pgpool_http_status of the last status: httpstatus; unless it is OK, the
+ *                    response has it and the list ends
+ *   strerror         pgpool_strerror of the last status: strerror
+ *   notes            the pgpool- notes: note.NAME, and initial.NAME of the initial request
+ *   hooks            how often the hooks ran in this child: connect, attach; child (its pid)
  *
  * On the connection of the last acquire or open (`noconn=COMMAND` without one):
  *
  *   pid              pid
  *   sql=SQL          PQexec: result, value (first row and column), sqlstate
- *   socket           what the kernel does for it: keepalive, idle, interval, count (seconds),
+ *   socket           the socket's options: keepalive, idle and interval (seconds), count,
  *                    user_timeout (milliseconds)
  *   state            conn, tx, pipeline, nonblocking, busy, processor (own, other)
- *   send=SQL         PQsendQuery, and leaves the results there: sent
+ *   send=SQL         PQsendQuery, without reading the results: sent
  *   single=SQL       the same in single row mode, reads one row: result, value
- *   copyin=SQL       PQexec of a COPY FROM STDIN and leaves it there: result, ...
+ *   copyin=SQL       PQexec of a COPY FROM STDIN, without ending it: result, ...
  *   copyout=SQL      likewise COPY TO STDOUT
- *   flood=SQL        COPY FROM STDIN, and rows until the server takes in no more and one of
- *                    them is left in libpq: flooded
+ *   flood=SQL        COPY FROM STDIN, and rows until the server takes in no more and one row
+ *                    is left in libpq's buffer: flooded (bytes)
  *   pipeline[=SQL]   enters pipeline mode, sends SQL without a sync: pipeline
  *   queue=SQL        PQsendQueryParams: queued
  *   sync             PQpipelineSync: synced
  *   leave            PQexitPipelineMode: left
- *   request          PQsendFlushRequest, which has the server answer without a sync: requested
+ *   request          PQsendFlushRequest: the server answers without a sync: requested
  *   flushes          in pipeline mode: PQsendFlushRequest, until the server takes in no more
- *                    and some of them are left in libpq: flushes
+ *                    and some requests are left in libpq's buffer: flushes
  *   result           PQgetResult: result, ...; none if there was none
  *   prepare=SQL      PQprepare as "protocol": result, ...
- *   notifies         takes in what has come: notifies
+ *   notifies         reads the notifications that have come: notifies (their number)
  *   encoding         PQclientEncoding: encoding
- *   verbose          PQsetErrorVerbosity: verbosity, the one before
+ *   verbose          PQsetErrorVerbosity: verbosity (the one before)
  *   nonblocking      PQsetnonblocking: nonblocking
- *   notice           sets a notice processor whose argument dies with the request
+ *   notice           sets a notice processor whose argument is the request's memory: notice
  *   swap             sets a notice receiver and a processor, and puts the old ones back:
  *                    swapped
- *   noticed          how often that was called: noticed
+ *   noticed          how often the notice processor was called: noticed
  *   keep=SQL         PQexec, and keeps the result until the request's end: result, ...
- *   late=SQL         PQexec in a cleanup of the request's pool
- *   trace            PQtrace into a file that is closed with the request
+ *   late=SQL         PQexec in a cleanup of the request's APR pool: late
+ *   trace            PQtrace into a file that is closed with the request: trace
  *
  * On the request:
  *
- *   misuse           asks a row that it has not of the result that was kept: misused
- *   basicpw          ap_get_basic_auth_pw: user, as it stands in the header
- *   fork             forks; the other process acquires, opens, closes and releases,
- *                    destroys its copy of the request's pool and ends: forked, opened
+ *   misuse           reads a row that the kept result does not have: misused
+ *   basicpw          ap_get_basic_auth_pw: user, as the header has it
+ *   fork             forks; the other process acquires, opens, closes and releases, destroys
+ *                    its copy of the request's APR pool and ends: forked, opened, exit
  *   sleep=SECONDS    keeps the thread
  *   heap=SECONDS     the same, allocating and freeing memory all the time
  *   touch=PATH       creates a file: touched
- *   hold=PATH        waits until the file exists, 30 s at most: held (1, or 0 if it never did)
+ *   hold=PATH        waits until the file exists, 30 s at most: held (1, or 0 after 30 s)
  *   write=BYTES      writes that many bytes
- *   flush            sends it on to the client: flushed
- *   eos              ends the response; what is told after it goes nowhere
- *   early            what PgPoolProbeEarly saw: early (status), early.pid, early.value
- *   subreq=URI       runs it as a subrequest, its output stands in this response
+ *   flush            sends the output so far to the client: flushed
+ *   eos              ends the response; later lines are dropped
+ *   early            the result of PgPoolProbeEarly: early (status), early.pid, early.value
+ *   subreq=URI       runs a subrequest, whose output becomes part of this response: subreq
  *   lookfile=NAME    looks a file up as a subrequest, without running it: lookfile (its status)
- *   redirect=URI     internal redirect, ends the list
- *   through=URI      internal redirect, and goes on; what is told after it goes nowhere
- *   fail=STATUS      returns this HTTP status, ends the list
- *   abort            as if the client had gone, ends the list
+ *   redirect=URI     internal redirect; ends the list
+ *   through=URI      internal redirect, and goes on; later lines are dropped
+ *   fail=STATUS      returns this HTTP status; ends the list
+ *   abort            marks the client's connection as aborted; ends the list
  *
- * `PgPoolProbeHook connect|attach count|fail|begin|discard|lose` (server config) says what our
- * hook of that name does: count only (the default), fail, leave a transaction
- * open, discard all of the session's state, or lose its connection, the first time.
+ * `PgPoolProbeHook connect|attach count|fail|begin|discard|lose` (server config) chooses what
+ * the module's hook of that name does: count only (the default), fail, leave a transaction
+ * open, discard all of the session's state, or lose its connection the first time.
  *
- * `PgPoolProbeEarly SQL` (per directory) acquires and runs SQL before anybody is
- * authenticated, in the access_checker hook.
+ * `PgPoolProbeEarly SQL` (per directory) acquires and runs SQL before authentication, in the
+ * access_checker hook.
  *
  * `SetOutputFilter PGPOOL_PROBE` acquires for the filter's request whenever content passes,
- * also that of a subrequest.  The command `early` tells what came of it: filtered (status).
+ * also that of a subrequest.  The command `early` then reports filtered (status).
  */
 #include <httpd.h>
 #include <http_config.h>
@@ -121,24 +123,23 @@ static APR_OPTIONAL_FN_TYPE(pgpool_query_rows) *query_rows;
 static APR_OPTIONAL_FN_TYPE(pgpool_http_status) *http_status;
 static APR_OPTIONAL_FN_TYPE(pgpool_strerror) *strerror_of;
 
-/* What PgPoolProbeEarly saw. */
+/* The note with the result of PgPoolProbeEarly or of the filter. */
 static const char early_note[] = "probe-early";
 
 typedef struct {
     request_rec *r;
-    apr_bucket_brigade *out;    /* not yet passed on */
+    apr_bucket_brigade *out;    /* lines that were not passed on yet */
     const char *pool;           /* of the last acquire */
     PGconn *conn;               /* of the last acquire or open */
     apr_pool_t *lease;          /* of the last open */
     apr_status_t rv;            /* of the last acquire or open */
-    int ended;                  /* the response: nothing may be written any more */
+    int ended;                  /* the response has ended: later lines are dropped */
     int *noticed;               /* of the last notice */
     PGresult *kept;             /* of the last keep */
     apr_array_header_t *params; /* of const char *, for the next query; NULL: none */
 } probe_t;
 
-/* A command goes on with the next one, or ends the list with what the handler
- * is to return. */
+/* A command returns NEXT, or the handler's result, which ends the list. */
 enum { NEXT = 1 };
 typedef int (*command_fn)(probe_t *probe, const char *arg);
 
@@ -158,7 +159,7 @@ __attribute__((format(printf, 2, 3))) static void tell(probe_t *probe, const cha
     apr_brigade_putc(probe->out, NULL, NULL, '\n');
 }
 
-/* From here on the response has begun: it can fail or redirect no more. */
+/* Pass the lines on.  The response has begun then, so the request cannot fail or redirect. */
 static void flush_output(probe_t *probe)
 {
     if (!probe->ended)
@@ -465,10 +466,9 @@ static void buffer(const PGconn *conn, int bytes)
     setsockopt(PQsocket(conn), SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
-/* Rows of 1000 bytes, until the server has not taken in any for a moment.  There is room
- * for some more then, unless the socket is made smaller.  It is made ample before, since
- * libpq waits until all of its 8 kB have gone: a socket that was made small by an earlier
- * flood may have room, but not for all of them. */
+/* Send rows of 1000 bytes until the server has not taken in any for 100 ms.  Then make the
+ * socket's buffer small, so that it has no room for one more row.  Make it large before: an
+ * earlier flood has made it small, and libpq waits until there was room for all of its 8 kB. */
 static int run_flood(probe_t *probe, const char *arg)
 {
     static const char row[1000] = {[0 ... sizeof(row) - 2] = 'x', '\n'};
@@ -496,8 +496,8 @@ static int run_request(probe_t *probe, const char *arg)
     return NEXT;
 }
 
-/* 8200 bytes at a time: libpq sends them by the 8192, so that a few are left each time.
- * Nothing is answered, so the transaction status stays idle. */
+/* Write 8200 bytes (1640 requests) at a time.  libpq sends 8192 at once, so a few are left each
+ * time.  The server answers nothing, so the transaction status stays idle. */
 static int run_flushes(probe_t *probe, const char *arg)
 {
     int n = 0;
@@ -548,11 +548,11 @@ static void count_notice(void *count, const char *message)
     ++*(int *)count;
 }
 
-/* A notice after the request would write to memory that is gone. */
 static void ignore_notice(void *none, const PGresult *result)
 {
 }
 
+/* A notice after the request's end would be counted in memory that was freed. */
 static int run_notice(probe_t *probe, const char *arg)
 {
     probe->noticed = apr_pcalloc(probe->r->pool, sizeof(int));
@@ -561,7 +561,7 @@ static int run_notice(probe_t *probe, const char *arg)
     return NEXT;
 }
 
-/* libpq tells what was set before, but not its argument. */
+/* libpq returns the earlier function, but not its argument. */
 static int run_swap(probe_t *probe, const char *arg)
 {
     PQnoticeReceiver receiver = PQsetNoticeReceiver(probe->conn, ignore_notice, NULL);
@@ -593,14 +593,14 @@ static int run_keep(probe_t *probe, const char *arg)
     return NEXT;
 }
 
-/* libpq tells of it as it told of what the connection said when this result was made. */
+/* libpq reports the misuse to the notice receiver that was set when the result was made. */
 static int run_misuse(probe_t *probe, const char *arg)
 {
     tell(probe, "misused=%d", PQgetvalue(probe->kept, 99, 0) == NULL);
     return NEXT;
 }
 
-/* A statement for a connection that has gone back. */
+/* A statement to run on a connection that was returned. */
 typedef struct {
     PGconn *conn;
     const char *sql;
@@ -630,7 +630,7 @@ static apr_status_t close_trace(void *file)
     return APR_SUCCESS;
 }
 
-/* A message after the request would be traced to a file that is closed. */
+/* A message after the request's end would be traced into a closed file. */
 static int run_trace(probe_t *probe, const char *arg)
 {
     FILE *file = tmpfile();
@@ -700,7 +700,7 @@ static int run_basicpw(probe_t *probe, const char *arg)
     return NEXT;
 }
 
-/* In the forked process; what it allocates and destroys is a copy. */
+/* Runs in the forked process, whose memory is a copy. */
 static void use_in_fork(probe_t *probe, int told)
 {
     apr_pool_t *p;
@@ -754,7 +754,7 @@ static int run_sleep(probe_t *probe, const char *arg)
 static int run_heap(probe_t *probe, const char *arg)
 {
     apr_time_t end = apr_time_now() + apr_time_from_sec(atoi(arg ? arg : "0"));
-    void *volatile block; /* or the compiler would do without */
+    void *volatile block; /* volatile, so that the compiler keeps the calls */
 
     while (apr_time_now() < end) {
         int i;
@@ -942,8 +942,8 @@ static int run_hooks(probe_t *probe, const char *arg)
 }
 
 /*
- * Before authentication.  A hook that depends on the configuration alone, so that httpd
- * authenticates subrequests and redirects as it does without us.
+ * Before authentication.  The hook depends only on the configuration (PER_CONF), so httpd
+ * authenticates subrequests and redirects as it does without this module.
  */
 
 /* Per directory. */
@@ -1106,7 +1106,7 @@ static int run_list(probe_t *probe, char *list)
     return status;
 }
 
-/* What the request before this one, redirected here, has written so far. */
+/* The lines of the request that was redirected to this one. */
 static apr_bucket_brigade *carried_over(const request_rec *r)
 {
     const probe_t *before = r->prev ? ap_get_module_config(r->prev->request_config,

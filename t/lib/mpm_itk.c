@@ -1,4 +1,4 @@
-/* A module of the name that mpm_itk has, and no more of it. */
+/* An empty module with the name of mpm_itk. */
 #include <httpd.h>
 #include <http_config.h>
 

@@ -1,5 +1,5 @@
 /*
- * A system that is short of everything, for httpd's LD_PRELOAD.
+ * System and library calls that fail, for httpd's LD_PRELOAD.
  *
  *   HOSTILE_REGISTER=file   libpq registers no event procedure as long as that file exists
  *   HOSTILE_POLL=1          each second poll() that asks one descriptor for input, without a

@@ -1,7 +1,7 @@
 /*
- * A resolver that hangs, for httpd's LD_PRELOAD: getaddrinfo() of a name that ends in
- * ".hang.test" does not come back before the file LOOKUP_HANGS_UNTIL exists; it then says
- * 127.0.0.1.  All other names are looked up as ever.
+ * A resolver that hangs, for httpd's LD_PRELOAD.  For a name that ends in ".hang.test"
+ * getaddrinfo() returns only when the file LOOKUP_HANGS_UNTIL exists; then it returns
+ * 127.0.0.1.  Other names are looked up as usual.
  */
 #include <dlfcn.h>
 #include <netdb.h>
