@@ -8,10 +8,10 @@ my $build = $ENV{PGPOOL_BUILD} || '.build';
 my @programs = glob "$build/t/test_*";
 ok @programs > 0, 'there are unit tests';
 
-# libcheck writes TAP; it is passed on line by line.
+# libcheck writes TAP; this test passes it on line by line.
 $ENV{CK_TAP_LOG_FILE_NAME} = '-';
 $ENV{CK_VERBOSITY} = 'silent';
-# A test may take a minute on a machine that does nothing else, without a sanitizer.
+# A test may take a minute on an idle machine without a sanitizer; other machines get more time.
 $ENV{CK_TIMEOUT_MULTIPLIER} = 5;
 
 for my $program (@programs) {

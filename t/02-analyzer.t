@@ -1,4 +1,4 @@
-# gcc's analyzer follows each path through the sources and finds nothing to say.
+# gcc's analyzer, which follows the paths through the sources, finds no fault.
 
 use strict;
 use warnings;

@@ -1,4 +1,5 @@
-# The fuzz targets of t/fuzz, with their seeds: inputs that were once interesting, or wrong.
+# Each fuzz target of t/fuzz accepts its seeds: inputs that reach new code, or that once found a
+# fault.
 
 use strict;
 use warnings;
@@ -12,7 +13,7 @@ for my $target (@target) {
     my @seed = glob "t/fuzz/seeds/$target/*";
     ok @seed > 0, "$target has seeds";
     my $output = qx{$build/t/fuzz_$target @seed 2>&1};
-    is $?, 0, "... and stands them all" or diag $output;
+    is $?, 0, "... and passes with all of them" or diag $output;
 }
 
 done_testing;

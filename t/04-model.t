@@ -1,5 +1,5 @@
-# The models of the hand-off and of the permits (t/model): all interleavings keep what they promise,
-# and a model with a bug planted in it does not.
+# The models of the hand-off and of the permits (t/model): spin finds no error in any interleaving,
+# and finds each bug that is planted in a model.
 
 use strict;
 use warnings;
@@ -11,8 +11,7 @@ use Test::More;
 
 plan skip_all => 'once is enough' if $ENV{PGPOOL_SANITIZE};
 
-
-# Each with the complaint by which the checker must find it.
+# Each planted bug, with the complaint that the checker must make.
 my $stuck  = qr/invalid end state/;
 my $broken = qr/assertion violated/;
 my @handoff_bug = (
@@ -28,7 +27,7 @@ my @handoff_bug = (
     [LATE_CLEAN     => $broken],
 );
 
-# With what the checker finds it: how many permits there are, and how many requests the first child has.
+# The macros with which the checker finds a bug of the permits: the number of permits.
 my %one  = (with => [qw(-DPERMITS=1)]);
 my %two  = (with => [qw(-DPERMITS=2)]);
 my %more = (with => [qw(-DPERMITS=1 -DFIRST=2)]);
@@ -48,8 +47,8 @@ my @permits_bug = (
     [IDLE_KEPT    => $broken, %one],
 );
 
-# The checker's words about a model with these macros.  A model that tells by itself when nothing goes
-# on any more (ends_itself) may have processes that never end.
+# The checker's output for a model with these macros.  If a model asserts its end itself
+# (ends_itself), the checker does not complain of processes that never end.
 sub checked {
     my ($model, @define) = @_;
     my $file = rel2abs("t/model/$model->{name}.pml");
@@ -69,7 +68,7 @@ sub planted {
     return sort keys %planted;
 }
 
-# How many lines in all the search has not come to.
+# How many statements of the model the search has not reached.
 sub unreached {
     my ($said) = @_;
     return sum($said =~ /\((\d+) of \d+ states\)/g);
@@ -89,9 +88,9 @@ my @model = (
         name        => 'permits',
         ends_itself => 1,
         slow        => { $ENV{PGPOOL_MODEL_ALL} ? () : (END_SILENT => 1) },
-        never_reached => 6, # the end of a child, and its asserts' other sides
+        never_reached => 6, # the ends of processes, and sides of asserts
         bug         => \@permits_bug,
-        # Some three million states, which a busy machine needs minutes for.
+        # Some three million states, which take minutes.
         size => $ENV{PGPOOL_MODEL_ALL} ? { 'three children with one permit' => [] } : {},
     },
 );
@@ -100,12 +99,12 @@ for my $model (@model) {
     for my $name (sort keys %{ $model->{size} }) {
         subtest "$model->{name}: $name" => sub {
             my $said = checked($model, @{ $model->{size}{$name} });
-            like $said, qr/errors: 0$/m, 'the model keeps its promises' or diag $said;
+            like $said, qr/errors: 0$/m, 'no error' or diag $said;
             unlike $said, qr/search depth too small|out of memory/, '... in all interleavings';
-            is unreached($said), $model->{never_reached} // 0, '... which come to every line of it';
+            is unreached($said), $model->{never_reached} // 0, '... which reach every statement';
         };
     }
-    is_deeply [sort map { $_->[0] } @{ $model->{bug} }], [grep { !$model->{slow}{$_} } planted($model)], "$model->{name}: all planted bugs are looked for";
+    is_deeply [sort map { $_->[0] } @{ $model->{bug} }], [grep { !$model->{slow}{$_} } planted($model)], "$model->{name}: each planted bug is in the list";
     for (@{ $model->{bug} }) {
         my ($name, $complaint, %option) = @$_;
         like checked($model, @{ $option{with} // $model->{with} }, "-DBUG_$name"), qr/pan:1: $complaint/, "finds BUG_$name";

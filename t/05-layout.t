@@ -1,4 +1,4 @@
-# The layers and the shape that the code promises, read off sources and objects.
+# The layers and the shape of the code, as sources and objects show them.
 
 use strict;
 use warnings;
@@ -7,11 +7,11 @@ use Test::More;
 my $build = $ENV{PGPOOL_BUILD} || '.build';
 my $apxs = $ENV{APXS} || 'apxs';
 
-is_deeply [stray_entries()], [], 'the top level holds what it should and no more';
+is_deeply [stray_entries()], [], 'the top level has no other entries';
 is_deeply [httpd_includes()], [], 'the core includes no header of httpd';
 is_deeply [circles(includes())], [], 'no circle of includes';
 is_deeply [circles(calls())], [], 'no circle of calls between the files of the core';
-is_deeply [grep { slurp($_) !~ m{\A/\*} } sources()], [], 'every file opens with what it is for';
+is_deeply [grep { slurp($_) !~ m{\A/\*} } sources()], [], 'every file opens with a comment';
 is_deeply [long_functions(80)], [], 'no function is longer than 80 lines';
 is_deeply [unasserted()], [], 'each _locked function asserts first that the lock is held';
 
@@ -27,7 +27,7 @@ SKIP: {
     for my $name (qw(pgpool pgpool_query)) {
         my $module = "$build/mod_$name.so";
         is_deeply [exported($module)], ["${name}_module"], "$module exports its module and no more";
-        is_deeply [grep { !/\Aapr?_/ } unresolved($module)], [], "$module misses only what httpd has";
+        is_deeply [grep { !/\Aapr?_/ } unresolved($module)], [], "$module needs no symbols but httpd's";
     }
 }
 
@@ -39,7 +39,8 @@ sub stray_entries {
     return sort grep { !/\A\./ && !$expected{$_} } readdir $top;
 }
 
-# The core's build cannot see them where APR's headers have a directory of their own; not all have.
+# If APR's headers have a directory of their own, the core's build does not find httpd's headers.
+# On other systems this test finds an include of them.
 sub httpd_includes {
     chomp(my $directory = qx{$apxs -q INCLUDEDIR});
     my @found;
@@ -65,8 +66,8 @@ sub includes {
     return \%needs;
 }
 
-# A file needs those whose functions it calls, or takes the address of.  What the linker sees says so;
-# a function that is called through a pointer makes no circle.
+# A file needs those whose functions it calls, or takes the address of, as nm shows.  A call through
+# a pointer makes no circle.
 sub calls {
     my (%defines, %wants, %needs);
     for my $object (glob "$build/mod_pgpool/core/*.o") {

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# The README lists exactly what exists: the number of every message, every directive with its default,
-# every file of the modules.
+# The README lists every message's number, every directive with its default and every file of the
+# modules, and none that does not exist.
 
 use strict;
 use warnings;
@@ -23,7 +23,7 @@ subtest 'messages' => sub {
     my @core = map { "PGP$_" } slurp('mod_pgpool/core/pgp_env.h') =~ /PGP_MSG_\w+ = (\d{4})/g;
     my @query = map { slurp($_) =~ /(PGP20\d\d)/g } glob 'mod_pgpool/mod_pgpool_query*.c';
     my @told = map { /PGP\d{4}/g } $readme =~ /^\| (PGP\d{4}[^|]*)\|/mg;
-    is_deeply sorted_once(@told), sorted_once(@core, @query), 'each is told in the README, and no other';
+    is_deeply sorted_once(@told), sorted_once(@core, @query), 'the README has each, and no other';
 };
 
 subtest 'directives' => sub {
@@ -32,7 +32,7 @@ subtest 'directives' => sub {
     my %told = $readme =~ /^\| `(PgPool\w+)[^`]*` \| ([^|]*?) \| server, vhost, PgPool \|/mg;
     $_ = 'NULL' for grep { $_ eq 'none' } values %told;
     cmp_ok scalar keys %code, '>', 10, 'the options are found';
-    is_deeply \%told, \%code, 'each option is told in the README with its default, and no other';
+    is_deeply \%told, \%code, 'the README has each option with its default, and no other';
 };
 
 # A .c file and its header share a line of the map, and a private header has that of its family.

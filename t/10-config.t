@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# The directives: what `httpd -t` refuses, with file, line and a hint, and what it takes; how
-# virtual hosts inherit pools and share them; that no password is shown, wherever it stands.
+# The directives: `httpd -t` takes good ones, and refuses bad ones with file, line and a hint;
+# virtual hosts inherit and share pools; no output shows a password.
 
 use PgPoolTest;
 use Probe;
@@ -29,9 +29,9 @@ sub in_location {
     return join "\n", '<Location /x>', @line, '</Location>';
 }
 
-# ---- what is refused
+# ---- refused directives
 
-# The line that httpd names, as it stands in the file.
+# The text of the line whose number httpd gives.
 sub line_named {
     my ($output) = @_;
     my $file = quotemeta($parser->dir . '/httpd.conf');
@@ -42,7 +42,8 @@ sub line_named {
     return $line[$number - 1];
 }
 
-# The line to be named is the last in the text, or the one that ends in "#!".
+# Test that httpd refuses a text, and gives the number of its last line, or of the line that ends in
+# "#!".
 sub refused {
     my ($name, $text, $hint) = @_;
     my ($culprit) = $text =~ /^(.*)#!$/m ? $1 : (split /\n/, $text)[-1];
@@ -56,7 +57,7 @@ sub refused {
 
 my $time = 'such as 500ms, 2s, 5min or 1h';
 
-# Directive, then the values that it refuses and what it says to each of them.
+# Directive, the words with which it refuses a value, values that it refuses.
 my @bad_value = (
     [PgPoolMin        => qr/a whole number from 0 to 10000, not "/,
         qw(-1 10001 two 1.5 2s 0x2 9e9 99999999999999999999)],
@@ -86,7 +87,7 @@ subtest 'values out of range or of another kind' => sub {
 subtest 'PgPoolSet' => sub {
     refused("of $_", "PgPoolSet $_ x", qr/^PgPoolSet takes the name of a setting such as app.user/m)
         for '1a', '"a b"', 'a;b', 'a=b', q(a'b), '"a\"b"';
-    refused('to what is no expression', 'PgPoolSet app.user "%{"',
+    refused('to a malformed expression', 'PgPoolSet app.user "%{"',
         qr/^PgPoolSet app.user: cannot parse the expression "%\{": /m);
 };
 
@@ -163,7 +164,7 @@ subtest 'pools' => sub {
         qr/PgPoolMax takes a whole number from 1 to 10000, not "0"/);
 };
 
-subtest 'PgPoolUse of what is not there' => sub {
+subtest 'PgPoolUse of a pool that does not exist' => sub {
     my $hint = sub { return qr/PgPoolUse $_[0]: there is no <PgPool $_[0]> in this server$/m };
     refused('in the server', "$conninfo\nPgPoolUse b", $hint->('b'));
     refused('in a location', "$conninfo\n" . in_location('PgPoolUse b#!'), $hint->('b'));
@@ -173,7 +174,7 @@ subtest 'PgPoolUse of what is not there' => sub {
         $hint->('a'));
 };
 
-subtest 'where they may not stand' => sub {
+subtest 'in a wrong context' => sub {
     for my $line ($conninfo, 'PgPoolMin 1', 'PgPoolInitSQL "SELECT 1"', '<PgPool a>') {
         my $end = $line =~ /^</ ? "\n</PgPool>" : '';
         my ($directive) = $line =~ /^(\S+?)>?(?:\s|$)/;
@@ -182,7 +183,7 @@ subtest 'where they may not stand' => sub {
     }
 };
 
-# ---- what is taken
+# ---- accepted directives
 
 # The values in the dump of the configuration, {server}{pool}{directive}, and their origins.
 sub dumped {
@@ -206,14 +207,14 @@ sub dumped_default {
     return $value->{'127.0.0.1'}{default};
 }
 
-# As it is written, and as it is dumped.
+# Directive, its argument, and the argument in the dump if that differs.
 my @good_value = (
     [PgPoolConninfo => '"host=db dbname=app"', 'dbname=app host=db'],
     [PgPoolConninfo => 'postgresql://joe@db:5433/app?sslmode=require',
         'user=joe dbname=app host=db port=5433 sslmode=require'],
     [PgPoolConninfo => q("host='a b' options=-cwork_mem=1MB"),
         q(host='a b' options=-cwork_mem=1MB)],
-    # libpq marks some secrets as debug options only.
+    # libpq marks some secrets only as debug options.
     [PgPoolConninfo => '"host=db replication=false"', 'host=db replication=***'],
     [PgPoolConninfo => '"host=@abstract,@other port=5432,5433"',
         'host=@abstract,@other port=5432,5433'],
@@ -246,10 +247,10 @@ subtest 'a PgPoolMax below the default PgPoolMin lowers it' => sub {
     my $pools = $value->{'127.0.0.1'};
     is_deeply [@{ $pools->{default} }{qw(PgPoolMin PgPoolMax)}], [1, 1], 'down to PgPoolMax';
     is_deeply [@{ $pools->{a} }{qw(PgPoolMin PgPoolMax)}], [2, 7], '... in no other pool';
-    is $origin->{'127.0.0.1'}{default}{PgPoolMin}, 'default', '... and nobody wrote it';
+    is $origin->{'127.0.0.1'}{default}{PgPoolMin}, 'default', '... and its origin is the default';
 };
 
-subtest 'what httpd resolves while it reads' => sub {
+subtest '<IfModule> and <IfDefine>' => sub {
     my ($value) = dumped(in_pool('a', $conninfo,
         '<IfModule pgpool_module>', 'PgPoolMax 7', '</IfModule>',
         '<IfDefine NEVER>', 'SetEnvIf Host . x', '</IfDefine>'));
@@ -264,7 +265,7 @@ subtest 'without any pool' => sub {
 
 # ---- inheritance
 
-subtest 'named pools have what stands outside as defaults' => sub {
+subtest 'directives outside of <PgPool> are the defaults of named pools' => sub {
     my ($value, $origin) = dumped(join "\n",
         in_pool('early', 'PgPoolMin 1'),
         $conninfo, 'PgPoolMax 9', 'PgPoolInitSQL one',
@@ -276,7 +277,7 @@ subtest 'named pools have what stands outside as defaults' => sub {
     is_deeply [@{ $pools->{early} }{@shown}],   [$db, 1, 9, '"one"'], 'written before it';
     is_deeply [@{ $pools->{late} }{@shown}], ['host=other', 2, 9, '"two"'], 'written after it';
     is $origin->{'127.0.0.1'}{early}{PgPoolMax}, $origin->{'127.0.0.1'}{default}{PgPoolMax},
-        'an inherited value was written where it was written';
+        'an inherited value keeps its origin';
 };
 
 subtest 'virtual hosts inherit pools by name and overlay what they set' => sub {
@@ -320,7 +321,7 @@ subtest 'virtual hosts with equal pools share one' => sub {
     my @host  = qw(main same larger asks);
     my %pid   = map { $_ => pid_at($httpd, $_) } @host;
     my %named = map { $_ => pid_at($httpd, $_, 'acquire=p') } @host;
-    is $pid{same}, $pid{main}, 'equal but for where it was written';
+    is $pid{same}, $pid{main}, 'equal, with another origin';
     is $pid{asks}, $pid{main}, 'inherited';
     isnt $pid{larger}, $pid{main}, 'another PgPoolMax';
     is $named{same}, $named{main}, 'the same for a named pool';
@@ -332,7 +333,7 @@ subtest 'virtual hosts with equal pools share one' => sub {
     $httpd->stop;
 };
 
-subtest 'nothing of it in .htaccess' => sub {
+subtest 'no directive is allowed in .htaccess' => sub {
     my $httpd = httpd(join "\n",
         $own, '<Directory "${DIR}/htdocs">', 'AllowOverride All', '</Directory>');
     my @line = (
@@ -352,7 +353,7 @@ subtest 'nothing of it in .htaccess' => sub {
 
 # ---- passwords
 
-# No part of this may be seen anywhere.
+# No output may show any part of this.
 my $secret = 'S3cr1tW0rd';
 
 query($pg, "CREATE ROLE guarded LOGIN PASSWORD 'another one'");
@@ -364,7 +365,7 @@ my ($host, $port) = ($pg->host, $pg->port);
 my $socket = "host=$host port=$port dbname=postgres user=guarded";
 my $host_in_uri = $host =~ s{/}{%2F}gr;
 
-# Every form in which a connection string may hold it.  Good ones:
+# Every form in which a connection string may have a password.  Valid ones:
 my %with_secret = (
     keyword => qq("$socket password=$secret"),
     quoted  => qq("$socket password = '$secret $secret'"),
@@ -374,7 +375,7 @@ my %with_secret = (
     ssl     => qq("$socket password=$secret sslpassword=$secret"),
 );
 
-# And such as are refused.
+# Forms that are refused.
 my %malformed = (
     'an open quote'        => qq("$socket password='$secret"),
     'unquoted blanks'      => qq("$socket password=x $secret"),
@@ -446,7 +447,7 @@ subtest 'passwords: a running httpd that is refused' => sub {
     ok $httpd->wait_log(qr/PGP1002: pool $_: cannot connect: .*28P01/), "... which tells of $_"
         for @form;
     $httpd->stop;
-    hides($httpd->error_log, 'nor when it stops');
+    hides($httpd->error_log, 'no password in the error log after the stop');
 };
 
 done_testing;

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# conf/reference.conf against the modules themselves: every directive stands there with its true
-# context, default and range, and none more; what it sets changes nothing; its examples are right.
+# conf/reference.conf agrees with the modules: it has every directive with its context, default and
+# range, and no others; it sets only defaults; its examples are valid.
 
 use PgPoolTest;
 use File::Spec::Functions qw(rel2abs);
@@ -15,7 +15,7 @@ sub config_test {
     return ($httpd->conf($conf)->config_test(@argument))[1];
 }
 
-# ---- what the reference says: its fields by directive
+# ---- the reference: its fields by directive
 
 my (%reference, @twice);
 for my $block (split /^# ---- /m, $text) {
@@ -24,9 +24,9 @@ for my $block (split /^# ---- /m, $text) {
     $reference{$name} = { $block =~ /^# (Syntax|Default|Range|Context):\s+(.*)$/mg };
 }
 
-# ---- what the modules say
+# ---- the modules
 
-# httpd's list: a directive with its module in one line, then its help, then where it may stand.
+# httpd's list: a directive with its module in one line, then its help, then its context.
 my %context_of = (
     'outside <Directory>, <Files>, <Location>, or <If>' => 'server config, virtual host',
     'anywhere'                                          => 'server config, virtual host, directory',
@@ -47,14 +47,14 @@ sub true_context {
     return "$context, <PgPool>";
 }
 
-# What it takes, in the words of its refusal; PgPoolRetry takes two of the kind.
+# The range of a directive, as its refusal tells it; PgPoolRetry takes two values.
 sub true_range {
     my ($directive) = @_;
     return config_test("$directive " . ($directive eq 'PgPoolRetry' ? 'x x' : 'x'))
         =~ /takes a (?:whole number|time) from (\S+ to \S+?)[, ]/ ? $1 : undef;
 }
 
-# A pool's settings as they are dumped, and where they come from.
+# The settings of pools in the dump, each with its origin.
 sub dumped {
     my ($conf) = @_;
     my @line = config_test($conf, '-D', 'DUMP_PGPOOL') =~ /^    (\S.*?)  # (.*)$/mg;
@@ -70,11 +70,11 @@ sub true_default {
     return defined $default{$directive} ? "$directive $default{$directive}" : 'none';
 }
 
-# ---- the one against the other
+# ---- the comparison
 
 sub name_of { my ($listed) = @_; return $listed =~ /^</ ? "$listed>" : $listed }
 
-subtest 'all directives, and none more' => sub {
+subtest 'all directives, and no others' => sub {
     ok %listed > 10, 'httpd lists them';
     is_deeply [sort keys %reference], [sort map { name_of($_) } keys %listed], 'the same';
     is_deeply \@twice, [], 'once each';
@@ -91,30 +91,31 @@ for my $directive (sort keys %listed) {
     };
 }
 
-subtest 'what it sets' => sub {
+subtest 'the defaults' => sub {
     my %origin = @{ dumped("$conninfo\nInclude $file") };
     my %before = @{ dumped($conninfo) };
-    is_deeply [sort keys %origin], [sort keys %before], 'changes nothing';
+    is_deeply [sort keys %origin], [sort keys %before], 'the reference changes nothing';
     my @unset = grep { !/^PgPoolConninfo/ && $origin{$_} !~ /^\Q$file\E:/ } sort keys %origin;
-    is_deeply \@unset, [], '... and is every default that there is';
+    is_deeply \@unset, [], '... and sets every default';
 };
 
 subtest 'its examples' => sub {
     my @example = $text =~ /^#([^ #\n].*|    [A-Z].*)$/mg;
     ok @example > 10, 'there are some';
-    is config_test(join "\n", @example), "Syntax OK\n", '... and they are right';
+    is config_test(join "\n", @example), "Syntax OK\n", '... and they are valid';
 };
 
-# ---- where none may stand
+# ---- wrong contexts
 
-# One line, or section, that the reference has of a directive.
+# An example of a directive: its line in the reference, or an empty section.
 sub example {
     my ($directive) = @_;
     return "$directive x>\n</PgPool>" if $directive =~ /^</;
     return $text =~ /^#? *(\Q$directive\E .*)$/m ? $1 : die "no example of $directive\n";
 }
 
-subtest 'none inside <Limit>, where it would count for every method, but PgPoolQuery' => sub {
+# Inside <Limit> such a directive would count for every method.
+subtest 'only PgPoolQuery may stand inside <Limit>' => sub {
     my @of_directory = grep { $context_of{ $listed{$_} } =~ /directory/ && $_ ne 'PgPoolQuery' } sort keys %listed;
     cmp_ok scalar @of_directory, '>', 3, 'httpd lists some that may stand in a directory';
     like config_test("$conninfo\n<Location /x>\n<Limit POST>\n" . example($_) . "\n</Limit>\n</Location>"),
@@ -122,7 +123,7 @@ subtest 'none inside <Limit>, where it would count for every method, but PgPoolQ
         for @of_directory;
 };
 
-subtest 'none in .htaccess, whatever is allowed there' => sub {
+subtest 'none in .htaccess, even with AllowOverride All' => sub {
     my @name = map { s/^<//r } sort keys %listed;
     $httpd->conf(<<"CONF")->start;
 <Directory "\${DIR}/htdocs">

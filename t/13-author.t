@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# The README's handler is built by the README's command, and answers.
+# The README's example of a handler is built with the README's command, and answers.
 
 use PgPoolTest;
 use Cwd qw(getcwd);

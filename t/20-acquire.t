@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# Borrowing: one request always has one connection and no two have the same; notes, release, named
-# pools, PgPoolUse, open and close, hooks; and what is said when there is none to be had.
+# Borrowing: a request has one connection, and no other request has the same; notes, release, named
+# pools, PgPoolUse, open and close, hooks; and the errors if there is no connection.
 
 use PgPoolTest;
 use Probe;
@@ -9,7 +9,7 @@ use IO::Select;
 
 my $pg = postgres;
 
-# What stands in a server or a <PgPool>; the connections tell by their name whose they are.
+# The directives of a pool; its connections have the pool's name as application_name.
 sub pool {
     my ($name, @line) = @_;
     my $conninfo = conninfo($pg, application_name => $name);
@@ -24,9 +24,9 @@ sub in_pool {
 sub subrequest { return 'subreq=' . probe_at(@_) }
 sub redirect   { return 'redirect=' . probe_at(@_) }
 
-# ---- on each MPM: one request has one, no two have the same
+# ---- on each MPM: a request has one connection, and no other request has the same
 
-# Who tells a pid, in one request of which kind.
+# Name, number of pids in the answer, commands.
 my @family = (
     ['acquire again'                   => 2, qw(acquire acquire)],
     ['a subrequest'                    => 2, 'acquire', subrequest('acquire')],
@@ -72,7 +72,7 @@ for my $mpm (mpms()) {
     };
 }
 
-# ---- the rest on one
+# ---- the rest on one MPM
 
 my $httpd = probed(join "\n",
     pool('default', 'PgPoolMax 4', 'PgPoolAcquireTimeout 60s'),
@@ -86,7 +86,7 @@ my $httpd = probed(join "\n",
     "<VirtualHost *>\nServerName main\n</VirtualHost>",
     "<VirtualHost *>\nServerName uses-b\nPgPoolUse b\n</VirtualHost>");
 
-# Of one request: the lease's note, its backend and its number.
+# The note of a request's lease, and its two parts: the backend's pid and the number of the lease.
 sub lease {
     my ($answer, $which) = @_;
     my $note = told_all($answer, 'note.pgpool-one')->[$which // 0] // 'none';
@@ -102,7 +102,7 @@ subtest 'notes' => sub {
 
     $answer = probe($httpd, redirect(qw(acquire=one notes)));
     ($note) = lease($answer);
-    is told($answer, 'initial.pgpool-one'), $note, 'after a redirect on the initial one as well';
+    is told($answer, 'initial.pgpool-one'), $note, 'after a redirect on the initial request as well';
     is told($answer, 'initial.pgpool-one-wait'), told($answer, 'note.pgpool-one-wait'),
         '... also the wait';
 
@@ -114,7 +114,7 @@ subtest 'notes' => sub {
     like told($answer, 'note.pgpool-error'), qr/^pool none: there is no such pool/, 'an error';
     $answer = probe($httpd, redirect(qw(acquire=none notes)));
     is told($answer, 'initial.pgpool-error'), told($answer, 'note.pgpool-error'),
-        '... also on the initial one';
+        '... also on the initial request';
 };
 
 subtest 'the lease in the access log' => sub {
@@ -131,7 +131,7 @@ subtest 'release' => sub {
     my $answer = probe($httpd, qw(acquire=one notes release acquire=one notes));
     tells $answer, { status => [0, 0] }, 'acquire, release, acquire';
     my ($first, $second) = map { (lease($answer, $_))[2] } 0, 1;
-    cmp_ok $second, '>', $first, '... the second is a new pin';
+    cmp_ok $second, '>', $first, '... the second is a new lease';
 
     my $held = hold($httpd, qw(acquire=one release gate acquire=one));
     tells probe($httpd, 'acquire=one'), { status => 0 }, 'another request can have it';
@@ -145,7 +145,7 @@ subtest 'release' => sub {
         'without a pin it does nothing';
 };
 
-# Who the connection of the last acquire or open belongs to.
+# The pool of the last acquire's or open's connection.
 my $whose = 'sql=SHOW application_name';
 
 subtest 'two pools in one request' => sub {
@@ -163,7 +163,7 @@ subtest 'PgPoolUse' => sub {
         ['below'                 => '/probe/a/c', 'main',   'acquire',         'a'],
         ['another below'         => '/probe/a/b', 'main',   'acquire',         'b'],
         ['in the server'         => '/probe',     'uses-b', 'acquire',         'b'],
-        ['a name says more'      => '/probe/a',   'uses-b', 'acquire=default', 'default'],
+        ['a name goes first'     => '/probe/a',   'uses-b', 'acquire=default', 'default'],
         ['open: the server\'s'   => '/probe/a',   'uses-b', 'open',            'b'],
         ['open: without one'     => '/probe/a',   'main',   'open',            'default'],
     );
@@ -175,26 +175,27 @@ subtest 'PgPoolUse' => sub {
     }
     my $there = subrequest('acquire', $whose) =~ s{/probe}{/probe/a}r;
     tells probe($httpd, 'acquire', $whose, $there), { value => [qw(default a)] },
-        'a subrequest elsewhere uses what is used there';
+        'a subrequest uses the pool of its own location';
 };
 
 subtest 'open and close' => sub {
     my $answer = probe($httpd, qw(acquire=a open=a));
     my ($pinned, $opened) = @{ told_all($answer, 'pid') };
-    isnt $opened, $pinned, 'not what is pinned to the request';
-    # There is one of these: without a return the next would be refused.
+    isnt $opened, $pinned, 'not the connection that is pinned to the request';
+    # The pool has one connection: without a return the next open would be refused.
     for my $end (qw(close destroy)) {
         tells probe($httpd, 'open=one', $end, 'open=one'), { status => [0, 0] }, "$end ends it";
     }
-    tells probe($httpd, 'acquire=one'), { status => 0 }, '... else the end of the pool does';
+    tells probe($httpd, 'acquire=one'), { status => 0 }, '... otherwise the end of the APR pool returns it';
     all_back('brief');
     tells probe($httpd, qw(open=brief acquire=brief close acquire=one)),
-        { status => [0, 'EEXHAUSTED', 0] }, 'it counts as any other; close of nothing does nothing';
+        { status => [0, 'EEXHAUSTED', 0] }, 'it counts as in use; close without a connection does nothing';
 };
 
-# ---- what is said when there is none
+# ---- errors if there is no connection
 
-# An answer may arrive before its request's connection is back: wait until nobody has one.
+# Wait until no connection of a pool is in use: an answer may arrive before its request's connection
+# was returned.
 sub all_back {
     my ($name) = @_;
     return poll_until {
@@ -233,25 +234,25 @@ subtest 'exhausted' => sub {
     tells $answer, { status => 'EEXHAUSTED',
         strerror => 'all connections stayed in use until the deadline' }, 'EEXHAUSTED';
     cmp_ok told($answer, 'waited'), '>=', 200_000, '... no sooner than PgPoolAcquireTimeout';
-    cmp_ok told($answer, 'note.pgpool-brief-wait'), '>=', 200_000, '... which a note says';
+    cmp_ok told($answer, 'note.pgpool-brief-wait'), '>=', 200_000, '... a note has the wait';
     my $cause = qr/all connections stayed in use.*: all 1 connections are in use \(PgPoolMax 1\)/;
-    like told($answer, 'note.pgpool-error'), $cause, '... and another why';
+    like told($answer, 'note.pgpool-error'), $cause, '... and another the cause';
     is log_lines($from, qr/PGP1011: pool brief: $cause.*waited \d+ ms/), 1, '... and the log';
 
     $answer = probe($httpd, qw(acquire=brief httpstatus));
     is $answer->{status}, 503, '... is 503';
     is $answer->{headers}{'retry-after'}, 1, '... with Retry-After';
     tells probe($httpd, 'open=brief'), { status => 'EEXHAUSTED' }, 'open says the same';
-    tells let_go($held), { status => 0 }, 'the holder noticed nothing';
+    tells let_go($held), { status => 0 }, 'the borrower noticed nothing';
     all_back('brief');
-    tells probe($httpd, 'acquire=brief'), { status => 0 }, '... and then it can be had again';
+    tells probe($httpd, 'acquire=brief'), { status => 0 }, '... and then the next request gets it';
 };
 
 subtest 'a failure is remembered for a moment' => sub {
     my $held = hold_one('brief');
     my $from = $httpd->log_end;
     tells probe($httpd, qw(acquire=brief acquire=brief), subrequest('acquire=brief')),
-        { status => [('EEXHAUSTED') x 3] }, 'asked three times';
+        { status => [('EEXHAUSTED') x 3] }, 'three acquires in one request';
     is log_lines($from, qr/PGP1011/), 1, '... it has failed once';
 
     my $asks = hold($httpd, qw(acquire=brief gate sleep=1.1 acquire=brief));
@@ -279,7 +280,7 @@ $httpd->stop;
 
 # ---- hooks
 
-# So often they have run.
+# How often the hooks have run: connect, attach.
 sub hooks_ran {
     my ($hooked) = @_;
     my $answer = probe($hooked, 'hooks');
@@ -288,7 +289,7 @@ sub hooks_ran {
 
 subtest 'hooks' => sub {
     my $hooked = probed(pool('hooked', 'PgPoolMax 1', 'PgPoolMin 0', 'PgPoolAcquireTimeout 60s'));
-    is_deeply hooks_ran($hooked), [0, 0], 'nothing was asked';
+    is_deeply hooks_ran($hooked), [0, 0], 'before the first acquire';
     my $die = 'sql=SELECT pg_terminate_backend(pg_backend_pid())';
     my @case = (
         ['the first time'         => 1, 1, 'acquire'],
@@ -325,7 +326,8 @@ subtest 'hooks that refuse' => sub {
     }
 };
 
-# The handler's statements would be part of that transaction, and be rolled back at return.
+# The handler's statements would be part of that transaction, and would be rolled back at the
+# return.
 subtest 'hooks that leave a transaction open' => sub {
     for my $hook (qw(connect attach)) {
         my $hooked = probed(pool('left', 'PgPoolMin 0', "PgPoolProbeHook $hook begin"));
@@ -341,14 +343,14 @@ subtest 'hooks that leave a transaction open' => sub {
 subtest 'hooks in which the connection is lost' => sub {
     for my $hook (qw(connect attach)) {
         my $hooked = probed(pool('lost', 'PgPoolAcquireTimeout 60s', "PgPoolProbeHook $hook lose"));
-        tells probe($hooked, 'acquire', 'sql=SELECT 42'), { status => 0, value => 42 }, "$hook: the request is given another";
+        tells probe($hooked, 'acquire', 'sql=SELECT 42'), { status => 0, value => 42 }, "$hook: the request gets another connection";
         $hooked->stop;
     }
 };
 
-# ---- many
+# ---- many clients
 
-# A client leaves its name in the session, goes away a while, and must find it again.
+# A client sets its name in the session, sleeps, and must find its name again.
 sub one_of_a_crowd {
     my ($crowd, $name, $seconds) = @_;
     return $crowd->begin(probe_at('acquire',
@@ -363,9 +365,9 @@ for my $mpm (grep { $_ ne 'prefork' } mpms()) {
         for my $seconds (0, 0.001, 0.02) {
             my @answer = finish(map { one_of_a_crowd($crowd, $_, $seconds) } 1 .. 40);
             is_deeply [map { told($_, 'status') } @answer], [(0) x 40], "$seconds s: all served";
-            is_deeply [map { told_all($_, 'value')->[2] } @answer], [1 .. 40], '... each alone';
+            is_deeply [map { told_all($_, 'value')->[2] } @answer], [1 .. 40], '... each with its own session';
             my %pids = map { told($_, 'pid') => 1 } @answer;
-            cmp_ok keys %pids, '<=', 4, '... by no more than there may be';
+            cmp_ok keys %pids, '<=', 4, '... by no more than PgPoolMax connections';
         }
         $crowd->stop;
     };

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# What a request leaves behind on its connection, in whatever state: the next one finds a connection
-# in good order, and of what was not committed nothing stays.
+# A request may leave its connection in any state: the next request finds a connection in good
+# order, and nothing stays that was not committed.
 
 use PgPoolTest;
 use Probe;
@@ -11,8 +11,8 @@ my $pg = postgres;
 query($pg, 'CREATE TABLE kept (who text)');
 my $conninfo = conninfo($pg);
 
-# There is one connection, so that the next request gets what this one has left.  The deadlines are
-# far away, so that nothing but the work itself can end it in time.
+# PgPoolMax is 1, so that the next request gets the connection that this one has left.  The
+# deadlines are far away, so that a test in which the clean-up fails hangs.
 my $conf = <<"CONF";
 PgPoolConninfo "$conninfo"
 PgPoolMax 1
@@ -33,7 +33,8 @@ my $cursor = 'DECLARE c CURSOR FOR SELECT 1';
 my $sleep  = 'SELECT pg_sleep(600)';
 my $die    = 'SELECT pg_terminate_backend(pg_backend_pid())';
 
-# What is left behind, by which commands; after `acquire`, unless they say otherwise.
+# States that the pool cleans up; the commands that leave them, after `acquire` unless they begin
+# with `open`.
 my @mended = (
     ['nothing'                       => 'sql=SELECT 1'],
     ['an open transaction'           => 'sql=BEGIN', "sql=$insert"],
@@ -67,13 +68,14 @@ my @mended = (
         qw(notice trace nonblocking), "pipeline=$sleep"],
 );
 
-# What nobody can mend is replaced.
+# States after which the connection is replaced.
 my @replaced = (
     ['a dead connection'    => "sql=$die"],
-    ['... as nobody knows'  => "send=$die"],
+    ['... unknown to libpq' => "send=$die"],
 );
 
-# A notice, so that a processor left behind would be called; and who still works beside us.
+# The next request.  Its notice would call a notice processor that was left behind.  The last
+# statement counts other backends that are at work.
 my @next = ('acquire', 'state', q(sql=INSERT INTO kept VALUES ('next')),
     q(sql=DO $$ BEGIN RAISE NOTICE 'x'; END $$),
     q(sql=SELECT count(*) FROM pg_stat_activity
@@ -85,7 +87,7 @@ my %in_good_order = (
     value => 0,
 );
 
-# The next request's backend.
+# Test the next request.  Returns its backend.
 sub next_is_well {
     my ($httpd, $name) = @_;
     my $answer = probe($httpd, @next);
@@ -102,7 +104,8 @@ sub leave {
     return told($answer, 'pid') // 'none';
 }
 
-# Returned when its backend has gone: else it may be in time to keep it from that.
+# The request ends only after its backend has gone: otherwise the clean-up might cancel the
+# statement that ends the backend.
 sub leave_dead {
     my ($httpd, @command) = @_;
     my $before = backends($pg);
@@ -117,12 +120,12 @@ sub left_behind {
     for (@mended) {
         my ($name, @command) = @$_;
         my $pid = leave($httpd, @command);
-        is next_is_well($httpd, $name), $pid, '... it is the same one';
+        is next_is_well($httpd, $name), $pid, '... the same connection';
     }
     for (@replaced) {
         my ($name, @command) = @$_;
         my $pid = leave_dead($httpd, @command);
-        isnt next_is_well($httpd, $name), $pid, '... it is another';
+        isnt next_is_well($httpd, $name), $pid, '... another connection';
     }
     return;
 }
@@ -139,7 +142,7 @@ sub client_gone {
     my $pending = $httpd->begin(probe_at('acquire', 'write=100000000'), rcvbuf => 4096);
     ok(IO::Select->new($pending->{socket})->can_read(60), 'an answer begins');
     $pending->abandon;
-    next_is_well($httpd, 'the client has gone in the middle of it');
+    next_is_well($httpd, 'the client has gone in the middle of its answer');
 
     probe($httpd, 'acquire', 'sql=BEGIN', "sql=$insert", 'abort');
     next_is_well($httpd, 'the handler noticed that');
@@ -152,9 +155,9 @@ sub client_gone_from_the_queue {
     my @waiting = map { $httpd->begin(probe_at(@next)) } 1 .. 2;
     $_->abandon for @waiting;
     let_go($held);
-    ok poll_until { query($pg, 'SELECT count(*) FROM kept') == 2 }, 'they had their turn';
+    ok poll_until { query($pg, 'SELECT count(*) FROM kept') == 2 }, 'requests of clients that have gone still run';
     query($pg, 'DELETE FROM kept');
-    next_is_well($httpd, 'and it goes on');
+    next_is_well($httpd, 'after them');
     return;
 }
 
@@ -168,7 +171,7 @@ for my $mpm (mpms()) {
     };
 }
 
-# ---- what the server says besides
+# ---- notices of the server
 
 my $raise = q(sql=DO $$ BEGIN RAISE NOTICE 'by the way'; END $$);
 
@@ -180,25 +183,25 @@ subtest 'notices' => sub {
     pass 'stand in the log';
     $from = $httpd->log_end;
     tells probe($httpd, 'acquire', 'notice', $raise, $raise, 'noticed'), { noticed => 2 },
-        '... or are given to who asks for them';
-    unlike $httpd->error_log($from), qr/PGP1010/, '... alone';
+        '... or go to a notice processor of the handler';
+    unlike $httpd->error_log($from), qr/PGP1010/, '... and not into the log';
 
     tells probe($httpd, 'acquire', 'swap', $raise, 'sql=SELECT 42'), { swapped => 1, value => 42 },
-        'who has put back what there was gets none';
+        'a handler that has restored the old processor gets none';
 
     my $held = hold($httpd, 'acquire', 'keep=SELECT 1', 'release', 'gate', 'misuse');
     kill_backends($pg);
     $httpd->wait_log(qr/PGP1003: pool default, backend \d+: closed \(lost\)/, from => $from);
     tells let_go($held), { misused => 1 }, 'a result that has outlived its connection is misused';
-    like $httpd->error_log($from), qr/PGP1010: pool default: .* row number 99 is out of range/, '... as the log says';
+    like $httpd->error_log($from), qr/PGP1010: pool default: .* row number 99 is out of range/, '... which the log shows';
     $httpd->stop;
 };
 
-# ---- a server's process that does not answer: cleaning up makes nobody wait
+# ---- a backend that does not answer: no request waits for the clean-up
 
 my $httpd = probed($conf);
 
-# A request that leaves a transaction to a process that is stopped.
+# A request leaves an open transaction in a backend that is stopped (SIGSTOP).  Returns the backend.
 sub leave_stuck {
     my ($pool) = @_;
     my $held = hold($httpd, "acquire=$pool", 'sql=BEGIN', "sql=$insert", 'gate');
@@ -208,11 +211,11 @@ sub leave_stuck {
     return $pid;
 }
 
-subtest 'one that goes on later' => sub {
+subtest 'a backend that goes on later' => sub {
     my $pid = leave_stuck('two');
     my $answer = probe($httpd, 'acquire=two', "sql=$insert");
-    tells $answer, { status => 0 }, 'the next gets another';
-    isnt told($answer, 'pid'), $pid, '... it is another';
+    tells $answer, { status => 0 }, 'the next request is served';
+    isnt told($answer, 'pid'), $pid, '... by another backend';
     kill CONT => $pid;
     my @held = map { hold($httpd, 'acquire=two') } 1 .. 2;
     my %pids = map { told($_, 'pid') => 1 } let_go(@held);
@@ -220,15 +223,15 @@ subtest 'one that goes on later' => sub {
     is query($pg, 'DELETE FROM kept RETURNING who'), 'lost', '... and its insert is undone';
 };
 
-subtest 'one that does not' => sub {
+subtest 'a backend that does not go on' => sub {
     my $pid = leave_stuck('strict');
     my $answer = probe($httpd, 'acquire=strict');
-    tells $answer, { status => 0 }, 'the next gets one, although there can only be one';
-    isnt told($answer, 'pid'), $pid, '... it is another';
+    tells $answer, { status => 0 }, 'the next request is served, although PgPoolMax is 1';
+    isnt told($answer, 'pid'), $pid, '... by another backend';
     ok $httpd->wait_log(qr/PGP1003: pool strict, backend $pid: closed \(unclean\)/),
         '... after PgPoolCheckTimeout';
     kill CONT => $pid;
-    ok poll_until { !kill 0, $pid }, 'the old one sees that it was closed';
+    ok poll_until { !kill 0, $pid }, 'the old backend sees that its connection was closed';
     is query($pg, 'SELECT count(*) FROM kept'), 0, '... and its insert is undone';
 };
 $httpd->stop;

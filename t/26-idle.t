@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# The server sends to connections that nobody has: the pool reads and drops it, so that no backend
-# waits for us in the middle of a transaction of its own.
+# The server sends data to idle connections.  The pool reads and drops it, so that no backend waits
+# for the pool in the middle of a transaction of its own.
 
 use PgPoolTest;
 use Probe;
@@ -16,13 +16,13 @@ sub flood {
     return;
 }
 
-# Backends in the middle of something: they wait for room in their sockets.
+# How many of the pool's backends are in a transaction, or wait for room in their sockets.
 sub stuck {
     return query($pg, q(SELECT count(*) FROM pg_stat_activity
         WHERE application_name = 'idle' AND (wait_event = 'ClientWrite' OR xact_start IS NOT NULL)));
 }
 
-# They have heard of it and are through with it.
+# Wait until no backend is stuck any more, in five looks one after the other.
 sub all_through {
     my ($name) = @_;
     my $quiet = 0;
@@ -40,7 +40,7 @@ PgPoolConninfo "$conninfo"
 PgPoolMin 3
 PgPoolInitSQL "LISTEN gossip"
 CONF
-        # Never more than there are threads.
+        # PgPoolMin, but never more than there are threads.
         my $open = $mpm eq 'prefork' ? 1 : 3;
         ok poll_until { @{ pids() } == $open }, 'connections are made';
         my $used = told(probe($httpd, 'acquire', 'sql=SELECT 1'), 'pid');
@@ -49,23 +49,23 @@ CONF
 
         # More than a socket takes.
         flood(130);
-        all_through('nobody waits after a flood');
-        is_deeply pids(), $before, '... they are the same ones';
+        all_through('no backend waits after a flood');
+        is_deeply pids(), $before, '... the connections are the same';
         tells probe($httpd, 'acquire', 'notifies', 'sql=SELECT 42', 'state'),
             { status => 0, notifies => 0, value => 42, tx => 'IDLE', nonblocking => 0 },
-            '... and nothing of it is left';
+            '... and nothing of the flood is left';
 
-        # More than is read at once.
+        # More than the pool reads at once.
         flood(130) for 1 .. 3;
         flood(3000);
-        all_through('nobody waits after a greater one');
+        all_through('no backend waits after a greater flood');
         ok poll_until { @{ pids() } == $open }, '... as many connections are open as before';
         tells probe($httpd, 'acquire', 'notifies', 'sql=SELECT 42'), { status => 0, value => 42 }, '... and serve';
         $httpd->stop;
     };
 }
 
-# A notification that comes before a reset's answer was collected stands behind that answer.
+# The pool collects the answer to a reset when it reads from the idle connection.
 subtest 'a reset that fails' => sub {
     query($pg, 'CREATE TABLE once (pid int PRIMARY KEY)');
     my $httpd = probed(<<"CONF");
@@ -77,9 +77,9 @@ CONF
     my $pid = told(probe($httpd, 'acquire', 'sql=SELECT pg_advisory_lock(1)'), 'pid');
     $httpd->wait_log(qr/PGP1006: pool default, backend $pid: found unfit while idle \(unclean\): duplicate key/);
     $httpd->wait_log(qr/PGP1003: pool default, backend $pid: closed \(unclean\)/);
-    pass 'is found before anybody asks';
+    pass 'is found before the next request';
     ok poll_until { query($pg, q(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')) == 0 },
-        '... and what it should have released is released';
+        '... and the lock is gone that the reset should have released';
     $httpd->stop;
 };
 

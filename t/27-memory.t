@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# Large results: libpq's buffers never shrink, so their connections are closed when they come back,
-# and the child gives the memory back.
+# Large results: libpq's buffers never shrink, so a connection that had a large result is closed
+# when it comes back, and the child gives the memory back to the system.
 
 use PgPoolTest;
 use Probe;
@@ -23,10 +23,10 @@ PgPoolMin 4
 </Location>
 CONF
 
-# Its first column is what the probe tells.
+# A row whose second column is large; the probe reports the first one.
 sub row_of { my ($bytes) = @_; return "SELECT 1, repeat('x', $bytes)" }
 
-# In kB.
+# The child's resident memory in kB.
 sub resident {
     my ($child) = $httpd->children;
     return Httpd::slurp("/proc/$child/status") =~ /^VmRSS:\s+(\d+) kB/m ? $1 : die 'no VmRSS';
@@ -45,7 +45,8 @@ SKIP: {
     };
 }
 
-# Whether a request's connection is closed for that reason; another one serves the next.
+# Test that the connection of such a request is closed as large, and another one serves the next
+# request.
 sub is_closed {
     my ($name, @command) = @_;
     my $from = $httpd->log_end;
