@@ -12,7 +12,7 @@ query($pg, 'CREATE TABLE kept (who text)');
 my $conninfo = conninfo($pg);
 
 # PgPoolMax is 1, so that the next request gets the connection that this one has left.  The
-# deadlines are far away, so that a test in which the clean-up fails hangs.
+# deadlines are far away: a clean-up has to work without them.
 my $conf = <<"CONF";
 PgPoolConninfo "$conninfo"
 PgPoolMax 1

@@ -1,7 +1,6 @@
 #!/usr/bin/perl
 
-# mod_pgpool_query: rows as JSON, parameters, methods, what happens when the statement fails, and
-# what the configuration refuses.
+# mod_pgpool_query: rows as JSON, parameters, methods, failed statements, and refused directives.
 
 use PgPoolTest;
 use IO::Select;
@@ -15,7 +14,7 @@ query($pg, 'CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL)');
 
 my @modules = qw(pgpool pgpool_query pgpool_probe);
 
-# What one value looks like in the JSON, to the byte.
+# Name, SQL of a value, and its JSON to the byte.
 my @value = (
     [int      => q{1::int},                    '1'],
     [bigint   => q{9223372036854775807},       '9223372036854775807'],
@@ -43,7 +42,7 @@ my @value = (
         '"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"'],
 );
 
-# Statements of every form that is allowed, and what they answer.
+# Name, statement, and answer; one of every form that is allowed.
 my @form = (
     [none         => 'SELECT 1 AS a WHERE false',                  '[]'],
     [no_columns   => 'SELECT',                                     '[{}]'],
@@ -109,20 +108,20 @@ my $conf = join "\n", 'PgPoolConninfo "' . conninfo($pg, options => q('-cTimeZon
     'LogLevel pgpool_query:info', @endpoint;
 my $httpd = httpd($conf, modules => [@modules, 'setenvif']);
 
-# Unlike HTTP::Tiny it sends any bytes in a header.
+# A request whose headers may have any bytes, which HTTP::Tiny does not send.
 sub ask {
     my ($path, %header) = @_;
     return scalar $httpd->begin($path, headers => \%header)->finish;
 }
 
-# A status that tells the client nothing more, and the log what it needs.
+# Test that a request fails with this status, tells the client no details, and logs the cause.
 sub fails {
     my ($status, $path, $log, %header) = @_;
     my $from = $httpd->log_end;
     my $got = ask($path, %header);
     is $got->{status}, $status, "$path: $status";
-    unlike $got->{content}, qr/SELECT|DELETE|SQLSTATE|secret|pgpool|syntax|\d[0-9A-Z]{4}/, '... the body is mute';
-    like $httpd->error_log($from), $log, '... the log is not';
+    unlike $got->{content}, qr/SELECT|DELETE|SQLSTATE|secret|pgpool|syntax|\d[0-9A-Z]{4}/, '... the body has no details';
+    like $httpd->error_log($from), $log, '... the log has the cause';
     return;
 }
 
@@ -156,7 +155,7 @@ subtest 'parameters are values' => sub {
         '[{"sum":42,"one":2,"uri":"GET /several"}]', 'several, in any order';
     is ask('/many')->{content}, '[{"v":"' . join('', map { "<$_>" } 1 .. 100) . '"}]', '... more than 64 words';
     is ask('/named/0012')->{content}, '[{"id":12}]', 'a part of the path';
-    is ask('/nullable')->{content}, '[{"v":null}]', 'what is not set can be made null';
+    is ask('/nullable')->{content}, '[{"v":null}]', 'a header that is not set can be made null';
     is ask('/echo')->{content}, '[{"v":""}]', '... and is empty otherwise';
 };
 
@@ -164,7 +163,7 @@ subtest 'statements that write' => sub {
     my $got = $httpd->post('/item/add', 'x' x 100_000, { headers => { 'X-Value' => 'item' } });
     is $got->{status}, 200, 'INSERT by POST, the body is ignored';
     is $got->{content}, qq([{"id":1,"name":"item1"}, \n {"id":2,"name":"item2"}, \n {"id":3,"name":"item3"}]),
-        '... answers what RETURNING says';
+        '... answers the rows of RETURNING';
     is $httpd->post('/item/edit', '')->{content}, '[{"name":"ITEM2"}]', 'UPDATE';
     is $httpd->post('/item/drop', '')->{content}, '[{"id":3}]', 'DELETE';
     is $httpd->post('/item/gone', '')->{content}, '[]', '... of nothing';
@@ -182,15 +181,15 @@ subtest 'methods' => sub {
     is $got->{status}, 405, 'HEAD of a statement that writes';
     is allowed($got), 'OPTIONS POST', '... has to be a POST';
     is query($pg, 'SELECT count(*) FROM item'), $many, '... and writes nothing';
-    is $httpd->begin('/value/text', method => 'HEAD')->finish->{status}, 200, '... nor leaves anything behind';
+    is $httpd->begin('/value/text', method => 'HEAD')->finish->{status}, 200, '... and the next request is served';
     for my $method (qw(PUT DELETE PATCH)) {
         my $got = $httpd->request($method => '/item/drop');
         is $got->{status}, 405, "$method: 405";
-        is allowed($got), 'GET HEAD OPTIONS POST', '... says what is allowed';
+        is allowed($got), 'GET HEAD OPTIONS POST', '... with the allowed methods';
     }
 };
 
-subtest 'what goes wrong' => sub {
+subtest 'failures' => sub {
     my $said = qr/PGP1020: pool default: backend \d+: the server refused the statement:/;
     my $place = qr{; the statement: /\* \S+httpd\.conf:\d+ \*/ WITH};
     fails(500, '/bad/column', qr/$said SQLSTATE 42703: column "secret_column" does not exist$place/);
@@ -207,14 +206,14 @@ subtest 'a connection that dies under the statement' => sub {
     my $from = $httpd->log_end;
     my $got = ask('/bad/die');
     is $got->{status}, 503, 'status';
-    unlike $got->{content}, qr/terminat/, '... the body is mute';
+    unlike $got->{content}, qr/terminat/, '... the body has no details';
     like $httpd->error_log($from),
         qr/PGP1012: pool default: backend \d+, pinned to this request, is gone: .*terminating connection due to/,
-        '... the log is not';
+        '... the log has the cause';
     is ask('/value/int')->{status}, 200, 'the next request has another';
 };
 
-# PgPoolMax is 1, so whoever does not give back leaves nothing for the next.
+# PgPoolMax is 1: if a request keeps the connection, the next one fails.
 subtest 'large bodies' => sub {
     my $got = ask('/big', 'X-Rows' => 1_024);
     cmp_ok length $got->{content}, '>', 4 << 20, '4 MB';
@@ -247,14 +246,14 @@ subtest 'inside other requests' => sub {
     like $text, qr/again=0\nsame=1\n.*tx=INTRANS\n/s, '... it leaves the connection to the parent';
 };
 
-subtest 'only what it has pinned itself is given back' => sub {
+subtest 'the handler returns only a connection that it has acquired itself' => sub {
     query($pg, 'CREATE TABLE kept (t text)');
     ask(probe_at('acquire', 'sql=BEGIN', q(sql=INSERT INTO kept VALUES ('kept')), 'through=/value/int', 'sql=COMMIT'));
     is query($pg, 'TABLE kept'), 'kept', 'a handler that has redirected goes on with its transaction';
 
-    # Less than goes into a file, which httpd would not wait for.
+    # The result is too short for a file: httpd would not wait for a reader of a file.
     my $slow = $httpd->begin('/early/big', rcvbuf => 4096, headers => { 'X-Rows' => 200 });
-    ok(IO::Select->new($slow->{socket})->can_read(60), 'an earlier phase of the request has pinned one');
+    ok(IO::Select->new($slow->{socket})->can_read(60), 'an earlier phase of the request has pinned a connection');
     is ask('/value/int')->{status}, 503, '... and keeps it while the client reads';
     $slow->finish;
 };
@@ -277,7 +276,7 @@ subtest 'no server' => sub {
 };
 $httpd->stop;
 
-subtest 'what the configuration refuses' => sub {
+subtest 'refused directives' => sub {
     my @refused = (
         ['no SQL',           endpoint('/q', ''),               qr/PgPoolQuery: the SQL is empty/],
         ['only terminators', endpoint('/q', ' ; ;'),           qr/PgPoolQuery: the SQL is empty/],
@@ -300,7 +299,7 @@ subtest 'what the configuration refuses' => sub {
         my ($name, $text, $message) = @$_;
         my ($code, $output) = Httpd->new(modules => \@modules, conf => $text)->config_test;
         is $code, 1, $name;
-        like $output, qr/Syntax error on line \d+ of .*\n$message/, '... with file, line and reason';
+        like $output, qr/Syntax error on line \d+ of .*\n$message/, '... with file, line and cause';
     }
     my $text = endpoint('/q', 'SELECT 1');
     my $own = sub { return "<VirtualHost *>\n$_[0]\n</VirtualHost>\n" };
@@ -314,7 +313,7 @@ subtest 'what the configuration refuses' => sub {
         my ($code, $output) = Httpd->new(modules => \@modules, conf => $text)->config_test;
         is $code, 1, $name;
         like $output, qr/\S+httpd\.conf:\d+: there is no pool for this handler: write PgPoolConninfo, or PgPoolUse/,
-            '... with file, line and reason';
+            '... with file, line and cause';
     }
     my @with = (
         ['a pool of a virtual host',     $own->('PgPoolConninfo host=db') . $own->('') . $text],
@@ -326,9 +325,9 @@ subtest 'what the configuration refuses' => sub {
 
     my ($code, $output) = Httpd->new(modules => ['pgpool_query'], conf => endpoint('/q', 'SELECT 1'))->config_test;
     is $code, 1, 'no mod_pgpool';
-    like $output, qr/PgPoolQuery needs mod_pgpool/, '... and says so';
+    like $output, qr/PgPoolQuery needs mod_pgpool/, '... and the complaint says so';
     is_deeply [Httpd->new(modules => ['pgpool_query'])->config_test], [0, "Syntax OK\n"],
-        'but loaded alone without use it disturbs nobody';
+        'it may be loaded without mod_pgpool if no directive uses it';
 };
 
 done_testing;

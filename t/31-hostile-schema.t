@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 
-# A schema in which everybody may create (public before PostgreSQL 15), and an enemy who has put a
-# twin of every function, operator and type of pg_catalog there.  What mod_pgpool and its companion
-# send themselves must reach none of them, wherever the pool's search_path has that schema.
+# Everybody may create objects in a schema (public, before PostgreSQL 15), and an enemy has put a
+# twin of every function, operator and type of pg_catalog there.  The SQL of mod_pgpool and
+# mod_pgpool_query reaches no twin, wherever the schema stands in the pool's search_path.
 
 use PgPoolTest;
 use Probe;
@@ -10,9 +10,9 @@ use Probe;
 my $pg = postgres;
 query($pg, $_) for 'CREATE ROLE web LOGIN', 'CREATE ROLE enemy', 'GRANT CREATE ON SCHEMA public TO enemy';
 
-# A twin says so in the server's log, and fails.  Some cannot be made (polymorphic ones, those with
-# arguments of the server's own types): they are passed over.  A function whose arguments are all
-# text is what a call with literals would rather be than the true one.
+# A twin writes a line into the server's log, and fails.  Some cannot be made (polymorphic ones, and
+# those with arguments of the server's internal types) and are left out.  Each function also gets a
+# twin whose arguments are all text, because PostgreSQL prefers that one for a call with literals.
 query($pg, <<'SQL');
 SET ROLE enemy;
 SET search_path = pg_catalog;
@@ -78,10 +78,10 @@ cmp_ok twins('pg_proc', 'pronamespace'),     '>', 4000, 'the enemy has functions
 cmp_ok twins('pg_operator', 'oprnamespace'), '>', 600,  '... and operators';
 cmp_ok twins('pg_type', 'typnamespace'),     '>', 40,   '... and types';
 
-# ---- everything that we send
+# ---- all SQL of the modules
 
-# Before pg_catalog, which a path that does not name it has first; and behind it, where a twin that
-# fits better still wins.
+# The schema before pg_catalog, and behind it (a path that does not name pg_catalog has it first).
+# Even behind it a twin wins if its argument types fit better.
 my %path = (before => 'public,pg_catalog', behind => 'public');
 my @mode = qw(session all auto transaction);
 

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# The text of requests and of the configuration is UTF-8, whatever the database and the environment
-# say: it is stored and found as what it is, or refused.
+# The text of requests and of the configuration is UTF-8, whatever the encoding of the database and
+# the environment: PostgreSQL stores and finds the same text, or refuses it.
 
 use PgPoolTest;
 use Probe;
@@ -71,31 +71,31 @@ sub probe_in {
     return $httpd->get(probe_at('acquire', @command) =~ s{^/probe}{/probe/$name}r);
 }
 
-subtest 'a character that the database has not' => sub {
+subtest 'a character that the database does not have' => sub {
     my $from = $httpd->log_end;
     is said("/latin/put/%E2%82%AC"), 400, 'is refused';
     $httpd->wait_log(qr/PGP1020: .*SQLSTATE 22P05: /, from => $from);
-    is said("/latin/find/%E2%82%AC"), 400, '... also where it is looked for';
+    is said("/latin/find/%E2%82%AC"), 400, '... also by a search';
     is said("/latin/all"), '[{"n":1}]', '... and nothing is stored for it';
-    is said("/utf/put/%E2%82%AC"), '[{"n":1}]', 'and stored where it has it';
+    is said("/utf/put/%E2%82%AC"), '[{"n":1}]', 'and stored in a database that has it';
 };
 
 subtest 'bytes that are not UTF-8' => sub {
     is said("/$_/put/caf%E9"), 400, "are refused in $encoding{$_}" for sort keys %encoding;
 };
 
-# Its values would become another text.
-subtest 'a request that has changed it' => sub {
+# With another encoding the values would become another text.
+subtest 'a request that has changed client_encoding' => sub {
     my $change = 'sql=SET client_encoding = LATIN1';
     tells probe_in('latin', $change, 'again'), { status => 0, again => 'EUNAVAIL' }, 'cannot set PgPoolSet again';
     my $from = $httpd->log_end;
     my $got = probe($httpd, 'acquire=latin', $change, 'subreq=/latin/find/caf%C3%A9', 'sql=SELECT 42');
-    like $got->{content}, qr/^value=42$/m, 'its subrequest leaves it the connection';
+    like $got->{content}, qr/^value=42$/m, 'its subrequest leaves the connection as it is';
     unlike $got->{content}, qr/word/, '... and has no rows';
     $httpd->wait_log(qr/PGP2002: .* another handler of this request has set client_encoding to LATIN1/, from => $from);
 };
 
-# It has no characters, only bytes; they are checked all the same.
+# Such a database has only bytes, no characters.  The bytes of a request are checked all the same.
 subtest 'a database in SQL_ASCII' => sub {
     is said('/ascii/put/caf%C3%A9'), '[{"n":5}]', 'a word is stored as its bytes';
     is said('/ascii/find/caf%C3%A9'), qq([{"word":"$cafe"}]), '... found and answered';
@@ -105,12 +105,12 @@ subtest 'a database in SQL_ASCII' => sub {
 subtest 'PgPoolInitSQL' => sub {
     tells probe($httpd, 'acquire=set-utf', 'encoding'), { encoding => 'UTF8' }, 'may say UTF8';
     my $answer = probe($httpd, 'acquire=set-latin', 'notes');
-    is told($answer, 'status'), 'EUNAVAIL', 'makes no connection of another encoding';
-    like told($answer, 'note.pgpool-error'), qr/client_encoding is LATIN1 after PgPoolInitSQL/, '... and is told so';
+    is told($answer, 'status'), 'EUNAVAIL', 'cannot set another encoding';
+    like told($answer, 'note.pgpool-error'), qr/client_encoding is LATIN1 after PgPoolInitSQL/, '... and the note says so';
 };
 $httpd->stop;
 
-# ---- a borrower that changes it
+# ---- a borrower that changes client_encoding
 
 my @mode = qw(session all auto transaction);
 my $modes = probed(join("\n", map { in_database($_, "PgPoolReset $_") } @mode) =~ s/dbname=\w+/dbname=latin/gr
@@ -131,7 +131,7 @@ for my $mode (@mode) {
             tells $before, { encoding => 'LATIN1' }, "$name: a borrower may change it";
             my $after = probe($modes, "acquire=$mode", 'encoding', 'state',
                 "sql=SELECT length('$cafe') || current_setting('client_encoding')");
-            tells $after, { encoding => 'UTF8', tx => 'IDLE', nonblocking => 0, value => '4UTF8' }, '... for itself alone';
+            tells $after, { encoding => 'UTF8', tx => 'IDLE', nonblocking => 0, value => '4UTF8' }, '... only for itself';
             is told($after, 'pid'), told($before, 'pid'), '... on the same connection';
         }
         $modes->get(probe_at("acquire=$mode", 'sql=SET client_encoding = LATIN1') =~ s{^/probe}{/probe/set}r);
@@ -140,7 +140,7 @@ for my $mode (@mode) {
 }
 $modes->stop;
 
-# ---- what the configuration refuses
+# ---- refused directives
 
 subtest 'httpd -t' => sub {
     my $refused = Httpd->new(modules => ['pgpool']);
@@ -151,7 +151,7 @@ subtest 'httpd -t' => sub {
     }
     for my $conninfo ('client_encoding=UTF8', 'client_encoding=utf-8', 'client_encoding=unicode', "client_encoding=''") {
         my ($code, $said) = $refused->conf("PgPoolConninfo \"$conninfo\"")->config_test;
-        is $code, 0, "$conninfo is right" or diag $said;
+        is $code, 0, "$conninfo is accepted" or diag $said;
     }
     my ($code, $said) = $refused->conf("PgPoolConninfo dbname=x\nPgPoolSet Client_Encoding LATIN1")->config_test;
     isnt $code, 0, 'PgPoolSet client_encoding is refused';

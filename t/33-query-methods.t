@@ -62,7 +62,7 @@ subtest 'a method without one' => sub {
         for my $method (qw(BREW MKCOL)) {
             my $got = ask($method, $path);
             is $got->{status}, 405, "$method $path";
-            is allowed($got), $allowed{$path}, '... with what there is';
+            is allowed($got), $allowed{$path}, '... with the allowed methods';
         }
     }
     is ask($_, '/post')->{status}, 405, "$_ of a POST's" for qw(GET HEAD PUT);
@@ -74,10 +74,10 @@ subtest 'OPTIONS' => sub {
     is $got->{status}, 200, 'status';
     is allowed($got), 'DELETE GET HEAD OPTIONS POST PUT', 'allows';
     is $got->{content}, '', 'no body';
-    is ask(OPTIONS => '/except')->{content}, '', '... whatever is limited';
+    is ask(OPTIONS => '/except')->{content}, '', '... also with <LimitExcept>';
 };
 
-subtest 'which one it is' => sub {
+subtest 'the choice of a statement' => sub {
     answers(GET    => '/before', '[{"said":"plain"}]');
     answers(POST   => '/before', '[{"said":"limited"}]');
     answers(POST   => '/behind', '[{"said":"limited"}]');
@@ -92,7 +92,8 @@ subtest 'below a section' => sub {
     answers(PATCH  => '/item/below',      '[{"said":"patched"}]');
     answers(DELETE => '/item/below?id=2', '[{"id":2}]');
 };
-# It was prepared, and PgPoolMax is 1.
+
+# The statement was prepared before, on the same connection (PgPoolMax is 1).
 subtest 'rows of another shape than before' => sub {
     query($pg, 'TRUNCATE item');
     my $n = 0;
@@ -104,9 +105,9 @@ subtest 'rows of another shape than before' => sub {
     answers(GET => '/item', '[{"id":1,"name":"new","more1":7,"more2":7,"more3":7}]');
     answers(GET => '/csv', "id,name,more1,more2,more3\r\n1,new,7,7,7\r\n");
     query($pg, 'DROP TABLE item');
-    isnt ask($_ => '/item')->{status}, 200, "$_ of none" for qw(GET HEAD);
+    isnt ask($_ => '/item')->{status}, 200, "$_ of a dropped table" for qw(GET HEAD);
     query($pg, 'CREATE TABLE item (id int PRIMARY KEY, name text)');
-    is ask($_ => '/item')->{status}, 200, "$_ of a new one" for qw(HEAD GET);
+    is ask($_ => '/item')->{status}, 200, "$_ of a new table" for qw(HEAD GET);
 };
 $httpd->stop;
 

@@ -56,21 +56,22 @@ sub said {
 
 sub get { my ($path) = @_; return $httpd->begin($path)->finish }
 
-# With a type, as name and value.
+# A POST; a type follows as name and value of its header.
 sub post {
     my ($path, $content, @type) = @_;
     return $httpd->begin($path, method => 'POST', content => $content, headers => {@type})->finish;
 }
 
-# No connection is borrowed for it, and the log says why.
+# Test that a request is refused with this status without borrowing a connection, and logs the
+# cause.
 sub refused {
     my ($status, $log, $name, $ask) = @_;
     my $from = $httpd->log_end;
     my $got = $ask->();
     is $got->{status}, $status, $name;
-    unlike $got->{content}, qr/UTF|NUL|PgPool|arg:/, '... the body is mute';
-    like $httpd->error_log($from), $log, '... the log is not';
-    unlike $httpd->error_log($from), qr/PGP1004/, '... nothing is borrowed';
+    unlike $got->{content}, qr/UTF|NUL|PgPool|arg:/, '... the body has no details';
+    like $httpd->error_log($from), $log, '... the log has the cause';
+    unlike $httpd->error_log($from), qr/PGP1004/, '... no connection is borrowed';
     return;
 }
 
@@ -101,7 +102,7 @@ subtest 'a query string that is no text' => sub {
         $_, sub { get("/arg?$_") })
         for 'x=%', 'x=%4', 'x=%zz', 'x=a%00b', 'x=%00', 'x=%ff', 'x=%c3', 'x=%ed%a0%80', 'x=%c0%80', "x=\xE9";
     refused(400, qr/PGP2004: /, "... in a longer expression", sub { get('/two?y=%ff') });
-    is said(get('/arg?y=%zz&x=1&%=2')), '1', 'others may be what they will';
+    is said(get('/arg?y=%zz&x=1&%=2')), '1', 'arguments that no expression uses are not checked';
 };
 
 subtest 'a form' => sub {
@@ -136,7 +137,7 @@ subtest 'the body' => sub {
     refused(400, qr/PGP2004: 400: the body contains a NUL/, 'a NUL', sub { post('/text', "a\0b") });
     refused(400, qr/PGP2004: 400: the body contains a NUL/, '... in a form', sub { post('/form', "x=a\0b", @form) });
     refused(400, qr/PGP2004: 400: the body is not encoded as UTF-8/, 'LATIN1', sub { post('/text', "caf\xE9") });
-    is said(post('/unused', "any \0 \xFF" x 100_000)), 1, 'one that nobody wants is not looked at';
+    is said(post('/unused', "any \0 \xFF" x 100_000)), 1, 'a body that no expression uses is not checked';
 };
 
 # ---- bodies that come slowly, or never
@@ -169,7 +170,7 @@ subtest 'chunks' => sub {
     like answer_of($socket), qr/^HTTP\S+ 400 /, 'malformed ones';
 };
 
-subtest 'a body of HTTP/2, whose length nobody says' => sub {
+subtest 'a body of HTTP/2, without Content-Length' => sub {
     plan skip_all => 'wants mod_http2 and a curl that speaks it' if !$has_h2;
     my $curl = 'curl --silent --http2-prior-knowledge --request POST --upload-file -';
     is qx(printf 'some text' | $curl @{[$httpd->url('/text')]}), '[{"said":9}]', 'is read';
@@ -179,9 +180,9 @@ subtest 'a body of HTTP/2, whose length nobody says' => sub {
 subtest 'a slow body' => sub {
     my $socket = request_in_parts('/text', 'Content-Length: 10');
     print {$socket} 'x' x 5;
-    is said(get('/arg?x=1')), 1, 'holds no connection while it comes';
+    is said(get('/arg?x=1')), 1, 'the request has no connection while its body comes';
     print {$socket} 'x' x 5;
-    like answer_of($socket), qr/"said":10/, '... and comes';
+    like answer_of($socket), qr/"said":10/, '... and is answered';
 };
 
 subtest 'an aborted body' => sub {
@@ -193,22 +194,22 @@ subtest 'an aborted body' => sub {
     }
     poll_until { (() = $httpd->error_log($from) =~ /PGP2004: \d+: the body cannot be read to its end/g) == 2 };
     is scalar(() = $httpd->error_log($from) =~ /PGP2004: \d+: the body cannot be read to its end/g), 2, 'ends its request';
-    unlike $httpd->error_log($from), qr/PGP1004/, '... and nothing is borrowed';
+    unlike $httpd->error_log($from), qr/PGP1004/, '... and no connection is borrowed';
     is said(get('/arg?x=1')), 1, '... the next one is served';
 };
 
-subtest 'where else' => sub {
+subtest '<If> and PgPoolSet' => sub {
     is said(get('/if?x=chosen')), 'chosen', '<If> chooses a statement';
     is said(get('/if?x=other')), 'plain', '... or does not';
-    refused(400, qr/PGP2004: .*: an expression: arg:x has a bad escape/, '... nor runs any if it cannot say',
+    refused(400, qr/PGP2004: .*: an expression: arg:x has a bad escape/, '... and no statement runs if its expression fails',
         sub { get('/if?x=%ff') });
     is post('/set?x=1', 'two')->{content}, '[{"arg":"<1>","body":"<two>","used":"two"}]', 'PgPoolSet sees what the statement uses';
     is post('/set/unused?x=1', 'two')->{content}, '[{"arg":"<1>","body":"<>"}]', '... and no other body';
-    refused(400, qr/PgPoolSet app.arg: arg:x has a bad escape/, '... nor what is no text', sub { post('/set?x=%ff', 'two') });
+    refused(400, qr/PgPoolSet app.arg: arg:x has a bad escape/, '... and refuses an argument that is no text', sub { post('/set?x=%ff', 'two') });
 };
 $httpd->stop;
 
-subtest 'what the configuration refuses' => sub {
+subtest 'refused directives' => sub {
     for my $size ('x', '-1', '1.5M', '1T', '1MM', '99999999999999999999', '9999999999G') {
         my ($code, $output) = Httpd->new(modules => [qw(pgpool pgpool_query)],
             conf => section('/x', "PgPoolQueryBody \"$size\""))->config_test;

@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 
-# mod_pgpool_query: the formats, to the byte.  t/30-query.t has those of an array.
+# mod_pgpool_query: the answer in each format, to the byte.  t/30-query.t has more of the format
+# array.
 
 use PgPoolTest;
 use Endpoint;
@@ -11,7 +12,7 @@ query($pg, q{INSERT INTO item VALUES (1, 'one', '\x00ff0a'), (2, 'two', '\x')});
 my %encoding = (latin => 'LATIN1', ascii => 'SQL_ASCII');
 query($pg, "CREATE DATABASE $_ TEMPLATE template0 ENCODING '$encoding{$_}' LOCALE 'C'") for sort keys %encoding;
 
-# Rows with a value of each kind that a format may stumble over.
+# A row with a value of each kind that a format has to treat in its own way.
 my $numeric = '-12345678901234567890.123456789012345678900';
 my $kinds = <<"SQL" =~ s/\s+/ /gr;
 SELECT 9223372036854775807::bigint AS i, '$numeric'::numeric AS n, 'NaN'::float8 AS nan,
@@ -29,7 +30,7 @@ my $kinds_csv = "i,n,nan,inf,t,nil,empty,b,a,j,same,same,s,d\r\n"
 my $three = 'SELECT i, chr(96 + i) AS c FROM generate_series(1, 3) i';
 my $json_lines = qq(SELECT E'[1,\\r\\n\\n2]'::json AS j, E'a\\nb' AS s);
 
-# format and type, SQL, what it answers (a number: that status), its Content-Type
+# Format and type, SQL, body (a number: the status), Content-Type.
 my @answer = (
     ['array', $kinds, "[$kinds_json]", 'application/json'],
     ['object', $kinds, $kinds_json, 'application/json'],
@@ -118,11 +119,11 @@ for my $i (0 .. $#answer) {
     };
 }
 
-subtest 'several rows where there may be one' => sub {
+subtest 'several rows where only one is allowed' => sub {
     my $from = $httpd->log_end;
     is $httpd->request(DELETE => '/drop')->{status}, 500, 'status';
     like $httpd->error_log($from), qr/PGP1020: .* SQLSTATE 21000: /, '... with its cause';
-    is query($pg, 'SELECT count(*) FROM item'), 2, '... and nothing is done';
+    is query($pg, 'SELECT count(*) FROM item'), 2, '... and no row is deleted';
 };
 
 for my $name (sort keys %encoding) {
@@ -133,7 +134,7 @@ for my $name (sort keys %encoding) {
         for my $format (sort keys %expected) {
             is $httpd->get("/$name/$format?x=$cafe")->{content}, $expected{$format}, $format;
             next if $name ne 'ascii';
-            isnt $httpd->get("/$name/bad/$format")->{status}, 200, '... and nothing else';
+            isnt $httpd->get("/$name/bad/$format")->{status}, 200, '... and bytes that are not UTF-8 fail';
         }
     };
 }
@@ -144,7 +145,7 @@ subtest 'sections' => sub {
 };
 $httpd->stop;
 
-subtest 'what the configuration refuses' => sub {
+subtest 'refused directives' => sub {
     my %refused = (
         'PgPoolQueryFormat xml'       => qr/PgPoolQueryFormat takes array, object, value, lines or csv, not "xml"/,
         'PgPoolQueryFormat value "%{"' => qr/PgPoolQueryFormat: cannot parse "%\{": /,

@@ -1,13 +1,13 @@
 #!/usr/bin/perl
 
-# mod_pgpool_query: results of any size, in little memory and for readers of any pace.
+# mod_pgpool_query: results of any size take little memory, and slow readers hold no connection.
 
 use PgPoolTest;
 use Endpoint;
 use File::Temp ();
 use IO::Select;
 
-# A reader whose answer is long must not hold a connection: there is one.
+# PgPoolMax is 1: if a reader of a long answer held the connection, other requests would fail.
 my $pg = postgres;
 my $spool = File::Temp->newdir('spool-XXXXXX', DIR => $ENV{TESTDIR});
 
@@ -32,7 +32,7 @@ my $httpd = httpd(conf(
     modules => [qw(pgpool pgpool_query)], env => { TMPDIR => "$spool" }, children => 1, threads => 32,
     (($ENV{PGPOOL_MPM} // '') eq 'prefork' ? (threads => 1) : ()));
 
-# The format's text for row number i.
+# The text of a row in each format, by its number.
 my $s = 'x' x 1000;
 my %row = (array => sub { qq({"i":$_[0],"s":"$s"}) }, lines => sub { qq({"i":$_[0],"s":"$s"}\n) }, csv => sub { "$_[0],$s\r\n" });
 
@@ -43,13 +43,13 @@ sub expected {
     return join '', $format eq 'csv' ? "i,s\r\n" : (), @row;
 }
 
-# Kilobytes of the child that are its own and not a file's.
+# Anonymous memory of the child in kB, without mapped files.
 sub resident {
     my ($child) = $httpd->children;
     return Httpd::slurp("/proc/$child/status") =~ /^RssAnon:\s+(\d+)/m ? $1 : die "no child\n";
 }
 
-# The address sanitizer keeps for a while what is freed.
+# Test that the child's memory has not grown; the address sanitizer keeps freed memory for a while.
 sub stays_flat {
     my ($before, $name) = @_;
     my $grown = resident() - $before;
@@ -61,7 +61,7 @@ sub files_left { return scalar(my @file = glob "$spool/*") }
 
 for my $format (sort keys %row) {
     subtest $format => sub {
-        # About the size of the memory's first piece and of a megabyte, and beyond.
+        # Sizes around the first piece of memory, around a megabyte, and beyond.
         for my $rows (7, 8, 9, 1_015 .. 1_025, 1_050, 5_000) {
             my $got = $httpd->get("/$format?rows=$rows");
             my $expected = expected($format, $rows);
@@ -76,14 +76,14 @@ subtest 'memory' => sub {
     my $before = resident();
     my $got = $httpd->get('/wide', { data_callback => sub { } });
     cmp_ok $got->{headers}{'content-length'}, '>', 200_000_000, '200 MB';
-    stays_flat($before, 'stay out of it');
+    stays_flat($before, '... are not in memory');
     is files_left(), 0, 'no file has a name';
 };
 
 subtest 'slow readers' => sub {
     my $before = resident();
     my @slow = map { $httpd->begin('/lines?rows=20000', rcvbuf => 4096) } 1 .. 8;
-    ok(IO::Select->new($_->{socket})->can_read(60), 'one gets the first of 20 MB') for @slow;
+    ok(IO::Select->new($_->{socket})->can_read(60), 'a reader gets the first of 20 MB') for @slow;
     is $httpd->get('/one')->{content}, '[{"one":1}]', 'they hold no connection';
     stays_flat($before, '... nor memory');
     is files_left(), 0, 'no file has a name';
@@ -95,7 +95,7 @@ subtest 'rows without end' => sub {
     is $httpd->get('/one')->{status}, 200, '... the next is served';
     my $left = $httpd->begin('/endless/left');
     my $running = sub { query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%generate_series(1, 1000000000)%' AND pid <> pg_backend_pid()}) };
-    ok poll_until { $running->() }, 'others run';
+    ok poll_until { $running->() }, 'without a deadline they run';
     $left->abandon;
     ok poll_until { !$running->() }, '... until their client has gone';
     is $httpd->get('/one')->{status}, 200, '... the next is served';
@@ -106,9 +106,9 @@ sub too_long {
     my $from = $httpd->log_end;
     my $got = $httpd->get($path);
     is $got->{status}, 500, "$path: status";
-    is index($got->{content}, 'PgPool'), -1, '... mute';
+    is index($got->{content}, 'PgPool'), -1, '... the body has no details';
     like $httpd->error_log($from), qr/PGP2002: PgPoolQuery at \S+: the result is longer than PgPoolQueryMaxSize \($most bytes\)/,
-        '... the log is not';
+        '... the log has the cause';
     is $httpd->get('/one')->{status}, 200, '... the next is served';
     return;
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# mod_pgpool_query: the HTTP status for what the server refuses, by SQLSTATE.
+# mod_pgpool_query: the HTTP status of a failed statement, by SQLSTATE.
 
 use PgPoolTest;
 use Endpoint;
@@ -50,17 +50,17 @@ sub gives {
     my $from = $httpd->log_end;
     my $got = $httpd->get($path);
     is $got->{status}, $status, "$name: $status";
-    unlike $got->{content}, qr/secret|SQLSTATE|fail\(|PgPool/, '... the body is mute';
-    like $httpd->error_log($from), qr/PGP1020: .* SQLSTATE (?:$sqlstate): /, "... the log is not" if $sqlstate;
+    unlike $got->{content}, qr/secret|SQLSTATE|fail\(|PgPool/, '... the body has no details';
+    like $httpd->error_log($from), qr/PGP1020: .* SQLSTATE (?:$sqlstate): /, "... the log has the cause" if $sqlstate;
     is !!$got->{headers}{'retry-after'}, !!($status == 503), '... Retry-After';
     return $got;
 }
 
-subtest 'what PostgreSQL itself says' => sub {
+subtest 'errors of PostgreSQL' => sub {
     gives('/text?i=x', 400, 'a value that does not parse', '22P02');
     gives('/text?i=99999999999', 400, 'a value out of range', '22003');
     gives('/insert?id=1&n=1', 409, 'a duplicate', '23505');
-    gives('/insert?id=2&n=1', 409, 'a reference to nothing', '23503');
+    gives('/insert?id=2&n=1', 409, 'a reference to a missing row', '23503');
     gives('/insert?id=1&n=1&r=[4,6)', 409, 'an exclusion', '23505|23P01');
     gives('/insert?id=1', 400, 'a null', '23502');
     gives('/insert?id=1&n=0', 400, 'a check', '23514');
@@ -102,7 +102,7 @@ subtest 'PgPoolQueryStatus' => sub {
 
 $httpd->stop;
 
-subtest 'what the configuration refuses' => sub {
+subtest 'refused directives' => sub {
     my $condition = qr/PgPoolQueryStatus takes none, an SQLSTATE such as 23505, or its beginning such as 23\*, not/;
     my $status = qr/PgPoolQueryStatus takes a status from 400 to 599 \(or 204 for none\), not/;
     my @refused = (['2350 400', $condition], ['235055 400', $condition], ['23505* 400', $condition], ['* 400', $condition],

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# mod_pgpool_query: validators, and what caches may keep.
+# mod_pgpool_query: ETag, conditional requests, and Cache-Control.
 
 use PgPoolTest;
 use Endpoint;
@@ -56,7 +56,7 @@ subtest 'ETag' => sub {
     is get('/item', 'If-None-Match' => $same)->{status}, 200, 'another one';
     is get('/item', 'If-Match' => $same)->{status}, 412, 'If-Match';
     is $httpd->post('/item', '', { headers => { 'If-None-Match' => '*' } })->{status}, 200, 'POST has no condition';
-    is get('/object?id=2', 'If-None-Match' => '*')->{status}, 404, 'nor has what is not there';
+    is get('/object?id=2', 'If-None-Match' => '*')->{status}, 404, '... and an absent row has none';
     query($pg, q{UPDATE item SET name = 'two'});
     my $new = get('/item', 'If-None-Match' => $got->{headers}{etag});
     is $new->{status}, 200, 'changed content';
@@ -69,7 +69,7 @@ subtest 'of a result that goes through a file' => sub {
     is get('/large?x=y', 'If-None-Match' => $y->{headers}{etag})->{status}, 304, 'If-None-Match';
     my $part = get('/large?x=x', Range => 'bytes=1000000-1000009', 'If-Range' => $x->{headers}{etag});
     is $part->{status}, 206, 'Range with If-Range';
-    is $part->{content}, substr($x->{content}, 1_000_000, 10), '... the very bytes';
+    is $part->{content}, substr($x->{content}, 1_000_000, 10), '... those bytes';
 };
 
 subtest 'Cache-Control' => sub {

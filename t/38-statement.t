@@ -1,5 +1,5 @@
-# pgpool_query() and pgpool_query_rows(): a statement is prepared once a connection, made again where
-# the server has lost it, and never run twice.
+# pgpool_query() and pgpool_query_rows(): a connection prepares a statement once, prepares it again
+# if the session has lost it, and never runs it twice.
 
 use PgPoolTest;
 use JSON::PP;
@@ -15,7 +15,7 @@ sub served {
     return probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 1\nPgPoolMax 1\n$directives\n$status", %option);
 }
 
-# The names of what the session has prepared.
+# The names of the session's prepared statements.
 my $prepared = q{sql=SELECT coalesce(string_agg(name, ' ' ORDER BY name), 'none') FROM pg_prepared_statements};
 
 subtest 'a statement and its values' => sub {
@@ -52,11 +52,11 @@ subtest 'rows as they come' => sub {
         { status => 'ESTATEMENT', rows => 2 }, 'an error after two rows';
     tells probe($httpd, 'stop=SELECT generate_series(1, 100000000)', 'query=SELECT 7'),
         { status => [qw(EGENERAL 0)], value => 7 }, 'ended by the function, and what comes after it';
-    # The server sends rows when it has eight kilobytes of them.
+    # The server sends rows as soon as it has eight kilobytes of them.
     my $slow = q{stop=SELECT repeat('x', 10000), pg_sleep(greatest(i - 3, 0) * 30) FROM generate_series(1, 5) i};
     tells probe($httpd, 'acquire', $slow, 'again', 'again'),
         { status => [0, 'EGENERAL'], again => ['ELOST', 0] },
-        '... a connection that somebody has had is lost';
+        '... a connection that the handler has is lost';
     $httpd->stop;
 };
 
@@ -70,20 +70,20 @@ subtest 'prepared once a connection' => sub {
     my $seen = sub { decode_json($httpd->get('/status?json')->{content})->{pools}{default} };
     ok poll_until { $seen->()->{statement_hits} == 1 && $seen->()->{statement_misses} == 1 },
         'a miss and a hit are counted' or diag explain $seen->();
-    tells probe($httpd, 'query=SELEC', 'acquire', $prepared), { value => 'pgpool_1' }, 'a bad one is not kept';
+    tells probe($httpd, 'query=SELEC', 'acquire', $prepared), { value => 'pgpool_1' }, 'a statement that fails is not kept';
     tells probe($httpd, 'acquire', 'sql=DISCARD ALL', 'param=1', $select, $prepared),
         { value => [qw(one pgpool_3)] }, 'made anew after a DISCARD ALL';
     tells probe($httpd, 'acquire', 'sql=PREPARE own AS SELECT 1', 'sql=DEALLOCATE own', 'param=1', $select, $prepared),
-        { value => [qw(one pgpool_3)] }, "a borrower's own do not matter";
+        { value => [qw(one pgpool_3)] }, "a borrower's own statements do not matter";
     $httpd->stop;
 };
 
 subtest 'no more than PgPoolStatements' => sub {
     my $httpd = served('PgPoolStatements 2');
     probe($httpd, "query=SELECT $_") for 1, 2, 1, 3;
-    tells probe($httpd, 'acquire', $prepared), { value => 'pgpool_1 pgpool_3' }, 'the least used one has gone';
+    tells probe($httpd, 'acquire', $prepared), { value => 'pgpool_1 pgpool_3' }, 'the statement that was not used for longest is dropped';
     tells probe($httpd, 'acquire', 'sql=BEGIN', 'query=SELECT 4', $prepared),
-        { value => [4, 'pgpool_1 pgpool_3'] }, 'in a transaction no room is made';
+        { value => [4, 'pgpool_1 pgpool_3'] }, 'in a transaction none is dropped';
     $httpd->stop;
     for my $directives ('PgPoolStatements 0', 'PgPoolReset all', 'PgPoolReset transaction') {
         $httpd = served($directives);
@@ -91,7 +91,7 @@ subtest 'no more than PgPoolStatements' => sub {
         $httpd->stop;
     }
     $httpd = served("PgPoolReset transaction\nPgPoolStatements 5");
-    tells probe($httpd, 'query=SELECT 1', 'acquire', $prepared), { value => [1, 'pgpool_1'] }, 'but as many as it says';
+    tells probe($httpd, 'query=SELECT 1', 'acquire', $prepared), { value => [1, 'pgpool_1'] }, 'but an explicit PgPoolStatements counts';
     $httpd->stop;
 };
 
@@ -99,10 +99,10 @@ subtest 'made again' => sub {
     my $httpd = served('');
     my $all = 'query=SELECT * FROM item WHERE id = 1';
     my $forget = q{query=DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$};
-    tells probe($httpd, $all, $forget, $all), { status => [0, 0, 0] }, 'after a DEALLOCATE ALL that no tag tells of';
+    tells probe($httpd, $all, $forget, $all), { status => [0, 0, 0] }, 'after a DEALLOCATE ALL that no command tag shows';
     tells probe($httpd, $all, 'acquire', $forget, 'sql=BEGIN', $all, $all, 'sql=ROLLBACK', $all),
         { status => [0, 0, 0, 'ESTATEMENT', 'ESTATEMENT', 0], sqlstate => [qw(26000 25P02)] },
-        'not inside of a transaction, which has failed';
+        'not inside of a transaction, which the error has ended';
     probe($httpd, $all);
     query($pg, 'ALTER TABLE item ADD color text');
     tells probe($httpd, $all), { status => 0, value => 1 }, "after a change of the result's shape";
@@ -114,7 +114,7 @@ subtest 'made again' => sub {
     $httpd->stop;
 };
 
-# An error from inside of a function is not the statement's own.
+# The SQLSTATEs that mean "prepare again" may also come from inside a procedure.
 subtest 'never run twice' => sub {
     my $httpd = served('');
     query($pg, <<'SQL');
@@ -133,15 +133,15 @@ SQL
     $httpd->stop;
 };
 
-subtest 'under PgPoolReset auto it is no effect of the lease' => sub {
+subtest 'with PgPoolReset auto a prepared statement causes no reset' => sub {
     my $httpd = served('PgPoolReset auto');
     probe($httpd, 'query=SELECT 1');
-    tells probe($httpd, 'acquire', 'sql=SELECT 5', $prepared), { value => [5, 'pgpool_1'] }, 'and stays';
+    tells probe($httpd, 'acquire', 'sql=SELECT 5', $prepared), { value => [5, 'pgpool_1'] }, 'it stays';
     $httpd->stop;
 };
 
-# Parse waits for the table, and is cancelled.
-subtest 'what could not be prepared is not taken for prepared' => sub {
+# The server waits for the table's lock in Parse, and the deadline cancels that.
+subtest 'a statement whose preparation failed does not count as prepared' => sub {
     my $httpd = served("PgPoolStatementTimeout 300ms\n<PgPool locker>\n</PgPool>");
     my $lock = hold($httpd, 'acquire=locker', 'sql=BEGIN', 'sql=LOCK TABLE item', 'gate');
     my @item = ('query=SELECT count(*) FROM item');
@@ -155,8 +155,8 @@ subtest 'what could not be prepared is not taken for prepared' => sub {
 subtest 'the connection is lost' => sub {
     my $httpd = served('');
     tells probe($httpd, 'query=SELECT pg_terminate_backend(pg_backend_pid())', 'query=SELECT 2'),
-        { status => [qw(ELOST 0)], value => 2 }, 'is told once';
-    like $httpd->error_log, qr/PGP1012: .*is gone: .*administrator command.*57P01/, '... with the reason';
+        { status => [qw(ELOST 0)], value => 2 }, 'ELOST once';
+    like $httpd->error_log, qr/PGP1012: .*is gone: .*administrator command.*57P01/, '... with the cause in the log';
     $httpd->stop;
 };
 

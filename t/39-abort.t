@@ -1,5 +1,5 @@
-# The end of a statement that nobody waits for any more: its deadline (PgPoolStatementTimeout), and the
-# hang-up of its client (PgPoolAbort) over HTTP/1.1, TLS and HTTP/2.
+# The pool cancels a statement at its deadline (PgPoolStatementTimeout), and when its client hangs
+# up (PgPoolAbort) over HTTP/1.1, TLS and HTTP/2.
 
 use PgPoolTest;
 use JSON::PP;
@@ -63,17 +63,17 @@ sub at { my ($top, @command) = @_; return probe_at(@command) =~ s{^/probe}{$top}
 subtest 'past the deadline' => sub {
     my $sleep = 'query=SELECT pg_sleep(60)';
     my $answer = $httpd->get(at('/deadline', $sleep, 'query=SELECT 1'));
-    tells $answer, { status => ['ETIMEDOUT', 0], value => 1 }, 'another connection serves what comes next';
+    tells $answer, { status => ['ETIMEDOUT', 0], value => 1 }, 'another connection serves the next statement';
     is $httpd->get(at('/deadline', $sleep, 'httpstatus'))->{status}, 504, 'is 504';
     tells $httpd->get(at('/deadline', 'rows=SELECT pg_sleep(60)')), { status => 'ETIMEDOUT' }, 'likewise by rows';
     tells $httpd->get(at('/deadline', 'acquire', 'sql=BEGIN', $sleep, 'again', 'again')),
         { status => [0, 'ETIMEDOUT'], again => ['ELOST', 0] }, 'a transaction is lost with it';
     tells $httpd->get(at('/deadline', 'acquire', $sleep, 'again')),
-        { status => [0, 'ETIMEDOUT'], again => 'ELOST' }, 'so is a connection that the handler has';
-    ok poll_until { running() == 0 }, 'nothing runs any more';
-    ok poll_until { cancels()->{deadline} == 5 }, 'they are counted' or diag explain cancels();
+        { status => [0, 'ETIMEDOUT'], again => 'ELOST' }, 'so is a connection that the handler has acquired';
+    ok poll_until { running() == 0 }, 'no statement runs any more';
+    ok poll_until { cancels()->{deadline} == 5 }, 'the cancels are counted' or diag explain cancels();
     like $httpd->error_log, qr/pgpool:error.*PGP1020: .*PgPoolStatementTimeout \(100 ms\): it is cancelled; .*pg_sleep/,
-        'the log tells';
+        'the log has the cause';
 };
 
 # ---- hang-ups
@@ -111,16 +111,16 @@ for my $protocol (sort keys %protocol) {
             poll_until { running() == $clients } or $wrong++;
             hang_up(@client);
             poll_until { running() == 0 } or $wrong++;
-            # Each connection serves the next statement, which no late cancel hits.
+            # Each connection serves another statement, and no late cancel hits that.
             my @next = map { $httpd->begin(probe_at('query=SELECT pg_sleep(0.05), 7 AS n')) } 1 .. $clients;
             $_->{content} =~ /^status=0$/m or $wrong++ for finish(@next);
         }
         is $wrong, 0, 'their statements end, and no other';
         my $gone = sub { scalar(() = $httpd->access_log =~ /^"GET \S+ HTTP\/\S+" 499 /mg) };
-        ok poll_until { $gone->() >= $rounds * $clients }, 'the access log shows 499, whatever ErrorDocument 500 says';
-        ok poll_until { cancels()->{'hang-up'} - $counted >= $rounds * $clients }, 'they are counted'
+        ok poll_until { $gone->() >= $rounds * $clients }, 'the access log shows 499, in spite of ErrorDocument 500';
+        ok poll_until { cancels()->{'hang-up'} - $counted >= $rounds * $clients }, 'the cancels are counted'
             or diag explain cancels();
-        like $httpd->error_log, qr/pgpool:info.*PGP1020: .*the client has gone/, 'the log tells';
+        like $httpd->error_log, qr/pgpool:info.*PGP1020: .*the client has gone/, 'the log has the cause';
         Httpd::spew($httpd->dir . '/access_log', '');
     };
 }
@@ -140,12 +140,12 @@ subtest 'PgPoolAbort ignore' => sub {
     ok poll_until { -e $touched }, 'and runs to its end';
 };
 
-subtest 'bytes that are sent ahead' => sub {
+subtest 'a second request that is sent ahead' => sub {
     my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $httpd->port) or die "connect: $!";
     my $request = 'GET ' . probe_at('query=SELECT pg_sleep(0.2), 7 AS n') . " HTTP/1.1\r\nHost: x\r\n";
     print {$socket} "$request\r\n${request}Connection: close\r\n\r\n";
     my $text = do { local $/; <$socket> };
-    is scalar(() = $text =~ /^status=0$/mg), 2, 'are no hang-up';
+    is scalar(() = $text =~ /^status=0$/mg), 2, 'is no hang-up';
 };
 
 $httpd->stop;

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# The recipes of README.md, as they stand there, with mod_pgpool_query.
+# The recipes of README.md work as they are written, with mod_pgpool_query.
 
 use PgPoolTest;
 use Endpoint;
@@ -58,7 +58,7 @@ subtest 'a role that may only read' => sub {
     says(GET => '/shop', '[{"role":"shop_reader","items":2}]', 'GET reads as the reader');
     says(POST => '/shop', '[{"role":"shop_writer"}]', 'POST writes as the writer');
     isnt ask(GET => '/shop/sneaky')->{status}, 200, 'GET cannot write';
-    says(GET => '/shop', '[{"role":"shop_reader","items":3}]', '... and has not');
+    says(GET => '/shop', '[{"role":"shop_reader","items":3}]', '... and has written nothing');
 };
 
 subtest 'a time limit in the server' => sub {
@@ -86,9 +86,9 @@ subtest 'a cache in httpd' => sub {
     my $second = ask(GET => '/catalogue');
     is $second->{content}, '[{"n":1}]', '... then the cache';
     is $second->{headers}{etag}, $first->{headers}{etag}, '... with the ETag';
-    is ask(GET => '/catalogue', 'If-None-Match' => $first->{headers}{etag})->{status}, 304, '... and for it';
-    my $alice = says(GET => '/catalogue/own', '[{"n":2,"name":"alice"}]', 'what is private', 'X-User' => 'alice');
-    is $alice->{headers}{'cache-control'}, 'private, max-age=60', '... says so';
+    is ask(GET => '/catalogue', 'If-None-Match' => $first->{headers}{etag})->{status}, 304, '... and answers a conditional request';
+    my $alice = says(GET => '/catalogue/own', '[{"n":2,"name":"alice"}]', 'a private answer', 'X-User' => 'alice');
+    is $alice->{headers}{'cache-control'}, 'private, max-age=60', '... has Cache-Control: private';
     says(GET => '/catalogue/own', '[{"n":3,"name":"bob"}]', '... and is not kept for another', 'X-User' => 'bob');
 };
 

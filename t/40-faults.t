@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# Connections and servers that go away, come back, refuse or are silent; what a new connection is
-# told first, and when an old one is closed.
+# Connections and servers that go away, come back, refuse or do not answer; PgPoolInitSQL; pings;
+# idle time and lifetime.
 
 use PgPoolTest;
 use FaultProxy;
@@ -9,7 +9,7 @@ use Probe;
 
 my $pg = postgres;
 
-# What stands in a server or a <PgPool>; the connections tell by their name whose they are.
+# The directives of a pool; its connections have the pool's name as application_name.
 sub pool {
     my ($name, @line) = @_;
     my $conninfo = conninfo($pg, application_name => $name);
@@ -21,7 +21,7 @@ sub in_pool {
     return join "\n", "<PgPool $name>", pool($name, @line), '</PgPool>';
 }
 
-# A request that is 200 if it got a connection.
+# The path of a request that is answered with 200 if it gets a connection.
 sub served { return probe_at("acquire=$_[0]", 'httpstatus', 'sql=SELECT 1') }
 
 sub all_served {
@@ -32,14 +32,14 @@ sub all_served {
     return;
 }
 
-# The server's processes of a pool, oldest first.
+# The backends of a pool, the oldest first.
 sub backend_pids {
     my ($pool) = @_;
     return split ' ', query($pg, "SELECT pid FROM pg_stat_activity
         WHERE application_name = '$pool' ORDER BY backend_start");
 }
 
-# Returns when they are gone, and with them their ends of the sockets.
+# Terminate backends, and wait until they have ended: then their sockets are closed.
 sub terminate {
     my @pid = @_;
     query($pg, 'SELECT pg_terminate_backend(pid) FROM unnest(ARRAY[' . join(',', @pid) . ']) pid');
@@ -47,7 +47,8 @@ sub terminate {
     return;
 }
 
-# As many connections in the pool of one child (or of as many children) as requests at once.
+# Open this many connections by requests at the same time, in one child or in several.  Returns
+# their backends.
 sub fill {
     my ($httpd, $number, $pool) = @_;
     my @held = map { hold($httpd, "acquire=$pool") } 1 .. $number;
@@ -70,7 +71,7 @@ sub server_stopped {
     my $from = $httpd->log_end;
     $pg->stop('fast');
     my $cause = qr/(?:No such file or directory|Connection refused)/;
-    # It becomes known to each child when it is asked.
+    # Each child notices that at a request.
     my $refused = poll_until {
         my $answer = $httpd->get(served('default'));
         $answer->{status} == 503 && $answer;
@@ -82,12 +83,12 @@ sub server_stopped {
     like $httpd->error_log($from), qr/PGP1011: pool default: .*$cause.*waited \d+ ms/,
         '... for the request, too';
     ok poll_until { told(probe($httpd, qw(acquire notes)), 'note.pgpool-default-wait') eq '0' },
-        '... and soon nobody waits for nothing';
+        '... and soon requests are refused at once';
 
     my @waiting = map { $httpd->begin(served('patient')) } 1 .. 4;
     $httpd->wait_log(qr/PGP1002: pool patient: cannot connect/, from => $from);
     $pg->start;
-    is_deeply [map { $_->{status} } finish(@waiting)], [(200) x 4], 'who waited for it is served';
+    is_deeply [map { $_->{status} } finish(@waiting)], [(200) x 4], 'requests that waited are served';
     ok poll_until { $httpd->get(served('default'))->{status} == 200 }, 'and service returns';
     $httpd->wait_log(qr/PGP1008: pool default: the server answers again/, from => $from);
     return;
@@ -139,9 +140,9 @@ subtest 'a pinned connection that dies' => sub {
     my $from = $httpd->log_end;
     my $answer = pinned_and_killed(qw(again again pid again), 'sql=SELECT 1', 'notes');
     tells $answer, { again => ['ELOST', 0, 0], same => [0, 0, 1],
-        result => [qw(PGRES_COMMAND_OK PGRES_TUPLES_OK)] }, 'ELOST once, then a fresh one';
+        result => [qw(PGRES_COMMAND_OK PGRES_TUPLES_OK)] }, 'ELOST once, then a new connection';
     my ($old, $new) = @{ told_all($answer, 'pid') };
-    isnt $new, $old, '... which is another';
+    isnt $new, $old, '... with another backend';
     my $cause = qr/pool pinned: backend $old, pinned to this request, is gone/;
     like $httpd->error_log($from), qr/PGP1012: $cause/, '... the log says so';
     like told($answer, 'note.pgpool-error'), $cause, '... and the note';
@@ -150,14 +151,14 @@ subtest 'a pinned connection that dies' => sub {
     is $answer->{status}, 503, 'it is 503';
     ok $answer->{headers}{'retry-after'}, '... with Retry-After';
     tells pinned_and_killed('subreq=' . probe_at('acquire=pinned'), 'again'),
-        { status => [0, 'ELOST'], again => 0 }, 'a subrequest may be the one that is told';
+        { status => [0, 'ELOST'], again => 0 }, 'a subrequest may get the ELOST';
     tells pinned_and_killed('sql=SELECT 1'), { status => 0,
         result => [qw(PGRES_COMMAND_OK PGRES_FATAL_ERROR)] }, 'a query on it fails';
     tells probe($httpd, 'acquire=pinned', 'sql=SELECT 1'), { result => 'PGRES_TUPLES_OK' },
         '... and the next request notices nothing';
 };
 
-# ---- tested before it is given out
+# ---- checked before it is lent
 
 # The server logs every statement; a ping is an empty one.
 sub pings {
@@ -176,13 +177,13 @@ subtest 'when there is a ping' => sub {
         my ($pool, $expected, $name) = @$_;
         fill($httpd, 1, $pool);
         my $before = pings($pool);
-        tells $three->($pool), { status => [0, 0, 0] }, "$name: is given out";
+        tells $three->($pool), { status => [0, 0, 0] }, "$name: is lent";
         is pings($pool) - $before, $expected, '... pings';
     }
     fill($httpd, 1, 'old');
     my $before = pings('old');
     tells probe($httpd, 'sleep=0.11', 'acquire=old'), { status => 0 }, 'idle for PgPoolPing';
-    is pings('old') - $before, 1, '... one';
+    is pings('old') - $before, 1, '... one ping';
 };
 
 subtest 'no answer to a ping' => sub {
@@ -190,25 +191,26 @@ subtest 'no answer to a ping' => sub {
     kill STOP => $pid or die "kill: $!";
     my $answer = probe($httpd, 'acquire=stuck', 'sql=SELECT 1');
     kill CONT => $pid;
-    tells $answer, { status => 0, result => 'PGRES_TUPLES_OK' }, 'another is given out';
-    isnt told($answer, 'pid'), $pid, '... it is another';
+    tells $answer, { status => 0, result => 'PGRES_TUPLES_OK' }, 'the request is served';
+    isnt told($answer, 'pid'), $pid, '... by another backend';
     like $httpd->error_log, qr/PGP1006: pool stuck, backend $pid: found unfit .* \(ping\)/,
         '... the log says why';
 };
 
-subtest 'one is found dead: who was idle by then is suspect' => sub {
+subtest 'a dead connection makes those suspect that were idle then' => sub {
     my %idle = map { $_ => 1 } fill($httpd, 2, 'pair');
     my $newest = told(probe($httpd, 'acquire=pair'), 'pid');
     terminate($newest);
     my $before = pings('pair');
     delete $idle{$newest};
-    is told(probe($httpd, 'acquire=pair'), 'pid'), (keys %idle)[0], 'the other one is given out';
+    is told(probe($httpd, 'acquire=pair'), 'pid'), (keys %idle)[0], 'the other one is lent';
     is pings('pair') - $before, 1, '... after a ping that was not due';
 };
 
-# ---- a backend that has said why it ends, and whose socket is still open
+# ---- a backend that has sent the cause of its end, and whose socket is still open
 
-# A pool's only connection, idle, its reset done: the backend and the schema of its temporary table.
+# Wait until a pool's only connection is idle and its reset is done.  Returns its backend and the
+# schema of its temporary table.
 sub idle_backend {
     my ($pool) = @_;
     my $answer = probe($httpd, "acquire=$pool", 'sql=SELECT pg_my_temp_schema()::regnamespace');
@@ -219,7 +221,8 @@ sub idle_backend {
     return ($pid, told($answer, 'value'));
 }
 
-# Its last words go out before it drops the table; somebody has locked that, and is returned.
+# Terminate a backend that cannot drop its temporary table: it sends its last words, and then waits
+# for the table's lock.  Returns the request that holds the lock.
 sub says_last_words {
     my ($pid, $schema) = @_;
     my $locks = hold($httpd, 'acquire=young', 'sql=BEGIN',
@@ -238,14 +241,14 @@ sub another_serves {
     return;
 }
 
-# While it is lent, by its borrower, who then does this.
+# A backend ends while a request has its connection; then the request runs these commands.
 sub heard_while_lent {
     my ($pool, @then) = @_;
     my ($pid, $schema) = idle_backend($pool);
     my $held = hold($httpd, "acquire=$pool", 'gate', 'notifies', @then);
     my $locks = says_last_words($pid, $schema);
     my $answer = let_go($held);
-    is told($answer, 'pid'), $pid, 'its borrower hears it';
+    is told($answer, 'pid'), $pid, 'its borrower has read the last words';
     another_serves($pool, $pid, '... the next is served');
     let_go($locks);
     return $answer;
@@ -256,18 +259,18 @@ for my $pool (qw(leaving-session leaving-transaction)) {
         my $from = $httpd->log_end;
         my ($pid, $schema) = idle_backend($pool);
         my $locks = says_last_words($pid, $schema);
-        another_serves($pool, $pid, 'said while it was idle: the next is served');
+        another_serves($pool, $pid, 'sent while it was idle: the next request is served');
         let_go($locks);
         my $words = qr/terminating connection due to administrator command/;
         like $httpd->error_log($from), qr/PGP1006: pool $pool, backend $pid: found unfit .* \(lost\): $words/,
             '... the log has them';
         heard_while_lent($pool);
-        tells heard_while_lent($pool, qw(again again)), { again => ['ELOST', 0] }, '... and it is told';
+        tells heard_while_lent($pool, qw(again again)), { again => ['ELOST', 0] }, '... and the borrower gets ELOST';
     };
 }
 $httpd->stop;
 
-# ---- a server that will not have us: nobody waits for what cannot come
+# ---- a server that rejects connections: no request waits
 
 subtest 'refused' => sub {
     Httpd::spew($pg->data_dir . '/pg_hba.conf',
@@ -296,7 +299,7 @@ subtest 'refused' => sub {
     $refused->stop;
 };
 
-# ---- a server that accepts and says nothing
+# ---- a server that accepts connections and sends nothing
 
 sub proxied {
     my ($name, $proxy, @line) = @_;
@@ -304,7 +307,7 @@ sub proxied {
     return join "\n", "<PgPool $name>", qq(PgPoolConninfo "$conninfo"), @line, '</PgPool>';
 }
 
-subtest 'a connect that takes long delays nobody' => sub {
+subtest 'a slow connect delays no request' => sub {
     my $proxy = FaultProxy->new($pg);
     my $slow = probed(join "\n", 'PgPoolAcquireTimeout 1h', 'PgPoolMin 0',
         proxied('slow', $proxy, 'PgPoolMin 1', 'PgPoolMax 4', 'PgPoolConnectTimeout 1h'),
@@ -318,10 +321,10 @@ subtest 'a connect that takes long delays nobody' => sub {
 
     tells probe($slow, 'acquire=direct'), { status => 0 }, 'another pool connects meanwhile';
     my @answer = (let_go($held), finish(@asking));
-    is_deeply [map { told($_, 'status') } @answer], [(0) x 4], 'what comes back serves who waits';
+    is_deeply [map { told($_, 'status') } @answer], [(0) x 4], 'the returned connection serves the waiting requests';
     my %pids = map { told($_, 'pid') => 1 } @answer;
-    is keys %pids, 1, '... it alone';
-    all_served($slow, 20, 'slow', '... and goes on so');
+    is keys %pids, 1, '... and no other connection does';
+    all_served($slow, 20, 'slow', '... and later requests');
 
     my $from = $slow->log_end;
     my $timeout = qr/PgPoolConnectTimeout/;
@@ -334,7 +337,7 @@ subtest 'a connect that takes long delays nobody' => sub {
     $slow->stop;
 };
 
-# ---- what a new connection is told first
+# ---- PgPoolInitSQL
 
 sub init {
     my ($name, @sql) = @_;
@@ -363,7 +366,7 @@ subtest 'PgPoolInitSQL' => sub {
     my @case = (
         [bad    => qr/column "nothing_here" does not exist/, 'fails'],
         [open   => qr/transaction/,                          'leaves a transaction open'],
-        [hides  => qr/must stand in a directive of its own/, 'prepares behind something else'],
+        [hides  => qr/must stand in a directive of its own/, 'prepares after another statement'],
         [copies => qr/COPY|copy/,                            'begins a COPY'],
         [dies   => qr/terminating connection/,               'ends the connection'],
         [late   => qr/PgPoolConnectTimeout/,                 'takes too long'],
@@ -378,7 +381,7 @@ subtest 'PgPoolInitSQL' => sub {
     $init->stop;
 };
 
-# ---- when an old one is closed
+# ---- idle time and lifetime
 
 sub closed {
     my ($aged, $pool, $reason) = @_;
@@ -404,10 +407,10 @@ subtest 'age' => sub {
 
     my $held = hold($aged, qw(acquire=old gate again));
     my $before = closed($aged, 'old', 'lifetime');
-    ok poll_until { closed($aged, 'old', 'lifetime') > $before + 2 }, 'others grow old and go';
-    tells let_go($held), { again => 0, same => 1 }, '... what is lent does not';
+    ok poll_until { closed($aged, 'old', 'lifetime') > $before + 2 }, 'other connections expire';
+    tells let_go($held), { again => 0, same => 1 }, '... one in use stays';
 
-    is backends($pg, 'ageless'), 6, '0: never';
+    is backends($pg, 'ageless'), 6, '0: never closed';
     is closed($aged, 'ageless', 'idle') + closed($aged, 'ageless', 'lifetime'), 0, '... by any age';
     $aged->stop;
 };
