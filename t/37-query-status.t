@@ -65,11 +65,11 @@ subtest 'errors of PostgreSQL' => sub {
     gives('/insert?id=1', 400, 'a null', '23502');
     gives('/insert?id=1&n=0', 400, 'a check', '23514');
     gives('/denied', 403, 'a refusal', '42501');
-    gives('/read-only', 503, 'a write where there is none', '25006');
+    gives('/read-only', 503, 'a write in a read-only transaction', '25006');
     gives('/slow', 504, 'statement_timeout', '57014');
 };
 
-# Every row of the table, and what has none.
+# Every SQLSTATE of the documented table, and some that are not in it.
 my %status = (
     '22000' => 400, '22P05' => 400, '23502' => 400, '23514' => 400, 'P0001' => 400,
     '23503' => 409, '23505' => 409, '23P01' => 409,

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
-# The life of the children: started, replaced, stopped in the middle of things, killed, forked from.
-# No request fails that need not, nothing of ours keeps a child from ending, and no backend stays.
+# The life of the children: started, replaced, stopped while requests are under way, killed, and
+# forking.  No request fails without need, mod_pgpool keeps no child from ending, and no backend
+# stays.
 
 use PgPoolTest;
 use Probe;
@@ -18,7 +19,7 @@ PgPoolMax 4
 PgPoolAcquireTimeout 60s
 CONF
 
-# Under load: 200 only with a connection and a row.
+# The path of a request that is answered with 200 only if it gets a connection.
 my $served = probe_at('acquire', 'httpstatus', 'sql=SELECT 1');
 
 sub backend_pids {
@@ -26,7 +27,7 @@ sub backend_pids {
         q(SELECT pid FROM pg_stat_activity WHERE application_name = 'life'));
 }
 
-# Those that a child has ever had.
+# All backends that a child has ever had.
 sub backends_of {
     my ($httpd, $child) = @_;
     return $httpd->error_log =~ /pid $child:tid \d+\] PGP1001: .* backend (\d+):/g;
@@ -42,7 +43,7 @@ sub no_backend_left {
     return;
 }
 
-# Clients that ask from now on until only_200.
+# Start clients that send requests until only_200() stops them.
 sub under_load {
     my ($httpd) = @_;
     my $before = length $httpd->access_log;
@@ -65,7 +66,7 @@ sub started {
     my @child = $httpd->children;
     ok poll_until { backends($pg, 'life') == @child }, 'started: PgPoolMin for each child';
     my %connected;
-    poll_until { # the server knows of a connection before its child's log does
+    poll_until { # the server shows a connection before its child logs it
         %connected = map { $_ => 1 } $httpd->error_log =~ /pid (\d+):tid \d+\] PGP1001/g;
         keys %connected >= @child;
     };
@@ -108,7 +109,7 @@ sub killed {
     return;
 }
 
-# ---- ended while requests are in the middle of things
+# ---- ended while requests are under way
 
 my $insert = q(sql=INSERT INTO done VALUES ('after all'));
 
@@ -118,7 +119,8 @@ sub busy {
     return probed("${conf}PgPoolMax 2\nPgPoolMaxWaiters 3\n", mpm => $mpm, threads => 8);
 }
 
-# Three that wait for one: when a fourth is refused they do.
+# Three requests that wait for a connection: they all wait as soon as a fourth one is refused
+# (PgPoolMaxWaiters 3).
 sub waiting {
     my ($httpd) = @_;
     my %by_socket = map { $_->{socket} => $_ } map { $httpd->begin(probe_at('acquire')) } 1 .. 4;
@@ -143,38 +145,39 @@ sub stopped_while_busy {
     my @waiting = waiting($httpd);
     $httpd->signal('TERM');
     my $stopping = qr/PGP1011: .*: this child process is stopping/;
-    ok poll_until { 3 == (() = $httpd->error_log =~ /$stopping/g) }, 'stopped: who waits is told';
+    ok poll_until { 3 == (() = $httpd->error_log =~ /$stopping/g) }, 'stopped: waiting requests get ESTOPPING';
     let_go(@held);
     $httpd->wait_end;
-    rows_done(2, '... who has a connection may use it to the end');
+    rows_done(2, '... requests with a connection may use it to their end');
     no_backend_left();
     return;
 }
 
-# Each has its own pool, so who waits does so for himself; and each ends where he is.
+# In prefork each child has its own pool and one request.  A child ends at once, wherever its
+# request is.
 sub stopped_while_busy_alone {
     my $httpd = probed("${conf}PgPoolMax 1\n", mpm => 'prefork', threads => 4);
     hold($httpd, 'acquire', 'gate', $insert);
     hold($httpd, 'acquire', 'send=SELECT pg_sleep(600)');
     my $mark = $httpd->dir . '/waits';
     $httpd->begin(probe_at('acquire', "touch=$mark", 'open'));
-    ok poll_until { -e $mark }, 'one is lent, one at work, one waited for';
+    ok poll_until { -e $mark }, 'one connection is idle in its request, one at work, and one request waits';
     $httpd->signal('TERM');
     $httpd->wait_end;
     rows_done(0, 'stopped: they end');
-    # What a child was at when it was ended the server goes on with: nobody has told it.
+    # The server goes on with the statement of a child that has ended, since nobody cancels it.
     kill_backends($pg, 'life');
     return;
 }
 
-# prefork's children end in a signal's handler, in the middle of whatever they do: when that is to
-# allocate memory, nothing else may.  The address sanitizer's own allocator may: at the exit it looks
-# for leaks, and waits for ever for the lock that the interrupted allocation has.
+# A child of prefork ends in a signal handler, which may interrupt malloc(): then mod_pgpool must
+# not allocate memory at the end.  Not with the address sanitizer: it looks for leaks at the exit,
+# and waits for ever for the lock of its own allocator that the interrupted allocation holds.
 sub stopped_while_allocating {
     my $httpd = probed($conf, mpm => 'prefork', threads => 4);
     my @mark = map { $httpd->dir . "/heap$_" } 1 .. 4;
     my @busy = map { $httpd->begin(probe_at('acquire', "touch=$_", 'heap=60')) } @mark;
-    ok poll_until { !grep { !-e } @mark }, 'all are hard at work';
+    ok poll_until { !grep { !-e } @mark }, 'all children allocate memory';
     kill TERM => $httpd->pid or die "kill: $!";
     $httpd->wait_end;
     no_backend_left();
@@ -190,7 +193,7 @@ sub gracefully_stopped_while_busy {
     is_deeply [map { $_->{status} } let_go(@held)], [200, 200],
         'gracefully stopped: all are answered';
     $httpd->wait_end;
-    rows_done(2, '... and have done what they had to');
+    rows_done(2, '... and have written their rows');
     no_backend_left();
     return;
 }
@@ -204,15 +207,15 @@ sub gracefully_restarted_while_busy {
     $httpd->graceful;
     my @answer = (let_go(@held), finish(@waiting));
     is_deeply [map { told($_, 'status') } @answer], [(0) x 5],
-        'gracefully restarted: who has a connection keeps it, who waits gets one';
-    rows_done(2, '... and uses it');
+        'gracefully restarted: requests with a connection keep it, waiting requests get one';
+    rows_done(2, '... and use it');
     $httpd->wait_gone(@child);
-    ok poll_until { backends($pg, 'life') == 1 }, '... then the old ones end';
+    ok poll_until { backends($pg, 'life') == 1 }, '... then the old backends end';
     $httpd->stop;
     return;
 }
 
-# ---- replaced by and by
+# ---- MaxConnectionsPerChild
 
 sub short_lived {
     my ($mpm) = @_;
@@ -229,9 +232,9 @@ sub short_lived {
     return;
 }
 
-# ---- forked
+# ---- forking
 
-# A child that is forked off inherits memory, not the right to use what is in there.
+# A CGI script that lists the descriptors that it has inherited.
 my $script = <<'CGI';
 #!/bin/sh
 echo "Content-Type: text/plain"
@@ -289,7 +292,7 @@ for my $mpm (mpms()) {
     subtest "$mpm, busy" => sub {
         if ($mpm eq 'prefork') {
             stopped_while_busy_alone();
-            # By chance it is at a harmless point.
+            # Several tries, since the signal may come at a harmless moment.
             my $tries = ($ENV{PGPOOL_SANITIZE} // '') eq 'address' ? 0 : 5;
             stopped_while_allocating() for 1 .. $tries;
         }

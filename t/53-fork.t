@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# A forked process has copies of its parent's connections, and must not touch them: whatever it calls
-# or destroys, the request in the parent goes on as if nothing had happened.
+# A forked process has copies of its parent's connections.  Whatever functions it calls and memory
+# it destroys, the request in the parent goes on undisturbed.
 
 use PgPoolTest;
 use File::Spec::Functions qw(rel2abs);
@@ -22,7 +22,7 @@ CONF
         my $answer = probe($httpd, 'acquire', 'sql=BEGIN', q(sql=INSERT INTO kept VALUES ('row')), 'fork',
             'sql=COMMIT', 'again');
         tells $answer, { status => 0, forked => 'ESTOPPING', opened => 'ESTOPPING', exit => 0, again => 0, same => 1 },
-            'a fork is told that it is none of the children';
+            'a forked process gets ESTOPPING';
         is query($pg, 'SELECT what FROM kept'), 'row', '... and the transaction goes on in the parent';
         tells probe($httpd, 'open', 'fork', 'state', 'close', 'acquire', 'fork'),
             { status => [0, 0], forked => [('ESTOPPING') x 2], tx => 'IDLE' }, 'without a request, too';
@@ -36,7 +36,7 @@ subtest 'mpm_itk' => sub {
     my ($status, $text) = Httpd->new(conf => "LoadModule mpm_itk_module $itk\n")->config_test;
     isnt $status, 0, 'is refused';
     like $text, qr/PGP1014: mod_pgpool does not work with mpm_itk.*: load mpm_event, mpm_worker or mpm_prefork/,
-        '... in a sentence that says what to do';
+        '... with the remedy';
 };
 
 done_testing;

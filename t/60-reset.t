@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# PgPoolReset: nothing that a request has left in its session reaches the next one, whatever it was
-# and however the request ended; and a connection whose reset fails is not given out again.
+# PgPoolReset: no change of a session reaches the next request, of whatever kind it is and however
+# the request ended; and a connection whose reset fails is not lent again.
 
 use PgPoolTest;
 use Crowd;
@@ -19,7 +19,8 @@ query($pg, $_) for 'CREATE ROLE app', 'CREATE ROLE limited LOGIN', 'CREATE SCHEM
 my $locks = q(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid());
 my $temp = q(SELECT to_regclass('pg_temp.dirt'));
 
-# What a request leaves behind: the question whose answer tells it, and how it is left.
+# Kinds of changes that a request leaves: name, the statement that shows the change, the statements
+# that make it.
 my @seen = (
     ['SET' => 'SHOW work_mem', 'SET work_mem = 777'],
     ['SET in a transaction' => 'SHOW work_mem', 'BEGIN; SET work_mem = 777; COMMIT'],
@@ -51,7 +52,7 @@ my @seen = (
     ['... that holds a lock' => $locks, 'BEGIN', 'SELECT pg_advisory_xact_lock(8)'],
 );
 
-# The same, but no command tag tells of it: auto is blind to these, as its reference says.
+# Changes that no command tag shows: PgPoolReset auto does not see them, as reference.conf says.
 my @unseen = (
     ['set_config() in SELECT' => 'SHOW work_mem', q(SELECT set_config('work_mem', '777kB', false))],
     ['a lock' => $locks, 'SELECT pg_advisory_lock(pg_backend_pid())'],
@@ -60,13 +61,13 @@ my @unseen = (
     ['a sequence in INSERT' => 'SELECT lastval()', 'INSERT INTO serial DEFAULT VALUES'],
 );
 
-# As much as one session can hold of it.
+# Many of these changes in one session.
 my @everything = map { my $kind = $_; map { @$_[2 .. $#$_] } grep { $_->[0] eq $kind } @seen, @unseen } (
     'a sequence in SELECT', 'CREATE TEMP TABLE', 'LISTEN', 'a cursor WITH HOLD', 'a lock', 'SET',
     'SET search_path', 'SET client_encoding', 'SET SESSION CHARACTERISTICS', 'both', 'a transaction',
 );
 
-# Where init SQL has prepared something, it has to again.
+# A session without the statements that init SQL has prepared: the reset has to prepare them again.
 my @forget = (
     ['DEALLOCATE' => 'SELECT count(*) FROM pg_prepared_statements', 'DEALLOCATE kept'],
     ['... and another of that name' => 'EXECUTE kept', 'DEALLOCATE kept', 'PREPARE kept AS SELECT 7'],
@@ -76,8 +77,8 @@ my @forget = (
         'PREPARE kept AS SELECT 1', 'PREPARE another AS SELECT 1'],
 );
 
-# Pools of one connection, so that the next request has the same one.  What undoes is another message
-# where something that was prepared is to stay, and where init SQL is to be run again.
+# Pools of one connection, so that the next request has the same one.  The reset has other
+# statements if a prepared statement has to stay, or if init SQL has to run again.
 my %init = (
     sql => [q(SET work_mem = '5MB'), 'PREPARE kept AS SELECT 42', 'CREATE TEMP TABLE made (i int)',
         "LISTEN news", q(SELECT set_config('app.init', 'x', false) -- a comment)],
@@ -108,7 +109,7 @@ sub pool_conf {
         map { qq(PgPoolInitSQL "$_") } @{ $pool->{sql} // [] });
 }
 
-# Time-outs are for those who are to be refused.
+# PgPoolAcquireTimeout is short for the requests that are to be refused.
 my $conninfo = conninfo($pg, client_encoding => 'UTF8', options => q('-c lock_timeout=50s'));
 my $born = 'PgPoolInitSQL "INSERT INTO born VALUES (pg_backend_pid())"';
 my $httpd = probed(join("\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMax 1', 'PgPoolMin 1',
@@ -124,11 +125,11 @@ my $httpd = probed(join("\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMax 1', 'Pg
     map { in_pool("crowded-$_", 'PgPoolMax 2', "PgPoolReset $_") } qw(session auto transaction)),
     threads => 20);
 
-# ---- asking
+# ---- requests
 
 sub statements { return map { "sql=$_" } @_ }
 
-# What was answered to each statement: its value, or why there is none.
+# The result of each statement in an answer: SQLSTATE, value, or status.
 sub said {
     my ($answer) = @_;
     my @said;
@@ -138,14 +139,14 @@ sub said {
     return \@said;
 }
 
-# The answers to questions, and who gave them.
+# A backend, and its results for some statements.
 sub look {
     my ($pool, @question) = @_;
     my $answer = probe($httpd, "acquire=$pool->{name}", statements(@question));
     return [told($answer, 'pid') // $answer->{content}, @{ said($answer) }];
 }
 
-# A pool's connection before anything has happened to it: its backend and its answers.
+# A pool's connection before any change: its backend, and the results of all questions.
 sub first_look {
     my ($pool) = @_;
     my @question = (map({ $_->[1] } @{ $pool->{kinds} }), map { $_->[0] } @{ $pool->{stays} });
@@ -153,7 +154,7 @@ sub first_look {
     my %clean;
     @clean{@question} = @answer;
     is_deeply [map { $clean{ $_->[0] } } @{ $pool->{stays} }], [map { $_->[1] } @{ $pool->{stays} }],
-        'the connection is as it is to stay';
+        'the connection is in its initial state';
     return ($pid, \%clean);
 }
 
@@ -161,13 +162,13 @@ sub wait_ended {
     my (@pid) = @_;
     my $pids = join ', ', @pid;
     ok poll_until { query($pg, "SELECT count(*) FROM pg_stat_activity WHERE pid IN ($pids)") == 0 },
-        '... no backend goes on for nobody';
+        '... the backends have ended';
     return;
 }
 
-# ---- kinds of dirt x ways to end
+# ---- kinds of changes x ways to end a request
 
-# Each gets the pool's name and what the request does.
+# Ways to end a request: functions of the pool's name and the commands.
 my @ending = (
     ['return'                => sub { shift; probe($httpd, @_) }],
     ['release'               => sub { shift; probe($httpd, @_, 'release') }],
@@ -198,7 +199,7 @@ sub kind_of_dirt {
 
 for my $pool (@pool) {
     subtest "matrix: $pool->{name}" => sub {
-        # Not the keeper's business any more: it stays for good.
+        # A request prepares the statement `kept`, which the reset leaves.
         probe($httpd, "acquire=$pool->{name}", 'sql=PREPARE kept AS SELECT 42') if $pool->{stays} == \@kept;
         my ($pid, $clean) = first_look($pool);
         kind_of_dirt($pool, $_, $pid, $clean) for @{ $pool->{kinds} };
@@ -223,16 +224,16 @@ subtest 'the client has gone meanwhile' => sub {
         $held->{pending}->abandon;
         Probe::open_gate($held);
     }
-    all_clean('... and has left nothing', @pool);
+    all_clean('... and has left no change', @pool);
 };
 
-# Auto sees one command and so undoes them all.
-subtest 'somebody else was refused meanwhile' => sub {
+# PgPoolReset auto sees one command tag of @everything, and so undoes all of it.
+subtest 'another request was refused meanwhile' => sub {
     my @held = map { hold($httpd, "acquire=$_->{name}", statements(@everything)) } @pool;
     my @refused = Pending::finish(map { $httpd->begin(probe_at("acquire=$_->{name}")) } @pool);
     is_deeply [map { told($_, 'status') } @refused], [('EEXHAUSTED') x @pool], 'they waited in vain';
     let_go(@held);
-    all_clean('... and what was there has gone', @pool);
+    all_clean('... and no change is left', @pool);
 };
 
 subtest 'clean within the same request, after a release' => sub {
@@ -245,7 +246,7 @@ subtest 'clean within the same request, after a release' => sub {
     }
 };
 
-subtest 'the library at the client, too' => sub {
+subtest 'the state of libpq is undone, too' => sub {
     for my $name (map({ $_->{name} } @pool), 'transaction') {
         my $pid = told(probe($httpd, "acquire=$name", qw(verbose nonblocking notice trace pipeline)), 'pid');
         my $answer = probe($httpd, "acquire=$name", qw(verbose encoding state));
@@ -255,11 +256,11 @@ subtest 'the library at the client, too' => sub {
     for my $pool (@pool) {
         probe($httpd, "acquire=$pool->{name}", 'sql=SET client_encoding = LATIN1');
         tells probe($httpd, "acquire=$pool->{name}", 'encoding'), { encoding => 'UTF8' },
-            "$pool->{name}: what libpq knows of the encoding";
+            "$pool->{name}: libpq's encoding";
     }
 };
 
-# ---- what a mode leaves on purpose
+# ---- state that a mode leaves on purpose
 
 sub pool_named { my ($name) = @_; return (grep { $_->{name} eq $name } @pool)[0] }
 
@@ -283,7 +284,7 @@ subtest 'prepared statements' => sub {
         probe($httpd, "acquire=$name", statements(@everything)) for 1 .. 2;
         my $answer = probe($httpd, "acquire=$name", 'pid', @ask);
         is_deeply said($answer), [7, 8], "$name: they stay";
-        is told($answer, 'pid'), $pid, '... with their connection';
+        is told($answer, 'pid'), $pid, '... on their connection';
     }
     for my $name (qw(all all-init)) {
         my $pid = told(probe($httpd, "acquire=$name", @prepare), 'pid');
@@ -293,14 +294,14 @@ subtest 'prepared statements' => sub {
     }
 };
 
-# Some state belongs to the process: the reference says that no session reset undoes it.
+# State of the server's process, which no reset of a session undoes (reference.conf says so).
 my @process = (
     ['LOAD' => q(SELECT count(*) FROM pg_settings WHERE name LIKE 'auto_explain.%'), q(LOAD 'auto_explain')],
     ['a connection of dblink' => 'SELECT dblink_get_connections()',
         qq(SELECT dblink_connect('mine', '@{[conninfo($pg) =~ s/'/''/gr]}'))],
 );
 
-subtest 'what belongs to the process' => sub {
+subtest 'state of the process' => sub {
     query($pg, 'CREATE EXTENSION dblink');
     for (@process) {
         my ($name, $question, @dirt) = @$_;
@@ -328,17 +329,17 @@ subtest 'close' => sub {
     wait_ended(keys %pid);
 };
 
-subtest 'auto sees command tags alone' => sub {
+subtest 'auto sees only command tags' => sub {
     my $pool = pool_named('auto');
     for (@unseen) {
         my ($name, $question, @dirt) = @$_;
         probe($httpd, 'acquire=auto', statements(@dirt));
         my ($pid, $said) = @{ look($pool, $question) };
         isnt $said, said(probe($httpd, 'acquire=session', "sql=$question"))->[0], "$name: it stays";
-        # A change that it sees makes it undo that, too.
+        # A reset for a change that auto sees undoes this one, too.
         probe($httpd, 'acquire=auto', 'sql=SET work_mem = 777');
         is look($pool, $question)->[1], said(probe($httpd, 'acquire=session', "sql=$question"))->[0],
-            '... until something is seen';
+            '... until auto sees another change';
     }
 };
 
@@ -352,7 +353,7 @@ subtest 'transaction: settings stay, transactions do not' => sub {
         my @got = @{ look($pool, $question) };
         my $ends = ($dirt[0] =~ /^BEGIN/ && $dirt[-1] !~ /COMMIT/) || $name eq 'SET client_encoding';
         is $got[0], $pid, "$name: it is the same connection";
-        $ends ? is($got[1], $clean, '... and that was ended')
+        $ends ? is($got[1], $clean, '... and it was undone')
               : isnt($got[1], $clean, '... and it was left as it was');
         probe($httpd, 'acquire=transaction', 'sql=DISCARD ALL');
     }
@@ -360,9 +361,9 @@ subtest 'transaction: settings stay, transactions do not' => sub {
 
 is query($pg, 'SELECT count(*) FROM lost'), 0, 'nothing of an open transaction was written';
 
-# ---- a reset that fails, or does not come to its end
+# ---- a reset that fails or is late
 
-# Run again in a reset this init SQL violates a constraint.
+# This init SQL violates a constraint when a reset runs it again.
 subtest 'a failed reset' => sub {
     my $from = $httpd->log_end;
     my @pid = map { told(probe($httpd, 'acquire=once', 'sql=SET work_mem = 777'), 'pid') } 1 .. 3;
@@ -373,7 +374,7 @@ subtest 'a failed reset' => sub {
     wait_ended(@pid[0, 1]);
 };
 
-# Without the privilege to release what a session has locked, no statement but DISCARD ALL does.
+# Without the privilege for pg_advisory_unlock_all(), only DISCARD ALL releases a session's locks.
 subtest 'a reset that the server refuses' => sub {
     query($pg, 'REVOKE EXECUTE ON FUNCTION pg_advisory_unlock_all() FROM PUBLIC');
     my $from = $httpd->log_end;
@@ -397,21 +398,22 @@ subtest 'a late reset' => sub {
     wait_ended(@pid[0, 1]);
 };
 
-subtest 'a connection that is ended instead' => sub {
+subtest 'a connection that is terminated' => sub {
     for my $pool (@pool) {
         probe($httpd, "acquire=$pool->{name}", statements(@everything));
         query($pg, "SELECT pg_terminate_backend($pool->{pid})");
         wait_ended($pool->{pid});
         my ($pid, @said) = @{ look($pool, all_questions($pool)) };
-        isnt $pid, $pool->{pid}, "$pool->{name}: another takes its place";
+        isnt $pid, $pool->{pid}, "$pool->{name}: another connection replaces it";
         my %clean = (%{ $pool->{clean} }, $pool->{stays} == \@kept ? ('EXECUTE kept' => '26000') : ());
         is_deeply \@said, [@clean{ all_questions($pool) }], '... and is clean';
     }
 };
 
-# ---- often
+# ---- many requests
 
-# What is left, and what others do whom it would disturb, with its answer.
+# Name of a change, a statement that the change would disturb, its undisturbed result, the
+# statements that make the change.
 my $write = 'INSERT INTO written VALUES (1)';
 my @often = (
     ['BEGIN'                => $write, 'PGRES_COMMAND_OK', 'BEGIN', 'INSERT INTO lost VALUES (1)'],
@@ -420,7 +422,8 @@ my @often = (
     ['an advisory lock'     => $locks, 0, 'SELECT pg_advisory_lock(pg_backend_pid())'],
 );
 
-# How often each kind was seen when four clients leave it and look, so often each.
+# Four clients make changes and look for them, this often each.  Returns how often each kind was
+# seen.
 sub seen_of {
     my ($pool, $often) = @_;
     return crowd(4, sub {
@@ -439,15 +442,15 @@ sub seen_of {
 sub written { return query($pg, 'WITH w AS (DELETE FROM written RETURNING 1) SELECT count(*) FROM w') }
 
 subtest 'a thousand times each' => sub {
-    is_deeply seen_of('crowded-session', 1000), { map { $_->[0] => 0 } @often }, 'session: nobody sees anything';
-    is written(), 2000, '... and nothing that others wrote is lost';
+    is_deeply seen_of('crowded-session', 1000), { map { $_->[0] => 0 } @often }, 'session: no request sees a change';
+    is written(), 2000, '... and no row of others is lost';
 
     my $seen = seen_of('crowded-auto', 100);
-    is $seen->{$_}, 0, "auto: nobody sees $_" for 'BEGIN', 'a failed transaction', 'SET';
+    is $seen->{$_}, 0, "auto: no request sees $_" for 'BEGIN', 'a failed transaction', 'SET';
     $seen = seen_of('crowded-transaction', 100);
-    is $seen->{$_}, 0, "transaction: nobody sees $_" for 'BEGIN', 'a failed transaction';
+    is $seen->{$_}, 0, "transaction: no request sees $_" for 'BEGIN', 'a failed transaction';
     cmp_ok $seen->{$_}, '>', 0, "... but $_" for 'SET', 'an advisory lock';
-    is written(), 400, 'nothing that others wrote is lost';
+    is written(), 400, 'no row of others is lost';
     is query($pg, 'SELECT count(*) FROM lost'), 0, '... and nothing of an open transaction was written';
 };
 
@@ -460,7 +463,7 @@ subtest 'a child that crashes' => sub {
     $httpd->kill_child;
     $held->{pending}->finish;
     ok poll_until { query($pg, $lock) == 0 },
-        '... which goes with it';
+        '... which ends with the child';
     is query($pg, 'SELECT count(*) FROM lost'), 0, '... and nothing was written';
     ok poll_until { probe($httpd, 'acquire=session')->{status} == 200 }, 'another child serves';
 };

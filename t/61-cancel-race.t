@@ -1,8 +1,9 @@
 #!/usr/bin/perl
 
-# What a borrower has left running is cancelled, and a cancel takes its own way to the server: it must
-# never reach the statement of the next borrower.  20,000 rounds on the core (race/cancel_race.c says
-# how), and the same with the core's guard taken out, to show that it would be seen.
+# The pool cancels a statement that a borrower has left running.  The cancel request has a
+# connection of its own, and must never reach the statement of the next borrower.  This test runs
+# 20,000 rounds on the core (see race/cancel_race.c), and the same without the core's guard, to show
+# that the test sees a hit.
 
 use PgPoolTest;
 use File::Path qw(make_path);
@@ -10,12 +11,12 @@ use File::Path qw(make_path);
 my $build = ($ENV{PGPOOL_BUILD} || '.build') . '/t/race';
 make_path($build);
 
-# Each cancel makes the server fork; it does so faster when it is small.
+# The server forks for each cancel request, which is faster with little shared memory.
 my $pg = postgres("shared_buffers = 1MB\nlog_statement = none\nlog_min_messages = fatal");
 
 sub words { return split ' ', qx{@_} }
 
-# The driver with the core, and with other sources in the place of some of the core's.
+# Build the driver with the core; further sources replace those of the core.
 sub build_driver {
     my ($name, @source) = @_;
     my $apr = Httpd::apxs('APR_CONFIG');
@@ -30,8 +31,8 @@ sub build_driver {
     return "$build/$name";
 }
 
-# The core's source without the guard: a connection is done with when nothing runs there any more,
-# whether or not its cancel is still on its way.
+# The core's source without the guard: a connection counts as clean when no statement runs any more,
+# even if its cancel request is still on its way.
 sub unguarded_source {
     my $source = Httpd::slurp('mod_pgpool/core/pgp_pq_cleanup.c');
     $source =~ s/return connection->task != NULL;/if (connection->task) pgp_task_leave(&connection->task); return false;/
@@ -55,8 +56,8 @@ my @crowd = (16, 8);
 subtest 'with the guard' => sub {
     my $got = race(build_driver('cancel_race'), 20_000, @crowd);
     is $got->{rounds}, 20_000, 'all rounds were run';
-    cmp_ok $got->{cancels}, '>', 500, 'there was much to cancel'; # thousands, fewer on a slow machine
-    is $got->{hit}, 0, 'no statement was hit by a cancel that was not meant for it';
+    cmp_ok $got->{cancels}, '>', 500, 'many statements were cancelled'; # thousands, fewer on a slow machine
+    is $got->{hit}, 0, 'no cancel hit a statement of another borrower';
     is $got->{failed}, 0, '... or failed otherwise';
     is $got->{closed}, 0, 'every connection was used again';
 };

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# What a request leaves running: its backend stops working for nobody, the connection is used again
-# if it can be, the others do not notice, and a server that does not play along costs one connection.
+# A request leaves a statement running: its backend stops working, the connection is used again if
+# possible, other requests do not notice, and a server that does not answer costs one connection.
 
 use PgPoolTest;
 use POSIX qw(SIGINT);
@@ -44,8 +44,8 @@ my $insert = q(INSERT INTO kept VALUES ('lost'));
 # More than any socket's buffer takes.
 my $large  = 'SELECT repeat(chr(65 + i % 26), 1000) FROM generate_series(1, 1000000) i';
 
-# What is left behind.  All of it keeps the backend at work: it runs or waits, or sends what nobody
-# reads, until it is told otherwise.
+# Statements that a request leaves.  Each keeps the backend at work, running, waiting, or sending
+# data that nobody reads, until it is cancelled.
 my @working = (
     ['a statement'             => "send=$sleep"],
     ['... in a transaction'    => 'sql=BEGIN', "sql=$insert", "send=$sleep"],
@@ -70,7 +70,8 @@ my @working = (
     ['... in a transaction'    => 'sql=BEGIN', "sql=$insert", "pipeline=$sleep", 'sync'],
 );
 
-# These wait for their borrower, who will not come back; some need a sync to be answered at all.
+# These wait for their borrower, which does not come back.  Some need a sync before the server
+# answers.
 my @waiting = (
     ['a COPY IN'               => 'copyin=COPY kept FROM STDIN'],
     ['a pipeline, no sync'     => "pipeline=$insert", "queue=$insert"],
@@ -94,7 +95,7 @@ sub becomes {
     return ok poll_until { state_of($pid) eq $state }, $name;
 }
 
-# The backend of that pool, asked in a request of its own.
+# The backend of a pool, as a request of its own sees it.
 sub backend {
     my ($pool) = @_;
     return told(probe($httpd, "acquire=$pool"), 'pid') // die "no backend\n";
@@ -105,12 +106,12 @@ sub next_is_served {
     my $answer = probe($httpd, "acquire=$pool", 'state', 'sql=SELECT 42', q(sql=INSERT INTO kept VALUES ('kept')));
     tells $answer, { status => 0, pid => $pid, tx => 'IDLE', pipeline => 0, busy => 0, value => 42,
         result => [qw(PGRES_TUPLES_OK PGRES_COMMAND_OK)] }, '... the next has the same connection';
-    is query($pg, 'DELETE FROM kept RETURNING t'), 'kept', '... nothing that was left is written';
+    is query($pg, 'DELETE FROM kept RETURNING t'), 'kept', '... no row of the former request is written';
     return;
 }
 
 for my $pool (qw(default transaction)) {
-    subtest "work for nobody, $pool" => sub {
+    subtest "statements that run on, $pool" => sub {
         for (@working) {
             my ($name, @command) = @$_;
             my $pid = backend($pool);
@@ -121,7 +122,7 @@ for my $pool (qw(default transaction)) {
             next_is_served($pool, $pid);
         }
     };
-    subtest "nothing to be done, $pool" => sub {
+    subtest "a backend that waits, $pool" => sub {
         for (@waiting) {
             my ($name, @command) = @$_;
             my $pid = backend($pool);
@@ -132,7 +133,7 @@ for my $pool (qw(default transaction)) {
     };
 }
 
-# ---- a pipeline whose results were asked for without a sync, so that its transaction is still open
+# ---- a pipeline whose results were requested without a sync, so that its transaction is still open
 
 subtest 'a pipeline without a sync, its results read' => sub {
     for my $pool (qw(default transaction)) {
@@ -147,11 +148,11 @@ subtest 'a pipeline without a sync, its results read' => sub {
         my $pid = backend($pool);
         my $answer = probe($httpd, "acquire=$pool", 'pipeline=SELECT 1', qw(sync result result result leave));
         tells $answer, { left => 1, pid => $pid }, "$pool: one with a sync";
-        is backend($pool), $pid, '... is nothing out of the way';
+        is backend($pool), $pid, '... keeps its connection';
     }
 };
 
-# ---- notifications are for whom they were meant
+# ---- notifications for one borrower do not reach another
 
 # How often that backend has gone to sleep; undef while it is awake.
 sub naps {
@@ -160,7 +161,8 @@ sub naps {
     return $status =~ /^State:\s*S/m && $status =~ /^voluntary_ctxt_switches:\s*(\d+)/m ? $1 : undef;
 }
 
-# Returns when the backend that listens has passed on what it heard: it wakes up, writes, sleeps.
+# Send notifications, and wait until the listening backend has passed them on: it wakes up, writes,
+# sleeps.
 sub gossip {
     my ($pid) = @_;
     my $naps = poll_until { naps($pid) };
@@ -168,7 +170,7 @@ sub gossip {
     return poll_until { (naps($pid) // 0) > $naps } || die "backend $pid has not heard\n";
 }
 
-# The first statement of the next request takes in whatever has come.
+# The first statement of the next request reads all notifications that have come.
 sub nobody_elses {
     my ($pool, $pid, $name) = @_;
     return tells probe($httpd, "acquire=$pool", 'sql=SELECT 1', 'notifies'), { pid => $pid, notifies => 0 }, $name;
@@ -177,7 +179,7 @@ sub nobody_elses {
 subtest 'notifications' => sub {
     for my $pool (qw(default transaction)) {
         my $pid = backend($pool);
-        for (['what has come' => ()], ['... and was taken in' => 'sql=SELECT 1']) {
+        for (['a notification that came' => ()], ['... and was read' => 'sql=SELECT 1']) {
             my ($name, @command) = @$_;
             my $held = hold($httpd, "acquire=$pool", 'sql=LISTEN gossip', 'gate', @command);
             gossip($pid);
@@ -187,20 +189,20 @@ subtest 'notifications' => sub {
     }
     my $pid = backend('transaction');
     gossip($pid);
-    nobody_elses('transaction', $pid, 'so is what came while it was idle');
+    nobody_elses('transaction', $pid, 'so is one that came while the connection was idle');
     my $within = hold($httpd, 'acquire=transaction', 'sql=BEGIN', 'gate');
     gossip($pid);
     let_go($within);
-    becomes($pid, 'idle', '... and what was kept back');
+    becomes($pid, 'idle', '... and one that the server kept back');
     nobody_elses('transaction', $pid, '... until the transaction was ended');
     my $held = hold($httpd, 'acquire=transaction', 'sql=LISTEN gossip', 'gate', 'sql=SELECT 1', 'notifies');
     gossip($pid);
-    tells let_go($held), { notifies => 100 }, 'and who listens, hears';
+    tells let_go($held), { notifies => 100 }, 'a borrower that listens gets its notifications';
 };
 
-# ---- a server that does not play along
+# ---- a server that does not answer
 
-# Of all that do something.
+# SQL about all backends that are at work.
 sub busy {
     my ($what) = @_;
     return "SELECT $what FROM pg_stat_activity
@@ -212,12 +214,12 @@ sub others_are_served {
     my @answer = map { probe($httpd, 'acquire=strict', 'sql=SELECT 42') } 1 .. 20;
     is_deeply [map { told($_, 'value') } @answer], [(42) x 20], "$name: others are served";
     kill_backends($pg, 'empty');
-    ok poll_until { backends($pg, 'empty') == 0 }, '... on connections that there are';
+    ok poll_until { backends($pg, 'empty') == 0 }, '... on open connections';
     is told(probe($httpd, 'acquire=empty', 'sql=SELECT 42'), 'value'), 42, '... and on new ones';
     return;
 }
 
-# A backend that is stopped answers nothing and takes in nothing.
+# A backend that is stopped (SIGSTOP) neither answers nor reads.
 for (['a statement' => "send=$sleep"], ['a COPY OUT' => "copyout=COPY ($large) TO STDOUT"],
     ['a COPY IN of much' => 'flood=COPY slow FROM STDIN'], ['a pipeline' => "pipeline=$sleep", 'sync'],
     ['a transaction' => 'sql=BEGIN']) {
@@ -237,7 +239,7 @@ for (['a statement' => "send=$sleep"], ['a COPY OUT' => "copyout=COPY ($large) T
     };
 }
 
-# To libpq nothing runs and nothing is to be sent, but it holds bytes back that nobody takes.
+# libpq reports that no statement runs, but its buffer has bytes that the backend does not read.
 subtest 'a pipeline of nothing, and the backend does not read it' => sub {
     my $from = $httpd->log_end;
     my $pid = backend('strict');
@@ -247,24 +249,24 @@ subtest 'a pipeline of nothing, and the backend does not read it' => sub {
     my $closed = poll_until { $httpd->error_log($from) =~ /pool strict, backend $pid: closed \(unclean\)/ };
     kill CONT => $pid;
     tells $answer, { pid => $pid, pipeline => [1, 1], tx => 'IDLE', nonblocking => 0 }, 'its request ends';
-    ok $closed, '... and nobody waits for it to go back';
+    ok $closed, '... and the connection is closed without the backend';
     others_are_served('afterwards');
 };
 
-# Nothing comes of a cancel that finds the backend idle, its statement still on its way; so another is
-# sent.  A backend that is stopped lets them arrive in that order.
+# A cancel has no effect if the backend is idle because the statement is still on its way; so the
+# pool sends another one.  A stopped backend makes the two arrive in that order.
 subtest 'a cancel that comes before its statement' => sub {
     my $pid = backend('default');
     my $held = hold($httpd, qw(acquire gate), "send=$sleep");
     kill STOP => $pid or die "stop $pid: $!";
     let_go($held);
     ok poll_until { hex((Httpd::slurp("/proc/$pid/status") =~ /^ShdPnd:\s*(\w+)/m)[0]) & 1 << (SIGINT - 1) },
-        'it waits for the backend';
+        'the cancel waits for the backend';
     kill CONT => $pid;
     next_is_served('default', $pid);
 };
 
-subtest 'a statement that takes the first cancel for itself' => sub {
+subtest 'a statement that catches the first cancel' => sub {
     my $stubborn = "DO \$\$ BEGIN PERFORM pg_sleep(600);
         EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(600); END \$\$";
     my $pid = told(probe($httpd, 'acquire=strict', "send=$stubborn"), 'pid');

@@ -1,9 +1,9 @@
 #!/usr/bin/perl
 
-# A request's name, with the modules that httpd brings: a name that was not verified is nobody's,
-# wherever the section stands and however the request gets there; so it is for a provider
-# that authenticates over the request's own connection.  All of it once more with hooks that discard
-# what was set.
+# A user's name in the session, with httpd's own modules for authentication: a name that was not
+# verified never gets there, in sections of any kind and however the request reaches them; also with
+# a provider that authenticates over the request's own connection.  All cases run once more with
+# hooks that discard the session's state.
 
 use PgPoolTest;
 use Digest::SHA qw(sha1_base64);
@@ -52,12 +52,12 @@ my $conf = join "\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMin 1', 'PgPoolMax 
     'PgPoolCheckTimeout 60s', 'DirectoryIndex page', 'TypesConfig /dev/null',
     '<Directory ${DIR}/htdocs>', 'Options +Includes +FollowSymLinks', '</Directory>',
     map({ my $how = $_; map { section($how, $_) } sort keys %where } sort keys %how),
-    # One section with all ways into it, so that httpd does not authenticate twice.
+    # One section that is reached in several ways; httpd does not authenticate twice within it.
     '<Location /mixed/>', 'AuthName test', @{ $how{basic} }, $identity, $who, 'ErrorDocument 401 /mixed/error.shtml',
     'AddHandler pgpool-query .row', 'AddOutputFilter INCLUDES .shtml', 'AddHandler to-row .act', 'Action to-row /mixed/a.row virtual',
     'RewriteEngine On', 'RewriteRule /go$ /mixed/a.row', 'DirectoryIndex a.row', '</Location>',
     '<Location /open/>', 'AddOutputFilter INCLUDES .shtml', '</Location>',
-    # Its handler is what the query string says.
+    # The query string names the handler.
     '<Location /login/>', 'AuthName test', 'AuthType form', 'AuthFormProvider file', 'AuthUserFile ${DIR}/none', 'Session On',
     'SessionCookieName session path=/', 'Require all granted', $identity, $who, 'SetHandler "%{QUERY_STRING}"',
     'ErrorDocument 500 /login/page?pgpool-query',
@@ -88,22 +88,22 @@ my $right   = basic('alice', 'alice secret');
 my $wrong   = basic('alice', 'guessed');
 my $unknown = basic('mallory', 'guessed');
 
-# A case: its name, its place, the headers, and the result: the status, and for each row the name that
-# the database saw, in the setting and in the parameter.
+# A case: its name, path, headers, status, and for each row the name that the database saw, in the
+# setting and in the parameter.
 my @cases;
 for my $where (sort keys %where) {
     my ($basic, $anon, $asking, $broken, $bob) = map { page($_, $where, 'page') } qw(basic anon asking broken bob);
     push @cases, ["$where: a right password", $basic, $right, 200, 'alice'],
-        ["$where: a wrong one", $basic, $wrong, 401, ''],
-        ["$where: a user whom nobody knows", $basic, $unknown, 401, ''],
-        ["$where: nobody", $basic, {}, 401, ''],
+        ["$where: a wrong password", $basic, $wrong, 401, ''],
+        ["$where: an unknown user", $basic, $unknown, 401, ''],
+        ["$where: no credentials", $basic, {}, 401, ''],
         ["$where: a guest", $anon, basic('guest', 'x'), 200, 'guest'],
-        ["$where: who is no guest", $anon, $right, 401, ''],
+        ["$where: a user who is no guest", $anon, $right, 401, ''],
         ["$where: verified by the database", $asking, $right, 200, 'alice'],
         ["$where: ... or not", $asking, $wrong, 401, ''],
-        ["$where: who cannot be verified", $broken, $right, 500, ''],
-        ["$where: who is verified, but may not", $bob, $right, 403, 'alice'],
-        ["$where: who is not, and may not", $bob, basic('bob', 'guessed'), 401, ''];
+        ["$where: a user who cannot be verified", $broken, $right, 500, ''],
+        ["$where: a verified user without access", $bob, $right, 403, 'alice'],
+        ["$where: an unverified user with access", $bob, basic('bob', 'guessed'), 401, ''];
 }
 push @cases, map({
     my ($name, $credentials, $status, $who) = @$_;

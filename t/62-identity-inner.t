@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 
-# A connection is the innermost running request's: what a subrequest, a redirected request or a
-# look-up sets is undone before the outer handler goes on, or the connection is cut.  And what a
-# handler or a hook undoes is set again.
+# The innermost running request owns the connection: the variables of a subrequest, a redirected
+# request or a look-up are undone before the outer handler goes on, or the connection is shut down.
+# Variables that a handler or a hook undoes are set again.
 
 use PgPoolTest;
 use MIME::Base64 qw(encode_base64);
@@ -37,7 +37,7 @@ my $conf = join "\n", 'PgPoolConninfo "' . conninfo($pg, user => 'web') . '"', '
     '<PgPool init>', 'PgPoolInitSQL "SET ROLE base"', 'PgPoolInitSQL "SET statement_timeout = \'77s\'"', '</PgPool>',
     '<PgPool bare>', 'PgPoolReset transaction', '</PgPool>', @sections;
 
-# One thread: in prefork, each child would have a connection of its own.
+# One thread: in prefork, several children would each have a connection.
 my $httpd = probed($conf, threads => 1);
 $httpd->put_file('looked-up', '');
 
@@ -136,7 +136,7 @@ subtest 'a filter of the outer request' => sub {
     }
 };
 
-subtest 'what an inner request leaves' => sub {
+subtest 'changes that an inner request leaves' => sub {
     my @undo = ('RESET ROLE', 'SET ROLE NONE', 'RESET ALL', 'DISCARD ALL', 'SET ROLE alice',
         q(DO $$BEGIN EXECUTE 'RESET ROLE'; END$$));
     for my $undo (@undo) {
@@ -153,16 +153,16 @@ subtest 'what an inner request leaves' => sub {
         my ($section, $left) = @$_;
         my $from = $httpd->log_end;
         $answer = ask('lowly', 'acquire', 'subreq=' . at($section, 'acquire', $left), $who, 'acquire', 'acquire', $who);
-        is_deeply told_all($answer, 'status'), [qw(0 0 ELOST 0)], "$left: the connection is cut";
-        is told_all($answer, 'value')->[-1], 'lowly', '... and the outer request is nobody else' or diag $answer->{content};
-        like $httpd->error_log($from), qr/PGP1015: pool default: backend \d+ is shut down/, '... which the log says';
+        is_deeply told_all($answer, 'status'), [qw(0 0 ELOST 0)], "$left: the connection is shut down";
+        is told_all($answer, 'value')->[-1], 'lowly', '... and the outer request keeps its role' or diag $answer->{content};
+        like $httpd->error_log($from), qr/PGP1015: pool default: backend \d+ is shut down/, '... which the log shows';
     }
     $answer = ask('lowly', 'acquire', 'single=SELECT current_user', 'subreq=' . at('lowly', 'acquire'), 'result', 'result', 'again');
     tells $answer, { value => 'lowly', result => [qw(PGRES_SINGLE_TUPLE PGRES_TUPLES_OK none)], again => 0, same => 1 },
         'the outer one\'s own query goes on';
 };
 
-# ---- what was applied may have gone
+# ---- variables that were set may be gone
 
 subtest 'undone by the handler' => sub {
     for my $undo ('DISCARD ALL', 'RESET ROLE', 'SET ROLE NONE', 'SET SESSION AUTHORIZATION DEFAULT',
@@ -172,27 +172,27 @@ subtest 'undone by the handler' => sub {
     roles_are(ask('lowly', 'acquire', 'sql=RESET ROLE', 'sql=BEGIN', 'acquire', $who, 'sql=ROLLBACK', 'acquire', $who),
         [qw(lowly lowly)], 'before a transaction that is rolled back');
     tells ask('lowly', 'acquire', 'sql=RESET ROLE', 'sql=BEGIN', 'sql=SELECT 1/0', 'acquire'), { status => [qw(0 EUNAVAIL)] },
-        'where it cannot be set again, the acquire fails';
+        'if it cannot be set again, the acquire fails';
     tells ask('lowly', 'acquire', q(sql=SET client_encoding = 'LATIN1'), 'acquire'), { status => [qw(0 EUNAVAIL)] },
-        '... as where it would be read as another text';
+        '... also if the value would become another text';
     tells ask('plain', 'acquire', q(sql=SET app.own = '1'), 'pipeline=SELECT 1', 'acquire'), { status => [0, 0] },
-        '... but not where there is nothing to set';
+        '... but not if there is nothing to set';
 };
 
 subtest 'taken back' => sub {
     my $set = "sql=SELECT current_user || ' ' || current_setting('statement_timeout')";
     my @ask = ('acquire=init', $set);
     my $plain = at('plain', @ask);
-    roles_are(ask('timed', @ask, "subreq=$plain", $set), ['lowly 5s', 'base 77s', 'lowly 5s'], 'to what PgPoolInitSQL has set');
+    roles_are(ask('timed', @ask, "subreq=$plain", $set), ['lowly 5s', 'base 77s', 'lowly 5s'], "to PgPoolInitSQL's values");
     roles_are(ask('timed', @ask, "redirect=$plain"), ['lowly 5s', 'base 77s'], '... after a redirect, too');
     roles_are(ask('plain', @ask), ['base 77s'], '... and at return');
     roles_are(ask('timed', 'acquire=init', 'sql=DISCARD ALL', @ask), ['lowly 5s'], 'DISCARD ALL: all are set again');
     roles_are(ask('plain', 'acquire=init', 'sql=DISCARD ALL', @ask), ['base 77s'], "... PgPoolInitSQL's as well");
     roles_are(ask('plain', 'acquire=init', "sql=SET statement_timeout = '1s'", @ask), ['base 1s'],
-        '... but what a handler sets itself stays');
+        '... but a variable that a handler sets stays');
 };
 
-subtest 'in the order of rights' => sub {
+subtest 'variables that need rights are set before the role' => sub {
     my $from = $httpd->log_end;
     my $answer = ask('loud', 'acquire=bare', 'sql=SHOW log_min_messages');
     is told($answer, 'value'), 'error', 'a setting that the role may not set';

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# PgPoolSet: something of the request, such as its user, as a setting of its session.  It is a value,
-# never SQL; it is the one of the request that asks, at each ask; it reaches nobody else.
+# PgPoolSet sets session variables to properties of the request, such as its user.  They are values,
+# never SQL; each acquire sets those of the request that acquires; they reach no other request.
 
 use PgPoolTest;
 use Crowd;
@@ -20,7 +20,7 @@ query($pg, $_) for 'CREATE ROLE web LOGIN', 'CREATE ROLE alice', 'CREATE ROLE bo
 
 # ---- configuration
 
-# An open section and a section in it.
+# A <Location> section with these lines.
 sub location {
     my ($path, @line) = @_;
     return join "\n", "<Location $path>", @line, "</Location>\n";
@@ -31,7 +31,7 @@ my $user = 'PgPoolSet app.user "%{REMOTE_USER}"';
 my $notes = 'PgPoolQuery "SELECT owner, body FROM note ORDER BY body"';
 my @modes = qw(session all auto transaction);
 
-# What a return runs again, beside or instead of the reset; it must be able to write.
+# Init SQL, which a reset runs again; it must be able to write.
 my @init = map { qq(PgPoolInitSQL "$_") } q(SET app.value = 'of the pool'), 'PREPARE kept AS SELECT 1',
     'CREATE TEMP TABLE IF NOT EXISTS kept (i int)';
 
@@ -66,9 +66,9 @@ my $httpd = Httpd->new(conf => $conf . location('/probe', 'SetHandler pgpool-pro
 Httpd::spew($httpd->dir . '/passwd', join '', map { "$_:{SHA}" . sha1_base64("$_ secret") . "=\n" } qw(alice bob));
 $httpd->start;
 
-# ---- asking
+# ---- requests
 
-# A probe of one section of it.
+# The path of a probe in this section.
 sub at {
     my ($section, @command) = @_;
     return probe_at(@command) =~ s{^/probe}{/probe/$section}r;
@@ -84,7 +84,7 @@ sub login {
     return (Authorization => 'Basic ' . encode_base64("$name:" . ($password // "$name secret"), ''));
 }
 
-# What a setting is; "none" if it never was.
+# The probe's command that reads a setting; "none" if it was never set.
 sub setting {
     my ($name) = @_;
     return "sql=SELECT coalesce(current_setting('$name', true), 'none')";
@@ -97,7 +97,7 @@ sub value_is {
     return is(told_all($answer, 'value')->[-1], $expected, $name) || diag $answer->{content};
 }
 
-# ---- what holds where
+# ---- sections
 
 subtest 'sections are merged' => sub {
     my @names = map { setting("app.$_") } qw(server outer inner method);
@@ -130,13 +130,13 @@ my @texts = (
 );
 
 subtest 'values are values' => sub {
-    # httpd itself takes off blanks at a header's ends, and refuses control characters.
+    # httpd itself removes blanks at the ends of a header, and refuses control characters.
     for my $text (grep { !/[\x01-\x1F]/ } @texts) {
         my $answer = ask(at('value', 'acquire', setting('app.value'), setting('app.server')), 'X-Value' => $text);
         is_deeply told_all($answer, 'value'), [$text =~ s/^ $//r, 'of the server'], substr $text, 0, 40;
     }
-    value_is(at('value', 'acquire', setting('app.value')), '', 'what is not there is empty');
-    is query($pg, 'SELECT count(*) FROM note'), 6, 'nothing was run';
+    value_is(at('value', 'acquire', setting('app.value')), '', 'an absent header is empty');
+    is query($pg, 'SELECT count(*) FROM note'), 6, 'no value was run as SQL';
 };
 
 subtest 'a role' => sub {
@@ -145,10 +145,10 @@ subtest 'a role' => sub {
         is told(ask(at('role', @who), 'X-Value' => $name), 'value'), $name, $name;
         is told(ask(at('none', @who)), 'value'), 'web', '... is gone with the request';
     }
-    is told(ask(at('role', 'acquire'), 'X-Value' => 'postgres'), 'status'), 'EUNAVAIL', 'one that is not allowed';
+    is told(ask(at('role', 'acquire'), 'X-Value' => 'postgres'), 'status'), 'EUNAVAIL', 'a role that is not allowed';
 };
 
-# ---- at each ask
+# ---- at each acquire
 
 subtest 'before and after authentication' => sub {
     for my $name (qw(alice bob alice)) {
@@ -182,12 +182,12 @@ subtest 'from section to section in one request' => sub {
     }
 };
 
-# What was set has gone with its connection.
+# The next acquire sets the variables on the new connection.
 subtest 'over a lost connection' => sub {
     my $answer = ask(at('value', 'acquire', 'sql=SELECT pg_terminate_backend(pg_backend_pid())', 'acquire', 'acquire',
         setting('app.value')), 'X-Value' => 'mine');
-    is_deeply told_all($answer, 'status'), ['0', 'ELOST', '0'], 'the request gets another';
-    is told($answer, 'value'), 'mine', '... and is there who it was' or diag $answer->{content};
+    is_deeply told_all($answer, 'status'), ['0', 'ELOST', '0'], 'the request gets another connection';
+    is told($answer, 'value'), 'mine', '... with its variables' or diag $answer->{content};
 };
 
 # A setting made in a transaction would be lost with it.
@@ -196,7 +196,7 @@ subtest 'not within a transaction' => sub {
     my $answer = ask(at('value', 'acquire', 'sql=BEGIN', 'subreq=' . at('other', 'acquire'), 'state',
         setting('app.value')), 'X-Value' => 'mine');
     is_deeply told_all($answer, 'status'), ['0', 'EUNAVAIL'], 'another value is refused';
-    tells $answer, { tx => 'INTRANS', value => 'mine' }, '... the transaction goes on as who it was';
+    tells $answer, { tx => 'INTRANS', value => 'mine' }, '... the transaction goes on with its own value';
     like $httpd->error_log($from), qr/PGP1015: .*cannot be changed within a transaction/, '... the log says why';
 };
 
@@ -227,12 +227,13 @@ sub is_undone {
     return;
 }
 
-subtest 'undone, whatever PgPoolReset says' => sub {
+subtest 'undone with each PgPoolReset' => sub {
     is_undone($_, '') for @modes;
     is_undone("init-$_", 'of the pool') for @modes;
 };
 
-# A primary that has become read-only is given up; not one where the request wants it so.
+# The pool closes a connection to a primary that has become read-only; but not if the request has
+# set that.
 subtest 'read-only on a primary' => sub {
     my @ask = ('acquire=primary', 'sql=SHOW default_transaction_read_only');
     my $pid = told(ask(at('none', @ask)), 'pid');
@@ -240,12 +241,12 @@ subtest 'read-only on a primary' => sub {
         tells ask(at('value', @ask, 'subreq=' . at('other', @ask), @ask)),
             { status => [0, 0, 0], pid => [($pid) x 3], value => [qw(on off on)] }, 'a section sets it';
         tells ask(at('value', 'acquire=primary', 'sql=CREATE TEMP TABLE t ()')), { pid => $pid, sqlstate => '25006' },
-            '... which is obeyed';
+            '... and the server obeys';
         tells ask(at('none', @ask)), { pid => $pid, value => 'off' }, '... and others do not have it';
     }
 };
 
-# ---- what cannot be set
+# ---- variables that cannot be set
 
 sub connected {
     my ($from) = @_;
@@ -253,13 +254,13 @@ sub connected {
 }
 
 my @refused = (
-    ['a name that there is not' => 'name', qr/PGP1015: pool default: PgPoolSet: unrecognized configuration parameter "no_such_setting" \(SQLSTATE 42704\)/],
-    ['a value that will not do' => 'work_mem', qr/PGP1015: .*: invalid value for parameter "work_mem": "lots" \(SQLSTATE 22023\)/, 'lots'],
+    ['an unknown name' => 'name', qr/PGP1015: pool default: PgPoolSet: unrecognized configuration parameter "no_such_setting" \(SQLSTATE 42704\)/],
+    ['a bad value' => 'work_mem', qr/PGP1015: .*: invalid value for parameter "work_mem": "lots" \(SQLSTATE 22023\)/, 'lots'],
     ['... in another encoding'  => 'value', qr/PGP1015: .*: invalid byte sequence for encoding "UTF8": 0xff \(SQLSTATE 22021\)/, "\xFF"],
     ['an expression that fails' => 'expression', qr{PGP1015: PgPoolSet app\.value: Cannot open file /no/such/file}],
 );
 
-subtest 'what cannot be set' => sub {
+subtest 'variables that cannot be set' => sub {
     my $pid = told(ask(at('none', 'acquire')), 'pid');
     my $from = $httpd->log_end;
     for (@refused) {
@@ -270,12 +271,12 @@ subtest 'what cannot be set' => sub {
         ok $answer[0]{headers}{'retry-after'}, '... with Retry-After';
         like $httpd->error_log($begin), $log, '... the log has the cause';
         my $answer = ask(at('none', 'acquire', setting('app.value')));
-        tells $answer, { pid => $pid, value => '' }, '... nothing is left of it, and the connection stays';
+        tells $answer, { pid => $pid, value => '' }, '... the connection stays, without that variable';
     }
-    is connected($from), 0, 'no connection was made anew';
+    is connected($from), 0, 'no new connection was made';
 };
 
-subtest 'what cannot be set here can be elsewhere in the request' => sub {
+subtest 'a failure in one section does not affect another in the same request' => sub {
     for my $section (qw(name expression)) {
         my $answer = ask(at('value', 'subreq=' . at($section, 'acquire'), 'acquire', setting('app.value')), 'X-Value' => 'mine');
         is_deeply told_all($answer, 'status'), ['EUNAVAIL', '0'], "before: $section";
@@ -283,11 +284,11 @@ subtest 'what cannot be set here can be elsewhere in the request' => sub {
         $answer = ask(at('value', 'acquire', 'subreq=' . at($section, 'acquire'), setting('app.value'), 'again',
             setting('app.value')), 'X-Value' => 'mine');
         is_deeply told_all($answer, 'status'), ['0', 'EUNAVAIL'], "meanwhile: $section";
-        tells $answer, { value => ['mine', 'mine'], again => 0, same => 1 }, '... the request goes on as who it was';
+        tells $answer, { value => ['mine', 'mine'], again => 0, same => 1 }, '... the request goes on with its own value';
     }
 };
 
-# To look up a role for the first time a backend has to read a table, which somebody locks.
+# Lock pg_authid: a backend that looks up a role for the first time waits for it.
 sub lock_roles {
     my $locker = $pg->background_psql('postgres');
     $locker->query_safe('SELECT FROM pg_stat_activity, pg_locks LIMIT 1');
@@ -295,7 +296,7 @@ sub lock_roles {
     return $locker;
 }
 
-# Wait until somebody waits for that lock, and do something to its backend.
+# Wait until a backend waits for that lock, and run SQL, which may use its pid (waits).
 sub waits_for_lock {
     my ($locker, $do) = @_;
     $locker->query_safe("DO \$\$
@@ -317,23 +318,23 @@ subtest 'a connection that is ended meanwhile' => sub {
     waits_for_lock($locker, 'PERFORM pg_terminate_backend(waits);');
     $locker->query_safe('COMMIT');
     $locker->quit;
-    tells $pending->finish, { status => 0, value => 'carol' }, 'the request is given another';
+    tells $pending->finish, { status => 0, value => 'carol' }, 'the request gets another connection';
 };
 
-# What the server is late with may be set when the outer handler goes on.
+# The server may set the inner request's role after the deadline, when the outer handler goes on.
 subtest 'a server that is late' => sub {
     my $locker = lock_roles();
     my $gate = $httpd->dir . '/late';
     my $pending = $httpd->begin(at('value', 'acquire=hurried', setting('app.value'),
         'subreq=' . at('role', 'acquire=hurried'), "touch=$gate.reached", "hold=$gate", 'sql=SELECT current_user'),
         headers => { 'X-Value' => 'dave' });
-    ok poll_until { -e "$gate.reached" }, 'it goes on without an answer';
+    ok poll_until { -e "$gate.reached" }, 'the outer handler goes on without the answer';
     $locker->query_safe('COMMIT');
     $locker->quit;
     Httpd::spew($gate, '');
     my $answer = $pending->finish;
-    is_deeply told_all($answer, 'status'), ['0', 'ELOST'], '... the inner handler is told';
-    is_deeply told_all($answer, 'value'), ['dave'], '... and the outer does not go on as another' or diag $answer->{content};
+    is_deeply told_all($answer, 'status'), ['0', 'ELOST'], '... the inner handler gets ELOST';
+    is_deeply told_all($answer, 'value'), ['dave'], '... and the outer handler does not run as another role' or diag $answer->{content};
 };
 
 # ---- end to end
@@ -341,7 +342,7 @@ subtest 'a server that is late' => sub {
 my %rows = map { my $o = $_; $o => '[' . join(', ', map { qq({"owner":"$o","body":"$o$_"}) } 1 .. 3) . ']' } qw(alice bob);
 $rows{nobody} = '[]';
 
-# One request of a mix, and what has to come of it: its status, and whose rows.
+# One request of a mix: path, status, the owner of its rows, headers.
 sub mixed {
     my ($mode, $kind) = @_;
     return ("/notes/$mode", 200, $kind, login($kind))                      if $rows{$kind} && $kind ne 'nobody';
@@ -351,7 +352,8 @@ sub mixed {
     return (at("forge/$mode", 'acquire', q(sql=SET app."user" = 'alice')), 200, undef);
 }
 
-# Clients that ask as different users by turns, each in another order; what they saw that was wrong.
+# Clients send requests as different users by turns, each client in another order.  Returns how many
+# they sent, and how many answers were wrong.
 sub mix {
     my ($mode, $requests, @kind) = @_;
     return crowd(8, sub {
@@ -375,8 +377,8 @@ subtest 'row-level security, two users, one pool' => sub {
     is_deeply mix('session', $many, @kind), { asked => $many, wrong => 0 }, "session: $many requests, no row of another";
     is_deeply mix($_, 800, @kind), { asked => 800, wrong => 0 }, "$_: the same" for qw(all auto);
     is_deeply mix('transaction', 800, grep { $_ ne 'forge' } @kind), { asked => 800, wrong => 0 }, 'transaction: the same';
-    # There what a handler sets stays, so that what must not be seen can be seen.
-    cmp_ok mix('transaction', 800, qw(nobody forge))->{wrong}, '>', 0, '... and it would have been seen';
+    # In mode transaction a forged setting stays, so the test must see it.
+    cmp_ok mix('transaction', 800, qw(nobody forge))->{wrong}, '>', 0, '... and the test sees a forged name';
 };
 
 done_testing;

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
-# When a connection goes back that its handler did not give back: as soon as the handler has finished,
-# or its response's end has been made, however slow the reader is; once, and always.
+# A connection that its handler does not release goes back as soon as the handler has finished, or
+# with PgPoolRelease response as soon as the handler has ended its response, however slow the reader
+# is; always, and only once.
 
 use PgPoolTest;
 use Crowd;
@@ -23,8 +24,8 @@ sub location {
     return join "\n", "<Location $path>", @line, "</Location>\n";
 }
 
-# Each section as it is by default, and with PgPoolRelease response; small sockets at the server make
-# slow readers of all who read little.
+# Each section by default, and with PgPoolRelease response.  The server's sockets have small
+# buffers, so a client that reads little is a slow reader.
 my $sections = join '', map {
     my ($top, @release) = @$_;
     (location("$top/probe", 'SetHandler pgpool-probe', @release),
@@ -76,7 +77,7 @@ sub served {
     return told($httpd->get(at('', "acquire=$pool", 'sql=SELECT 42')), 'value');
 }
 
-# A reader who has read nothing yet, though there is something.
+# A client that has read nothing yet although the answer has begun.
 sub slow_reader {
     my ($path) = @_;
     my $pending = $httpd->begin($path, rcvbuf => 4096);
@@ -99,7 +100,7 @@ subtest 'a slow reader of a small response' => sub {
         is_deeply [map { served($_) } qw(brief other)], [42, 42],
             ($top || 'request') . ': others are served, of each pool';
         is logged($path), 0, '... while that request is still there';
-        like $slow->finish->{content}, qr/write=60000\n\z/, '... whose reader gets all of it';
+        like $slow->finish->{content}, qr/write=60000\n\z/, '... and its reader gets all of it';
     }
 };
 
@@ -115,11 +116,11 @@ subtest 'eight slow readers' => sub {
         my @others = map { $httpd->get('/number')->{status} } 1 .. 10;
         is_deeply \@others, [(200) x 10], "$name: 10 of 10 others are served";
         is logged($path{$name}), $before, '... while all eight are still there';
-        is_deeply [map { $_->{status} } Pending::finish(@slow)], [(200) x 8], '... who get their responses';
+        is_deeply [map { $_->{status} } Pending::finish(@slow)], [(200) x 8], '... and get their responses';
     }
 };
 
-# ---- the response's end has been made
+# ---- the response has ended
 
 subtest 'a handler that goes on after its response' => sub {
     my $held = hold($httpd, 'acquire=brief', 'write=10', 'eos', 'gate');
@@ -133,14 +134,15 @@ subtest 'a handler that goes on after its response' => sub {
     ok poll_until { -e $gate{reached} }, 'response: it goes on';
     is served('brief'), 42, '... without its connection';
     Httpd::spew($gate{open}, '');
-    ok poll_until { -e "$gate{reached}2" }, '... asks for another';
+    ok poll_until { -e "$gate{reached}2" }, '... acquires another';
     is served('brief'), undef, '... and has it';
     Httpd::spew("$gate{open}2", '');
     $pending->finish;
     is served('brief'), 42, '... until it has finished';
 };
 
-# A request that stands at its gate: after these commands, or where one of them says so.
+# A request that waits at its gate: after these commands, or at the command `gate` of a URI among
+# them.
 my $gates = 0;
 
 sub hold_at {
@@ -152,7 +154,7 @@ sub hold_at {
     return reach({ gate => $gate, pending => $httpd->begin($path) });
 }
 
-subtest "what is no response's end" => sub {
+subtest 'events that do not end the response' => sub {
     my @cases = (
         ['a flush'                  => 'write=10', 'flush'],
         ['the end of a subrequest'  => 'subreq=' . at('/response', 'acquire=brief', 'write=10')],
@@ -170,21 +172,21 @@ subtest "what is no response's end" => sub {
 
 subtest 'sections that differ, in one request' => sub {
     my $held = hold_at('/response', 'subreq=' . at('/response', 'acquire=brief'), 'write=10', 'eos');
-    is served('brief'), 42, "response: what a subrequest has borrowed goes with its main request's";
+    is served('brief'), 42, "response: a subrequest's connection goes back with its main request's";
     let_go($held);
     $held = hold_at('', 'acquire=brief', 'subreq=' . at('/response', 'acquire=default'), 'write=10', 'eos');
-    is served('brief'), undef, '... but not what another section has, which says request';
+    is served('brief'), undef, '... but not the connection of a section with PgPoolRelease request';
     let_go($held);
     for my $before (['acquire=brief', 'release=brief'], ['acquire=brief']) {
         $held = hold_at('/response', @$before, 'redirect=' . at('', 'acquire=brief', 'write=10', 'eos', 'gate'));
-        is served('brief'), undef, '... also if it was response that had it before';
+        is served('brief'), undef, '... also if a section with response had it before';
         let_go($held);
     }
 };
 
 # ---- never lost, never twice
 
-# The leases that the log tells of from there on, as soon as there are as many returns.
+# The leases and the returns in the log since then, as soon as they are equally many.
 sub leases {
     my ($from) = @_;
     my (@lent, @returned);
@@ -200,17 +202,17 @@ sub leases {
 sub all_came_back {
     my ($from, $least) = @_;
     my ($lent, $returned) = map { [sort @$_] } leases($from);
-    is_deeply $returned, $lent, '... what was lent came back, each once';
-    cmp_ok @$lent, '>=', $least, '... and it was as much as it had to be';
+    is_deeply $returned, $lent, '... each lent connection came back, once';
+    cmp_ok @$lent, '>=', $least, '... and there were enough leases';
     my @held = map { hold($httpd, 'acquire=default') } 1 .. 2;
-    is_deeply [map { told($_, 'status') } let_go(@held)], [0, 0], '... all can be had again';
+    is_deeply [map { told($_, 'status') } let_go(@held)], [0, 0], '... all connections are lent again';
     my $busy = q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle'
         AND pid <> pg_backend_pid());
     ok poll_until { query($pg, $busy) == 0 }, '... and are idle';
     return;
 }
 
-# Path, headers, status, and what the body has to look like.
+# Path, headers, status, pattern of the body.
 sub kinds {
     my ($top) = @_;
     my $row = qr/\A\[\{"n":42,"pid":\d+\}\]\z/;
@@ -243,14 +245,14 @@ sub each_kind {
     return \%wrong;
 }
 
-# Those that need no headers and do not end the connection.
+# The paths that need no headers and do not end the connection.
 sub plain_paths {
     my ($top) = @_;
     my @path = map { $_->[0] } grep { !%{ $_->[1] } && $_->[2] != 500 } kinds($top);
     return @path;
 }
 
-# Requests that are sent all at once, on one connection.
+# Send many requests at once, on one connection.  Returns their number and that of the answers.
 sub pipelined {
     my ($top) = @_;
     my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1:' . $httpd->port) or die "connect: $!";
@@ -298,11 +300,11 @@ subtest 'clients that go away' => sub {
         $reading->abandon;
         $httpd->begin($path)->abandon;
     }
-    ok poll_until { my ($lent) = leases($from); @$lent >= 4 * @path }, 'all have had their connection';
+    ok poll_until { my ($lent) = leases($from); @$lent >= 4 * @path }, 'each request has had its connection';
     all_came_back($from, 4 * @path);
 };
 
-# What nghttp has read stands in a pipe that nobody reads, so it stops reading.
+# Nobody reads the pipe into which nghttp writes, so nghttp stops reading.
 sub nghttp {
     my ($path, @option) = @_;
     pipe my $output, my $write or die "pipe: $!";
