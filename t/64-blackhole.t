@@ -1,9 +1,9 @@
 #!/usr/bin/perl
 
-# A black hole as networks make them: packets vanish on their way, in both directions, and nobody
-# acknowledges anything.  t/64-network.t's is a proxy's, whose kernel still takes in what is sent.
+# A black hole in the network: packets vanish in both directions, and nothing is acknowledged.  (In
+# t/64-network.t a proxy makes the hole, and its kernel still acknowledges data.)
 
-# All of this test runs in a network of its own, where a user may drop packets.
+# This test runs in a network namespace of its own, where an ordinary user may drop packets.
 BEGIN {
     if (!$ENV{PGPOOL_OWN_NETWORK}) {
         my @own = qw(unshare --map-current-user --keep-caps --net env PGPOOL_OWN_NETWORK=1);
@@ -19,12 +19,12 @@ use Probe;
 use List::Util qw(max);
 use Time::HiRes qw(sleep);
 
-# What an answer may be late when the machine is busy.
+# Seconds by which an answer may be late on a busy machine.
 my $slack = 5;
 
 run(qw(ip link set lo up));
 
-# The server has to find out by itself who has gone, too.
+# The server, too, has to notice clients that have gone.
 my $pg = postgres(<<'CONF');
 listen_addresses = '127.0.0.1'
 tcp_keepalives_idle = 5
@@ -61,12 +61,12 @@ sub threads { return scalar(() = map { glob "/proc/$_/task/*" } $httpd->children
 
 sub served { return $httpd->get('/rows')->{status} == 200 }
 
-# Nothing is left of the hole: at the server, or here.
+# Test that nothing is left of the hole, neither at the server nor in httpd.
 sub all_well {
     my ($threads) = @_;
     my @held = map { hold($httpd, qw(acquire gate), 'sql=SELECT 1') } 1 .. 6;
-    ok poll_until { backends($pg) == 6 }, 'the server has those that the pool has, and no more';
-    is_deeply [map { told($_, 'value') } let_go(@held)], [(1) x 6], 'all connections can be had at once';
+    ok poll_until { backends($pg) == 6 }, "the server has the pool's connections, and no others";
+    is_deeply [map { told($_, 'value') } let_go(@held)], [(1) x 6], 'all connections can be lent at once';
     ok poll_until { threads() <= $threads }, 'no thread is stuck';
     return;
 }
@@ -86,31 +86,31 @@ subtest 'ten seconds under load' => sub {
     sleep 1;    # of load, to see that it stays so
     my @answer = $load->finish;
     my @refused = map { $_ / 1000 } $httpd->error_log($from) =~ /PGP1011: .*waited (\d+) ms/g;
-    cmp_ok max(@refused), '<', 2 + $slack, 'every ask ended by its deadline';
+    cmp_ok max(@refused), '<', 2 + $slack, 'every acquire ended by its deadline';
     my @late = grep { $_->{seconds} > 2 + $slack } @answer;
-    cmp_ok @late, '<=', 6, 'late are at most those whose query was on its way';
+    cmp_ok @late, '<=', 6, 'at most the requests whose query was under way are late';
     is_deeply [grep { $_->{status} != 200 && $_->{began} > $healed } @answer], [], 'nothing fails once it has healed';
-    note sprintf 'longest ask %.3f s, longest answer %.3f s', max(@refused), max(map { $_->{seconds} } @answer);
+    note sprintf 'longest acquire %.3f s, longest answer %.3f s', max(@refused), max(map { $_->{seconds} } @answer);
     all_well($threads);
 };
 
-# Of two requests one waits for its answer already, the other is about to ask.
-subtest 'who waits for an answer is told by the kernel' => sub {
+# Of two requests one waits for an answer already, and the other is about to send a query.
+subtest 'the kernel ends the wait for an answer' => sub {
     my $sleep = 'SELECT pg_sleep(600)';
     my $asleep = "SELECT count(*) FROM pg_stat_activity WHERE query = '$sleep'";
     my @lost = (start_probe($httpd, 'acquire', "sql=$sleep", 'again'), hold($httpd, qw(acquire gate), 'sql=SELECT 1', 'again'));
-    ok poll_until { query($pg, $asleep) == 1 }, 'one waits';
+    ok poll_until { query($pg, $asleep) == 1 }, 'one request waits';
     my $began = now();
     open_hole();
     my @answer = let_go(@lost);
     my $took = now() - $began;
-    tells $_, { result => 'PGRES_FATAL_ERROR', again => 'ELOST' }, 'both are told' for @answer;
-    # tcp_user_timeout, and up to two probes of keepalives_interval until it is looked at.
+    tells $_, { result => 'PGRES_FATAL_ERROR', again => 'ELOST' }, 'both get ELOST' for @answer;
+    # tcp_user_timeout, and up to two keepalives_interval until the kernel checks it.
     cmp_ok $took, '<', 14 + $slack, '... in time';
     note sprintf 'after %.3f s', $took;
     close_hole();
     ok poll_until { served() }, 'it heals by itself';
-    ok poll_until { query($pg, $asleep) == 0 }, '... and the server works for nobody';
+    ok poll_until { query($pg, $asleep) == 0 }, '... and the server has ended the statement';
     all_well($threads);
 };
 

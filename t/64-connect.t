@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# Making a connection: what the server says meanwhile, what goes wrong on our side of it, and what
-# answers that is no PostgreSQL.
+# Making a connection: notices of the server, failures in libpq, servers that are not PostgreSQL,
+# password files, encryption.
 
 use PgPoolTest;
 use FakeServer qw(conninfo_of log_in message say_message complete);
@@ -17,29 +17,29 @@ sub pool_json {
     return JSON::PP::decode_json($httpd->get('/status?json')->{content})->{pools}{default};
 }
 
-subtest 'what the server says while we connect' => sub {
+subtest 'a warning of the server at log-in' => sub {
     query($pg, q{CREATE ROLE noisy LOGIN; ALTER ROLE noisy SET default_text_search_config = 'nowhere'});
     my $httpd = probed(qq(PgPoolConninfo "$conninfo user=noisy"));
     tells probe($httpd, 'acquire', 'sql=SELECT 1'), { value => 1 }, 'connected';
     my @said = grep { /nowhere/ } split /\n/, $httpd->error_log;
-    cmp_ok scalar @said, '>', 0, 'a warning at log-in is in the log';
-    is_deeply [grep { !/PGP1010: pool default/ } @said], [], '... as a message of ours';
+    cmp_ok scalar @said, '>', 0, 'the warning is in the log';
+    is_deeply [grep { !/PGP1010: pool default/ } @said], [], '... as message PGP1010';
     $httpd->stop;
 };
 
-subtest 'libpq has no memory for our procedures' => sub {
+subtest 'libpq has no memory for event procedures' => sub {
     my $short = "$ENV{TESTDIR}/short-of-memory";
     Httpd::spew($short, '');
     my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 1\nPgPoolRetry 10ms 50ms",
         preload => ['preload_hostile'], env => { HOSTILE_REGISTER => $short });
     $httpd->wait_log(qr/PGP1002: pool default: cannot connect: libpq cannot register the connection/);
-    unlike $httpd->error_log, qr/PGP1001/, 'no connection without our procedures';
+    unlike $httpd->error_log, qr/PGP1001/, 'no connection without them';
     unlink $short;
     ok poll_until { probe($httpd, 'acquire', 'sql=SELECT 1')->{content} =~ /^value=1$/m }, 'served later';
     $httpd->stop;
 };
 
-subtest 'signals while a socket is looked at' => sub {
+subtest 'signals during a poll() of a socket' => sub {
     my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 1\nPgPoolMax 1\nPgPoolReset transaction",
         preload => ['preload_hostile'], env => { HOSTILE_POLL => 1 });
     tells probe($httpd, 'acquire', 'sql=SELECT 1'), { value => 1 }, 'served';
@@ -47,13 +47,13 @@ subtest 'signals while a socket is looked at' => sub {
         my $before = told(probe($httpd, 'acquire'), 'pid');
         kill_backends($pg);
         my $answer = probe($httpd, 'acquire', 'sql=SELECT 1');
-        tells $answer, { status => 0, value => 1 }, "no dead connection is given out, loss $n";
+        tells $answer, { status => 0, value => 1 }, "no dead connection is lent, loss $n";
         isnt told($answer, 'pid'), $before, '... but another';
     }
     $httpd->stop;
 };
 
-# Answers each statement with so many rows of one column, null.
+# A server that answers each statement with this many rows of one null.
 sub answers_nothing {
     my ($rows) = @_;
     return FakeServer->new(sub {
@@ -68,17 +68,17 @@ sub answers_nothing {
     });
 }
 
-subtest 'a server that does not say how much it takes' => sub {
+subtest 'a server that does not tell its capacity' => sub {
     for my $rows (0, 1) {
         my $server = answers_nothing($rows);
         my $httpd = probed(qq(PgPoolConninfo "@{[conninfo_of($server)]}"\nPgPoolReset transaction));
-        tells probe($httpd, 'acquire'), { status => 0 }, "is taken as it is: $rows rows";
+        tells probe($httpd, 'acquire'), { status => 0 }, "is used all the same: $rows rows";
         unlike $httpd->error_log, qr/PGP1018/, '... without a warning';
         $httpd->stop;
     }
 };
 
-subtest "a number of PgBouncer's own where PostgreSQL has a pid" => sub {
+subtest "a number of PgBouncer instead of a backend's pid" => sub {
     my $server = FakeServer->new(sub {
         my ($session) = @_;
         log_in($session, pid => 0xfffffff0);
@@ -88,7 +88,7 @@ subtest "a number of PgBouncer's own where PostgreSQL has a pid" => sub {
     });
     my $httpd = probed(qq(PgPoolConninfo "@{[conninfo_of($server)]}"\nPgPoolReset transaction\n$status));
     my $held = hold($httpd, qw(acquire notes gate));
-    ok poll_until { (pool_json($httpd)->{holders}[0]{backend} // 0) == 4294967280 }, 'so has the page';
+    ok poll_until { (pool_json($httpd)->{holders}[0]{backend} // 0) == 4294967280 }, 'the page has the number';
     my $answer = let_go($held);
     like told($answer, 'note.pgpool-default'), qr{\Adefault/4294967280/\d+\z}, 'the lease has it, without a sign';
     like $httpd->error_log, qr/PGP1004: pool default, backend 4294967280: /, '... so has the log';
@@ -104,7 +104,7 @@ $pg->reload;
 
 my $passfiles = 0;
 
-# A file with that text and mode; for libpq "*" is any host, port, database or user.
+# Write a password file with this mode and line; in it "*" is any host, port, database or user.
 sub passfile {
     my ($mode, $line) = @_;
     my $file = "$ENV{TESTDIR}/passfile" . ++$passfiles;
@@ -149,13 +149,13 @@ subtest 'a passfile that helps' => sub {
     my $file = passfile(0600, '*:*:*:guarded:open sesame');
     my $httpd = probed(qq(PgPoolConninfo "$conninfo user=guarded passfile=$file"));
     tells probe($httpd, 'acquire', 'sql=SELECT current_user'), { value => 'guarded' }, 'is read';
-    unlike $httpd->error_log, qr/PGP1002|open sesame/, '... and not spoken of';
+    unlike $httpd->error_log, qr/PGP1002|open sesame/, '... and not in the log';
     $httpd->stop;
 };
 
 # ---- encryption
 
-# A server that takes TLS on TCP, with a certificate of its own.
+# A server that accepts TLS over TCP, with a self-signed certificate.
 sub encrypted_server {
     my $node = postgres;
     my $dir = $node->data_dir;
@@ -169,8 +169,8 @@ sub encrypted_server {
 
 sub open_connections { return pool_json(@_)->{open} }
 
-# libpq does not say why it goes on without TLS.
-subtest 'HOME is not to be read by the user of the children' => sub {
+# With such a HOME plain libpq would go on without TLS, and not say why.
+subtest 'the children may not read HOME' => sub {
     my $tcp = conninfo(encrypted_server(), host => '127.0.0.1');
     my $home = "$ENV{TESTDIR}/not-to-be-read";
     mkdir $home, 0;
@@ -182,7 +182,7 @@ subtest 'HOME is not to be read by the user of the children' => sub {
         tells probe($httpd, 'acquire', 'sql=SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()'),
             { value => 't' }, '... as the server sees it';
         ok poll_until { (open_connections($httpd)->{tls} // 0) == 2 }, '... and counted in JSON';
-        is open_connections($httpd)->{plain}, 0, '... as nothing else';
+        is open_connections($httpd)->{plain}, 0, '... and not as plain';
         my %content = map { $_ => $httpd->get("/status?$_")->{content} } qw(page auto openmetrics);
         like $content{page}, qr/open by encryption: tls&nbsp;2</, '... on the page';
         like $content{auto}, qr/^PgPool\.default\.open\.tls: 2$/m, '... in ?auto';

@@ -1,5 +1,6 @@
-# The server is away: for a moment (waited out), for long (refused at once, with the cause), or it
-# will not have us; and what one death says about the other connections.
+# Outages: requests wait for the end of a short one; in a long one, or if the server rejects
+# connections, they are refused at once, with the cause.  And a dead connection makes older ones
+# suspect.
 
 use PgPoolTest;
 use FaultProxy;
@@ -7,7 +8,7 @@ use Probe;
 use List::Util qw(max);
 use Time::HiRes qw(sleep);
 
-# What an answer may be late when the machine is busy.
+# Seconds by which an answer may be late on a busy machine.
 my $slack = 5;
 
 my $pg = postgres("log_statement = all\nlog_line_prefix = '%p '");
@@ -20,14 +21,14 @@ my $rows = <<'CONF';
 </Location>
 CONF
 
-# One child whose pool goes over the proxy; setting: of the connection string.
+# One child whose pool connects through the proxy, with further settings in the connection string.
 sub proxied {
     my ($directives, %setting) = @_;
     my $conninfo = conninfo($pg, via($proxy), %setting);
     return probed("PgPoolConninfo \"$conninfo\"\n$directives\n$rows", modules => ['pgpool_query']);
 }
 
-# How often a message of ours stands in the log from there on.
+# How often the log has a message since then.
 sub told_in_log {
     my ($httpd, $from, $id) = @_;
     return scalar(() = $httpd->error_log($from) =~ /PGP$id:/g);
@@ -38,31 +39,31 @@ sub median {
     return $sorted[@sorted / 2];
 }
 
-subtest 'a restart is waited out' => sub {
+subtest 'requests wait for the end of a restart' => sub {
     my $httpd = proxied("PgPoolMin 4\nPgPoolMax 6\nPgPoolAcquireTimeout 30s");
     my $from = $httpd->log_end;
     my $in_flight = start_probe($httpd, qw(acquire), 'sql=SELECT pg_sleep(60)', 'again', 'again');
     my $asleep = q{SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'};
-    ok poll_until { query($pg, $asleep) == 1 }, 'a query is on its way';
+    ok poll_until { query($pg, $asleep) == 1 }, 'a query is under way';
     my $load = $httpd->load('/rows', clients => 7, record => 1);
-    ok poll_until { told_in_log($httpd, $from, 1004) > 100 }, 'and others come and go';
+    ok poll_until { told_in_log($httpd, $from, 1004) > 100 }, 'and other requests come and go';
     $pg->restart;
     my $up = now();
-    ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'it is back';
+    ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'the server is back';
     my @answer = $load->finish;
     my $told = let_go($in_flight);
     tells $told, { result => 'PGRES_FATAL_ERROR', again => ['ELOST', 0] },
-        'the query on its way fails, its request is told, and goes on when it asks again';
+        'the query under way fails, its request gets ELOST, and then a new connection';
     my $lost = told($told, 'pid');
     like $httpd->error_log($from), qr/PGP1012: pool default: backend $lost, pinned .*is gone/,
-        '... the log says which one it was';
+        '... the log names its backend';
     ok poll_until { $httpd->error_log($from) =~ /PGP1003: pool default, backend $lost: closed \(lost\)/ },
-        '... to its end';
+        '... and its close';
     my $failed = grep { $_->{status} != 200 } @answer;
-    is $failed, told_in_log($httpd, $from, 1012) - 1, 'of the others those in the middle of a query';
+    is $failed, told_in_log($httpd, $from, 1012) - 1, 'of the others only those in the middle of a query fail';
     cmp_ok $failed, '<=', 7, '... once each at most';
-    is told_in_log($httpd, $from, 1011), 0, 'no ask fails';
-    cmp_ok max(map { $_->{began} } @answer), '>', $up, 'they asked before and after';
+    is told_in_log($httpd, $from, 1011), 0, 'no acquire fails';
+    cmp_ok max(map { $_->{began} } @answer), '>', $up, 'requests came before and after the restart';
     note "$failed failed of ", scalar @answer;
     $httpd->stop;
 };
@@ -84,7 +85,7 @@ subtest 'eight seconds without a server' => sub {
     sleep 0.1 while now() < $down + 8;
     $pg->start;
     my $up = now();
-    ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'it is back by itself';
+    ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'service returns by itself';
     my $back = now();
     cmp_ok $back - $up, '<', 1 + $slack, '... within PgPoolRetry';
     sleep 0.5;    # of load, to see that it stays so
@@ -92,15 +93,15 @@ subtest 'eight seconds without a server' => sub {
     my $longest = max(map { $_->{seconds} } @answer);
     my @refused = grep { $_->{began} > $known + 0.5 && $_->{began} < $down + 8 } @answer;
     my $median = median(map { $_->{seconds} } @refused);
-    cmp_ok $longest, '<', 2 + $slack, 'nobody waits longer than PgPoolAcquireTimeout';
-    cmp_ok $median, '<', 0.5, 'once it is known nobody waits';
+    cmp_ok $longest, '<', 2 + $slack, 'no request waits longer than PgPoolAcquireTimeout';
+    cmp_ok $median, '<', 0.5, 'once the outage is known, no request waits';
     is_deeply [grep { $_->{status} != 200 && $_->{began} > $back } @answer], [],
         'nothing fails afterwards';
-    note sprintf 'longest %.3f s, median once known %.1f ms', $longest, $median * 1000;
+    note sprintf 'longest %.3f s, median once the outage is known %.1f ms', $longest, $median * 1000;
     $httpd->stop;
 };
 
-subtest 'few attempts, however many ask' => sub {
+subtest 'few attempts, however many requests come' => sub {
     my $httpd = proxied("PgPoolMin 2\nPgPoolMax 6\nPgPoolAcquireTimeout 200ms\nPgPoolRetry 100ms 1s");
     my $from = $httpd->log_end;
     my $load = $httpd->load('/rows', clients => 8);
@@ -111,20 +112,21 @@ subtest 'few attempts, however many ask' => sub {
     my $began = now();
     sleep 4;
     my $refused = sub { told_in_log($httpd, $from, 1011) };
-    ok poll_until { $refused->() > 400 }, 'many ask';
+    ok poll_until { $refused->() > 400 }, 'many requests are refused';
     my $attempts = $proxy->accepted - $before;
     my $seconds = now() - $began;
-    # With full jitter below 1 s it is about two a second, and for those who ask one each 100 ms.
+    # With full jitter below 1 s about two a second, and one every 100 ms that a request triggers.
     cmp_ok $attempts, '<', 15 * $seconds, 'but few attempts are made';
     cmp_ok $attempts, '>', 0, '... though some';
     $proxy->mode('pass');
-    ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'the first success lets everybody in';
+    ok poll_until { $httpd->get('/rows')->{status} == 200 }, 'after the first success all requests are served';
     $load->stop;
     note "$attempts attempts in $seconds s, ", $refused->(), ' refusals';
     $httpd->stop;
 };
 
-# Doubled waits would be far apart after a few; with 57P03 they stay at the first.
+# While a request waits, attempts stay at the first wait (50 ms) with 57P03; doubled waits would
+# soon be far apart.
 subtest 'a server that starts up' => sub {
     my $httpd = proxied("PgPoolMin 0\nPgPoolAcquireTimeout 60s\nPgPoolRetry 50ms 10min");
     my $from = $httpd->log_end;
@@ -134,18 +136,18 @@ subtest 'a server that starts up' => sub {
     my $fast = poll_until { $proxy->accepted >= $before + 25 } 20;
     ok $fast, 'is tried again fast';
     $proxy->mode('pass');
-    tells let_go($waits), { status => 0, value => 1 }, 'and who waited is served';
-    like $httpd->error_log($from), qr/PGP1002: .*57P03.*trying again in 50 ms/, 'the log tells';
+    tells let_go($waits), { status => 0, value => 1 }, 'and the request that waited is served';
+    like $httpd->error_log($from), qr/PGP1002: .*57P03.*trying again in 50 ms/, 'the log has the cause';
     $httpd->stop;
 };
 
-# Lines of that message at level warn or error, in all children.
+# All children's lines of a message at level warn or error.
 sub lines_of {
     my ($httpd, $id) = @_;
     return $httpd->error_log =~ /^(.*pgpool:(?:error|warn)\] .*PGP$id:.*)$/mg;
 }
 
-# One such line stands for all children.
+# Test that there is one such line for all children.
 sub told_once {
     my ($httpd, $id, $name) = @_;
     my @lines = lines_of($httpd, $id);
@@ -153,7 +155,7 @@ sub told_once {
     return;
 }
 
-# Four children whom nobody asks: each backs off, and one of them tells it for all.
+# Four children without requests: each backs off, and one of them logs the outage for all.
 subtest 'a server that starts up for long' => sub {
     my $conninfo = conninfo($pg, via($proxy), sslmode => 'disable', gssencmode => 'disable');
     $proxy->mode('error=57P03');
@@ -164,36 +166,37 @@ subtest 'a server that starts up for long' => sub {
     sleep 0.1 while now() < $began + 6;
     my $attempts = $proxy->accepted - $before;
     my $seconds = now() - $began;
-    # With full jitter below 1 s about two a second in each child; without a pause it is 20.
+    # With full jitter below 1 s about two a second in each child; without a back-off 20.
     cmp_ok $attempts, '<', 4 * (10 + 4 * $seconds), "attempts are bounded: $attempts in $seconds s";
     cmp_ok $attempts, '>=', 4, '... but some';
-    told_once($httpd, 1002, 'one line tells it for all children');
+    told_once($httpd, 1002, 'one line for all children');
 
     my $load = $httpd->load('/rows', clients => 8);
     ok poll_until { scalar lines_of($httpd, 1011) }, 'requests are refused';
-    ok poll_until { $proxy->accepted >= $before + $attempts + 10 }, '... and have attempts made';
-    sleep 0.5;    # of load: nothing more is told
+    ok poll_until { $proxy->accepted >= $before + $attempts + 10 }, '... and trigger attempts';
+    sleep 0.5;    # of load, in which no line may follow
     $load->stop;
-    told_once($httpd, 1011, '... which one line tells for all children');
+    told_once($httpd, 1011, '... one line for all children');
     like $httpd->error_log, qr/PGP1011: .*57P03/, '... with the cause';
 
     $proxy->mode('pass');
     ok poll_until { probe($httpd, 'acquire')->{content} =~ /^status=0/ }, 'served when it is up';
     my $connected = sub { scalar(() = $httpd->error_log =~ /PGP1001:/g) };
     ok poll_until { $connected->() >= 8 }, '... by all children';
-    told_once($httpd, 1008, 'one line tells the end for all children');
-    told_once($httpd, 1002, '... and no other its beginning again');
+    told_once($httpd, 1008, 'one line for the end, for all children');
+    told_once($httpd, 1002, '... and no second one for the beginning');
     $httpd->stop;
 };
 
-# The next attempt is at the greatest wait, so an ask that waited would wait for long.
+# Test that requests are refused at once.  The next attempt is 5 s away, and PgPoolAcquireTimeout
+# would let a request wait for it.
 sub refused_at_once {
     my ($sqlstate, $mend, %setting) = @_;
     my $httpd = proxied("PgPoolMin 0\nPgPoolAcquireTimeout 60s\nPgPoolRetry 50ms 5s", %setting);
     my $before = $proxy->accepted;
     for my $n (1 .. 3) {
         my $answer = probe($httpd, qw(acquire notes));
-        tells $answer, { status => 'EUNAVAIL' }, "refused, ask $n";
+        tells $answer, { status => 'EUNAVAIL' }, "refused, acquire $n";
         cmp_ok told($answer, 'waited') / 1e6, '<', 30, '... at once';
         like told($answer, 'note.pgpool-error'), qr/SQLSTATE $sqlstate/, '... with the cause';
     }
@@ -218,7 +221,7 @@ subtest 'a wrong password' => sub {
         user => 'guarded', password => 'after');
 };
 
-# What the server's log has of round trips for nothing but a sign of life, by backend.
+# The number of pings (empty statements) in the server's log since then, by backend.
 sub pings {
     my ($from) = @_;
     my %ping;
@@ -229,18 +232,18 @@ sub pings {
 subtest 'one dead connection makes the older ones suspect' => sub {
     my $httpd = proxied("PgPoolMin 4\nPgPoolMax 4\nPgPoolReset transaction\nPgPoolPing off");
     my @held = map { hold($httpd, qw(acquire gate)) } 1 .. 4;
-    # One by one, so that the last is the next to be lent.
+    # One by one, so that the last one is lent next.
     my @pid = map { told(let_go($_), 'pid') } @held;
     my $from = -s $pg->logfile;
     tells probe($httpd, 'acquire', 'sql=SELECT 1'), { pid => $pid[3], value => 1 }, 'the newest is lent';
-    is_deeply pings($from), {}, '... without a round trip';
+    is_deeply pings($from), {}, '... without a ping';
 
     query($pg, "SELECT pg_terminate_backend($pid[3], 10000)");
     $from = -s $pg->logfile;
     @held = map { hold($httpd, qw(acquire gate), 'sql=SELECT 1') } 1 .. 4;
     is_deeply pings($from), { map { $_ => 1 } @pid[0 .. 2] },
-        'after its death the others have to answer first, but not the one made since';
-    tells $_, { status => 0, value => 1 }, '... and are good' for map { let_go($_) } @held;
+        'after its death the others are pinged, but not the new one';
+    tells $_, { status => 0, value => 1 }, '... and work' for map { let_go($_) } @held;
 
     $from = -s $pg->logfile;
     let_go(map { hold($httpd, qw(acquire gate)) } 1 .. 4);
@@ -248,14 +251,14 @@ subtest 'one dead connection makes the older ones suspect' => sub {
     $httpd->stop;
 };
 
-# Over the proxy somebody listens all the time.
-subtest 'who comes when it is up is served' => sub {
+# Without the proxy, which would listen all the time.
+subtest 'the first request after the outage is served' => sub {
     my $conninfo = conninfo($pg);
     my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolAcquireTimeout 200ms\nPgPoolRetry 100ms 1h");
     my $status = sub { told(probe($httpd, 'acquire'), 'status') };
     is $status->(), 0, 'up';
     $pg->stop;
-    # Each of them makes the keeper's own next attempt a later one.
+    # Each failed probe moves the keeper's own next attempt to a later time.
     my $refusals = 0;
     ok poll_until { $status->() eq 'EUNAVAIL' and ++$refusals == 20 }, 'refused time and again';
     $pg->start;
@@ -263,7 +266,7 @@ subtest 'who comes when it is up is served' => sub {
     $httpd->stop;
 };
 
-subtest 'nobody asks' => sub {
+subtest 'an outage without requests' => sub {
     my $httpd = proxied("PgPoolMin 2\nPgPoolMax 4\nPgPoolRetry 20ms 200ms");
     my $connected = sub { told_in_log($httpd, 0, 1001) };
     ok poll_until { $connected->() == 2 }, 'two connections are idle';
@@ -273,8 +276,8 @@ subtest 'nobody asks' => sub {
     pass 'their end is seen';
     $pg->start;
     $httpd->wait_log(qr/PGP1008: .* answers again/);
-    ok poll_until { $connected->() == 4 }, '... and made good, before anybody asks';
-    tells probe($httpd, 'acquire', 'sql=SELECT 1'), { status => 0, value => 1 }, 'who then asks is served';
+    ok poll_until { $connected->() == 4 }, '... and they are replaced before the next request';
+    tells probe($httpd, 'acquire', 'sql=SELECT 1'), { status => 0, value => 1 }, 'which is served';
     $httpd->stop;
 };
 

@@ -1,5 +1,6 @@
-# Failover: two servers in the connection string, a real streaming pair.  Service follows the primary
-# by itself, and a connection whose server has changed its role is not given out again.
+# Failover: the connection string names two servers, a primary with a streaming standby.  Service
+# follows the primary by itself, and a connection whose server has changed its role is not lent
+# again.
 
 use PgPoolTest;
 use FaultProxy;
@@ -23,7 +24,7 @@ sub standby_of {
     return $node;
 }
 
-# Over both, in that order; a node is reached by its own name or through a proxy.
+# A connection string with these servers in this order; a server is a node, or a proxy to one.
 sub both {
     my ($attrs, @server) = @_;
     my $hosts = join ',', map { $_->isa('FaultProxy') ? '127.0.0.1' : $_->host } @server;
@@ -43,8 +44,8 @@ sub served_by {
     return;
 }
 
-# Attempts that were begun at the same time fail at the same time; the next begins with the second
-# host, whether their number was odd or even.
+# Attempts that began at the same time fail together and count as one: the next attempt begins with
+# the second host, whether their number was odd or even.
 subtest 'a black hole first' => sub {
     my $hole = FaultProxy->new($one);
     my $conninfo = both('read-write', $hole, $one);
@@ -64,7 +65,7 @@ CONF
         cmp_ok $hole->accepted - $before, '<=', $clients, "$clients served by the second attempt";
         my $after = $hole->accepted;
         my @more = map { hold($httpd, qw(acquire gate)) } 1 .. 3;
-        is $hole->accepted, $after, '... and those who come later by the first';
+        is $hole->accepted, $after, '... and later requests by the first';
         is_deeply [map { told($_, 'status') } let_go(@waits, @more)], [(0) x ($clients + 3)], '... all';
         $httpd->stop;
     }
@@ -84,7 +85,7 @@ PgPoolAcquireTimeout 1s
 </PgPool>
 CONF
     served_by($httpd, $one, 'the primary serves');
-    served_by($httpd, $one, '... also whom only a primary will do', 'primary');
+    served_by($httpd, $one, '... also with target_session_attrs=primary', 'primary');
     my $load = $httpd->load(probe_at('acquire', q{sql=INSERT INTO note VALUES ('x')}, 'httpstatus'),
         clients => 4, record => 1, pause => 0.01);
     ok poll_until { query($one, 'SELECT count(*) FROM note') > 20 }, 'writers write';
@@ -95,7 +96,7 @@ CONF
     served_by($httpd, $two, 'the new primary serves, by itself');
     cmp_ok now() - $promoted, '<', 1 + $slack, '... soon';
     my $back = now();
-    served_by($httpd, $two, '... also whom only a primary will do', 'primary');
+    served_by($httpd, $two, '... also with target_session_attrs=primary', 'primary');
     my $before = query($two, 'SELECT count(*) FROM note');
     ok poll_until { query($two, 'SELECT count(*) FROM note') > $before + 20 }, 'writers write again';
     my @answer = $load->finish;
@@ -117,23 +118,23 @@ PgPoolAcquireTimeout 500ms
 CONF
     my @held = map { hold($httpd, qw(acquire gate)) } 1 .. 3;
     let_go(@held);
-    # That a request wanted it so says nothing of the server, afterwards.
-    tells $httpd->get('/probe/reader?acquire'), { status => 0 }, 'one that only reads';
+    # A request may set default_transaction_read_only; that is no change of the server.
+    tells $httpd->get('/probe/reader?acquire'), { status => 0 }, 'a request that only reads';
     read_only('on');
-    # One may hear of it by its own write; the others answer a ping then, and with it the server says
-    # what it has become.
+    # One request may notice the change by its own write.  The other connections are pinged then,
+    # and the server reports its new state with the answer.
     my @told = map { probe($httpd, 'acquire', q{sql=INSERT INTO note VALUES ('y')}) } 1 .. 5;
     my $given = grep { told($_, 'status') eq '0' } @told;
     cmp_ok $given, '<=', 1, 'at most the first finds out by itself';
-    is told($told[-1], 'status'), 'EUNAVAIL', '... then no connection is given out';
+    is told($told[-1], 'status'), 'EUNAVAIL', '... then no connection is lent';
     read_only('off');
     my @write = ('acquire', q{sql=INSERT INTO note VALUES ('z')});
     ok poll_until { probe($httpd, @write)->{content} =~ /^result=PGRES_COMMAND_OK/m },
-        'until it is what is wanted again';
+        'until the primary is writable again';
     $httpd->stop;
 };
 
-# For new and open sessions; returns when both know.
+# Change the setting for new and open sessions, and wait until it is in force.
 sub read_only {
     my ($value) = @_;
     query($two, "ALTER SYSTEM SET default_transaction_read_only = $value");
@@ -161,20 +162,20 @@ PgPoolAcquireTimeout 500ms
 </PgPool>
 CONF
     served_by($httpd, $three, 'the standby serves');
-    served_by($httpd, $three, '... also who would rather have one', 'prefer');
+    served_by($httpd, $three, '... also with prefer-standby', 'prefer');
     $two->wait_for_catchup('three');
     $three->promote;
     is told(probe($httpd, 'acquire'), 'status'), 'EUNAVAIL',
-        'a standby no more, its connections are given out no more';
+        'no standby any more: its connections are not lent';
     like $httpd->error_log, qr/PGP1006: pool default, .*found unfit .* has changed its role/,
         '... the log says why';
-    tells probe($httpd, 'acquire=prefer'), { status => 0 }, '... but who would only rather have one is served';
+    tells probe($httpd, 'acquire=prefer'), { status => 0 }, '... but prefer-standby is served';
     $httpd->stop;
     $three->stop;
 };
 
-# mod_dbd goes on with its dead connections.
-subtest 'over the bridge' => sub {
+# With mod_dbd itself look-ups would go on over dead connections.
+subtest 'mod_pgpool_dbd' => sub {
     query($two, "CREATE TABLE place (name text, target text); INSERT INTO place VALUES ('home', '/home.txt')");
     my $four = standby_of($two, 'four');
     my $conninfo = both('read-write', $two, $four);

@@ -1,5 +1,5 @@
-# PgBouncer between the pool and the server: session pooling, and transaction pooling with
-# PgPoolReset transaction.
+# PgBouncer between the pool and the server, in the modes session and transaction (the latter with
+# PgPoolReset transaction).
 
 use PgPoolTest;
 use Bouncer;
@@ -8,7 +8,7 @@ use Probe;
 my $pg = postgres;
 query($pg, 'CREATE TABLE note (text text)');
 
-# Backends that run what the tests leave running.
+# How many backends run the statements that the tests leave running.
 sub asleep {
     return query($pg, q{SELECT count(*) FROM pg_stat_activity
                          WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'});
@@ -20,7 +20,7 @@ sub served {
     return tells $answer, { status => 0, value => 42, tx => 'IDLE' }, $name;
 }
 
-# What holds in either mode; the only connection has to serve them all.
+# Tests for both modes.  The pool has one connection, which serves all of them.
 sub basics {
     my ($httpd) = @_;
     query($pg, 'TRUNCATE note');
@@ -30,15 +30,15 @@ sub basics {
     probe($httpd, 'acquire', 'sql=BEGIN', q{sql=INSERT INTO note VALUES ('kept')}, 'sql=COMMIT');
     is query($pg, 'SELECT text FROM note'), 'kept', 'a transaction';
     probe($httpd, 'acquire', 'sql=BEGIN', q{sql=INSERT INTO note VALUES ('lost')});
-    served($httpd, 'one left open is ended');
+    served($httpd, 'an open transaction is ended');
     is query($pg, 'SELECT text FROM note'), 'kept', '... and rolled back';
     probe($httpd, 'acquire', 'sql=BEGIN', 'sql=SELECT 1/0');
-    served($httpd, 'a failed one is ended');
+    served($httpd, 'a failed transaction is ended');
 
     my $from = $httpd->log_end;
     tells probe($httpd, 'acquire', 'send=SELECT pg_sleep(60)'), { sent => 1 }, 'a query is left running';
     served($httpd, '... the next request is served');
-    is asleep(), 0, '... and the server works for nobody';
+    is asleep(), 0, '... and the server has ended the statement';
     unlike $httpd->error_log($from), qr/PGP1003/, '... over the same connection';
     return;
 }
@@ -54,7 +54,7 @@ sub losses {
     my $waits = start_probe($httpd, 'acquire', 'sql=SELECT 43');
     $httpd->wait_log(qr/PGP1002/);
     $bouncer->start;
-    tells let_go($waits), { status => 0, value => 43 }, 'a restart of the bouncer is waited out';
+    tells let_go($waits), { status => 0, value => 43 }, 'a request waits for the end of a restart of PgBouncer';
     served($httpd, '... from then on') for 1 .. 5;
     return;
 }
@@ -91,7 +91,7 @@ subtest 'transaction pooling' => sub {
     $bouncer->kill;
 };
 
-# The login role is the server's, and libpq knows another name.
+# PgBouncer logs in with a role of its own choice; libpq knows another name.
 subtest 'a user of PgBouncer\'s choice' => sub {
     query($pg, $_) for 'CREATE ROLE app LOGIN', 'CREATE ROLE alice', 'GRANT alice TO app';
     my $bouncer = Bouncer->new($pg, 'session', database => 'user=app');
@@ -109,7 +109,7 @@ CONF
     $bouncer->kill;
 };
 
-# Both sides' configuration, as the README recommends it where many more processes are busy than
+# The configuration of both sides that the README recommends if many more processes are busy than
 # there are connections.
 subtest 'as the README has it' => sub {
     my $readme = Httpd::slurp('README.md');
