@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# PgPoolTotalMax: all children together never have more connections than that, at the server's own
-# count, whatever happens to the children; and whoever lacks one is given it.
+# PgPoolTotalMax: all children together never have more connections, as the server counts them, even
+# if children are replaced or die; and a child that needs a connection gets one of another child's.
 
 use PgPoolTest;
 use JSON::PP;
@@ -46,7 +46,7 @@ $conf
 CONF
 }
 
-# The greatest count that the server has seen meanwhile.
+# The greatest number of connections that the server sees in this time.
 sub most_seen_in { my ($seconds) = @_; return query($pg, "SELECT most_seen($seconds)") }
 
 subtest 'under load' => sub {
@@ -57,14 +57,14 @@ subtest 'under load' => sub {
     is_deeply [keys %$seen], [200], 'no request fails';
     cmp_ok $most, '<=', 10, 'never more than the cap';
     $load = $httpd->load('/long', clients => 32);
-    ok poll_until { most_seen_in(0.5) == 10 }, 'but as many as that';
+    ok poll_until { most_seen_in(0.5) == 10 }, 'but as many as the cap';
     $load->stop;
     $httpd->stop;
 };
 
 subtest 'while generations change and children die' => sub {
-    # The worker MPM may keep a child too many after a graceful restart, and then never has as many as
-    # it should.
+    # MPM worker may keep a child too many after a graceful restart; then wait_complete() would
+    # fail.
     my @mpm = ($ENV{PGPOOL_MPM} // '') eq 'worker' ? (mpm => 'event') : ();
     my $httpd = capped("PgPoolMax 32\nPgPoolTotalMax 10", threads => 16, @mpm);
     my $load = $httpd->load('/short', clients => 16);
@@ -79,22 +79,22 @@ subtest 'while generations change and children die' => sub {
     $most = $seen if $seen > $most;
     my $answers = $load->stop;
     cmp_ok $most, '<=', 10, 'never more than the cap';
-    # Only the killed child's own requests in flight fail: at most all clients once.
+    # Only the killed child's requests under way fail: at most one of each client.
     my $failed = 0;
     $failed += $answers->{$_} for grep { $_ != 200 } keys %$answers;
     cmp_ok $failed, '<=', 16, 'nearly no request fails' or diag explain $answers;
 
-    # Queries long enough that more than ten of them want to run at once on a slow machine, too.
+    # The queries take long enough that more than ten requests run at once even on a slow machine.
     my $all = $httpd->load('/long', clients => 32);
-    ok poll_until { $most = most_seen_in(0.5); $most == 10 }, 'and afterwards the cap is whole again'
+    ok poll_until { $most = most_seen_in(0.5); $most == 10 }, 'and afterwards all connections of the cap are used again'
         or diag "at most $most connections were seen at once";
     $all->stop;
     $httpd->stop;
-    ok poll_until { backends($pg, 'capped') == 0 }, 'nothing is left';
+    ok poll_until { backends($pg, 'capped') == 0 }, 'no backend is left';
 };
 
-# reference.conf promises this: the server goes on with the queries of a killed child, and so
-# long it may have as many connections more as that child had in use.
+# As reference.conf says: the server goes on with the queries of a killed child.  Until they end, it
+# may have as many more connections as that child had in use.
 subtest 'a killed child leaves its queries behind' => sub {
     my $httpd = capped("PgPoolMin 0\nPgPoolMax 2\nPgPoolTotalMax 2", threads => 8, children => 1);
     my $asleep = sub { query($pg, "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep($_[0])'") };
@@ -110,19 +110,19 @@ subtest 'a killed child leaves its queries behind' => sub {
     $httpd->stop;
 };
 
-# Children that are asked in turn: the probe tells which one answered.
+# Start n requests that acquire and keep their connections until the file `free` exists.
 sub held_by_one {
     my ($httpd, $n) = @_;
     return map { $httpd->begin("/probe?acquire&touch=" . $httpd->dir . "/held$_&hold=" . $httpd->dir . '/free') } 1 .. $n;
 }
 
-subtest 'what others keep idle is given up' => sub {
+subtest 'idle connections of other children give way' => sub {
     my $httpd = capped("PgPoolMin 4\nPgPoolMax 4\nPgPoolTotalMax 4", threads => 16, children => 2);
-    # One child, or both, have taken all permits for their Min, and sit on them.
+    # One child, or both together, have taken all permits for PgPoolMin.
     ok poll_until { backends($pg, 'capped') == 4 }, 'all permits are taken';
     my @held = held_by_one($httpd, 4);
     ok poll_until { 4 == grep { -e } map { $httpd->dir . "/held$_" } 1 .. 4 },
-        'whoever asks gets one, in whatever child';
+        'each request gets one, in whatever child';
     Httpd::spew($httpd->dir . '/free', '');
     is_deeply [map { $_->{status} } finish(@held)], [(200) x 4], 'and all are served';
     $httpd->stop;
@@ -131,14 +131,14 @@ subtest 'what others keep idle is given up' => sub {
 subtest 'the cap is reached' => sub {
     my $httpd = capped("PgPoolMin 0\nPgPoolMax 8\nPgPoolTotalMax 2\nPgPoolAcquireTimeout 300ms", threads => 16);
     my @held = held_by_one($httpd, 2);
-    ok poll_until { 2 == grep { -e } map { $httpd->dir . "/held$_" } 1 .. 2 }, 'two have all there are';
+    ok poll_until { 2 == grep { -e } map { $httpd->dir . "/held$_" } 1 .. 2 }, 'two requests have all connections';
     my $answer = $httpd->get('/short');
     is $answer->{status}, 503, 'the next is refused';
     $httpd->wait_log(qr/PGP1011: .* all 2 connections that PgPoolTotalMax allows are taken/);
     pass '... and the log says why';
     Httpd::spew($httpd->dir . '/free', '');
     finish(@held);
-    ok poll_until { $httpd->get('/short')->{status} == 200 }, 'when they are back it is served';
+    ok poll_until { $httpd->get('/short')->{status} == 200 }, 'when they are back, it is served';
     $httpd->stop;
 };
 
@@ -149,7 +149,7 @@ subtest 'more than the server has' => sub {
     $httpd->stop;
 };
 
-# Each below what the server takes, together beyond it.
+# Each pool is below the server's capacity; together they exceed it.
 subtest 'more than the server has, in several pools' => sub {
     my $hosts = join '', map { "<VirtualHost *:\${PORT}>\nServerName h$_\nPgPoolAcquireTimeout ${_}s\n</VirtualHost>\n" } 3 .. 5;
     my $httpd = capped("PgPoolMin 1\nPgPoolMax 32\nPgPoolTotalMax 20\n<PgPool other>\nPgPoolTotalMax 7\n</PgPool>\n$hosts");
@@ -199,7 +199,7 @@ subtest 'a password that changes with each restart' => sub {
         reconfigured($httpd, placed("p$n"));
     }
     is_deeply [map { $_->{acquires} } values %{ page($httpd)->{pools} }], [20], 'the pool counts on';
-    unlike $httpd->error_log, qr/PGP1017/, 'and has its place';
+    unlike $httpd->error_log, qr/PGP1017/, 'and keeps its place';
     $httpd->stop;
 };
 
@@ -222,8 +222,8 @@ subtest 'pools that come and go' => sub {
     is keys %{ $page->{pools} }, 41, '... are shown';
     my @unknown = grep { $_->{health} eq 'unknown' } values %{ $page->{pools} };
     cmp_ok @unknown, '>', 10, '... as unknown';
-    like $unknown[0]{why}, qr/no place in shared memory/, '... in words';
-    is $page->{health}, 'unknown', '... and so is the whole';
+    like $unknown[0]{why}, qr/no place in shared memory/, '... with the cause';
+    is $page->{health}, 'unknown', '... and so is the health of all';
     like $httpd->get('/pools')->{content}, qr{<span class="word unknown">}, '... on the page, too';
     $httpd->stop;
 };

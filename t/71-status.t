@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
 # The status page in all its formats: they agree with each other, with the server and with the
-# access log; health; rates; who dies takes no figure along; nothing from outside can inject.
+# access log; health; rates; the figures of a child that dies remain; text from outside is escaped.
 
 use PgPoolTest;
 use JSON::PP;
@@ -21,7 +21,7 @@ sub status {
 
 sub json { return decode_json(status($_[0], 'json')->{content}) }
 
-# One pool's figures, by themselves or once they are as they should be.
+# A pool's figures in JSON: now, or as soon as they meet a condition.
 sub figures {
     my ($httpd, $pool) = @_;
     return json($httpd)->{pools}{ $pool // 'default' };
@@ -43,8 +43,8 @@ sub flat {
 
 sub auto { return { $_[0] =~ /^PgPool\.(.+): (\S+)$/mg } }
 
-# What Prometheus' own parser reads: { name{label=value,...} => value }, { family => [type, unit] }.
-# Debian's python, for which the package is.
+# Parse with Prometheus' own parser: { name{label=value,...} => value }, { family => [type, unit,
+# help] }.  It needs /usr/bin/python3, for which Debian's package of the parser is.
 my $parser = <<'PYTHON';
 import sys, json
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -71,7 +71,7 @@ sub openmetrics {
 
 # ---- at rest
 
-# A pool each with an application name of its own, so that the server can tell them apart.
+# Two pools with different application names, by which the server tells them apart.
 my $httpd = probed(<<"CONF", children => 2, modules => ['status']);
 PgPoolConninfo "@{[conninfo($pg, application_name => 'main')]} password=sesame"
 PgPoolMin 1
@@ -104,7 +104,7 @@ subtest 'the numbers are those of the server and of the access log' => sub {
         'connections: pg_stat_activity';
     is $seen->{connects} - sum0(values %{ $seen->{closes} }), backends($pg, 'main'), '... connects less closes';
     is_deeply [@$seen{qw(min max total_max waiting exhausted unavailable health)}],
-        [1, 3, 5, 0, 0, 0, 'ok'], 'the settings, and nothing amiss';
+        [1, 3, 5, 0, 0, 0, 'ok'], 'the settings, no failures, health ok';
     my $other = figures_when { $_->{acquires} == 3 && $_->{hold}{count} == 3 && !$_->{connections}{connecting} }
         $httpd, 'reports';
     is $other->{acquires}, 3, 'the other pool';
@@ -123,7 +123,7 @@ subtest 'all formats agree' => sub {
     is $auto->{headers}{'content-type'}, 'text/plain; charset=utf-8', 'auto: type';
     is $page->{headers}{'content-type'}, 'text/html; charset=utf-8', 'page: type';
     is_deeply [map { $_->{headers}{'cache-control'} } $all, $auto, $metrics, $page],
-        [('no-store') x 4], 'none is kept';
+        [('no-store') x 4], 'Cache-Control: no-store';
 
     my @child = map { $_->{pid} } @{ $json->{children} };
     is_deeply [sort @child], [sort $httpd->children], 'an entry a child';
@@ -133,7 +133,7 @@ subtest 'all formats agree' => sub {
         my @shared = grep { exists $lines->{"$pool.$_"} } sort keys %figure;
         is_deeply [map { $lines->{"$pool.$_"} + 0 } grep { $_ ne 'health' } @shared],
             [map { $figure{$_} + 0 } grep { $_ ne 'health' } @shared], "$pool: auto and JSON";
-        cmp_ok @shared, '>', 25, '... have much to agree on';
+        cmp_ok @shared, '>', 25, '... in many figures';
 
         my $of = sub { $sample->{ "pgpool_$_[0]\{" . join(',', @_[1 .. $#_]) . '}' } };
         is $of->("$_\_total", "pool=$pool"), $figure{$_}, "$pool: metric $_"
@@ -177,7 +177,7 @@ subtest 'refresh' => sub {
         my ($got) = (status($httpd, "refresh=$asked")->{headers}{refresh} // '') =~ /\A(\d+);/;
         is $got, $refresh{$asked}, "refresh=$asked";
     }
-    is status($httpd)->{headers}{refresh}, undef, 'not unless asked';
+    is status($httpd)->{headers}{refresh}, undef, 'none by default';
 };
 
 subtest 'rates are over the time since the last look' => sub {
@@ -195,9 +195,9 @@ subtest 'rates are over the time since the last look' => sub {
     for my $forged ('1', '1,2,3', 'x', '%3Cscript%3E', '-5,1_1', $next =~ s/.*since=\d+/9/r, "$when,2_1", "$when,-1_1",
         map({ "$when,1_$_" } 'x', '-1', '1_1', '1,2x', '999999', join(',', (0) x 100), '9' x 30)) {
         my $page = status($httpd, "since=$forged");
-        is $page->{status}, 200, 'a false look before';
-        like $page->{content}, qr/mean of/, '... is none';
-        unlike $page->{content}, qr/<script/i, '... and shows nowhere';
+        is $page->{status}, 200, "a forged baseline: $forged";
+        like $page->{content}, qr/mean of/, '... is ignored';
+        unlike $page->{content}, qr/<script/i, '... and not shown';
     }
 };
 
@@ -209,26 +209,26 @@ subtest 'methods' => sub {
     for my $method (qw(POST PUT DELETE)) {
         my $got = $httpd->request($method => '/pools', { content => 'x' });
         is $got->{status}, 405, "$method: 405";
-        is join(' ', sort split /,\s*/, $got->{headers}{allow}), 'GET HEAD', '... says what is allowed';
+        is join(' ', sort split /,\s*/, $got->{headers}{allow}), 'GET HEAD', '... with the allowed methods';
     }
 };
 
 # ---- death
 
-subtest 'who dies takes nothing along' => sub {
+subtest 'the figures of a child that dies remain' => sub {
     my ($last, @back) = (figures($httpd)->{acquires});
     my $look = sub {
         my $now = figures($httpd)->{acquires};
         push @back, "$last to $now" if $now < $last;
         return $last = $now;
     };
-    # The worker MPM, once a child was killed, forgets to tell one of the old children of a graceful
-    # restart: that one serves on.
+    # After the death of a child, MPM worker does not tell one of the old children of a graceful
+    # restart: that child serves on.
     my $is_worker = ($ENV{PGPOOL_MPM} // '') eq 'worker';
     for my $end ('kill', $is_worker ? () : 'graceful', 'kill') {
         my $load = $httpd->load(probe_at('acquire'), clients => 2);
         my $more = $last + 50;
-        ok poll_until { $look->() > $more }, 'all count';
+        ok poll_until { $look->() > $more }, 'the count grows';
         my @old = $httpd->children;
         if ($end eq 'kill') { @old = $httpd->kill_child }
         else                { $httpd->graceful }
@@ -240,13 +240,13 @@ subtest 'who dies takes nothing along' => sub {
         $load->stop;
     }
     is_deeply \@back, [], 'no total went backwards';
-    cmp_ok json($httpd)->{ended}{pools}{default}{acquires}, '>', 50, 'the dead are remembered';
+    cmp_ok json($httpd)->{ended}{pools}{default}{acquires}, '>', 50, 'the page has the figures of ended children';
 };
 
 ok !grep({ status($httpd, $_)->{content} =~ /sesame/ } qw(json auto openmetrics), ''), 'no password anywhere';
 $httpd->stop;
 
-# ---- health, holders, and what comes from outside
+# ---- health, borrowers, and text from outside
 
 my $one = probed(<<"CONF", mpm => 'event', threads => 16);
 PgPoolConninfo "@{[conninfo($pg)]} password=sesame"
@@ -269,7 +269,7 @@ subtest 'health' => sub {
     my @waiting = map { $one->begin(probe_at('acquire')) } 1 .. 3;
     $seen = figures_when { $_->{waiting} == 3 } $one;
     is $seen->{health}, 'exhausted', 'all in use, and three wait';
-    like $seen->{why}, qr/5 of at most 5 .* 3 requests wait.* 1min /, '... in words';
+    like $seen->{why}, qr/5 of at most 5 .* 3 requests wait.* 1min /, '... with the cause';
     figures_when { $_->{health} eq 'down' } $one, 'broken';
     my $page = status($one)->{content};
     like $page, qr{<title>down }, 'the title is that of the worst pool';
@@ -288,22 +288,22 @@ subtest 'a pool that cannot connect' => sub {
     my $seen;
     poll_until { ($seen = figures($one, 'broken'))->{health} eq 'down' };
     is $seen->{health}, 'down', 'is down';
-    is $seen->{last_error}{sqlstate}, '3D000', '... says why';
+    is $seen->{last_error}{sqlstate}, '3D000', '... with the SQLSTATE';
     like $seen->{last_error}{message}, qr{"<i>&no</i>" does not exist}, '... in the words of the server';
     cmp_ok $seen->{last_error}{age_seconds}, '<', 60, '... and since when';
     cmp_ok $seen->{connect_failures}, '>', 0, '... and how often';
     my $page = status($one)->{content};
     like $page, qr{Last error.*&lt;i&gt;&amp;no&lt;/i&gt;.*\(SQLSTATE 3D000\)}, 'so does the page';
-    unlike $page, qr{<i>&no}, '... in its own way';
+    unlike $page, qr{<i>&no}, '... escaped';
 };
 
-subtest 'a hostile holder' => sub {
+subtest 'a hostile borrower' => sub {
     my $path = '/probe/%3Cscript%3Ealert(1)%3C/script%3E%22%27%26%5C%0A%7D%0D%1B%FF%C3%A4';
     my $gate = $one->dir . '/hostile';
     my $query = probe_at('acquire', q(sql=SELECT 'hunter2'), "touch=$gate.reached", "hold=$gate.open");
     my $pending = $one->begin($query =~ s{\A/probe}{$path}r,
         headers => { 'User-Agent' => '<b>agent</b>', Referer => '"><script>' });
-    ok poll_until { -e "$gate.reached" }, 'is there';
+    ok poll_until { -e "$gate.reached" }, 'it has a connection';
     my $seen = figures_when { $_->{holders}[0] && $_->{holders}[0]{request} } $one;
     my $holder = $seen->{holders}[0];
     is $holder->{request}, qq[GET /probe/<script>alert(1)</script>"'&\\ }  ?\x{e4} (pgpool-probe)],
@@ -322,7 +322,8 @@ subtest 'a hostile holder' => sub {
 };
 $one->stop;
 
-# The main server's pool keeps its name; a virtual host's that differs in anything says whose it is.
+# The main server's pool keeps its name.  The label of a virtual host's pool that differs has the
+# host's name.
 subtest 'several pools of one name' => sub {
     my $host = sub { my ($name, $lines) = @_; "<VirtualHost *:\${PORT}>\n ServerName $name\n $lines\n</VirtualHost>\n" };
     my $several = probed(<<"CONF" . $host->('shop.example', 'PgPoolMax 2') . $host->('blog.example', 'PgPoolMax 1')

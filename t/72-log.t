@@ -1,7 +1,6 @@
 #!/usr/bin/perl
 
-# What an operator reads in the log: who holds a connection for long, and not the same thing a
-# thousand times.
+# The log for an operator: long leases, the causes of failures, and no line a thousand times.
 
 use PgPoolTest;
 use FakeServer qw(conninfo_of say_message);
@@ -10,7 +9,7 @@ use Probe qw(probe told tells hold let_go);
 my $pg = postgres;
 my $conninfo = conninfo($pg);
 
-# A child with threads: what one request holds another one of the same child is refused.
+# An MPM with threads, so that one child has several requests.
 my $mpm = ($ENV{PGPOOL_MPM} // '') eq 'worker' ? 'worker' : 'event';
 
 sub probed {
@@ -36,7 +35,7 @@ subtest 'version' => sub {
     is $number, sprintf('%d', join '', map { sprintf '%02d', $_ } split /\./, $version), 'the same in words and as a number';
     my $httpd = httpd("<Location /pools>\n  SetHandler pgpool-status\n</Location>");
     my $line = qr/:notice\] .* PGP1000: mod_pgpool \Q$version\E with libpq \d+\.\d+$/m;
-    is count_of($line, $httpd->error_log), 1, 'is told once at the start';
+    is count_of($line, $httpd->error_log), 1, 'is logged once at the start';
     $httpd->graceful;
     is count_of($line, $httpd->error_log), 2, '... and at a restart';
     like $httpd->get('/pools')->{content}, qr{mod_pgpool \Q$version\E\.</p></footer>}, 'stands at the foot of the page';
@@ -49,8 +48,9 @@ subtest 'PgPoolHoldWarning' => sub {
     my $held = $httpd->begin("/probe?acquire&sql=SELECT+'secret'&hold=$free");
     my $line = qr/PGP1016: pool default, backend \d+: has been held for \d+ s by GET \/probe \(pgpool-probe\) for 127\.0\.0\.1/;
     $httpd->wait_log($line);
-    pass 'names who holds';
-    # The keeper comes by at least once a second: it has had its chance to say it twice.
+    pass 'names the borrower';
+    # The keeper takes a turn at least once a second, so it could have logged the first lease twice
+    # by then.
     my $from = $httpd->log_end;
     $httpd->get('/probe?acquire&sleep=1.5');
     $httpd->wait_log(qr/PGP1016/, from => $from);
@@ -70,14 +70,14 @@ subtest 'refusals' => sub {
     ok poll_until { -e $mark }, 'the only connection is lent';
     my @refused = grep { $_->{content} =~ /EEXHAUSTED/ } map { $httpd->get('/probe?acquire') } 1 .. 50;
     is scalar @refused, 50, 'others are refused';
-    is count_of(qr/pgpool:error\] .*PGP1011.*are in use/, $httpd->error_log), 1, '... which one line tells';
-    is count_of(qr/pgpool:debug\] .*PGP1011.*are in use/, $httpd->error_log), 49, '... at level error';
+    is count_of(qr/pgpool:error\] .*PGP1011.*are in use/, $httpd->error_log), 1, '... with one line at level error';
+    is count_of(qr/pgpool:debug\] .*PGP1011.*are in use/, $httpd->error_log), 49, '... and the others at level debug';
     Httpd::spew($free, '');
     $held->finish;
     $httpd->stop;
 };
 
-subtest 'what expressions see' => sub {
+subtest 'notes in expressions' => sub {
     my $httpd = httpd(<<"CONF", modules => [qw(authz_core headers pgpool pgpool_probe)], mpm => $mpm);
 PgPoolConninfo "$conninfo"
 PgPoolMax 1
@@ -97,13 +97,13 @@ CONF
     Httpd::spew($free, '');
     my ($held) = finish($holds);
     like $fails->{headers}{'x-cause'}, qr/all 1 connections are in use/, 'a header has the cause of a failure';
-    ok !$held->{headers}{'x-cause'}, '... where there is one';
+    ok !$held->{headers}{'x-cause'}, '... and only then';
     $httpd->stop;
-    unlike Httpd::slurp($httpd->dir . '/waited'), qr{/first|/holds}, 'who has not waited is not in the log of those who have';
-    like Httpd::slurp($httpd->dir . '/waited'), qr{/fails}, '... who has is';
+    unlike Httpd::slurp($httpd->dir . '/waited'), qr{/first|/holds}, 'requests that have not waited are not in the log of waits';
+    like Httpd::slurp($httpd->dir . '/waited'), qr{/fails}, '... requests that have waited are';
 };
 
-# What the server says before it ends a connection stands in the socket.
+# The server's last message before it ends a connection is still in the socket.
 subtest 'why a connection ended' => sub {
     my $httpd = probed(<<"CONF");
 PgPoolReset transaction
@@ -130,7 +130,7 @@ CONF
     my $from = $httpd->log_end;
     probe($httpd, qw(acquire=open sql=BEGIN sleep=1));
     $httpd->wait_log(qr/PGP1006: pool open, backend \d+: .*: $why/, from => $from);
-    pass '... and where nobody asks again';
+    pass '... and without another acquire';
 
     $why = qr/.*terminating connection due to administrator command.* \(SQLSTATE 57P01\)/;
     for my $doing ('sql=SELECT 1', 'send=SELECT pg_sleep(60)') {
@@ -141,7 +141,7 @@ CONF
         like $httpd->error_log($from), qr/PGP1012: pool default: .*is gone: $why/, '... 57P01 in the log';
     }
 
-    # Either the next request finds it out, or the keeper does before.
+    # Either the next request or the keeper notices the end.
     for my $pool (qw(default undone)) {
         probe($httpd, "acquire=$pool");
         $from = $httpd->log_end;
@@ -183,7 +183,7 @@ CONF
     like $fails->{content}, qr/400 Bad Request/, '... is no empty answer';
     for my $n (1, 2) {
         my $full = $httpd->get('/probe?acquire=full&again=full&httpstatus');
-        is $full->{status}, 503, "a refused connection, ask $n";
+        is $full->{status}, 503, "a refused connection, acquire $n";
         like $full->{headers}{'x-cause'}, qr/\Apool full: .*no; room  \? here.* \(SQLSTATE 53300, /, '... and why';
     }
     $httpd->stop;

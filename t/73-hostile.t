@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# A child that has been taken over writes into all that the children share.  The parent lives and
-# does what it is told, other children live, the page answers, and when the hostile child has gone
+# An attacker who controls a child writes into all memory that the children share.  The parent
+# survives and obeys, other children survive, the page answers, and when the hostile child has gone,
 # the pools work again.
 
 use PgPoolTest;
@@ -13,7 +13,7 @@ my $pg = postgres("max_connections = 60\n");
 
 my @format = ('', '?json', '?openmetrics', '?auto');
 
-# PgPoolMin 0: nothing is connected at the end, so that the server's count tells of leaks.
+# PgPoolMin 0: all connections are closed at the end, so the server's count shows a leak.
 sub attacked {
     my ($mpm, @pool) = @_;
     my $more = join '', map { "<PgPool $_>\n  PgPoolMax 3\n</PgPool>\n" } @pool;
@@ -72,7 +72,7 @@ for my $mpm (mpms) {
                 my $filled = $httpd->get("/hostile?fill=$word");
                 $filled->{status} == 200 or die "the shared memory was not found\n";
             }
-            pages_are_sane($httpd, "$word: all formats answer with numbers that can be");
+            pages_are_sane($httpd, "$word: all formats answer with sane numbers");
             unlike $httpd->error_log, qr/exit signal/, '... and no child crashes';
             $httpd->get("/hostile?fill=$word");
 
@@ -90,32 +90,32 @@ for my $mpm (mpms) {
             ok poll_until { is_served($httpd) }, '... requests are served again';
             pages_are_sane($httpd, '... and all formats answer');
         }
-        ok poll_until { waiting($httpd) == 0 }, 'nobody waits';
+        ok poll_until { waiting($httpd) == 0 }, 'no request waits';
         $httpd->stop;
         $httpd->start;
-        ok is_served($httpd), 'after stop and start all is well';
+        ok is_served($httpd), 'after stop and start requests are served';
         my $seen = json($httpd)->{pools}{default};
-        cmp_ok $seen->{acquires}, '<', 10, '... and counted anew';
+        cmp_ok $seen->{acquires}, '<', 10, '... and the counters begin at 0';
         $httpd->stop;
         ok poll_until { backends($pg) == 0 }, 'no connection is left';
     };
 }
 
-subtest 'what the kernel does not let it do' => sub {
+subtest 'limits that the kernel sets' => sub {
     my $httpd = httpd(attacked('event'), modules => [qw(pgpool pgpool_probe pgpool_hostile)], children => 2);
     my $answer = $httpd->get('/hostile?cut');
     tells $answer, { map { $_ => 'Operation not permitted' } qw(grow write unseal) },
-        'it can neither fill nor unseal the file of the locks';
+        'the hostile child can neither grow, write nor unseal the file of locks';
     my ($hostile) = told($httpd->get('/hostile?locks'), 'pid');
     my ($other) = grep { $_ != $hostile } $httpd->children;
     pages_are_sane($httpd, 'it holds all locks that were free: all formats answer');
     my %pid = map { $_->{pid} => 1 } @{ json($httpd)->{children} };
-    ok $pid{$other}, '... and it has not the place of another child';
+    ok $pid{$other}, '... and another child keeps its seat';
     kill KILL => $hostile;
     $httpd->{killed}{$hostile} = 1;
     $httpd->wait_gone($hostile);
     $httpd->wait_complete;
-    ok poll_until { is_served($httpd) }, 'when it is gone all is well';
+    ok poll_until { is_served($httpd) }, 'when it has gone, requests are served';
     $httpd->stop;
 };
 

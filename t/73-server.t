@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# Many pools, one server: what is idle in one pool gives way to a request of another, whether
-# PgPoolServerMax says how many connections there may be, or the server itself.
+# Many pools, one server: an idle connection of one pool gives way to a request of another, at
+# PgPoolServerMax or when the server itself has no connection left.
 
 use PgPoolTest;
 
@@ -43,17 +43,17 @@ sub each_in_turn {
     return \%seen;
 }
 
-subtest "$pools pools, a server with 17 places" => sub {
+subtest "$pools pools, a server that takes 17 connections" => sub {
     my $httpd = served_by(pools_of($pools));
-    is_deeply each_in_turn($httpd, 3), { 200 => 3 * $pools }, 'each pool answers when it is asked';
-    cmp_ok backends($pg, 'many'), '<=', 17, 'over the places that there are';
+    is_deeply each_in_turn($httpd, 3), { 200 => 3 * $pools }, 'each pool serves its requests';
+    cmp_ok backends($pg, 'many'), '<=', 17, 'with 17 connections at most';
     $httpd->stop;
-    ok poll_until { backends($pg, 'many') == 0 }, 'nothing is left';
+    ok poll_until { backends($pg, 'many') == 0 }, 'no backend is left';
 };
 
 subtest '... in two children' => sub {
     my $httpd = served_by(pools_of($pools), children => 2);
-    is_deeply each_in_turn($httpd, 2), { 200 => 2 * $pools }, 'each pool answers when it is asked';
+    is_deeply each_in_turn($httpd, 2), { 200 => 2 * $pools }, 'each pool serves its requests';
     $httpd->stop;
 };
 
@@ -66,7 +66,7 @@ subtest 'PgPoolServerMax' => sub {
         my $open = $_ % 10 ? 0 : backends($pg, 'many');
         $most = $open if $open > $most;
     }
-    is_deeply \%seen, { 200 => 2 * $pools }, 'each pool answers when it is asked';
+    is_deeply \%seen, { 200 => 2 * $pools }, 'each pool serves its requests';
     cmp_ok $most, '<=', 5, 'never more than the cap';
     my @load = map { $httpd->load("/p$_", clients => 1, keep_alive => 1) } 1 .. 12;
     my $until = now() + 3;
@@ -78,11 +78,11 @@ subtest 'PgPoolServerMax' => sub {
     is_deeply [map { join ' ', sort keys %$_ } @busy], [(200) x 12], 'twelve busy pools share five connections';
     cmp_ok $most, '<=', 5, '... and no more';
     $httpd->stop;
-    ok poll_until { backends($pg, 'many') == 0 }, 'nothing is left';
+    ok poll_until { backends($pg, 'many') == 0 }, 'no backend is left';
 };
 
-# A limit of the role's or of the database's own has the same SQLSTATE, and no place of another pool
-# helps: nothing gives way.
+# The limit of a role or of a database has the same SQLSTATE, but a connection of another pool would
+# not help: none gives way.
 for my $limited ([ role => (user => 'small') ], [ database => (user => 'web', dbname => 'narrow') ]) {
     my ($name, %setting) = @$limited;
     subtest "connection limit of a $name" => sub {

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# SetHandler pgpool-ready, and %{pgpool:NAME}: they speak for all children, tell a state and no more, and
-# cost the server nothing.
+# SetHandler pgpool-ready, and %{pgpool:NAME}: they tell the state of all children together, no
+# details, and need no connection.
 
 use PgPoolTest;
 use Probe;
@@ -34,7 +34,7 @@ LogFormat "%P %>s" child
 CustomLog "\${DIR}/children" child "expr=%{REQUEST_URI} == '/ready'"
 CONF
 
-# The answers of each child, by its pid, to some requests at the same time.
+# The statuses that each child has answered, by its pid, to 32 requests at the same time.
 sub answers_by_child {
     my ($httpd) = @_;
     my $log = $httpd->dir . '/children';
@@ -70,7 +70,7 @@ subtest 'four children follow the server down and up' => sub {
     ok all_children_answer($httpd, 4, 503), 'the server has gone, each child: not ready';
     my $answer = $httpd->get('/ready');
     is $answer->{content}, "down\n", '... down, and no detail';
-    is $answer->{headers}{'cache-control'}, 'no-store', '... for no cache';
+    is $answer->{headers}{'cache-control'}, 'no-store', '... Cache-Control: no-store';
     isnt $httpd->get('/down')->{status}, 403, '%{pgpool:default} is down';
     $pg->start;
     ok all_children_answer($httpd, 4, 200), 'the server is back, each child: ready';
@@ -82,8 +82,8 @@ subtest 'which pool, and headroom' => sub {
     ok poll_until { $httpd->get('/ready-nobody')->{content} eq "down\n" }, 'the pool of PgPoolUse';
     is $httpd->get('/ready')->{content}, "ready\n", '... is not the default pool';
     is $httpd->get('/ready?pool=nobody')->{status}, 503, '?pool=';
-    is $httpd->get('/ready?pool=none')->{status}, 404, '... of that name there is none';
-    is $httpd->get('/ready?pool=')->{status}, 404, '... and none without a name';
+    is $httpd->get('/ready?pool=none')->{status}, 404, '... with an unknown name';
+    is $httpd->get('/ready?pool=')->{status}, 404, '... with an empty name';
     is $httpd->request(HEAD => '/ready')->{status}, 200, 'HEAD';
     is $httpd->post('/ready', '')->{status}, 405, 'no POST';
     my $held = hold($httpd, qw(acquire gate));

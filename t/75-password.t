@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# PgPoolPassword: a password from a file or from a command, read anew for each connect, changed under
-# load, and shown nowhere.
+# PgPoolPassword: a password from a file or from a command, read again for each connect, changed
+# under load, and never shown.
 
 use PgPoolTest;
 use Probe;
@@ -23,7 +23,7 @@ sub set_password {
     return;
 }
 
-# Replaced, as those who rotate secrets do it.
+# Replace a file by renaming a new one, as tools that rotate secrets do.
 sub write_file {
     my ($name, $text, $mode) = @_;
     Httpd::spew("$name.new", $text);
@@ -37,8 +37,8 @@ sub script {
     return write_file("$dir/$name", "#!/bin/sh\n$body\n", 0755);
 }
 
-# A command inherits the environment of httpd, and a shell fails with a sanitizer's library loaded
-# before it.
+# A command inherits httpd's environment: with a sanitizer LD_PRELOAD loads its library into the
+# shell, which fails.
 my $has_commands = !$ENV{PGPOOL_SANITIZE};
 
 sub served_with {
@@ -93,7 +93,7 @@ subtest 'the password changes ten times under load' => sub {
     $httpd->stop;
 };
 
-subtest 'the server has changed it, and the file comes later' => sub {
+subtest 'the server changes the password before the file does' => sub {
     my $httpd = served_with("file:$file");
     ok gets_in($httpd), 'connects';
     set_password('late');
@@ -105,7 +105,7 @@ subtest 'the server has changed it, and the file comes later' => sub {
     $httpd->stop;
 };
 
-# The second reading, seen by a command that has the right password only then.
+# The command prints the right password only when it is run for the second time.
 subtest 'a rejected password is read once more before the back-off' => sub {
     plan skip_all => 'no command runs' if !$has_commands;
     my $command = script('second', qq(echo x >> "$dir/count"\n)
@@ -139,7 +139,7 @@ for my $case (@bad) {
     };
 }
 
-subtest 'a command that hangs holds up nobody' => sub {
+subtest 'a command that hangs delays no other pool' => sub {
     plan skip_all => 'no command runs' if !$has_commands;
     my $command = script('hangs', qq(echo \$\$ > "$dir/pid"\nsleep 1000 & wait));
     my $httpd = probed(<<"CONF");
@@ -175,11 +175,11 @@ CONF
     ok poll_until { -s "$dir/left" }, 'it runs';
     my $pid = Httpd::slurp("$dir/left") + 0;
     ok $httpd->wait_log(qr/PGP1002: pool default: cannot connect/), 'the attempt is given up';
-    ok poll_until { !kill 0 => $pid }, 'what it has left behind is killed';
+    ok poll_until { !kill 0 => $pid }, 'the process that it has left is killed';
     $httpd->stop;
 };
 
-subtest 'what httpd -t refuses' => sub {
+subtest 'refused directives' => sub {
     my $httpd = Httpd->new(modules => ['pgpool']);
     my %wrong = (
         'geheim'                => qr/never the password itself/,
@@ -191,7 +191,7 @@ subtest 'what httpd -t refuses' => sub {
     for my $source (sort keys %wrong) {
         my $said = ($httpd->conf("PgPoolConninfo dbname=x\nPgPoolPassword $source")->config_test)[1];
         like $said, $wrong{$source}, "\"$source\"";
-        unlike $said, qr/geheim/, '... and does not repeat';
+        unlike $said, qr/geheim/, '... and the complaint does not show it';
     }
 };
 

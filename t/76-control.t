@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# SetHandler pgpool-control: an operator suspends a pool, resumes it, lets it reconnect, in all
-# children; and who may not.
+# SetHandler pgpool-control: an operator suspends a pool, resumes it, or lets it reconnect, in all
+# children; and refused orders.
 
 use PgPoolTest;
 use JSON::PP;
@@ -30,7 +30,7 @@ CONF
 
 sub nonce { return $httpd->get('/control?nonce')->{content} =~ s/\n\z//r }
 
-# The answer to an order; headers stand in a hash at the end.
+# Send an order, with a nonce unless the form has one, and with these headers.
 sub order {
     my ($form, %header) = @_;
     $form->{nonce} //= nonce();
@@ -44,19 +44,19 @@ sub pool_json { return decode_json($httpd->get('/status?json')->{content})->{poo
 
 my $everywhere = sub { backends($pg, 'steered') >= 2 * 4 * 2 };
 
-subtest 'who may not' => sub {
+subtest 'refused orders' => sub {
     my %suspend = (action => 'suspend', pool => 'default');
     is $httpd->get('/control?action=suspend&pool=default')->{status}, 200, 'a GET is the page';
     is order({ %suspend, nonce => 'wrong' })->{status}, 403, 'a wrong nonce';
-    is order({ %suspend, nonce => '' })->{status}, 403, 'none';
+    is order({ %suspend, nonce => '' })->{status}, 403, 'no nonce';
     is order({%suspend}, Origin => 'http://elsewhere.example')->{status}, 403, 'a page of another host';
     is order({%suspend}, Origin => 'null')->{status}, 403, 'a page without a host';
     is $httpd->request(PUT => '/control')->{status}, 405, 'another method';
     is order({ %suspend, pool => 'none' })->{status}, 404, 'no such pool';
     is order({ %suspend, action => 'stop' })->{status}, 400, 'no such action';
     is order({ %suspend, for => $_ })->{status}, 400, "for $_" for qw(0 x 2h -1);
-    is pool_json()->{suspended}, 0, 'nothing has come of it';
-    unlike $httpd->error_log, qr/suspended for/, '... says the log, too';
+    is pool_json()->{suspended}, 0, 'no pool is suspended';
+    unlike $httpd->error_log, qr/suspended for/, '... as the log shows, too';
 };
 
 subtest 'suspend, restart, resume' => sub {
@@ -65,7 +65,7 @@ subtest 'suspend, restart, resume' => sub {
     my $answer = order({ action => 'suspend', pool => 'default', for => '5min' },
         Origin => 'http://127.0.0.1:' . $httpd->port);
     is $answer->{status}, 200, 'ordered';
-    is $answer->{content}, "default: suspended for 300 s\n", '... in words';
+    is $answer->{content}, "default: suspended for 300 s\n", '... with the duration';
     ok poll_until { my $pool = pool_json(); !grep { $pool->{connections}{$_} } keys %{ $pool->{connections} } },
         'no child has a connection' or diag explain pool_json();
     is $httpd->get('/ready')->{status}, 503, 'not ready';
@@ -81,14 +81,14 @@ subtest 'suspend, restart, resume' => sub {
     is_deeply [keys %{ $load->stop }], [200], 'no request has failed';
     is pool_json()->{suspended}, 0, 'the page says so';
     like $httpd->error_log, qr/pgpool:warn.*PGP1021: pool default: suspended for 300 s, by order of somebody at 127\.0\.0\.1/,
-        'the log says what was ordered';
+        'the log has the order';
 };
 
-subtest 'it ends by itself, and new children obey' => sub {
+subtest 'a suspension ends by itself, and new children obey it' => sub {
     order({ action => 'suspend', pool => 'default', for => '4s' });
     ok poll_until { pool_json()->{connections}{idle} == 0 }, 'suspended';
     $httpd->graceful;
-    tells probe($httpd, 'acquire', 'sql=SELECT 1'), { status => 0, value => 1 }, 'who waits is served';
+    tells probe($httpd, 'acquire', 'sql=SELECT 1'), { status => 0, value => 1 }, 'a request that waits is served';
     ok poll_until { !pool_json()->{suspended} }, '... at its end';
 };
 

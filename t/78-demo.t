@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# What `make run` runs: its page, each link on it, each curl line, and its end.
+# The demo (`make run`): its page, each link on it, each curl line, and its end.
 
 use PgPoolTest;
 use HTTP::Tiny;
@@ -18,7 +18,7 @@ if (!$pid) {
 }
 
 my $http = HTTP::Tiny->new(timeout => 30);
-ok((poll_until { Httpd::slurp("$ENV{TESTDIR}/demo.log") =~ /psql/ } 120), 'the demo starts and says what to try');
+ok((poll_until { Httpd::slurp("$ENV{TESTDIR}/demo.log") =~ /psql/ } 120), 'the demo starts and prints commands to try');
 my $page = $http->get("$root/");
 is $page->{status}, 200, 'there is a page at /';
 is $page->{headers}{'content-type'}, 'text/html; charset=utf-8', 'it is HTML';

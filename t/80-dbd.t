@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
-# The bridge: the five modules of httpd that use mod_dbd, unmodified, over a pool.  What mod_dbd
-# does badly: connections that died while idle, a miss, one bad statement among good ones.
+# The bridge (mod_pgpool_dbd): the five modules of httpd that use mod_dbd run over a pool,
+# unmodified.  Also cases that mod_dbd handles badly: connections that died while idle, a key that
+# is not found, a bad statement among good ones.
 
 use PgPoolTest;
 use Digest::SHA qw(sha1_base64);
@@ -117,7 +118,7 @@ end
 LUA
 my $db_answer = "amy nil amy bob 1 1 nil refused own! true\n";
 
-# A header that came several times is a list.
+# The values of a header; one that came several times is an array.
 sub flat { return map { ref ? @$_ : $_ // '' } @_ }
 
 sub basic {
@@ -153,9 +154,9 @@ for my $mpm (Httpd::mpms()) {
         is $body->("/$map/none"), "missing\n", 'a key that is not there';
     }
     is $body->('/broken/home'), "missing\n", 'a map whose statement is bad';
-    like $httpd->error_log, qr/PGP1020: pool dbd: label .*no_such_table/, 'the log has the reason';
+    like $httpd->error_log, qr/PGP1020: pool dbd: label .*no_such_table/, 'the log has the cause';
 
-    # httpd gives a session another key with each change.
+    # httpd gives a session a new key at each change.
     my $cookie = sub { {headers => {Cookie => join(' ', flat($_[0]{headers}{'set-cookie'})) =~ /(sid=[^;]+)/}} };
     is $body->('/session.lua'), "\n", 'no session yet';
     my $with = $cookie->($httpd->get('/session.lua?first'));

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
-# The bridge's functions, one by one, as a module compiled with mod_dbd.h and apr_dbd.h sees them.
-# Labels of two virtual hosts with one pool; a transaction that nobody ends.
+# The functions of mod_pgpool_dbd, called by a module that is compiled with mod_dbd.h and apr_dbd.h
+# (mod_pgpool_consumer).  Labels of two virtual hosts with one pool; a transaction that the handler
+# leaves open.
 
 use PgPoolTest;
 
@@ -91,13 +92,13 @@ for my $mpm (Httpd::mpms()) {
     is $as->('main', '/all'), $expected, 'again, on connections that were used';
     is $as->('main', '/all?Who-Am-I'), "Who-Am-I 0 main\n", 'a label';
     is $as->('other', '/all?Who-Am-I'), "Who-Am-I 0 other\n", 'the same label in another host';
-    is $as->('other', '/all?alone'), "alone 0 alone\n", 'a label of that host alone';
-    is $as->('main', '/all?alone'), "alone -2\n", 'which no other has';
-    is $as->('other', '/all?late'), "late 0 late\n", 'a label that came in post_config';
+    is $as->('other', '/all?alone'), "alone 0 alone\n", 'a label of one host';
+    is $as->('main', '/all?alone'), "alone -2\n", '... is unknown in another';
+    is $as->('other', '/all?late'), "late 0 late\n", 'a label that a module adds in post_config';
     like query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'}),
         $mpm eq 'prefork' ? qr/./ : qr/^[1-4]$/, 'both hosts share one pool';
 
-    is $httpd->get('/hold')->{content}, "0 0\n", 'a transaction without an end';
+    is $httpd->get('/hold')->{content}, "0 0\n", 'a transaction that is left open';
     poll_until { query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'}) == 0 };
     is query($pg, q{SELECT count(*) FROM thing WHERE name = 'held'}), 0, 'it is rolled back';
     is $httpd->get("/lost$_")->{content}, "0 1 1 0 1\n", 'a transaction whose connection is lost' for '', '?asked';

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# The bridge's directives and how it is loaded; PgPoolRelease auth; a graceful restart under
+# mod_pgpool_dbd: its directives, and its LoadModule; PgPoolRelease auth; graceful restarts under
 # requests that authenticate.
 
 use PgPoolTest;
@@ -14,7 +14,7 @@ my @modules = qw(pgpool pgpool_dbd);
 my $bridge = Httpd->new(modules => \@modules);
 my $params = 'DBDParams "host=db dbname=app password=hidden"';
 
-# The configuration is refused, at the line that ends the text, with these words.
+# Test that httpd refuses a configuration, with this hint.
 sub refused {
     my ($name, $httpd, $text, $hint) = @_;
     my ($code, $output) = $httpd->conf($text)->config_test;
@@ -25,8 +25,8 @@ sub refused {
 
 refused('another driver', $bridge, 'DBDriver mysql',
     qr/on line \d+.*\nDBDriver mysql: mod_pgpool_dbd gives out PostgreSQL connections and takes only "DBDriver pgsql"/);
-refused('a number that is none', $bridge, 'DBDMax many', qr/DBDMax sets PgPoolMax of <PgPool dbd>: /);
-refused('a time that is none', $bridge, 'DBDExptime 5min', qr/DBDExptime takes a number of seconds, not "5min"/);
+refused('a bad number', $bridge, 'DBDMax many', qr/DBDMax sets PgPoolMax of <PgPool dbd>: /);
+refused('a bad time', $bridge, 'DBDExptime 5min', qr/DBDExptime takes a number of seconds, not "5min"/);
 refused('DBDKeep', $bridge, 'DBDKeep -1', qr/DBDKeep takes a number of connections, not "-1"/);
 refused('parameters of another database', $bridge, 'DBDParams "db.example.org,app"',
     qr/DBDParams sets PgPoolConninfo of <PgPool dbd>: .*connection string/);
@@ -67,12 +67,12 @@ CONF
 like $all, qr/<PgPool dbd>/, 'the directives define <PgPool dbd>';
 like $all, qr/^\s+$_\s+# /m, $_ for 'PgPoolMax +6', 'PgPoolMin +3', 'PgPoolIdleTimeout +90s',
     'PgPoolReset +close', q{PgPoolInitSQL +.*SET a.b.*};
-like $all, qr/PgPoolMax +6 +# .*httpd\.conf:\d+/, 'with the lines that they stand in';
+like $all, qr/PgPoolMax +6 +# .*httpd\.conf:\d+/, 'with their lines';
 unlike $all, qr/hidden/, 'no password is shown';
 like dump_of("PgPoolConninfo host=db\n<PgPool other>\n</PgPool>\nDBDPool other"), qr/<PgPool other>/,
-    'DBDPool names a pool that is there';
+    'DBDPool names an existing pool';
 
-# httpd itself answers a second LoadModule of one symbol.
+# httpd itself skips a second module of the same symbol, with a warning.
 my ($code, $output) = Httpd->new(modules => [qw(pgpool pgpool_dbd dbd)])->config_test;
 like $output, qr/module dbd_module is already loaded, skipping/, 'beside mod_dbd: httpd takes one of them';
 
@@ -120,7 +120,8 @@ $conf
 CONF
 }
 
-# One connection for the logins, and nobody waits for it: what is asked while a handler sleeps?
+# The pool of the logins has one connection, and no request waits for it.  Returns the status of a
+# request that logs in while another one's handler sleeps.
 sub asked_beside {
     my ($httpd, $path) = @_;
     my $sleep = q{FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%' AND state = 'active'};
@@ -132,7 +133,7 @@ sub asked_beside {
     return $status;
 }
 
-# httpd reads the body of a refused request to its end, which never comes.
+# The same while httpd reads the body of a request whose login has failed; the body never ends.
 sub asked_beside_body {
     my ($httpd, $path) = @_;
     my $from = $httpd->log_end;
@@ -147,7 +148,7 @@ sub asked_beside_body {
     return $status;
 }
 
-# In prefork nobody else is in the child.
+# Not in prefork, where a child has one request at a time.
 for my $mpm (grep { $_ ne 'prefork' } Httpd::mpms()) {
     my $httpd = authenticating(<<'CONF', mpm => $mpm);
 DBDMax 1
@@ -158,7 +159,7 @@ CONF
     $httpd->put_file('denied.html', 'No.');
     poll_until { $httpd->get('/quick', \%login)->{status} == 200 };
     is asked_beside($httpd, 'kept'), 500, "$mpm: a login holds its connection while the handler works";
-    is asked_beside($httpd, 'early'), 200, 'PgPoolRelease auth: it is back when the handler begins';
+    is asked_beside($httpd, 'early'), 200, 'PgPoolRelease auth: the connection is back when the handler begins';
     is asked_beside_body($httpd, 'early'), 200, '... and when the login has failed';
     is asked_beside_body($httpd, 'early/page'), 200, '... with a page of its own for that';
     my @transaction = ('acquire', 'sql=BEGIN', "sql=INSERT INTO seen VALUES ('$mpm')", 'through=/early/closed', qw(acquire sql=COMMIT));
