@@ -1,9 +1,9 @@
 package Bench;
 
-# What the parts of the bench have in common: a server, an httpd with both modules, and a table.
+# Common to the parts of the bench: a server, an httpd with both modules, and a table.
 #
 #   my $httpd = bench_httpd(conninfo(server), 8, location('dbd', 'bench-dbd'));
-#   title('what is measured', 'mod_dbd', 'mod_pgpool');
+#   title('a measurement', 'mod_dbd', 'mod_pgpool');
 #   line('requests/s', 10_000, 11_000);
 
 use strict;
@@ -11,7 +11,7 @@ use warnings;
 
 use IO::Handle;
 
-# The rig sends STDOUT to its log when the program begins.
+# PostgreSQL::Test::Utils sends STDOUT to a log when it is loaded, so keep a copy before that.
 my $table;
 BEGIN { open $table, '>&', \*STDOUT or die "stdout: $!"; $table->autoflush }
 
@@ -22,11 +22,11 @@ our @EXPORT = qw(server bench_httpd bridged_httpd location median title line);
 
 my $server;
 
-# The rig's writes each statement to its log, unless it is told not to.
+# By default a PostgreSQL::Test::Cluster logs each statement.
 sub server { return $server //= postgres("max_connections = 200\nlog_statement = none\n") }
 
-# mod_dbd gets its connections as mod_pgpool does: all from the start, kept, none too many.  There
-# are threads enough for the requests that the load before has left behind.
+# mod_dbd has its connections as mod_pgpool does: it makes all of them at the start, and keeps them.
+# There are enough threads for requests that an earlier load has left.
 sub bench_httpd {
     my ($conninfo, $connections, @conf) = @_;
     poll_until { backends(server()) == 0 } or die "connections of before are still there\n";
@@ -50,7 +50,7 @@ CONF
     return $httpd;
 }
 
-# One whose consumers of mod_dbd use this module: dbd or pgpool_dbd.
+# An httpd whose consumers of mod_dbd use this module: dbd or pgpool_dbd.
 sub bridged_httpd {
     my ($conninfo, $connections, $module, $conf) = @_;
     my @module = ('pgpool', $module, qw(auth_basic authn_dbd authz_user rewrite));

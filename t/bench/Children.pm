@@ -1,6 +1,6 @@
 package Children;
 
-# What it costs that several children share the connections and show their figures.
+# The cost of sharing: several children share the connections, and publish their figures.
 
 use strict;
 use warnings;
@@ -30,8 +30,8 @@ sub children {
 
 # ---- more children than connections
 
-# Each row: its name, the ideal wait (clients / connections * time of one, less that time), and what
-# wrk is to load.  Of the servers' counts: the most that were open, and the connects a second.
+# Each row: its name, the ideal wait (clients / connections * time of a query, less that time), the
+# query, and the load.  "most open" and "connects/s" are counts of the server.
 sub many {
     my @prefork = (mpm => 'prefork', children => 1);
     my $ten = 'SELECT 1 FROM pg_sleep(0.01)';
@@ -86,7 +86,7 @@ CONF
     return;
 }
 
-# What the load has measured while the work was done beside it.
+# Do some work during a load.  Returns the load's result.
 sub during {
     my ($load, $work) = @_;
     my $pid = open(my $result, '-|') // die "fork: $!";
@@ -110,7 +110,7 @@ sub kill_and_restart {
     return;
 }
 
-# The server counts for itself, each 5 ms: to ask it from outside would cost more than the load.
+# A function in the server counts every 5 ms: queries from outside would cost more than the load.
 sub most_seen_begin {
     my ($seconds) = @_;
     query(server, <<'SQL');
@@ -139,12 +139,12 @@ sub most_seen_end {
     return $most;
 }
 
-# Made since the server's start, those that have not ended included.
+# Sessions since the server's start, with those that have not ended.
 sub sessions {
     return query(server, q{SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'});
 }
 
-# BENCH_ROW: a pattern, to measure some rows only.
+# BENCH_ROW is a pattern: only rows with a matching name are measured.
 sub is_wanted { my ($name) = @_; return !$ENV{BENCH_ROW} || $name =~ /$ENV{BENCH_ROW}/ }
 
 sub stay { return sleep $seconds }
@@ -160,13 +160,13 @@ sub come_and_go {
     return;
 }
 
-# Each child has threads for all clients: whoever waits does so for a connection.
+# Each child has threads for all clients, so a request waits only for a connection.
 sub waits {
     my ($name, $children, $conf, $work) = @_;
     return if !is_wanted($name);
     my $httpd = waiting_httpd($children, $conf);
     my $load = $httpd->load('/wait', clients => $clients, keep_alive => 1);
-    sleep 2; # until the parts are even
+    sleep 2; # until the children share the connections evenly
     my $from = length waits_log($httpd);
     my $count = counted(sub { $work->($httpd) });
     my @wait = sort { $a <=> $b } map { $_ / 1000 } split /\n/, substr waits_log($httpd), $from;
@@ -195,7 +195,7 @@ CONF
 
 sub waits_log { my ($httpd) = @_; return Httpd::slurp($httpd->dir . '/waits') }
 
-# The most connections that the server has seen while the work was done.
+# Do some work.  Returns the greatest number of connections that the server had meanwhile.
 sub counted {
     my ($work) = @_;
     my $done = 0;
@@ -219,8 +219,8 @@ sub counted {
 
 # ---- shared figures
 
-# Pools that are new since the start have no place in the shared memory when there are too many: the
-# only way to have one without.  Returns the name of one.
+# The name of a pool without a place in the shared memory.  There is one only if too many pools are
+# new since the start of httpd.
 sub unposted_pool {
     my ($httpd) = @_;
     my @name = map { "more$_" } 1 .. 40;

@@ -1,9 +1,10 @@
 package Faults;
 
-# What a fault does to requests, through mod_dbd and through mod_pgpool: each fault once for each, on
-# an httpd of its own, with the same pool over the same server.
+# The effect of faults on requests through mod_dbd and through mod_pgpool: each fault once for each
+# module, on an httpd of its own, with the same number of connections to the same server.
 #
-# mod_dbd may never answer: a client gives up after a while, and mod_dbd's httpd is shot.
+# A request through mod_dbd may never be answered: so a client gives up after some time, and the
+# bench kills mod_dbd's httpd.
 
 use strict;
 use warnings;
@@ -36,7 +37,8 @@ sub faults {
     return;
 }
 
-# What is measured is called with the way and returns pairs: what it is, and what was seen.
+# Run a measurement with each module and print its rows.  It is called with "dbd" or "pgpool", and
+# returns pairs of a row's name and its result.
 sub compare {
     my ($measure) = @_;
     my @dbd    = $measure->('dbd');
@@ -47,7 +49,7 @@ sub compare {
 
 # ---- httpd
 
-# Calls it with an httpd and returns what it does.  Whether mod_dbd ends is not what is measured.
+# Run `work` with an httpd, and return its result.  mod_dbd's httpd is killed, since it may not end.
 sub with_httpd {
     my ($way, $conninfo, $connections, $conf, $work) = @_;
     my $httpd = bench_httpd($conninfo, $connections, $conf);
@@ -68,8 +70,8 @@ sub ask {
 
 # ---- under load
 
-# Eight clients ask before the fault, while it lasts, and afterwards.  The fault returns others that it
-# has started itself.
+# Eight clients send requests before the fault, while it lasts, and afterwards.  The fault may
+# return further clients that it has started.
 sub under_load {
     my ($way, $conninfo, $fault) = @_;
     return with_httpd($way, $conninfo, 8, runs($way, 'ask', 'SELECT 1'), sub {
@@ -86,13 +88,13 @@ sub under_load {
     });
 }
 
-# They rest a little, lest those who are refused take the processor from the server.
+# With a short pause, so that refused clients leave the processor to the server.
 sub clients {
     my ($httpd) = @_;
     return $httpd->load('/ask', clients => 8, keep_alive => 1, record => 1, pause => 0.005, timeout => $patience);
 }
 
-# Its status, and if that is no good one, for how long there was no better.
+# The status of the first request after the fault; if it is not 200, also the time until one was.
 sub first_answer {
     my ($httpd, $over) = @_;
     my $status = ask($httpd, '/ask')->{status};
@@ -108,7 +110,7 @@ sub of {
     return $all ? "$some of $all" : 'none answered';
 }
 
-# Those without a connection have asked in vain; the others' queries were broken off.
+# Failed requests: some got no connection (503), the others' queries were interrupted.
 sub failures {
     my ($name, $seen) = @_;
     my @failed = failed(@{ $seen->{answers} });
@@ -124,7 +126,7 @@ sub afterwards {
     return ['... failed once it was over', of([failed(@after)], \@after)];
 }
 
-# Who asked in the midst of it, when there was nothing to be had.
+# The seconds of the requests that began during the fault.
 sub meanwhile {
     my ($seen) = @_;
     return map { $_->{seconds} }
@@ -166,7 +168,7 @@ sub down {
     return (
         ['server down for 8 s: median answer', @seconds ? sprintf '%.1f ms', 1000 * median(@seconds) : 'none'],
         ['... longest answer', longest(@seconds)],
-        ['... first request once it was up', $seen->{first}],
+        ['... first request after its start', $seen->{first}],
         afterwards($seen),
     );
 }
@@ -181,8 +183,8 @@ sub black_hole {
     return silence($way, 'network mute for 10 s', 10, sub { $proxy->mode('hole') }, sub { $proxy->mode('pass') });
 }
 
-# The clients' queries are on their way when it begins, and wait for their answers.  So others begin in
-# the midst of it.
+# The clients' queries are under way when the silence begins, and wait for their answers.  So
+# further clients begin during the silence.
 sub silence {
     my ($way, $name, $seconds, $begin, $end) = @_;
     my $seen = under_load($way, conninfo(server, via($proxy)), sub {
@@ -202,7 +204,7 @@ sub silence {
 
 # ---- readers that do not read
 
-# How many of ten others are served within 3 s while eight have their response before them.
+# How many of ten requests are served within 3 s while eight clients do not read their responses.
 sub others_served {
     my ($way, $conf) = @_;
     my $small_sockets = "SendBufferSize 4096\n";
@@ -215,7 +217,7 @@ sub others_served {
     });
 }
 
-# mod_pgpool_query releases before it writes, which mod_dbd's users cannot.
+# mod_pgpool_query releases its connection before it writes; a handler with mod_dbd cannot.
 sub stuck_readers {
     my ($way) = @_;
     my $large = "SELECT repeat('x', 4194304)";
@@ -231,9 +233,10 @@ sub stuck_readers {
     );
 }
 
-# ---- what a request leaves behind
+# ---- state that a request leaves
 
-# One request leaves something, another looks, and so on; returns how often it was none the better for it.
+# One request leaves some state, and another one looks, many times.  Returns how often the other was
+# harmed.
 sub left_for_others {
     my ($way, $leave, $look, $harmed) = @_;
     return with_httpd($way, conninfo(server), 2, runs($way, 'leave', $leave) . $look, sub {
@@ -257,13 +260,14 @@ sub left_behind {
             runs($way, 'look', 'SELECT 1'), sub { $_[0]{status} != 200 })],
         ['setting left: others see it', left_for_others($way, 'SET work_mem = 1234; SELECT 1',
             runs($way, 'look', 'SHOW work_mem'), sub { $_[0]{content} ne '4MB' })],
-        # The other is on a connection that is in no pool, and waits as long as a reset may take.
+        # The other request has a connection outside of the pool, and waits as long as a reset may
+        # take.
         ['advisory lock left: others are locked out', left_for_others($way, 'SELECT pg_try_advisory_lock(1)',
             location('look', 'bench-thread', qq(BenchSQL "$lock")), sub { $_[0]{status} != 200 })],
     );
 }
 
-# They were told that they had written.
+# How many rows are missing although their requests were answered with 200.
 sub writes_lost {
     my ($way) = @_;
     query(server, 'CREATE TABLE IF NOT EXISTS kept (n int); TRUNCATE kept');

@@ -1,7 +1,7 @@
 package Wrk;
 
-# One run of wrk, a load generator: so many keep-alive clients ask for one URL, each as soon as it
-# has its answer.
+# A run of wrk, a load generator: keep-alive clients request one URL, each again as soon as it has
+# its answer.
 #
 #   my $got = Wrk::run($httpd->url('/x'), clients => 16, seconds => 3);
 #   $got->{rate};                    # requests a second
@@ -9,9 +9,10 @@ package Wrk;
 #
 # `header` is one more line of each request.
 #
-# Failed requests are fast ones: figures with them mean nothing, so run() dies, unless it is told
-# `may_fail`; then $got->{failed} is how many did.  $got->{cut} is how many connections httpd closed
-# while a client was about to use them again: MPM event does so when all threads of a child are busy.
+# Failed requests are fast, so figures that include them mean nothing: run() dies, except with
+# `may_fail`; then $got->{failed} is their number.  $got->{cut} is how many connections httpd closed
+# while a client was about to use them again: MPM event does so when all threads of a child are
+# busy.
 
 use strict;
 use warnings;

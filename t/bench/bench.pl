@@ -2,27 +2,27 @@
 
 # mod_pgpool beside mod_dbd, on the same httpd and the same server, in turn:
 #
-#   throughput   SELECT 1 for 16 keep-alive clients over 8 connections, for each PgPoolReset; and what
-#                mod_dbd is left with if its handler sends one more message, for which nobody waits
-#   query        mod_pgpool_query: one row by its key as JSON, for 16 keep-alive clients, beside the limit
-#                (the same statement prepared on a connection a thread, which is never looked at) and
-#                a handler that executes a prepared statement of mod_dbd
-#   dbd          what mod_dbd's consumers get over mod_pgpool_dbd and over mod_dbd: a login by
-#                mod_authn_dbd and a key of RewriteMap, known and unknown, 16 clients, 8 connections
+#   throughput   SELECT 1 for 16 keep-alive clients over 8 connections, for each PgPoolReset; also
+#                mod_dbd with a handler that sends one more message and does not wait for the answer
+#   query        mod_pgpool_query: one row by its key as JSON, for 16 keep-alive clients; beside it
+#                the limit (the same statement, prepared on a connection of each thread, without any
+#                check), and a handler that executes a prepared statement of mod_dbd
+#   dbd          consumers of mod_dbd over mod_pgpool_dbd and over mod_dbd: a login by mod_authn_dbd
+#                and a key of RewriteMap, known and unknown, 16 clients, 8 connections
 #   pairs        acquire and return without a query, on 1, 8 and 32 threads: the mean time of a pair
 #                in the whole process, and the processor time that it takes
 #   board        the same on one thread: without shared figures, with them, while they are read
-#   queue        32 clients on 8 connections that each takes for 20 ms: latency
+#   queue        32 clients on 8 connections, each query takes 20 ms: latency
 #   children     64 clients on 10 connections, of one child and of four that share them: waits
-#   faults       what fails, hangs or is spoilt when something goes wrong; Faults.pm has them
+#   faults       requests that fail, hang or harm others during a fault; see Faults.pm
 #
 #   t/bench/run [PART...]     by default all parts
-#   BENCH_SECONDS             of one measurement with clients; default 2
-#   BENCH_ROUNDS              how often each is measured; default 5
+#   BENCH_SECONDS             duration of a measurement with clients; default 2
+#   BENCH_ROUNDS              number of measurements of each; default 5
 #
-# Figures of one machine mean little on another, so beside each stands its ratio to the first one's,
-# which is mod_dbd's in most: the median of the ratios of all rounds, so that what disturbs a whole
-# round does not count.
+# Figures of one machine mean little on another.  So each has its ratio to the first one beside it,
+# which is mod_dbd's in most tables: the median of the ratios of all rounds, so that a disturbance
+# of a whole round does not count.
 
 use Bench;
 use Digest::SHA qw(sha1_base64);
@@ -111,7 +111,7 @@ sub query_part {
     return;
 }
 
-# An unknown user is refused: those failures are the answers.
+# An unknown user is refused: there failed requests are the right answers.
 sub bridge {
     query(server, 'CREATE TABLE account (name text PRIMARY KEY, password text)');
     query(server, "INSERT INTO account VALUES ('amy', '{SHA}" . sha1_base64('x') . "=')");
@@ -169,7 +169,7 @@ sub board {
     my $httpd = bench_httpd(conninfo(server), 1, location('pairs', 'bench-pairs'));
     my $unposted = Children::unposted_pool($httpd);
     my %board_name = (
-        unposted => 'figures of the child alone',
+        unposted => 'figures not shared',
         shared   => 'figures shared by the children',
         scraped  => 'and read a hundred times a second',
     );
@@ -186,7 +186,7 @@ sub board {
     return;
 }
 
-# Were they served in order, each would have its answer after 32 / 8 * 20 = 80 ms.
+# If all were served in order, each client would have its answer after 32 / 8 * 20 = 80 ms.
 sub queue {
     my @way = qw(dbd pgpool);
     my $sql = 'BenchSQL "SELECT 1 FROM pg_sleep(0.02)"';
@@ -205,8 +205,8 @@ sub queue {
 
 # ---- measuring
 
-# Each way once a round, and each round begins with another; before them once, not counted.  Returns
-# the figures of each way, round by round.
+# Measure each way once a round; each round begins with another way.  Before that, each runs once
+# without counting.  Returns the figures of each way, round by round.
 sub in_turn {
     my ($times, $ways, $measure) = @_;
     my @way = @$ways;
@@ -221,7 +221,8 @@ sub in_turn {
 
 # ---- the table
 
-# A column is the name of a figure, or with a slash before it its ratio to that of the first way.
+# A column is the name of a figure; with a slash before it, the ratio to that figure of the first
+# way.
 sub row {
     my ($text, $seen, $way, @column) = @_;
     return line($text, map { cell($seen, $way, $_) } @column);

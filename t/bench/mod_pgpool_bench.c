@@ -1,36 +1,34 @@
 /**
- * mod_pgpool_bench: the same work done through mod_pgpool, through mod_dbd, and
- * with nothing between handler and libpq.  For t/bench/run.
+ * mod_pgpool_bench: handlers that do the same work through mod_pgpool, through mod_dbd, and
+ * with libpq only.  For t/bench/run.
  *
  *     SetHandler bench-pgpool    pgpool_acquire, PQexec, answer
  *     SetHandler bench-dbd       ap_dbd_acquire, PQexec, answer
  *     SetHandler bench-select    ap_dbd_acquire, apr_dbd_select, answer
- *     SetHandler bench-thread    one connection a thread, never looked at: the ideal
+ *     SetHandler bench-thread    one connection for each thread, without any check: the ideal
  *     SetHandler bench-prepared  GET /x?k=VALUE: as bench-thread, with BenchSQL prepared; VALUE
  *                                is its $1, and the answer a JSON array of the first column
  *     SetHandler bench-pselect   the same with ap_dbd_acquire, apr_dbd_pvselect and mod_dbd's
  *                                statement "row" (DBDPrepareSQL)
- *     SetHandler bench-pairs     GET /pairs?WAY&THREADS&PAIRS: each thread opens and
- *                                closes so often, without a query; WAY is dbd or the name
- *                                of a pool
+ *     SetHandler bench-pairs     GET /pairs?WAY&THREADS&PAIRS: each thread opens and closes
+ *                                PAIRS times, without a query; WAY is dbd or the name of a pool
  *
  *     BenchConninfo CONNINFO     for bench-thread
  *     BenchSQL SQL               of a section, default SELECT 1
- *     BenchAfter SQL             of a section: sent after it, not waited for; the next
+ *     BenchAfter SQL             of a section: sent after the query, without waiting; the next
  *                                PQexec on the connection reads the answer and drops it.
- *                                Beside mod_dbd: what a reset costs at the least
+ *                                With mod_dbd it shows the least cost of a reset
  *
- * Both pools give the connection back at the end of the request, by themselves.
- * In bench-dbd mod_dbd's users are spared all that can be spared: the statement
- * goes straight to the PGconn, which beats apr_dbd_select() and its copies.
- * bench-select is how they do it: for the faults, where no microseconds count.
+ * Both pools take the connection back at the end of the request.  bench-dbd gives mod_dbd the
+ * shortest way: the statement goes straight to the PGconn, which is faster than
+ * apr_dbd_select() and its copies.  bench-select uses mod_dbd as its consumers do; it serves
+ * for the faults, where microseconds do not matter.
  *
- * bench-pairs answers "elapsed processor pairs": nanoseconds from the moment that
- * the first thread began until the last one was done, nanoseconds of processor
- * time that the child used for it, and how many pairs all threads did together.
- * elapsed / pairs is the mean time of a pair in the whole process; waiting for one
- * another makes it longer, more processors make it shorter.  processor / pairs is
- * what it costs, and hardly depends on what else the machine does.
+ * bench-pairs answers "elapsed processor pairs": nanoseconds from the start of the first thread
+ * until the end of the last one, nanoseconds of processor time that the child used for it, and
+ * the number of pairs of all threads together.  elapsed / pairs is the mean time of a pair in
+ * the whole process: longer if threads wait for each other, shorter with more processors.
+ * processor / pairs is the cost of a pair, and hardly depends on the load of the machine.
  */
 #include <httpd.h>
 #include <http_config.h>
@@ -64,7 +62,7 @@ typedef struct {
 } bench_dir_conf;
 
 /*
- * A query a request
+ * One query for each request
  */
 
 static PGconn *conn_of_pgpool(request_rec *r)
@@ -81,7 +79,7 @@ static PGconn *conn_of_dbd(request_rec *r)
     return dbd ? apr_dbd_native_handle(dbd->driver, dbd->handle) : NULL;
 }
 
-/* The process' end closes them. */
+/* These connections are closed when the process ends. */
 static PGconn *conn_of_thread(request_rec *r)
 {
     static __thread PGconn *conn;
@@ -143,7 +141,7 @@ static int select_and_answer(request_rec *r)
 }
 
 /*
- * A prepared query a request
+ * One prepared query for each request
  */
 
 static const char *argument(const request_rec *r)
@@ -250,7 +248,7 @@ static int pair_of_dbd(const pair_job *job, apr_pool_t *p)
 
 static void *APR_THREAD_FUNC pair_thread_run(apr_thread_t *thread, void *data)
 {
-    /* The pool grows with each lease; a request's would have gone by then. */
+    /* The APR pool grows with each lease, so it is cleared now and then, as a request's is. */
     enum { PAIRS_A_POOL = 100 };
     pair_thread *self = data;
     pair_job *job = self->job;
@@ -272,7 +270,7 @@ static void pair_thread_start(pair_thread *self, pair_job *job, apr_pool_t *p)
     self->job = job;
     apr_pool_create_unmanaged_ex(&self->p, NULL, NULL);
     if (apr_thread_create(&self->thread, NULL, pair_thread_run, self, p) != APR_SUCCESS)
-        abort(); /* the others would wait for it */
+        abort(); /* the other threads would wait for it at the barrier */
 }
 
 /* Returns the nanoseconds, or 0 if one of the threads got no connection. */

@@ -1,7 +1,7 @@
 /*
- * What the fuzz targets share.  Each defines one function that takes any input and aborts if a
- * promise is broken.  replay.c gives it the seeds in the ordinary suite (t/03-fuzz.t);
- * t/fuzz/run gives it to libFuzzer.
+ * Common to the fuzz targets.  Each target defines one function that takes any input, and
+ * aborts if a promise is broken.  In the ordinary suite (t/03-fuzz.t) replay.c calls it with
+ * the seeds; t/fuzz/run links it with libFuzzer.
  */
 #ifndef FUZZ_H
 #define FUZZ_H
@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         }                                                                                      \
     } while (0)
 
-/* For one input; the caller destroys it. */
+/* An APR pool for one input; the caller destroys it. */
 static inline apr_pool_t *fuzz_pool(void)
 {
     static int initialized;

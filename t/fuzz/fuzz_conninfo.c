@@ -1,5 +1,5 @@
-/* Connection strings: the word SECRET is shown only where it stands in a parameter that libpq
- * does not call secret, and what is shown is the same string otherwise. */
+/* Connection strings: the masked string shows the word SECRET only in parameters that libpq
+ * does not call secret, and has the same other parameters. */
 #include "fuzz.h"
 
 #include <libpq-fe.h>

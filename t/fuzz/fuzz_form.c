@@ -1,4 +1,5 @@
-/* The reader of query strings and forms: a value that it finds is text, and is there. */
+/* The reader of query strings and forms: a value that it finds is UTF-8, and no longer than the
+ * form. */
 #include "fuzz.h"
 
 #include "pgp_text.h"

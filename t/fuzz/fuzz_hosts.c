@@ -1,4 +1,5 @@
-/* The hosts of a connection string, unresolved: from each start, as many names as addresses. */
+/* The hosts of a connection string, before a look-up: for each first host the lists of names
+ * and of addresses are equally long. */
 #include "fuzz.h"
 
 #include "pgp_pq_hosts.h"

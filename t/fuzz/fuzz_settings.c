@@ -1,5 +1,6 @@
-/* The words of a pool's directive: a value that is taken is shown, and what is shown is taken
- * again. The first byte says which directive; each line is a word. */
+/* The arguments of a pool's directive: a value that is accepted has a text, and that text is
+ * accepted and has the same text again.  The first byte of the input chooses the directive;
+ * each line is an argument. */
 #include "fuzz.h"
 
 #include "pgp_settings.h"

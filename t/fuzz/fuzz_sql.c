@@ -1,4 +1,5 @@
-/* The scanner of a PgPoolQuery's SQL: what it calls one statement is one, scanned by itself. */
+/* The scanner of a PgPoolQuery's SQL: if it finds one statement, it finds the same when it
+ * scans that statement without the rest. */
 #include "fuzz.h"
 
 #include "../mod_pgpool_query_sql.h"

@@ -1,4 +1,4 @@
-/* Command tags, which a server sends, and statements of PgPoolInitSQL. */
+/* The readers of command tags, which a server sends, and of PgPoolInitSQL. */
 #include "fuzz.h"
 
 #include "pgp_pq_effects.h"

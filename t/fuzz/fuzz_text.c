@@ -1,4 +1,4 @@
-/* Texts from outside are clean afterwards: UTF-8 without control characters, and no longer. */
+/* pgp_text_clean() makes text UTF-8 without control characters, and no longer than it was. */
 #include "fuzz.h"
 
 #include <iconv.h>

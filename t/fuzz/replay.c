@@ -1,7 +1,7 @@
-/* Gives the files that are named to a fuzz target, one after the other. */
+/* Calls a fuzz target with each file that the command line names. */
 #include "fuzz.h"
 
-/* Of just its size, so that a sanitizer sees a step beyond. */
+/* The memory has the size of the file, so that a sanitizer sees an access beyond its end. */
 static void replay(const char *name)
 {
     FILE *in = fopen(name, "rb");

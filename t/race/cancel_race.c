@@ -1,18 +1,18 @@
 /*
- * cancel_race CONNINFO ROUNDS THREADS CONNECTIONS: does a cancel ever reach the next
- * borrower?
+ * cancel_race CONNINFO ROUNDS THREADS CONNECTIONS [HITS]: look for a cancel that reaches the
+ * next borrower's statement.
  *
- * A round: borrow, start a statement that is about to end, return; borrow again, on
- * a pool with fewer connections than threads, and run a statement of one's own.  The
- * keeper cancels what was left, and hands the connection over when it is done with it;
- * the own statement must never be told that it was cancelled (57014).
+ * A round: a thread borrows, starts a statement that ends soon, and returns the connection;
+ * then it borrows again, from a pool with fewer connections than threads, and runs a statement
+ * of its own.  The keeper cancels the statement that was left, cleans the connection up and
+ * hands it over.  The thread's own statement must never fail as cancelled (57014).
  *
- * The core's calls of PQcancel() come here (ld --wrap): they are counted, and each is
- * late by a random moment, as on a busy machine or a slow network.
+ * The core's calls of PQcancel() come here (ld --wrap).  They are counted, and each is delayed
+ * by a random time, as on a busy machine or a slow network.
  *
- * Writes `key=value` lines: rounds; cancels (sent); hit (own statements that were
- * cancelled); failed (own statements that failed otherwise, and asks refused); closed
- * (connections).  With HITS as a fifth argument it ends after so many hits.
+ * It writes `key=value` lines: rounds; cancels (sent); hit (own statements that were
+ * cancelled); failed (own statements that failed otherwise, and refused acquires); closed
+ * (connections).  With HITS it ends after that many hits.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -28,8 +28,8 @@
 #include "pgp_pq_driver.h"
 #include "pgp_pq_reset.h"
 
-/* A cancel is late by less than this, a statement's end and its return are within this
- * (microseconds). */
+/* In microseconds: a cancel is delayed by less than LATE; a statement that is left takes less
+ * than LENGTH, and is returned within LENGTH. */
 #define LATE 1000
 #define LENGTH 2000
 
@@ -47,7 +47,7 @@ int __wrap_PQcancel(PGcancel *cancel, char *error, int size)
     return __real_PQcancel(cancel, error, size);
 }
 
-/* --- what the core takes from outside --------------------------------------- */
+/* --- the env ---------------------------------------------------------------- */
 
 static apr_time_t now(void *baton)
 {
