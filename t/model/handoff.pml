@@ -1,35 +1,43 @@
 /*
- * Who gets which connection, and how a wait ends: the pool's hand-off, small enough
- * to look at every interleaving of three borrowers of one slot (or two of two), the
- * keeper and a stop.
+ * Model of the hand-off: the order in which borrowers get connections, and the end of a wait.
+ * It is small enough for a search through every interleaving of three borrowers of one slot (or
+ * two of two), the keeper and a stop.
  *
- * What it mirrors, name by name: mod_pgpool/core's pool (take, wait, place, doom,
- * give_back, send_to_cleaning) and keeper (tend, step, close, stop, leave).  An atomic
- * block is what happens under the pool's lock; between two of them anybody may run.
- * Time and chance are choices: a deadline may pass, a connection die, a connect fail at
- * any moment.  That the keeper sleeps is left out: it looks at a pool once a second
- * whatever happens, so a call that it missed makes it late, not absent.
+ * The model mirrors functions of mod_pgpool/core, by their names without pgp_ and _locked:
+ *   pgp_pool.c          request_take
+ *   pgp_pool_queue.c    slot_hand_off, waiter_sleep, waiter_end, queue_end_all
+ *   pgp_pool_return.c   give_back, send_to_cleaning, slot_retire
+ *   pgp_pool_grow.c     admit
+ *   pgp_pool_maint.c    pool_maintain, with pgp_pool_watch_idle()
+ *   pgp_pool_pending.c  pool_stop; and pool_step, with pgp_pool_close(); pgp_pool_leave() is
+ *                       the end of each turn in keeper()
+ * The states and edges are those of pgp_slot.h.  An atomic block is the code between lock() and
+ * unlock(); between two blocks any other process may run.  Time and chance are choices: at any
+ * moment a deadline may pass, a connection die or a connect fail.  The model leaves out the
+ * keeper's sleep: the keeper takes a turn once a second in any case, so a missed wake-up makes
+ * it late, and no more.
  *
- * A wait is ended once, under the lock; the waiter is woken at some moment after that.
- * Checked are:
- *   - no slot goes where pgp_slot.h has no edge;
- *   - somebody waits => nothing is idle, and the pool is not stopped;
- *   - who was granted a connection has it, and nobody else has;
- *   - who is woken still waits for it;
+ * A thread ends a wait once, under the lock; the waiter is woken at some moment after that.
+ *
+ * The model checks these:
+ *   - no slot takes an edge that pgp_slot.h does not have;
+ *   - while a borrower waits, no connection is idle, and the pool is not stopped;
+ *   - a borrower that was granted a connection has it, and no other borrower has it;
+ *   - a waiter that is woken is still there;
  *   - all borrowers come back;
- *   - when all is over every slot is free: what was opened has been closed.
+ *   - in the end every slot is free: each connection that was opened has been closed.
  *
  * With -D of one of these the model has a bug, which the checker has to find:
- *   BUG_LOST_WAKEUP    who is handed a connection is not woken
- *   BUG_OWN_TIMEOUT    a waiter whose deadline passes gives up, whatever it was handed meanwhile
- *   BUG_EARLY_LEAVE    a waiter whose deadline passes goes before it is woken
- *   BUG_STOP_FORGETS   stopping does not end the waits
- *   BUG_DOUBLE_HANDOFF who was handed a connection stays in the queue
- *   BUG_NO_HANDOFF     what comes back is idle, whoever waits
- *   BUG_UNFIT_LOST     an unfit connection is dropped, not given to the keeper
- *   BUG_LATE_RETURN    what comes back after the keeper has gone is left to it
- *   BUG_LATE_LOOK      whether the keeper is there is looked up after the lock
- *   BUG_LATE_CLEAN     what comes back dirty is left to a keeper that has gone
+ *   BUG_LOST_WAKEUP    a waiter that is handed a connection is not woken
+ *   BUG_OWN_TIMEOUT    a waiter whose deadline passes ignores a connection that it was handed
+ *   BUG_EARLY_LEAVE    a waiter whose wait was ended does not await the wake-up
+ *   BUG_STOP_FORGETS   a stop does not end the waits
+ *   BUG_DOUBLE_HANDOFF a waiter that was handed a connection stays in the queue
+ *   BUG_NO_HANDOFF     a returned connection is parked although a borrower waits
+ *   BUG_UNFIT_LOST     an unfit connection is not retired
+ *   BUG_LATE_RETURN    a connection that is retired after the keeper has left is not closed
+ *   BUG_LATE_LOOK      slot_retire() looks outside of the lock whether the keeper has left
+ *   BUG_LATE_CLEAN     send_to_cleaning() does not look whether the keeper has left
  */
 
 #ifndef BORROWERS
@@ -40,17 +48,17 @@
 #endif
 #define NOBODY 255
 
-mtype = { FREE, CONNECTING, IDLE, LENT, CLEANING, CLOSING };
+mtype = { FREE, CONNECTING, IDLE, IN_USE, CLEANING, CLOSING };
 mtype = { GRANTED, REFUSED, STOPPING };
 
-typedef slot_t { mtype state = FREE; byte holder = NOBODY };
+typedef slot_t { mtype state = FREE; byte owner = NOBODY };
 typedef waiter_t { bool here, ended, owed, woken; mtype outcome; byte conn };
 
 slot_t slot[SLOTS];
 waiter_t wait[BORROWERS];
 chan queue = [BORROWERS] of { byte };
 bool stopped, kept = true;
-byte back; /* borrowers that are through */
+byte back; /* how many borrowers have come back */
 
 #if SLOTS == 1
 #define SOME(st) (slot[0].state == st)
@@ -63,17 +71,17 @@ byte back; /* borrowers that are through */
 #endif
 
 #define EDGE(from, to) (from == FREE && to == CONNECTING || \
-    from == CONNECTING && (to == IDLE || to == LENT || to == CLOSING) || \
-    from == IDLE && (to == LENT || to == CLEANING || to == CLOSING) || \
-    from == LENT && (to == IDLE || to == LENT || to == CLEANING || to == CLOSING) || \
-    from == CLEANING && (to == IDLE || to == LENT || to == CLOSING) || \
+    from == CONNECTING && (to == IDLE || to == IN_USE || to == CLOSING) || \
+    from == IDLE && (to == IN_USE || to == CLEANING || to == CLOSING) || \
+    from == IN_USE && (to == IDLE || to == IN_USE || to == CLEANING || to == CLOSING) || \
+    from == CLEANING && (to == IDLE || to == IN_USE || to == CLOSING) || \
     from == CLOSING && to == FREE)
 
 inline move(s, to, who)
 {
     assert(EDGE(slot[s].state, to));
     slot[s].state = to;
-    slot[s].holder = who
+    slot[s].owner = who
 }
 
 /* --- under the lock ---------------------------------------------------------- */
@@ -86,7 +94,7 @@ inline waiter_end(w, how, s)
     wait[w].ended = true
 }
 
-inline place(s)
+inline slot_hand_off(s)
 {
     if
 #ifndef BUG_NO_HANDOFF
@@ -96,7 +104,7 @@ inline place(s)
 #else
         queue ? w;
 #endif
-        move(s, LENT, w);
+        move(s, IN_USE, w);
         waiter_end(w, GRANTED, s);
 #ifndef BUG_LOST_WAKEUP
         wait[w].owed = true;
@@ -110,7 +118,7 @@ inline place(s)
     fi
 }
 
-inline end_all(how)
+inline queue_end_all(how)
 {
     do
     :: queue ? w -> waiter_end(w, how, NOBODY); wait[w].owed = true
@@ -121,24 +129,24 @@ inline end_all(how)
 
 /* --- a borrower -------------------------------------------------------------- */
 
-/* take_locked; `how` stays 0 if it has to wait. */
-inline take(me, how, s)
+/* `how` stays 0 if the caller has to wait. */
+inline request_take(me, how, s)
 {
     if
     :: stopped -> how = STOPPING
     :: !stopped && SOME(IDLE) ->
         s = ONE_OF(IDLE);
-        move(s, LENT, me);
+        move(s, IN_USE, me);
         how = GRANTED
-    :: !stopped && !SOME(IDLE) -> how = REFUSED /* too late, hopeless, too many wait */
+    :: !stopped && !SOME(IDLE) -> how = REFUSED /* too late, futile, or too many wait */
     :: !stopped && !SOME(IDLE) -> skip
     fi
 }
 
-/* Until it is woken or its deadline passes, which may be at any moment.  Then it looks under the
- * lock whether the wait has been ended, and ends it if not.  If it has, the wake-up is on its way,
- * and the waiter stays for it. */
-inline sleep(me)
+/* The waiter sleeps until it is woken or its deadline passes, which may be at any moment.  Then it
+ * looks under the lock whether another thread has ended the wait.  If not, it leaves the queue; if
+ * so, it awaits the wake-up, which is on its way. */
+inline waiter_sleep(me)
 {
     if
 #ifdef BUG_OWN_TIMEOUT
@@ -156,8 +164,8 @@ inline sleep(me)
     fi
 }
 
-/* To the keeper; without a keeper here and now. */
-inline doom(s)
+/* The keeper closes the connection; if it has left the pool, this thread closes it at once. */
+inline slot_retire(s)
 {
 #ifdef BUG_LATE_LOOK
     there = kept;
@@ -181,12 +189,12 @@ inline give_back(s)
     atomic {
         if
         :: stopped -> late = true
-        :: true -> late = true /* its life is over, or another child's turn has come */
-        :: !stopped -> place(s)
+        :: true -> late = true /* its lifetime is over, or another child's turn has come */
+        :: !stopped -> slot_hand_off(s)
         fi
     };
     if
-    :: atomic { late -> late = false }; doom(s)
+    :: atomic { late -> late = false }; slot_retire(s)
     :: !late
     fi
 }
@@ -205,7 +213,7 @@ inline send_to_cleaning(s)
         fi
     };
     if
-    :: !there -> doom(s)
+    :: !there -> slot_retire(s)
     :: atomic { there -> there = false }
     fi
 }
@@ -218,13 +226,13 @@ proctype borrower(byte me)
 
 again:
     atomic {
-        take(me, how, s);
+        request_take(me, how, s);
         if
         :: how == 0 -> queue ! me; wait[me].here = true
         :: how != 0 -> goto settled
         fi
     };
-    sleep(me);
+    waiter_sleep(me);
     atomic {
         assert(wait[me].ended);
         how = wait[me].outcome;
@@ -241,19 +249,19 @@ settled:
         :: how != GRANTED -> goto through
         :: how == GRANTED ->
             how = 0;
-            assert(slot[s].state == LENT && slot[s].holder == me)
+            assert(slot[s].state == IN_USE && slot[s].owner == me)
         fi
     };
     if
-    :: true -> /* found unfit: the same ask goes on */
+    :: true -> /* the connection is unfit: the same acquire goes on */
 #ifndef BUG_UNFIT_LOST
-        doom(s);
+        slot_retire(s);
 #endif
         s = 0;
         goto again
     :: true -> give_back(s)
     :: true -> send_to_cleaning(s)
-    :: true -> doom(s)
+    :: true -> slot_retire(s)
     fi;
 through:
     atomic {
@@ -272,7 +280,8 @@ inline wake(w)
     wait[w].woken = true
 }
 
-/* Whoever has ended a wait, some time after it has let go of the lock. */
+/* unlock() wakes the waiters whose wait this thread has ended.  It has released the lock before, so
+ * that happens at some later moment. */
 proctype waker()
 {
     do
@@ -287,7 +296,7 @@ proctype waker()
 
 /* --- the keeper -------------------------------------------------------------- */
 
-inline tend()
+inline pool_maintain()
 {
     if /* retire */
     :: SOME(IDLE) -> s = ONE_OF(IDLE); move(s, CLOSING, NOBODY)
@@ -297,7 +306,7 @@ inline tend()
     :: SOME(IDLE) -> s = ONE_OF(IDLE); move(s, CLEANING, NOBODY)
     :: true
     fi;
-    if /* reserve: for who waits, or for PgPoolMin */
+    if /* reserve for a waiter, or for PgPoolMin */
     :: SOME(FREE) && !stopped -> s = ONE_OF(FREE); move(s, CONNECTING, NOBODY)
     :: true
     fi;
@@ -308,11 +317,11 @@ inline admit(s)
 {
     if
     :: stopped -> move(s, CLOSING, NOBODY)
-    :: !stopped -> place(s)
+    :: !stopped -> slot_hand_off(s)
     fi
 }
 
-inline work(s)
+inline pool_step(s)
 {
     if
     :: slot[s].state == CLOSING -> atomic { move(s, FREE, NOBODY) }
@@ -322,7 +331,7 @@ inline work(s)
         :: true -> atomic {
             move(s, CLOSING, NOBODY); /* failed */
             if
-            :: end_all(REFUSED) /* the server will not have us */
+            :: queue_end_all(REFUSED) /* waiting is futile from now on */
             :: true
             fi
         }
@@ -332,11 +341,11 @@ inline work(s)
     fi
 }
 
-inline stop()
+inline pool_stop()
 {
     stopped = true;
 #ifndef BUG_STOP_FORGETS
-    end_all(STOPPING);
+    queue_end_all(STOPPING);
 #endif
     s = 0;
     do
@@ -359,13 +368,13 @@ proctype keeper()
     do
     :: true ->
         if
-        :: atomic { true -> stop() }
+        :: atomic { true -> pool_stop() }
         :: !stopped
         fi;
-        atomic { tend() };
-        work(0);
+        atomic { pool_maintain() };
+        pool_step(0);
 #if SLOTS == 2
-        work(1);
+        pool_step(1);
 #endif
         atomic {
             if
@@ -376,7 +385,7 @@ proctype keeper()
     od
 }
 
-/* --- what must hold ---------------------------------------------------------- */
+/* --- invariants -------------------------------------------------------------- */
 
 active proctype watch()
 {

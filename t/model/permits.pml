@@ -1,20 +1,20 @@
 /*
- * Three children share the permits of one pool: every interleaving of asking, taking a
- * permit, connecting, returning, passing on, closing, time-outs, a failed connect and the
- * death of a child.
+ * Model of the permits: three children share the permits of one pool.  It has every interleaving
+ * of waiting, taking a permit, connecting, returning, passing on, closing, a time-out, a failed
+ * connect and the death of a child.
  *
- * The model mirrors mod_pgpool/core/pgp_quota.  An atomic block is one look at shared
- * memory, or one store; between two of them any other process may run.  Time is a choice:
- * the process `clock` lets a turn come, and shows idle connections to the child whose turn
- * is next, at any moment.  The looks that keepers take every 50 ms are left out on purpose:
- * bells alone have to do, so a bell that is not rung is seen as a child that sleeps for ever.
+ * The model mirrors mod_pgpool/core/pgp_permits.c and its use in pgp_share.c.  An atomic block is
+ * one look at shared memory, or one store; between two blocks any other process may run.  Time is
+ * a choice: at any moment the process `clock` lets a turn come, or shows idle connections to their
+ * child.  The model leaves out the looks that keepers take every 50 ms: bells have to suffice, so
+ * the checker sees a missing ring as a child that sleeps for ever.
  *
  * The model checks these:
  *   - the server never has more connections than PERMITS;
  *   - one turn takes a connection from one child at most;
- *   - of one permit: each other child takes it before a child that has waited longer once at
- *     most (if it had looked before that wait was published).  Of several permits, children that
- *     add theirs at once may turn each other away again; the older one is rung and tries again;
+ *   - of one permit: each other child takes it at most once before a child that has waited longer
+ *     (it had looked before that wait was published).  Of several permits, children that add theirs
+ *     at the same time may turn each other away again; the older one is rung and tries again;
  *   - in the end no living child waits, and each permit has its connection.
  *
  * With -D of one of these the model has a bug, which the checker has to find:
@@ -28,9 +28,9 @@
  *   BUG_GIVE_SILENT    a permit is given back, but no bell is rung
  *   BUG_TAKE_SILENT    an attempt to take that failed gives back, but rings no bell
  *   BUG_TAKEN_SILENT   a child counts as waiting until after it has taken, and rings no bell then
- *   BUG_END_SILENT     a wait ends without a permit, but the next child is not told
- *   BUG_OUT_OF_TURN    a child takes a free permit whoever has waited longer
- *   BUG_IDLE_KEPT      a child keeps its idle connection while another waits
+ *   BUG_END_SILENT     a wait ends without a permit, but the next child is not rung
+ *   BUG_OUT_OF_TURN    a child takes a free permit although another one has waited longer
+ *   BUG_IDLE_KEPT      a child keeps its idle connection while another one waits
  */
 
 #ifndef PERMITS
@@ -42,32 +42,32 @@
 #define CHILDREN 3
 #define ME (1 << me)
 
-mtype = { NONE, CONNECTING, LENT, IDLE, CLOSING };
+mtype = { NONE, CONNECTING, IN_USE, IDLE, CLOSING };
 
-/* Shared memory: the cells. */
+/* Shared memory: the standings. */
 byte permits[CHILDREN];
 byte since[CHILDREN];   /* when its oldest waiter began to wait; 0: nobody waits */
-bool coming[CHILDREN];  /* it is closing a connection, whose permit will be free */
+bool coming[CHILDREN];  /* it is closing a connection; its permit will be free */
 /* Shared memory: of the pool. */
-bool turn;              /* a turn has come; who clears it gives */
+bool turn;              /* a turn has come; the child that clears it passes on */
 /* Bells. */
 bool bell[CHILDREN];
 
-/* A child's own. */
+/* Of each child. */
 mtype state[CHILDREN] = NONE;
-bool asks[CHILDREN];    /* a request waits, */
-byte came[CHILDREN];    /* since then: the order in which they came */
+bool wants[CHILDREN];   /* a request waits for a connection, */
+byte came[CHILDREN];    /* and came at this place in the order */
 byte left[CHILDREN] = 2;
 
 /* The world. */
 bool alive[CHILDREN] = true;
 bool reaped = false;
 bool open[CHILDREN];    /* at the server */
-bool luck = true;       /* no wait has timed out yet, no connect has failed, no child has died */
+bool luck = true;       /* no time-out, failed connect or death has happened yet */
 
-/* The checker's. */
+/* For the checks. */
 bool turn_open;         /* no child has given in this turn yet */
-byte overtaken[CHILDREN]; /* by which others, one bit each, in this wait */
+byte overtaken[CHILDREN]; /* by which other children in this wait, one bit each */
 
 #define USED (permits[0] + permits[1] + permits[2])
 #define OPEN (open[0] + open[1] + open[2])
@@ -78,18 +78,18 @@ byte overtaken[CHILDREN]; /* by which others, one bit each, in this wait */
 /* More children wait than permits are free or on their way. */
 #define UNCOVERED (WAITING > FREE + COMING)
 
-/* Of those that wait, how many began before a child that began at t. */
+/* How many children have waited longer than one that began at t. */
 #define BEFORE(i, t) (since[i] > 0 && since[i] < t)
 #define AHEAD(t) (BEFORE(0, t) + BEFORE(1, t) + BEFORE(2, t))
 
-/* Ring for as many of the oldest waits as permits are free. */
+/* Ring the children that have waited longest, as many as permits are free. */
 #define RING(i) if :: since[i] > 0 && AHEAD(since[i]) < FREE -> bell[i] = true :: else fi
 inline ring()
 {
     atomic { RING(0); RING(1); RING(2) }
 }
 
-/* Nobody waits any more for whom a turn would have to come. */
+/* No turn has to come if the free and coming permits suffice for all that wait. */
 inline turn_settle()
 {
     if
@@ -119,7 +119,7 @@ inline give(silent)
     fi
 }
 
-inline publish_wait()
+inline wait_publish()
 {
     atomic {
         if
@@ -129,7 +129,7 @@ inline publish_wait()
     }
 }
 
-inline end_wait(silent)
+inline wait_end(silent)
 {
     atomic { since[me] = 0; overtaken[me] = 0; turn_settle() };
     if
@@ -144,15 +144,15 @@ inline end_wait(silent)
 #define IN_TURN (since[me] == 0 && WAITING < FREE || since[me] > 0 && AHEAD(since[me]) < FREE)
 #endif
 
-/* The keeper of a child that lacks a permit. */
+/* The keeper of a child whose request waits tries to take a permit. */
 inline take()
 {
 #ifndef BUG_LATE_WAIT
-    publish_wait();
+    wait_publish();
 #endif
     atomic { got = IN_TURN; mine = since[me] };
 #ifdef BUG_LATE_WAIT
-    publish_wait();
+    wait_publish();
 #endif
     if
     :: atomic { got ->
@@ -167,9 +167,9 @@ inline take()
         :: got ->
             atomic { overtake(0); overtake(1); overtake(2); state[me] = CONNECTING };
 #ifdef BUG_TAKEN_SILENT
-            end_wait(true)
+            wait_end(true)
 #else
-            end_wait(false)
+            wait_end(false)
 #endif
         :: !got ->
 #ifdef BUG_TAKE_SILENT
@@ -192,15 +192,15 @@ proctype child(byte me) provided (alive[me])
 end:
     do
     /* A request comes. */
-    :: atomic { left[me] > 0 && !asks[me] && state[me] == IDLE -> left[me]--; state[me] = LENT }
-    :: atomic { left[me] > 0 && !asks[me] && (state[me] == NONE || state[me] == CLOSING) ->
-        left[me]--; asks[me] = true; bell[me] = true;
+    :: atomic { left[me] > 0 && !wants[me] && state[me] == IDLE -> left[me]--; state[me] = IN_USE }
+    :: atomic { left[me] > 0 && !wants[me] && (state[me] == NONE || state[me] == CLOSING) ->
+        left[me]--; wants[me] = true; bell[me] = true;
         came[me] = 1 + (came[0] > came[1] -> (came[0] > came[2] -> came[0] : came[2])
                                           : (came[1] > came[2] -> came[1] : came[2])) }
 
     /* It returns its connection. */
 #ifdef BUG_TWO_GIVERS
-    :: atomic { state[me] == LENT -> due = turn };
+    :: atomic { state[me] == IN_USE -> due = turn };
         atomic {
             if
             :: due -> assert(turn_open); turn_open = false; turn = false; state[me] = CLOSING
@@ -209,7 +209,7 @@ end:
             due = false
         }
 #else
-    :: atomic { state[me] == LENT ->
+    :: atomic { state[me] == IN_USE ->
             if
             :: turn -> assert(turn_open); turn_open = false; turn = false; state[me] = CLOSING
             :: !turn -> state[me] = IDLE
@@ -218,16 +218,16 @@ end:
 #endif
 
     /* Its time is up. */
-    :: atomic { asks[me] && since[me] > 0 && luck && state[me] == NONE ->
-        luck = false; asks[me] = false; came[me] = 0 };
+    :: atomic { wants[me] && since[me] > 0 && luck && state[me] == NONE ->
+        luck = false; wants[me] = false; came[me] = 0 };
 #ifdef BUG_END_SILENT
-        end_wait(true)
+        wait_end(true)
 #else
-        end_wait(false)
+        wait_end(false)
 #endif
 
     /* The keeper is woken. */
-    :: atomic { bell[me] && asks[me] && state[me] == NONE -> bell[me] = false }; take()
+    :: atomic { bell[me] && wants[me] && state[me] == NONE -> bell[me] = false }; take()
 #ifndef BUG_IDLE_KEPT
     :: atomic { bell[me] && state[me] == IDLE ->
             bell[me] = false;
@@ -237,13 +237,13 @@ end:
             fi
         }
 #endif
-    :: atomic { bell[me] && !(asks[me] && state[me] == NONE) && state[me] != IDLE && !(asks[me] && state[me] == CLOSING)
+    :: atomic { bell[me] && !(wants[me] && state[me] == NONE) && state[me] != IDLE && !(wants[me] && state[me] == CLOSING)
         -> bell[me] = false }
 
     /* The keeper connects. */
     :: atomic { state[me] == CONNECTING ->
             if
-            :: assert(OPEN < PERMITS); open[me] = true; state[me] = (asks[me] -> LENT : IDLE); asks[me] = false; came[me] = 0
+            :: assert(OPEN < PERMITS); open[me] = true; state[me] = (wants[me] -> IN_USE : IDLE); wants[me] = false; came[me] = 0
             :: luck -> luck = false; state[me] = CLOSING
             fi
         }
@@ -252,7 +252,7 @@ end:
     :: atomic { state[me] == CLOSING && !coming[me] -> coming[me] = true; turn_settle() }
 #ifdef BUG_GIVE_EARLY
     :: atomic { state[me] == CLOSING && coming[me] -> coming[me] = false }; give(false);
-        atomic { open[me] = false; state[me] = NONE; if :: asks[me] -> bell[me] = true :: else fi }
+        atomic { open[me] = false; state[me] = NONE; if :: wants[me] -> bell[me] = true :: else fi }
 #else
     :: atomic { state[me] == CLOSING && coming[me] -> open[me] = false; coming[me] = false };
 #ifdef BUG_GIVE_SILENT
@@ -260,12 +260,12 @@ end:
 #else
         give(false);
 #endif
-        atomic { state[me] = NONE; if :: asks[me] -> bell[me] = true :: else fi }
+        atomic { state[me] = NONE; if :: wants[me] -> bell[me] = true :: else fi }
 #endif
     od
 }
 
-/* Death, at any moment; and the next keeper that looks. */
+/* A child may die at any moment; then another one reaps it. */
 proctype death()
 {
     byte d;
@@ -296,18 +296,19 @@ none:
 
 #define SHOW(i) state[i] == IDLE && alive[i] && !bell[i]
 
-/* What the child whose turn is next does from time to time; and the end. */
+/* Time: idle connections are looked at, and turns come.  If nothing else goes on any more, the end
+ * state is checked. */
 proctype clock()
 {
     do
     :: atomic { UNCOVERED && SHOW(0) -> bell[0] = true }
     :: atomic { UNCOVERED && SHOW(1) -> bell[1] = true }
     :: atomic { UNCOVERED && SHOW(2) -> bell[2] = true }
-    :: atomic { UNCOVERED && !turn && (state[0] == LENT || state[1] == LENT || state[2] == LENT) ->
+    :: atomic { UNCOVERED && !turn && (state[0] == IN_USE || state[1] == IN_USE || state[2] == IN_USE) ->
         turn = true; turn_open = true }
     :: timeout ->
         assert(reaped);
-        assert(!(alive[0] && asks[0]) && !(alive[1] && asks[1]) && !(alive[2] && asks[2]));
+        assert(!(alive[0] && wants[0]) && !(alive[1] && wants[1]) && !(alive[2] && wants[2]));
         assert(USED == OPEN && WAITING == 0);
         break
     od
