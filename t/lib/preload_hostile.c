@@ -2,8 +2,8 @@
  * System and library calls that fail, for httpd's LD_PRELOAD.
  *
  *   HOSTILE_REGISTER=file   libpq registers no event procedure as long as that file exists
- *   HOSTILE_POLL=1          each second poll() that asks one descriptor for input, without a
- *                           wait, is interrupted by a signal
+ *   HOSTILE_POLL=1          each second poll() of one descriptor for input, without a wait,
+ *                           fails as if a signal had interrupted it
  */
 #include <dlfcn.h>
 #include <errno.h>

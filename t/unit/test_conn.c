@@ -87,7 +87,7 @@ START_TEST(forbidden_edge_aborts)
 }
 END_TEST
 
-START_TEST(every_edge_is_one_or_the_other)
+START_TEST(every_edge_is_allowed_or_forbidden)
 {
     ck_assert_int_eq(allowed_count, 15);
     ck_assert_int_eq(allowed_count + forbidden_count, PGP_STATES * PGP_STATES);
@@ -113,7 +113,7 @@ int main(void)
     TCase *t = tcase(suite, "states");
 
     edges_sort();
-    tcase_add_test(t, every_edge_is_one_or_the_other);
+    tcase_add_test(t, every_edge_is_allowed_or_forbidden);
     tcase_add_test(t, names_differ);
     tcase_add_loop_test(t, allowed_edge_moves, 0, allowed_count);
     tcase_add_loop_test_raise_signal(t, forbidden_edge_aborts, SIGABRT, 0, forbidden_count);

@@ -368,7 +368,7 @@ START_TEST(refusals_are_logged_once_a_minute)
 }
 END_TEST
 
-START_TEST(silent_if_the_log_is_not_wanted)
+START_TEST(nothing_is_logged_at_a_low_level)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);
 
@@ -405,6 +405,6 @@ int main(void)
     tcase_add_test(t, long_lease_is_logged_once);
     tcase_add_test(t, no_hold_warning);
     tcase_add_test(t, refusals_are_logged_once_a_minute);
-    tcase_add_test(t, silent_if_the_log_is_not_wanted);
+    tcase_add_test(t, nothing_is_logged_at_a_low_level);
     return suite_run(suite);
 }

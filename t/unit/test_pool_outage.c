@@ -85,7 +85,7 @@ static borrower *wait_for_one_lent(stage *s, pgp_slot **conn, const char *sqlsta
 
 /* Waiting is futile only when PgPoolAcquireTimeout has passed since the last usable connection
  * was lost, however long the outage has lasted. */
-START_TEST(wait_begins_anew_when_the_last_one_goes)
+START_TEST(wait_begins_anew_when_the_last_connection_is_lost)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
     pgp_slot *conn;
@@ -377,7 +377,7 @@ END_TEST
 
 /* --- attempts --------------------------------------------------------------- */
 
-/* With chance at one half: 50, 100, 200, ... and at most 2500 ms apart. */
+/* With chance at one half the attempts are 50, 100, 200, ... and at most 2500 ms apart. */
 START_TEST(back_off_doubles)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 4", NULL);
@@ -625,7 +625,7 @@ int main(void)
 
     tcase_add_test(t, short_outage_fails_nobody);
     tcase_add_test(t, wait_in_an_outage_ends_with_its_cause);
-    tcase_add_test(t, wait_begins_anew_when_the_last_one_goes);
+    tcase_add_test(t, wait_begins_anew_when_the_last_connection_is_lost);
     tcase_add_test(t, waiting_is_not_futile_while_a_connection_is_in_use);
     t = tcase(suite, "long");
     tcase_add_test(t, refused_at_once_when_waiting_is_futile);

@@ -148,7 +148,7 @@ static void undoes_session(const char *sql)
 
 static const char *const modes[] = {"session", "auto"};
 
-START_TEST(session_is_undone_and_no_more)
+START_TEST(session_is_undone_but_nothing_else)
 {
     static const char *const init[] = {NULL, "SET a.b = 1", "PREPARE q AS SELECT 1"};
     static const unsigned effects[] = {CHANGE, PREPARED};
@@ -212,7 +212,7 @@ int main(void)
     tcase_add_loop_test(t, effects_by_tag, 0, LENGTH(tags));
     tcase_add_test(t, reset_is_due_by_mode);
     tcase_add_loop_test(t, statements_that_prepare, 0, LENGTH(statements));
-    tcase_add_loop_test(t, session_is_undone_and_no_more, 0, LENGTH(modes));
+    tcase_add_loop_test(t, session_is_undone_but_nothing_else, 0, LENGTH(modes));
     tcase_add_test(t, all_is_undone);
     tcase_add_test(t, init_sql_is_run_again);
     tcase_add_loop_test(t, statements_of_init_sql_are_prepared_again, 0, LENGTH(modes));

@@ -52,7 +52,7 @@ static const struct {
     {"\xc3(", false},
 };
 
-START_TEST(utf8_is_told)
+START_TEST(utf8_is_recognised)
 {
     ck_assert_int_eq(pgp_text_is_utf8(encodings[_i].text), encodings[_i].is_utf8);
 }
@@ -63,6 +63,6 @@ int main(void)
     Suite *suite = suite_create("text");
 
     tcase_add_loop_test(tcase(suite, "text"), text_is_clean, 0, LENGTH(texts));
-    tcase_add_loop_test(tcase(suite, "utf8"), utf8_is_told, 0, LENGTH(encodings));
+    tcase_add_loop_test(tcase(suite, "utf8"), utf8_is_recognised, 0, LENGTH(encodings));
     return suite_run(suite);
 }
