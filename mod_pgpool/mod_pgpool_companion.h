@@ -41,7 +41,8 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_config_value,
  *
  * Returns as pgpool_query(): APR_SUCCESS, PGPOOL_ESTATEMENT (*result has the error, or is NULL
  * if the statement was a COPY), PGPOOL_ETIMEDOUT and PGPOOL_ELOST (the connection is shut down,
- * and *result is NULL), PGPOOL_EUNAVAIL (a query is under way on it).  *result is the caller's
+ * and *result is NULL), PGPOOL_EUNAVAIL (a query is under way on it),
+ * PGPOOL_ESTOPPING (this is a fork of the child).  *result is the caller's
  * to clear.  Nothing is logged.  Call it on the thread that has the connection. */
 APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_execute,
                         (request_rec *r, PGconn *conn, const pgpool_statement *st,

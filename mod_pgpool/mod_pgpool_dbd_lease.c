@@ -64,27 +64,34 @@ static void handle_set(apr_dbd_t *handle, server_rec *s, PGconn *conn, apr_pool_
         .handle = handle, .driver = &pgpool_dbd_driver, .prepared = prepared, .pool = p};
 }
 
-/* The statements of the handle's server on its connection.  The first time that the server uses
- * the connection the post_connect hooks may add some. */
+/* The statements of a server on a connection. */
 static apr_hash_t *prepared_of(server_rec *s, PGconn *conn)
+{
+    const pgpool_dbd_conf *conf = pgpool_dbd_conf_of(s);
+    const connection *here = connection_of(conn);
+    apr_hash_t *prepared = here ? apr_hash_get(here->prepared, &conf, sizeof conf) : NULL;
+
+    return prepared ? prepared : conf->prepared;
+}
+
+/* The first time that a server uses a connection, the post_connect hooks run: they may add
+ * statements.  Returns whether they ran now. */
+static bool greet(server_rec *s, PGconn *conn)
 {
     pgpool_dbd_conf *conf = pgpool_dbd_conf_of(s);
     connection *here = connection_of(conn);
     apr_hash_t *prepared;
     apr_dbd_t *handle;
 
-    if (!here)
-        return conf->prepared;
-    prepared = apr_hash_get(here->prepared, &conf, sizeof conf);
-    if (prepared)
-        return prepared;
+    if (!here || apr_hash_get(here->prepared, &conf, sizeof conf))
+        return false;
     prepared = apr_hash_copy(here->p, conf->prepared);
     handle = apr_pcalloc(here->p, sizeof(*handle));
     handle_set(handle, s, conn, here->p, prepared);
     dbd_run_post_connect(here->p, &conf->shown, &handle->shown);
     apr_hash_set(here->prepared, apr_pmemdup(here->p, &conf, sizeof conf), sizeof conf,
                  prepared);
-    return prepared;
+    return true;
 }
 
 /* --- handles ---------------------------------------------------------------- */
@@ -154,6 +161,7 @@ ap_dbd_t *ap_dbd_open(apr_pool_t *p, server_rec *s)
     }
     handle = apr_pcalloc(own, sizeof(*handle));
     handle->own = own;
+    greet(s, conn);
     handle->caller = lives_as_long_as_process(p, s) ? NULL : p;
     handle_set(handle, s, conn, own, prepared_of(s, conn));
     if (handle->caller)
@@ -235,8 +243,12 @@ ap_dbd_t *ap_dbd_acquire(request_rec *r)
     uint64_t lease;
     PGconn *conn;
 
-    if (!pgpool_dbd_pool.acquire || acquire(r, name, &conn) != APR_SUCCESS)
+    if (!pgpool_dbd_pool.acquire)
         return NULL;
+    do
+        if (acquire(r, name, &conn) != APR_SUCCESS)
+            return NULL;
+    while (greet(r->server, conn)); /* a hook may have undone what PgPoolSet sets */
     handle = handle_of(initial);
     running_set(handle, r);
     lease = pgpool_dbd_pool.lease_number(initial, name);

@@ -65,6 +65,8 @@ apr_status_t pgpool_execute(request_rec *r, PGconn *conn, const pgpool_statement
     pgp_pq_run run;
 
     *result = NULL;
+    if (!pgpool_child_is_here())
+        return PGPOOL_ESTOPPING;
     if (!pgp_pq_run_begin(&run, conn, &query))
         return PGPOOL_EUNAVAIL;
     if (st->nparams >= 0)

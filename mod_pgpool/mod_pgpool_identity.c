@@ -72,17 +72,56 @@ int pgpool_is_personal(const request_rec *r)
     return sets_of(r) != NULL;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t length = strlen(text), n = strlen(end);
+
+    return length >= n && !strcmp(text + length - n, end);
+}
+
+static bool is_of_user(const char *variable)
+{
+    static const char *const endings[] = {"REMOTE_USER", "AUTH_TYPE"};
+    size_t i;
+
+    for (i = 0; i < sizeof(endings) / sizeof(endings[0]); i++)
+        if (ends_with(variable, endings[i]))
+            return true;
+    return false;
+}
+
+/* The environment without the user.  mod_include and CGI have put the name into the outer
+ * request's, and a redirect has put REDIRECT_ before it. */
+static apr_table_t *env_without_user(const request_rec *r)
+{
+    const apr_array_header_t *all = apr_table_elts(r->subprocess_env);
+    apr_table_t *env = apr_table_make(r->pool, all->nelts);
+    int i;
+
+    for (i = 0; i < all->nelts; i++) {
+        const apr_table_entry_t *entry = &APR_ARRAY_IDX(all, i, apr_table_entry_t);
+
+        if (!is_of_user(entry->key))
+            apr_table_addn(env, entry->key, entry->val);
+    }
+    return env;
+}
+
 const char *pgpool_expr_value(request_rec *r, const ap_expr_info_t *expr, const char **error)
 {
     char *const user = r->user, *const type = r->ap_auth_type;
+    apr_table_t *const env = r->subprocess_env;
     const char *value;
 
-    if (user && !user_counts(r))
+    if (!user_counts(r)) {
         r->user = r->ap_auth_type = NULL;
+        r->subprocess_env = env_without_user(r);
+    }
     *error = NULL;
     value = ap_expr_str_exec(r, expr, error);
     r->user = user;
     r->ap_auth_type = type;
+    r->subprocess_env = env;
     return value;
 }
 

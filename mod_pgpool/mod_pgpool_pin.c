@@ -142,6 +142,7 @@ void pgpool_pins_restore(request_rec *ended)
 
         if (!left || !pin->borrowers || !pin->conn || !pgp_slot_is_alive(pin->conn))
             continue;
+        pgp_slot_doubt_vars(pin->conn);
         if (!(conn_is_busy(pin->conn) && !left->found_busy) &&
             pgp_slot_set_vars(pin->conn, &pin->borrowers->vars, PGP_NEVER, &error) ==
                 PGP_SET_DONE)

@@ -21,7 +21,7 @@ PgPoolMax 1
 CONF
         my $answer = probe($httpd, 'acquire', 'sql=BEGIN', q(sql=INSERT INTO kept VALUES ('row')), 'fork',
             'sql=COMMIT', 'again');
-        tells $answer, { status => 0, forked => 'ESTOPPING', opened => 'ESTOPPING', exit => 0, again => 0, same => 1 },
+        tells $answer, { status => 0, forked => 'ESTOPPING', opened => 'ESTOPPING', queried => 'ESTOPPING', exit => 0, again => 0, same => 1 },
             'a forked process gets ESTOPPING';
         is query($pg, 'SELECT what FROM kept'), 'row', '... and the transaction goes on in the parent';
         tells probe($httpd, 'open', 'fork', 'state', 'close', 'acquire', 'fork'),

@@ -29,6 +29,7 @@ my %how = (
         'SessionCookieName session path=/', 'Require valid-user'],
     asking => ['AuthType Basic', 'AuthBasicProvider pgpool', 'Require valid-user'],
     broken => ['AuthType Basic', 'AuthUserFile ${DIR}/none', 'Require valid-user'],
+    strict => ['AuthType Basic', 'AuthUserFile ${DIR}/passwd', 'Require user bob'],
     bob    => ['AuthType Basic', 'AuthUserFile ${DIR}/passwd', 'AuthzSendForbiddenOnFailure On', 'Require user bob'],
 );
 
@@ -41,6 +42,17 @@ sub page {
     return sprintf($where{$where}[2], $how) . $page;
 }
 
+# A section that is reached in several ways; httpd does not authenticate twice within it.
+sub mixed {
+    my ($how) = @_;
+    return "<Location /mixed-$how/>", 'AuthName test', @{ $how{$how} }, $identity, $who, "ErrorDocument 401 /mixed-$how/error.shtml",
+        'AddHandler pgpool-query .row', 'AddOutputFilter INCLUDES .shtml', 'AddHandler to-row .act',
+        "Action to-row /mixed-$how/a.row virtual", 'RewriteEngine On', "RewriteRule /go\$ /mixed-$how/a.row", 'DirectoryIndex a.row',
+        '</Location>';
+}
+
+my @ways = ('a.row', 'page.shtml', 'go', 'b.act', '');
+
 sub section {
     my ($how, $where) = @_;
     my ($open, $close) = @{ $where{$where} };
@@ -52,10 +64,10 @@ my $conf = join "\n", "PgPoolConninfo \"$conninfo\"", 'PgPoolMin 1', 'PgPoolMax 
     'PgPoolCheckTimeout 60s', 'DirectoryIndex page', 'TypesConfig /dev/null',
     '<Directory ${DIR}/htdocs>', 'Options +Includes +FollowSymLinks', '</Directory>',
     map({ my $how = $_; map { section($how, $_) } sort keys %where } sort keys %how),
-    # One section that is reached in several ways; httpd does not authenticate twice within it.
-    '<Location /mixed/>', 'AuthName test', @{ $how{basic} }, $identity, $who, 'ErrorDocument 401 /mixed/error.shtml',
-    'AddHandler pgpool-query .row', 'AddOutputFilter INCLUDES .shtml', 'AddHandler to-row .act', 'Action to-row /mixed/a.row virtual',
-    'RewriteEngine On', 'RewriteRule /go$ /mixed/a.row', 'DirectoryIndex a.row', '</Location>',
+    map({ mixed($_) } qw(basic anon form)),
+    # The name comes from the environment, where mod_include puts it.
+    '<Location /env/>', 'AuthName test', @{ $how{basic} }, $identity =~ s/%\{/%{reqenv:/r, $who =~ s/%\{/%{reqenv:/r,
+    'ErrorDocument 401 /env/error.shtml', 'AddHandler pgpool-query .row', 'AddOutputFilter INCLUDES .shtml', '</Location>',
     '<Location /open/>', 'AddOutputFilter INCLUDES .shtml', '</Location>',
     # The query string names the handler.
     '<Location /login/>', 'AuthName test', 'AuthType form', 'AuthFormProvider file', 'AuthUserFile ${DIR}/none', 'Session On',
@@ -69,12 +81,14 @@ sub started {
     my $httpd = Httpd->new(conf => $conf, modules => [qw(pgpool pgpool_query pgpool_authn mime dir include actions rewrite auth_basic
         authn_file authn_anon authz_user auth_form session session_cookie request), @more]);
     Httpd::spew($httpd->dir . '/passwd', join '', map { "$_:{SHA}" . sha1_base64("$_ secret") . "=\n" } qw(alice bob));
-    for my $directory (qw(mixed open login asking-login), map { my $how = $_; map { "$how-$_" } qw(loc dir if) } sort keys %how) {
+    for my $directory (qw(env open login asking-login), map({ "mixed-$_" } qw(basic anon form)), map { my $how = $_; map { "$how-$_" } qw(loc dir if) } sort keys %how) {
         mkdir $httpd->dir . "/htdocs/$directory" or die "$directory: $!";
         $httpd->put_file("$directory/page", '');
     }
-    $httpd->put_file("mixed/$_", '') for qw(a.row b.act);
-    $httpd->put_file("mixed/$_.shtml", '<!--#include virtual="/mixed/a.row" -->') for qw(page error);
+    for my $directory ('env', map { "mixed-$_" } qw(basic anon form)) {
+        $httpd->put_file("$directory/$_", '') for qw(a.row b.act);
+        $httpd->put_file("$directory/$_.shtml", "<!--#include virtual=\"/$directory/a.row\" -->") for qw(page error);
+    }
     $httpd->put_file('open/page.shtml', '<!--#include virtual="/basic-loc/page" -->');
     $httpd->put_file('open/asking.shtml', '<!--#include virtual="/asking-loc/page" -->' x 2);
     return $httpd->start;
@@ -92,7 +106,8 @@ my $unknown = basic('mallory', 'guessed');
 # setting and in the parameter.
 my @cases;
 for my $where (sort keys %where) {
-    my ($basic, $anon, $asking, $broken, $bob) = map { page($_, $where, 'page') } qw(basic anon asking broken bob);
+    my ($basic, $anon, $asking, $broken, $bob, $strict) =
+        map { page($_, $where, 'page') } qw(basic anon asking broken bob strict);
     push @cases, ["$where: a right password", $basic, $right, 200, 'alice'],
         ["$where: a wrong password", $basic, $wrong, 401, ''],
         ["$where: an unknown user", $basic, $unknown, 401, ''],
@@ -103,12 +118,15 @@ for my $where (sort keys %where) {
         ["$where: ... or not", $asking, $wrong, 401, ''],
         ["$where: a user who cannot be verified", $broken, $right, 500, ''],
         ["$where: a verified user without access", $bob, $right, 403, 'alice'],
+        ["$where: ... which is answered 401", $strict, $right, 401, ''],
         ["$where: an unverified user with access", $bob, basic('bob', 'guessed'), 401, ''];
 }
-push @cases, map({
-    my ($name, $credentials, $status, $who) = @$_;
-    map { ["$name: $_", "/mixed/$_", $credentials, $status, $who] } 'a.row', 'page.shtml', 'go', 'b.act', '';
-} ['right', $right, 200, 'alice'], ['wrong', $wrong, 401, '']),
+for (['basic', $right, 200, 'alice'], ['basic', $wrong, 401, ''], ['anon', basic('guest', 'x'), 200, 'guest'], ['anon', $right, 401, '']) {
+    my ($how, $credentials, $status, $who) = @$_;
+    push @cases, map { ["$how, $status: /$_", "/mixed-$how/$_", $credentials, $status, $who] } @ways;
+}
+push @cases, ['the environment of SSI', '/env/page.shtml', $right, 200, 'alice'],
+    ['... with a wrong password', '/env/page.shtml', $wrong, 401, ''],
     ['DirectoryIndex, right', '/basic-dir/', $right, 200, 'alice'],
     ['DirectoryIndex, wrong', '/basic-dir/', $wrong, 401, ''],
     ['SSI into a section', '/open/page.shtml', $right, 200, 'alice'],
@@ -137,6 +155,13 @@ sub forms {
         my ($cookie) = $answer->{headers}{'set-cookie'} =~ /(session=[^;]*)/;
         is_row($client->get($url, { headers => { Cookie => $cookie } }), '... its session', 200, 'alice');
         is_row($client->get($url, { headers => { Cookie => $cookie =~ s/secret/guessed/r } }), '... a forged one', 401, '');
+    }
+    my $login = HTTP::Tiny->new->post_form($httpd->url('/form-loc/page'), form('alice', 'alice secret'));
+    my ($cookie) = $login->{headers}{'set-cookie'} =~ /(session=[^;]*)/;
+    for my $way (@ways) {
+        my $url = $httpd->url("/mixed-form/$way");
+        is_row(HTTP::Tiny->new->get($url, { headers => { Cookie => $cookie } }), "form, 200: /$way", 200, 'alice');
+        is_row(HTTP::Tiny->new->get($url, { headers => { Cookie => $cookie =~ s/secret/guessed/r } }), "form, 401: /$way", 401, '');
     }
     is_row(HTTP::Tiny->new->post_form($httpd->url('/login/page?form-login-handler'), form('alice', 'alice secret')),
         'a login that nobody can verify', 500, '');

@@ -138,7 +138,7 @@ subtest 'a filter of the outer request' => sub {
 
 subtest 'changes that an inner request leaves' => sub {
     my @undo = ('RESET ROLE', 'SET ROLE NONE', 'RESET ALL', 'DISCARD ALL', 'SET ROLE alice',
-        q(DO $$BEGIN EXECUTE 'RESET ROLE'; END$$));
+        q(DO $$BEGIN EXECUTE 'RESET ROLE'; END$$), q(SELECT FROM set_config('role', 'none', false)));
     for my $undo (@undo) {
         roles_are(ask('lowly', 'acquire', 'subreq=' . at('lowly', 'acquire', "sql=$undo"), $who), ['lowly'], $undo);
     }
@@ -188,6 +188,9 @@ subtest 'taken back' => sub {
     roles_are(ask('plain', @ask), ['base 77s'], '... and at return');
     roles_are(ask('timed', 'acquire=init', 'sql=DISCARD ALL', @ask), ['lowly 5s'], 'DISCARD ALL: all are set again');
     roles_are(ask('plain', 'acquire=init', 'sql=DISCARD ALL', @ask), ['base 77s'], "... PgPoolInitSQL's as well");
+    roles_are(ask('plain', 'acquire=init', "sql=$_", @ask), ['base 77s'], "... $_: they are set again, too")
+        for 'RESET ROLE', 'RESET ALL', 'RESET statement_timeout';
+    roles_are(ask('timed', 'acquire=init', 'sql=RESET ROLE', @ask), ['lowly 5s'], '... and those of PgPoolSet');
     roles_are(ask('plain', 'acquire=init', "sql=SET statement_timeout = '1s'", @ask), ['base 1s'],
         '... but a variable that a handler sets stays');
 };

@@ -65,7 +65,7 @@ for my $mpm (mpms) {
             modules => [qw(pgpool pgpool_probe pgpool_hostile)], conf => attacked($mpm))->start;
         my $parent = $httpd->pid;
         my $generation = 0;
-        for my $word ($mpm eq 'event' ? (0, 1, -1, 'most') : (), 'random') {
+        for my $word ($mpm eq 'event' ? (0, 1, -1, qw(most least)) : (), 'random') {
             ok poll_until { is_served($httpd) }, "before $word: served";
             my $load = $httpd->load(probe_at('acquire'), clients => 2);
             for (1 .. 10) {

@@ -22,6 +22,10 @@ DBDPrepareSQL "SELECT 'main'" Who-Am-I
 <Location /lost>
   SetHandler dbd-lost
 </Location>
+<Location /named>
+  SetHandler dbd-named
+  PgPoolSet app.user "amy"
+</Location>
 <Location /outer>
   SetHandler dbd-outer
 </Location>
@@ -87,6 +91,7 @@ for my $mpm (Httpd::mpms()) {
     my $httpd = Httpd->new(mpm => $mpm, modules => \@modules, conf => $conf)->start;
     my $as = sub { my ($host, $path) = @_; finish($httpd->begin($path, headers => {Host => $host}))->{content} };
 
+    is $as->($_, '/named'), "named 0 amy\n", "PgPoolSet holds although a post_connect hook discards it ($_)" for qw(main other);
     is $as->('main', '/all'), $expected, "$mpm: each function";
     query($pg, 'DELETE FROM thing');
     is $as->('main', '/all'), $expected, 'again, on connections that were used';

@@ -88,7 +88,7 @@ void pgp_board_reap(pgp_board *board, apr_time_t now)
     const apr_int64_t last = atomic_load(&board->head->reaped_at);
     int s;
 
-    if ((last <= now && now - last < PGP_BOARD_REAP_STEP) || !reaper_begin(board))
+    if ((last > 0 && last <= now && now - last < PGP_BOARD_REAP_STEP) || !reaper_begin(board))
         return;
     atomic_store(&board->head->reaped_at, now);
     reap_interrupted(board, now);

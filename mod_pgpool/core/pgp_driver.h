@@ -108,6 +108,9 @@ typedef struct pgp_driver {
     /* Whether a borrowed connection's session has these variables and no others of ours, and no
      * result tells that the borrower has undone any.  Costs nothing. */
     bool (*is_set)(const pgp_connection *connection, const pgp_vars *vars);
+    /* Other code has used the borrowed connection, and may have changed its variables without a
+     * result that tells: the next set() sends them again. */
+    void (*doubt)(pgp_connection *connection);
     /* Give a borrowed connection's session these variables and no others of ours, until
      * `until`. */
     pgp_set_outcome (*set)(pgp_connection *connection, const pgp_vars *vars, apr_time_t until,

@@ -276,6 +276,11 @@ pgp_set_outcome pgp_slot_set_vars(pgp_slot *slot, const pgp_vars *vars, apr_time
     return driver->set(slot->connection, vars, check_deadline(slot->pool, until), error);
 }
 
+void pgp_slot_doubt_vars(pgp_slot *slot)
+{
+    slot->pool->env->driver->doubt(slot->connection);
+}
+
 void pgp_pool_unfit(pgp_slot **slot, const pgp_error *error)
 {
     discard_unfit(slot, pgp_slot_is_alive(*slot) ? PGP_REASON_PING : PGP_REASON_LOST, error);

@@ -160,6 +160,10 @@ void pgp_slot_last_words(const pgp_slot *slot, pgp_error *error);
 pgp_set_outcome pgp_slot_set_vars(pgp_slot *slot, const pgp_vars *vars, apr_time_t until,
                                   pgp_error *error);
 
+/* Other code than the borrower's has used the connection, and may have changed the variables:
+ * the next call of pgp_slot_set_vars() sends them again, even if it has the same ones. */
+void pgp_slot_doubt_vars(pgp_slot *slot);
+
 /* The PGconn of a connection, and the pid of its backend. */
 void *pgp_slot_handle(const pgp_slot *slot);
 unsigned pgp_slot_backend(const pgp_slot *slot);

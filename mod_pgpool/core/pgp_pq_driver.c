@@ -99,6 +99,7 @@ const pgp_driver pgp_pq_driver = {
     .last_words = pgp_pq_idle_last_words,
     .prepare = pgp_pq_idle_prepare,
     .is_set = pgp_pq_vars_are_set,
+    .doubt = pgp_pq_vars_doubt,
     .set = pgp_pq_vars_set,
     .finish_lease = pgp_pq_reset_finish_lease,
     .cleanup = pgp_pq_cleanup_start,

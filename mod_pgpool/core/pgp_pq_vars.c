@@ -15,23 +15,31 @@
 enum {
     DISTURBED_BY_COMMAND = 1, /* a command that can change settings */
     DISTURBED_BY_ERROR = 2,   /* a statement that may have changed some before it failed */
-    DISTURBED_BY_DISCARD = 4  /* PgPoolInitSQL's settings are gone as well */
+    DISTURBED_BY_RESET = 4    /* PgPoolInitSQL's settings may be gone as well */
 };
 
 void pgp_pq_vars_disturb(pgp_connection *connection, const PGresult *result)
 {
-    static const char *const commands[] = {"SET", "RESET", "DO", "CALL"};
+    static const char *const commands[] = {"SET", "DO", "CALL"};
     const char *tag = PQcmdStatus((PGresult *)result);
     size_t i;
 
     if (PQresultStatus(result) == PGRES_FATAL_ERROR)
         connection->vars.disturbed |= DISTURBED_BY_ERROR;
-    else if (!strcmp(tag, "DISCARD ALL"))
-        connection->vars.disturbed |= DISTURBED_BY_COMMAND | DISTURBED_BY_DISCARD;
+    else if (!strcmp(tag, "DISCARD ALL") || !strcmp(tag, "RESET"))
+        connection->vars.disturbed |= DISTURBED_BY_COMMAND | DISTURBED_BY_RESET;
     else
         for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
             if (!strcmp(tag, commands[i]))
                 connection->vars.disturbed |= DISTURBED_BY_COMMAND;
+}
+
+void pgp_pq_vars_doubt(pgp_connection *connection)
+{
+    const PGTransactionStatusType status = PQtransactionStatus(connection->conn);
+
+    if (status == PQTRANS_IDLE || status == PQTRANS_INTRANS)
+        connection->vars.disturbed |= DISTURBED_BY_COMMAND;
 }
 
 static void applied_replace(pgp_connection *connection, const pgp_vars *vars)
@@ -191,11 +199,11 @@ static pgp_set_outcome vars_apply(pgp_connection *connection, const pgp_vars *va
                                   apr_time_t until, pgp_error *error)
 {
     const bool is_idle = PQtransactionStatus(connection->conn) == PQTRANS_IDLE;
-    const bool is_discarded = is_idle && connection->vars.disturbed & DISTURBED_BY_DISCARD;
+    const bool is_reset = is_idle && connection->vars.disturbed & DISTURBED_BY_RESET;
     const unsigned disturbed = connection->vars.disturbed;
     pgp_set_outcome outcome;
 
-    if (is_discarded || !pgp_vars_within(connection->vars.applied, vars))
+    if (is_reset || !pgp_vars_within(connection->vars.applied, vars))
         outcome = undo_and_set(connection, vars, until, error);
     else
         outcome = vars_send(connection, connection->vars.applied, vars, until, error);
@@ -221,7 +229,7 @@ static bool is_disturbed(const pgp_connection *connection, bool in_use)
     if (connection->vars.applied)
         return connection->vars.disturbed & (in_use ? ~(unsigned)DISTURBED_BY_ERROR : ~0u);
     return PQtransactionStatus(connection->conn) == PQTRANS_IDLE &&
-           connection->settings->init_sql && connection->vars.disturbed & DISTURBED_BY_DISCARD;
+           connection->settings->init_sql && connection->vars.disturbed & DISTURBED_BY_RESET;
 }
 
 bool pgp_pq_vars_are_set(const pgp_connection *connection, const pgp_vars *vars)

@@ -7,8 +7,9 @@
  *
  *   nothing to do    They are applied already, and nothing has disturbed them.
  *   set              No applied variable has to go: one statement sets all of them.
- *   undo, then set   A variable has to go, or a DISCARD ALL has taken everything: the message
- *                    that the end of a lease sends, PgPoolInitSQL included, then all variables.
+ *   undo, then set   A variable has to go, or a DISCARD ALL or RESET may have taken what
+ *                    PgPoolInitSQL has set: the message that the end of a lease sends,
+ *                    PgPoolInitSQL included, then all variables.
  *
  * Order.  `session_authorization` and then `role` are set last and undone first: the login role
  * may set what a lesser role may not.
@@ -33,5 +34,8 @@ void pgp_pq_vars_forget(pgp_connection *connection);
 
 /* Note what a result tells that may have changed the session (PGP_EFFECT_CHANGE). */
 void pgp_pq_vars_disturb(pgp_connection *connection, const PGresult *result);
+
+/* The driver's doubt().  What ran in a failed transaction has changed nothing. */
+void pgp_pq_vars_doubt(pgp_connection *connection);
 
 #endif

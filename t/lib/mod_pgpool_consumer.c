@@ -329,6 +329,13 @@ static int handle(request_rec *r)
         ap_rprintf(r, " %d\n", n);
         return OK;
     }
+    if (!strcmp(r->handler, "dbd-named")) {
+        apr_dbd_results_t *res = NULL;
+
+        n = apr_dbd_select(D, P, H, &res, "SELECT current_setting('app.user', true)", 0);
+        row_print(c, "named", n, res);
+        return OK;
+    }
     if (!r->args) {
         check_handles(c);
         check_results(c);
@@ -343,10 +350,13 @@ static int handle(request_rec *r)
     return OK;
 }
 
-/* Prepare one more statement on each new connection. */
+/* Prepare one more statement on each new connection, and drop all that its session has. */
 static apr_status_t post_connect(apr_pool_t *p, dbd_cfg_t *conf, ap_dbd_t *dbd)
 {
     apr_dbd_prepared_t *prepared = NULL;
+    int n;
+
+    apr_dbd_query(dbd->driver, dbd->handle, &n, "DISCARD ALL");
 
     if (strcmp(conf->name, "pgsql") != 0 || conf->nmax != 3 || conf->exptime != 60)
         return APR_EGENERAL;

@@ -45,6 +45,8 @@ static uint64_t word_of(const char *how)
         return (uint64_t)rand() << 42 ^ (uint64_t)rand() << 21 ^ (uint64_t)rand();
     if (!strcmp(how, "most"))
         return UINT64_C(0x7fffffff7fffffff);
+    if (!strcmp(how, "least"))
+        return UINT64_C(0x8000000000000000);
     return !strcmp(how, "1") ? UINT64_C(0x100000001) : !strcmp(how, "-1") ? UINT64_MAX : 0;
 }
 

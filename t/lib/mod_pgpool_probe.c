@@ -705,13 +705,16 @@ static void use_in_fork(probe_t *probe, int told)
 {
     apr_pool_t *p;
     PGconn *conn;
-    apr_status_t acquired = acquire(probe->r, probe->pool, &conn), opened;
-    char text[64];
+    const pgpool_statement st = {.sql = "SELECT 1"};
+    apr_status_t acquired = acquire(probe->r, probe->pool, &conn), opened, queried;
+    PGresult *result;
+    char text[96];
 
     apr_pool_create(&p, probe->r->pool);
     opened = open_conn(probe->r->server, probe->pool, p, &conn);
-    apr_snprintf(text, sizeof(text), "forked=%s\nopened=%s", status_name(p, acquired),
-                 status_name(p, opened));
+    queried = query(probe->r, probe->pool, &st, NULL, &result);
+    apr_snprintf(text, sizeof(text), "forked=%s\nopened=%s\nqueried=%s",
+                 status_name(p, acquired), status_name(p, opened), status_name(p, queried));
     close_conn(probe->conn);
     release(probe->r, probe->pool);
     if (write(told, text, strlen(text)) < 0)

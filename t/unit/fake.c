@@ -413,6 +413,12 @@ static bool drv_is_set(const pgp_connection *connection, const pgp_vars *vars)
     return vars->n == 0;
 }
 
+static void drv_doubt(pgp_connection *connection)
+{
+    enter_ready(connection, "doubt");
+    leave(connection);
+}
+
 static pgp_set_outcome drv_set(pgp_connection *connection, const pgp_vars *vars,
                                apr_time_t until, pgp_error *error)
 {
@@ -520,6 +526,7 @@ static const pgp_driver driver = {
     .last_words = drv_last_words,
     .prepare = drv_prepare,
     .is_set = drv_is_set,
+    .doubt = drv_doubt,
     .set = drv_set,
     .finish_lease = drv_finish_lease,
     .cleanup = drv_cleanup,

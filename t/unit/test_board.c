@@ -11,6 +11,7 @@
 
 #include "stage.h"
 
+#include "pgp_board_private.h"
 #include "pgp_permits.h"
 
 #define SEATS 4
@@ -641,6 +642,7 @@ static void fill(int how)
                     : how == 2 ? ~APR_UINT64_C(0)
                     : how == 3 ? APR_UINT64_C(0x7fffffff7fffffff)
                     : how == 4 ? APR_UINT64_C(0x8000000080000000)
+                    : how == 5 ? APR_UINT64_C(0x8000000000000000)
                                : random;
     }
 }
@@ -736,6 +738,16 @@ START_TEST(hostile_memory)
     ck_assert_int_ge(seat, 0);
     quota = (pgp_quota){.board = board, .seat = seat, .row = 0, .cap = 1};
     ck_assert(pgp_permits_take(&quota, now));
+}
+END_TEST
+
+/* The least word plus some time is less than the time, if the sum overflows. */
+START_TEST(hostile_word_does_not_stop_reaping)
+{
+    dead_child();
+    atomic_store(&board->head->reaped_at, APR_INT64_MIN);
+    pgp_board_reap(board, NOW + 1);
+    ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
 }
 END_TEST
 
@@ -871,6 +883,7 @@ int main(void)
     tcase_add_test(t, late_failure_is_stale);
     tcase_add_test(t, figures_are_read_while_they_are_published);
     tcase_add_test(t, hostile_memory);
+    tcase_add_test(t, hostile_word_does_not_stop_reaping);
     t = tcase(suite, "processes");
     tcase_set_timeout(t, 240);
     tcase_add_checked_fixture(t, real_begin, NULL);
