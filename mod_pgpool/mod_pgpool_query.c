@@ -142,13 +142,22 @@ static int chosen(request_rec *r, int status)
     return status;
 }
 
+/* Whether the request serves a HEAD.  httpd calls a subrequest GET, whatever its outer request
+ * is. */
+static bool is_head(const request_rec *r)
+{
+    while (r && !r->header_only)
+        r = r->main ? r->main : r->prev;
+    return r != NULL;
+}
+
 /* A write of HEAD's is answered like a method that this location has not, nor has it GET then.
  */
 static int refusal_status(request_rec *r, const task *task, const char *sqlstate)
 {
     const int status = pgpool_query_status_find(task->conf->status_rules, sqlstate);
 
-    if (r->header_only && !strcmp(sqlstate, READ_ONLY_SQL_TRANSACTION)) {
+    if (is_head(r) && !strcmp(sqlstate, READ_ONLY_SQL_TRANSACTION)) {
         allow_methods(r, pgpool_query_methods(task->conf) & ~(AP_METHOD_BIT << M_GET));
         return HTTP_METHOD_NOT_ALLOWED;
     }
@@ -233,14 +242,14 @@ static int run_and_collect(request_rec *r, task *task, bool may_have_pin)
     bool read_only = false;
     apr_status_t rv = APR_SUCCESS;
 
-    if (may_have_pin || r->header_only) {
+    if (may_have_pin || is_head(r)) {
         const char *wrong;
         PGconn *conn;
 
         rv = api.acquire(r, NULL, &conn);
         if (rv == APR_SUCCESS && (wrong = encoding_error(r, conn)))
             return fail(r, task, HTTP_INTERNAL_SERVER_ERROR, wrong);
-        read_only = rv == APR_SUCCESS && r->header_only &&
+        read_only = rv == APR_SUCCESS && is_head(r) &&
                     PQtransactionStatus(conn) == PQTRANS_IDLE;
     }
     if (rv == APR_SUCCESS)
@@ -292,6 +301,7 @@ static int query_handler(request_rec *r)
         return DECLINED;
     methods = pgpool_query_methods(task.conf);
     if (!methods) {
+        api.note_error(r, "PgPoolQuery: there is none for this location");
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP2001: no PgPoolQuery for %s", r->uri);
         return HTTP_INTERNAL_SERVER_ERROR;
     }

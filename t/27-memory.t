@@ -16,6 +16,14 @@ PgPoolMin 4
   PgPoolMin 1
   PgPoolMax 1
 </PgPool>
+<Location /length>
+  SetHandler pgpool-query
+  PgPoolUse one
+  PgPoolQueryBody 10M
+  <Limit POST>
+  PgPoolQuery "SELECT length(\$1)" "%{REQUEST_BODY}"
+  </Limit>
+</Location>
 <Location /large>
   SetHandler pgpool-query
   PgPoolUse one
@@ -70,6 +78,13 @@ subtest 'a lesser one' => sub {
 subtest 'a large answer of mod_pgpool_query' => sub {
     my $from = $httpd->log_end;
     is length $httpd->get('/large')->{content}, 9_000_000 + length('[{"v":""}]'), 'is complete';
+    ok $httpd->wait_log(qr/pool one, backend \d+: closed \(large\)/, from => $from), '... and its connection closed';
+};
+
+subtest 'a large value for mod_pgpool_query' => sub {
+    my $from = $httpd->log_end;
+    my $body = $httpd->post('/length', 'x' x 9_000_000)->{content};
+    is $body, '[{"length":9000000}]', 'is received';
     ok $httpd->wait_log(qr/pool one, backend \d+: closed \(large\)/, from => $from), '... and its connection closed';
 };
 

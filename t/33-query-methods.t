@@ -9,7 +9,8 @@ my $pg = postgres;
 query($pg, 'CREATE TABLE item (id int PRIMARY KEY, name text)');
 
 my $said = 'SELECT $1 AS said';
-my $httpd = httpd(<<"CONF", modules => [qw(pgpool pgpool_query)]);
+my $httpd = httpd(<<"CONF", modules => [qw(mime include pgpool pgpool_query)]);
+TypesConfig /dev/null
 PgPoolConninfo "@{[conninfo($pg)]}"
 PgPoolMin 1
 PgPoolMax 1
@@ -25,6 +26,11 @@ TraceEnable off
     '<LimitExcept GET>', pgpool_query($said, '%{REQUEST_METHOD}'), '</LimitExcept>')]}
 @{[section('/post', 'SetHandler pgpool-query', limit('POST', $said, 'posted'))]}
 @{[section('/csv', 'SetHandler pgpool-query', 'PgPoolQueryFormat csv', pgpool_query('SELECT * FROM item'))]}
+@{[section('/writes', 'SetHandler pgpool-query', pgpool_query(q{INSERT INTO item VALUES (99, 'by GET') RETURNING id}))]}
+<Directory "\${DIR}/htdocs">
+  Options +Includes
+  AddOutputFilter INCLUDES .shtml
+</Directory>
 @{[section('/own', 'SetHandler pgpool-query', limit('REPORT', $said, 'reported'))]}
 CONF
 
@@ -91,6 +97,14 @@ subtest 'below a section' => sub {
     answers(POST   => '/item/below',      '[{"said":"below"}]');
     answers(PATCH  => '/item/below',      '[{"said":"patched"}]');
     answers(DELETE => '/item/below?id=2', '[{"id":2}]');
+};
+
+subtest 'a subrequest of HEAD' => sub {
+    $httpd->put_file('page.shtml', '<!--#include virtual="/writes" -->');
+    is ask(HEAD => '/page.shtml')->{status}, 200, 'the page is there';
+    is query($pg, 'SELECT count(*) FROM item WHERE id = 99'), 0, '... and what it includes writes nothing';
+    is ask(GET => '/page.shtml')->{content}, '[{"id":99}]', 'GET';
+    is query($pg, 'SELECT count(*) FROM item WHERE id = 99'), 1, '... writes';
 };
 
 # The statement was prepared before, on the same connection (PgPoolMax is 1).

@@ -172,10 +172,20 @@ Header always set X-Cause "expr=%{note:pgpool-error}" "expr=%{note:pgpool-error}
   SetHandler pgpool-query
   PgPoolQuery "SELECT fails()"
 </Location>
+<Location /none>
+  SetHandler pgpool-query
+</Location>
+<Location /most>
+  SetHandler pgpool-query
+  PgPoolQuery "SELECT 'long'"
+  PgPoolQueryMaxSize 1
+</Location>
 <Location /probe>
   SetHandler pgpool-probe
 </Location>
 CONF
+    like $httpd->get('/none')->{headers}{'x-cause'}, qr/\APgPoolQuery: there is none for this location\z/, 'PGP2001';
+    like $httpd->get('/most')->{headers}{'x-cause'}, qr/\APgPoolQuery: .*PgPoolQueryMaxSize/, 'PGP2002';
     my $fails = $httpd->get('/fails');
     like $fails->{headers}{'x-cause'},
         qr/\Apool default: backend \d+: the server refused the statement: SQLSTATE P0001: one  two  caf\xc3\xa9\z/,

@@ -117,7 +117,7 @@ struct pgp_connection {
     struct {
         unsigned effects; /* pgp_effect */
         bool read_only;   /* a statement failed because the server is read-only */
-        bool large;       /* a result has swollen libpq's buffers */
+        bool large;       /* a message has swollen libpq's buffers */
         bool unsynced;    /* the last result was a pipeline's, and not its sync: its work is not
                            * committed yet, though libpq may call the transaction idle */
     } lease;

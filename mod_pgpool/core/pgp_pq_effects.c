@@ -7,10 +7,10 @@
 #include "pgp_pq.h"
 #include "pgp_pq_vars.h"
 
-/* libpq's buffers grow to hold what comes, and shrink only when the connection is closed.  A
- * result larger than this marks its connection as one to be closed.  The limit is an upper
- * bound: the rows of a result may have come one by one, through a small buffer. */
-#define LARGE_RESULT (8u * 1024 * 1024)
+/* libpq's buffers grow to hold what comes and goes, and shrink only when the connection is
+ * closed.  A message larger than this marks its connection as one to be closed.  For a result
+ * that is an upper bound: its rows may have come one by one, through a small buffer. */
+#define LARGE_MESSAGE ((size_t)8 * 1024 * 1024)
 
 static bool has_tag(const char *tag, const char *word)
 {
@@ -91,6 +91,12 @@ static bool drops_all(const PGresult *result)
     return !strcmp(tag, "DEALLOCATE ALL") || !strcmp(tag, "DISCARD ALL");
 }
 
+void pgp_pq_effects_measure(pgp_connection *connection, size_t size)
+{
+    if (size > LARGE_MESSAGE)
+        connection->lease.large = true;
+}
+
 void pgp_pq_effects_note(pgp_connection *connection, const PGresult *result)
 {
     const unsigned effects = effects_of_result(result);
@@ -98,8 +104,7 @@ void pgp_pq_effects_note(pgp_connection *connection, const PGresult *result)
     connection->lease.effects |= effects;
     if (has_sqlstate(result, "25006")) /* read_only_sql_transaction */
         connection->lease.read_only = true;
-    if (PQresultMemorySize(result) > LARGE_RESULT)
-        connection->lease.large = true;
+    pgp_pq_effects_measure(connection, PQresultMemorySize(result));
     if (effects & PGP_EFFECT_CHANGE)
         pgp_pq_vars_disturb(connection, result);
     if (effects & PGP_EFFECT_DEALLOCATE && drops_all(result))

@@ -33,6 +33,10 @@ unsigned pgp_pq_effects_of_tag(const char *tag, bool has_rows);
 /* Note in connection->lease what a result tells. */
 void pgp_pq_effects_note(pgp_connection *connection, const PGresult *result);
 
+/* Note the size of a message that was sent or received, in bytes: a large one has swollen
+ * libpq's buffers. */
+void pgp_pq_effects_measure(pgp_connection *connection, size_t size);
+
 /* Forget what the lease has changed so far.  Its variables stay known, and that it was large or
  * out of step. */
 void pgp_pq_effects_forget(pgp_connection *connection);

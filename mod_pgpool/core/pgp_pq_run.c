@@ -7,6 +7,7 @@
 #include <apr_strings.h>
 
 #include "pgp_pq.h"
+#include "pgp_pq_effects.h"
 
 /* --- the phases' messages --------------------------------------------------- */
 
@@ -152,6 +153,19 @@ static PGresult *run_end(pgp_pq_run *run)
 
 /* --- the caller's side ------------------------------------------------------ */
 
+/* The bytes of the text and its values, as libpq's buffer takes them. */
+static size_t query_size(const pgp_pq_query *query)
+{
+    size_t size = strlen(query->key.sql);
+    int i;
+
+    for (i = 0; i < query->key.nparams; i++)
+        if (query->values[i])
+            size += query->formats && query->formats[i] ? (size_t)query->lengths[i]
+                                                        : strlen(query->values[i]);
+    return size;
+}
+
 bool pgp_pq_run_begin(pgp_pq_run *run, PGconn *conn, const pgp_pq_query *query)
 {
     const PGTransactionStatusType transaction = PQtransactionStatus(conn);
@@ -162,6 +176,7 @@ bool pgp_pq_run_begin(pgp_pq_run *run, PGconn *conn, const pgp_pq_query *query)
                         .query = query,
                         .was_nonblocking = PQisnonblocking(conn),
                         .may_repeat = transaction == PQTRANS_IDLE};
+    pgp_pq_effects_measure(run->connection, query_size(query));
     if (PQsetnonblocking(conn, 1) == 0)
         first_send(run, transaction != PQTRANS_IDLE);
     run->connection->is_preparing = run->phase != PGP_RUN_EXECUTING;

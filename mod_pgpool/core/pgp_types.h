@@ -34,7 +34,7 @@ typedef enum {
     PGP_REASON_UNCLEAN,  /* cleaning up failed or took too long */
     PGP_REASON_UNKNOWN,  /* came back in a state that cannot be mended */
     PGP_REASON_RESET,    /* PgPoolReset close: came back */
-    PGP_REASON_LARGE,    /* a large result has swollen libpq's buffers */
+    PGP_REASON_LARGE,    /* a large message has swollen libpq's buffers */
     PGP_REASON_HOOK,     /* a hook refused it */
     PGP_REASON_SHARED,   /* given up to another child (PgPoolTotalMax) */
     PGP_REASON_ORDER,    /* an operator has suspended the pool, or lets it reconnect */
