@@ -206,7 +206,8 @@ APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_query_rows,
 /**
  * The HTTP status for a status of these functions: OK for APR_SUCCESS, else as the codes say
  * (500 for codes that are not ours).  After PGPOOL_ESTATEMENT it is that of the request's last
- * statement.  Sets Retry-After on a 503.
+ * statement; after PGPOOL_EUNAVAIL it is 400 if the server could not take a value of PgPoolSet.
+ * Sets Retry-After on a 503.
  */
 APR_DECLARE_OPTIONAL_FN(int, pgpool_http_status, (request_rec *r, apr_status_t rv));
 

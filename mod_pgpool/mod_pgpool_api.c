@@ -80,13 +80,27 @@ static apr_status_t pin_report_loss(request_rec *r, request_rec *initial, pgpool
     return pgpool_fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
 }
 
-static apr_status_t fail_denied(request_rec *r, const pgpool_pin *pin, const pgp_error *error)
+/* Whether a value has characters that are no UTF-8, or that the database cannot hold. */
+static bool is_about_characters(const pgp_error *error)
 {
-    return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
-                       apr_psprintf(r->pool, "pool %s: PgPoolSet: %s%s%s%s",
-                                    pgp_pool_name(pin->pool->core), error->message,
-                                    *error->sqlstate ? " (SQLSTATE " : "", error->sqlstate,
-                                    *error->sqlstate ? ")" : ""));
+    return !strcmp(error->sqlstate, "22021") || !strcmp(error->sqlstate, "22P05");
+}
+
+/* Text comes from the client, whose mistakes must not fill the log. */
+static apr_status_t fail_denied(request_rec *r, request_rec *initial, const pgpool_pin *pin,
+                                const pgp_error *error)
+{
+    char words[PGP_ERROR_WORDS];
+    const char *text = apr_psprintf(r->pool, "pool %s: PgPoolSet: %s",
+                                    pgp_pool_name(pin->pool->core),
+                                    pgp_error_print(words, error));
+
+    if (!is_about_characters(error))
+        return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL, text);
+    pgpool_request_of(initial)->has_bad_value = true;
+    pgpool_note_error(r, text);
+    ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "PGP%d: %s", PGP_MSG_IDENTITY, text);
+    return PGPOOL_EUNAVAIL;
 }
 
 static apr_status_t fail_in_use(request_rec *r, const pgpool_pin *pin, const request_rec *inner)
@@ -118,7 +132,7 @@ static apr_status_t pin_set(request_rec *r, request_rec *initial, pgpool_pin *pi
     case PGP_SET_DONE:
         return APR_SUCCESS;
     case PGP_SET_DENIED:
-        return fail_denied(r, pin, &error);
+        return fail_denied(r, initial, pin, &error);
     case PGP_SET_FAILED:
         break;
     }
@@ -146,7 +160,7 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pgpool_pin 
     pgpool_note(r, pin->pool->wait_note, apr_off_t_toa(initial->pool, info.waited));
     pin->failure.rv = APR_SUCCESS;
     if (denied)
-        return fail_denied(r, pin, &info.error);
+        return fail_denied(r, initial, pin, &info.error);
     if (rv != APR_SUCCESS) {
         pin->failure.rv = rv;
         pin->failure.text = pgpool_outcome_text(initial->pool, pgp_pool_name(pool), rv, &info);
@@ -190,6 +204,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
             pgpool_release_at_request_end(initial);
         pin = pgpool_pin_make(initial, pool);
     }
+    pgpool_request_of(initial)->has_bad_value = false;
 
     if (pin->conn && !pgp_slot_is_alive(pin->conn))
         return pin_report_loss(r, initial, pin);

@@ -5,6 +5,7 @@
 
 #include <apr_strings.h>
 
+#include "core/pgp_pq_driver.h"
 #include "mod_pgpool.h"
 #include "mod_pgpool_identity.h"
 #include "mod_pgpool_outcome.h"
@@ -16,8 +17,8 @@ APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(pgpool, PGPOOL, int, attach,
                                     (request_rec * r, const char *pool, PGconn *conn),
                                     (r, pool, conn), OK, DECLINED)
 
-/* Whether a hook has accepted the connection, and left it as its borrower expects it: not in a
- * transaction, which would take in the borrower's own statements. */
+/* Whether a hook has accepted the connection, and left it as its borrower expects it: in UTF-8,
+ * and not in a transaction, which would take in the borrower's own statements. */
 static bool hook_has_accepted(const char *hook, int status, const pgp_slot *conn,
                               pgp_error *error)
 {
@@ -29,6 +30,8 @@ static bool hook_has_accepted(const char *hook, int status, const pgp_slot *conn
     else if (PQtransactionStatus(handle) != PQTRANS_IDLE ||
              PQpipelineStatus(handle) != PQ_PIPELINE_OFF)
         fault = "has left a transaction or a query open on";
+    else if (!pgp_pq_driver_speaks_utf8(handle))
+        fault = "has changed client_encoding on";
     else
         return true;
     error->sqlstate[0] = '\0';

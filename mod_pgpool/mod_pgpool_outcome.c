@@ -83,6 +83,8 @@ int pgpool_http_status(request_rec *r, apr_status_t rv)
 
     if (rv == PGPOOL_ESTATEMENT)
         return refusal_status(r);
+    if (rv == PGPOOL_EUNAVAIL && pgpool_request_of(pgpool_request_initial(r))->has_bad_value)
+        return HTTP_BAD_REQUEST;
     if (row->retry_after)
         apr_table_setn(r->err_headers_out, "Retry-After", row->retry_after);
     return row->http;

@@ -213,20 +213,6 @@ static apr_status_t run_read_only(request_rec *r, task *task)
     return rv;
 }
 
-/* The values are UTF-8.  Another handler of the request may have told the server otherwise, on
- * the connection that it has pinned. */
-static const char *encoding_error(request_rec *r, const PGconn *conn)
-{
-    const char *encoding = PQparameterStatus(conn, "client_encoding");
-
-    if (!encoding || !strcmp(encoding, "UTF8"))
-        return NULL;
-    return apr_psprintf(r->pool,
-                        "another handler of this request has set client_encoding to %s, so "
-                        "that its values would be misread",
-                        encoding);
-}
-
 /* A cache that users share must not give one's rows to another.  httpd's own cache answers
  * before it authenticates. */
 static void keep_private(request_rec *r, apr_table_t *headers)
@@ -235,22 +221,18 @@ static void keep_private(request_rec *r, apr_table_t *headers)
         apr_table_mergen(headers, "Cache-Control", "private");
 }
 
-/* Run the statement: the connection is borrowed, if need be, by the first call of mod_pgpool.
- * In a transaction that is open already, its owner decides what may write. */
-static int run_and_collect(request_rec *r, task *task, bool may_have_pin)
+/* Run the statement.  In a transaction that is open already, its owner decides what may write.
+ */
+static int run_and_collect(request_rec *r, task *task)
 {
     bool read_only = false;
     apr_status_t rv = APR_SUCCESS;
 
-    if (may_have_pin || is_head(r)) {
-        const char *wrong;
+    if (is_head(r)) {
         PGconn *conn;
 
         rv = api.acquire(r, NULL, &conn);
-        if (rv == APR_SUCCESS && (wrong = encoding_error(r, conn)))
-            return fail(r, task, HTTP_INTERNAL_SERVER_ERROR, wrong);
-        read_only = rv == APR_SUCCESS && is_head(r) &&
-                    PQtransactionStatus(conn) == PQTRANS_IDLE;
+        read_only = rv == APR_SUCCESS && PQtransactionStatus(conn) == PQTRANS_IDLE;
     }
     if (rv == APR_SUCCESS)
         rv = read_only ? run_read_only(r, task) : run(r, task);
@@ -275,7 +257,7 @@ static int answer(request_rec *r, task *task)
     task->output = pgpool_output_make(r, pgpool_query_format(conf),
                                       pgpool_query_result_most(conf),
                                       pgpool_query_etag(conf) && r->method_number == M_GET);
-    status = run_and_collect(r, task, before > 0);
+    status = run_and_collect(r, task);
 
     /* A client that reads slowly must not hold a connection while it does.  But a connection
      * that the request had already belongs to another handler or phase of it, perhaps in the

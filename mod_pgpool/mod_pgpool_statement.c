@@ -6,6 +6,7 @@
 #include <apr_strings.h>
 #include <http_log.h>
 
+#include "core/pgp_pq_driver.h"
 #include "core/pgp_pq_run.h"
 #include "mod_pgpool_api.h"
 #include "mod_pgpool_client.h"
@@ -223,6 +224,10 @@ static apr_status_t task_begin(task *t, const pgpool_statement *st, const pgpool
     t->client = pgpool_client_watch(t->r, dir->abort != PGPOOL_ABORT_IGNORE);
     t->timeout = pgpool_config_statement_timeout(dir);
     t->until = pgp_now(pgpool_child_env()) + t->timeout;
+    if (!pgp_pq_driver_speaks_utf8(conn))
+        return fail(t, APLOG_ERR, PGPOOL_EUNAVAIL,
+                    "another handler of the request has changed client_encoding, so that the "
+                    "values would be misread");
     if (!pgp_pq_run_begin(&t->run, conn, &t->query))
         return fail(t, APLOG_ERR, PGPOOL_EUNAVAIL,
                     "the request has another query under way on its connection");

@@ -42,6 +42,8 @@ sub locations {
         . location($name, 'find', 'SELECT word FROM word WHERE word = $1', $word)
         . location($name, 'literal', "SELECT word FROM word WHERE word = '$cafe'")
         . location($name, 'all', 'SELECT count(*) AS n FROM word')
+        . "<Location /named/$name>\n  SetHandler pgpool-query\n  PgPoolUse $name\n  PgPoolSet app.user \"%{arg:u}\"\n"
+        . "  PgPoolQuery \"SELECT length(current_setting('app.user')) AS n\"\n</Location>\n"
         . "<Location /probe/$name>\n  PgPoolUse $name\n  PgPoolSet app.user $cafe\n</Location>\n";
 }
 
@@ -84,6 +86,13 @@ subtest 'bytes that are not UTF-8' => sub {
     is said("/$_/put/caf%E9"), 400, "are refused in $encoding{$_}" for sort keys %encoding;
 };
 
+subtest 'a value of PgPoolSet that the database cannot store' => sub {
+    my $from = $httpd->log_end;
+    is said('/named/latin?u=caf%C3%A9'), '[{"n":4}]', 'another is set';
+    is said("/named/latin?u=$_"), 400, "$_ is the client's mistake" for '%E2%82%AC', '%E9';
+    like $httpd->error_log($from), qr/pgpool:info.* PGP1015: pool latin: PgPoolSet: .*22P05/, '... which the log tells at info';
+};
+
 # With another encoding the values would become another text.
 subtest 'a request that has changed client_encoding' => sub {
     my $change = 'sql=SET client_encoding = LATIN1';
@@ -92,7 +101,7 @@ subtest 'a request that has changed client_encoding' => sub {
     my $got = probe($httpd, 'acquire=latin', $change, 'subreq=/latin/find/caf%C3%A9', 'sql=SELECT 42');
     like $got->{content}, qr/^value=42$/m, 'its subrequest leaves the connection as it is';
     unlike $got->{content}, qr/word/, '... and has no rows';
-    $httpd->wait_log(qr/PGP2002: .* another handler of this request has set client_encoding to LATIN1/, from => $from);
+    $httpd->wait_log(qr/PGP1020: .* another handler of the request has changed client_encoding/, from => $from);
 };
 
 # Such a database has only bytes, no characters.  The bytes of a request are checked all the same.

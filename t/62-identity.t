@@ -256,7 +256,7 @@ sub connected {
 my @refused = (
     ['an unknown name' => 'name', qr/PGP1015: pool default: PgPoolSet: unrecognized configuration parameter "no_such_setting" \(SQLSTATE 42704\)/],
     ['a bad value' => 'work_mem', qr/PGP1015: .*: invalid value for parameter "work_mem": "lots" \(SQLSTATE 22023\)/, 'lots'],
-    ['... in another encoding'  => 'value', qr/PGP1015: .*: invalid byte sequence for encoding "UTF8": 0xff \(SQLSTATE 22021\)/, "\xFF"],
+    ['... in another encoding'  => 'value', qr/PGP1015: .*: invalid byte sequence for encoding "UTF8": 0xff \(SQLSTATE 22021\)/, "\xFF", 400],
     ['an expression that fails' => 'expression', qr{PGP1015: PgPoolSet app\.value: Cannot open file /no/such/file}],
 );
 
@@ -264,11 +264,12 @@ subtest 'variables that cannot be set' => sub {
     my $pid = told(ask(at('none', 'acquire')), 'pid');
     my $from = $httpd->log_end;
     for (@refused) {
-        my ($name, $section, $log, $value) = @$_;
+        my ($name, $section, $log, $value, $status) = @$_;
+        $status //= 503;
         my $begin = $httpd->log_end;
         my @answer = map { ask(at($section, qw(acquire httpstatus)), 'X-Value' => $value // '') } 1 .. 20;
-        is_deeply [map { $_->{status} } @answer], [(503) x 20], "$name: 503";
-        ok $answer[0]{headers}{'retry-after'}, '... with Retry-After';
+        is_deeply [map { $_->{status} } @answer], [($status) x 20], "$name: $status";
+        is !!$answer[0]{headers}{'retry-after'}, $status == 503, '... and whether to try again';
         like $httpd->error_log($begin), $log, '... the log has the cause';
         my $answer = ask(at('none', 'acquire', setting('app.value')));
         tells $answer, { pid => $pid, value => '' }, '... the connection stays, without that variable';

@@ -89,6 +89,11 @@ void *pgp_pq_driver_owner(const PGconn *conn)
     return connection ? connection->owner : NULL;
 }
 
+bool pgp_pq_driver_speaks_utf8(const PGconn *conn)
+{
+    return pgp_pq_has_kept_encoding(pgp_pq_callbacks_link(conn));
+}
+
 const pgp_driver pgp_pq_driver = {
     .connect = link_connect,
     .step = link_step,

@@ -17,4 +17,7 @@ extern const pgp_driver pgp_pq_driver;
  * Any thread that may use the PGconn. */
 void *pgp_pq_driver_owner(const PGconn *conn);
 
+/* Whether a PGconn of this driver speaks UTF-8 as it did when it was lent. */
+bool pgp_pq_driver_speaks_utf8(const PGconn *conn);
+
 #endif
