@@ -301,11 +301,9 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
         return PGPOOL_ENOPOOL;
     }
     rv = pgpool_lease_take(NULL, NULL, pool->core, &no_vars, &borrowed, &info, &denied);
-    if (rv != APR_SUCCESS) {
-        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "PGP%d: %s", PGP_MSG_NO_CONNECTION,
-                     pgpool_outcome_text(p, name, rv, &info));
-        return rv;
-    }
+    if (rv != APR_SUCCESS)
+        return pgpool_fail_often_in_server(s, p, pool->core, rv,
+                                           pgpool_outcome_text(p, name, rv, &info));
     lease = apr_palloc(p, sizeof(*lease));
     *lease = (open_lease){.conn = borrowed, .p = p};
     pgp_slot_set_baton(borrowed, lease);

@@ -131,22 +131,37 @@ apr_status_t pgpool_fail(request_rec *r, pgp_message id, apr_status_t rv, const 
     return rv;
 }
 
+/* One line a minute and pool; the level is that of the line. */
+static const char *often_text(apr_pool_t *p, pgp_pool *pool, apr_status_t rv, const char *text,
+                              int *level)
+{
+    const pgp_outcome outcome = rv == PGPOOL_EEXHAUSTED ? PGP_EXHAUSTED : PGP_UNAVAILABLE;
+    apr_uint64_t unlogged = 0;
+
+    *level = pgp_pool_may_log(pool, outcome, &unlogged) ? APLOG_ERR : APLOG_DEBUG;
+    if (*level == APLOG_DEBUG || !unlogged)
+        return text;
+    return apr_psprintf(p, "%s; %" APR_UINT64_T_FMT " more like it since the last line", text,
+                        unlogged);
+}
+
 apr_status_t pgpool_fail_often(request_rec *r, pgp_pool *pool, apr_status_t rv,
                                const char *text)
 {
-    const pgp_outcome outcome = rv == PGPOOL_EEXHAUSTED ? PGP_EXHAUSTED : PGP_UNAVAILABLE;
-    const char *more = "";
-    apr_uint64_t unlogged;
+    int level;
+    const char *line = often_text(r->pool, pool, rv, text, &level);
 
     pgpool_note_error(r, text);
-    if (!pgp_pool_may_log(pool, outcome, &unlogged)) {
-        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "PGP%d: %s", PGP_MSG_NO_CONNECTION, text);
-        return rv;
-    }
-    if (unlogged)
-        more = apr_psprintf(r->pool, "; %" APR_UINT64_T_FMT " more like it since the last line",
-                            unlogged);
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP%d: %s%s", PGP_MSG_NO_CONNECTION, text,
-                  more);
+    ap_log_rerror(APLOG_MARK, level, 0, r, "PGP%d: %s", PGP_MSG_NO_CONNECTION, line);
+    return rv;
+}
+
+apr_status_t pgpool_fail_often_in_server(server_rec *s, apr_pool_t *p, pgp_pool *pool,
+                                         apr_status_t rv, const char *text)
+{
+    int level;
+    const char *line = often_text(p, pool, rv, text, &level);
+
+    ap_log_error(APLOG_MARK, level, 0, s, "PGP%d: %s", PGP_MSG_NO_CONNECTION, line);
     return rv;
 }

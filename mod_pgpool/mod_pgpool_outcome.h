@@ -34,5 +34,8 @@ apr_status_t pgpool_fail(request_rec *r, pgp_message id, apr_status_t rv, const 
  * PGPOOL_EUNAVAIL): an error is logged once a minute, the others are logged at level debug. */
 apr_status_t pgpool_fail_often(request_rec *r, pgp_pool *pool, apr_status_t rv,
                                const char *text);
+/* The same for a caller without a request; p: for the text. */
+apr_status_t pgpool_fail_often_in_server(server_rec *s, apr_pool_t *p, pgp_pool *pool,
+                                         apr_status_t rv, const char *text);
 
 #endif

@@ -73,6 +73,8 @@ my @forget = (
     ['... and another of that name' => 'EXECUTE kept', 'DEALLOCATE kept', 'PREPARE kept AS SELECT 7'],
     ['DEALLOCATE ALL' => 'SELECT count(*) FROM pg_prepared_statements', 'DEALLOCATE ALL'],
     ['DISCARD ALL' => 'SELECT count(*) FROM pg_prepared_statements', 'DISCARD ALL'],
+    ['DEALLOCATE in a DO' => 'SELECT count(*) FROM pg_prepared_statements',
+        q(DO $$BEGIN EXECUTE 'DEALLOCATE kept'; END$$)],
     ['... and more' => 'SELECT count(*) FROM pg_prepared_statements', 'DISCARD ALL',
         'PREPARE kept AS SELECT 1', 'PREPARE another AS SELECT 1'],
 );

@@ -26,6 +26,7 @@ my @sections = (
     location('/probe/denied', 'PgPoolSet role alice', 'PgPoolProbeEarly "SELECT current_user"', 'Require all denied'),
     location('/probe/failing', 'PgPoolSet role lowly', 'ErrorDocument 500 /probe/alice?acquire&sql=SELECT+current_user'),
     location('/probe/named', 'PgPoolSet role "%{HTTP:X-Role}"'),
+    location('/probe/authorized', 'PgPoolSet session_authorization "%{HTTP:X-Role}"'),
     location('/probe/none', 'PgPoolSet role none'),
     location('/probe/filtered', 'SetOutputFilter PGPOOL_PROBE'),
     location('/probe/loud', 'PgPoolSet log_min_messages error', 'PgPoolSet role lowly'),
@@ -215,6 +216,7 @@ subtest 'the login role' => sub {
         like $httpd->error_log($from), qr/PGP1015: .*role: "$role" is the pool's own role/, '... the log says why';
     }
     roles_are(ask('named', 'acquire', $who, { 'X-Role' => 'alice' }), ['alice'], 'another is not');
+    tells ask('authorized', 'acquire', $who, { 'X-Role' => 'web' }), { status => 'EUNAVAIL' }, 'nor as session_authorization';
     roles_are(ask('none', 'acquire', $who), ['web'], 'nor is a constant');
 };
 

@@ -352,4 +352,22 @@ subtest 'no pool at all' => sub {
     $none->stop;
 };
 
+# A limit smaller than httpd's default: the counters here are small, and so are the links.
+subtest 'links of many pools' => sub {
+    my $all = 600;
+    my $many = probed(join "\n", 'LimitRequestLine 4200', 'PgPoolConninfo "host=/nowhere"', 'PgPoolMin 0',
+        'PgPoolAcquireTimeout 0', $handler, map { "<PgPool p$_>\n</PgPool>" } 1 .. $all);
+    for my $tens (0 .. $all / 10 - 1) {
+        probe($many, map { 'acquire=p' . (10 * $tens + $_) } 1 .. 10);
+    }
+    poll_until { (grep { $_->{unavailable} } values %{ json($many)->{pools} }) == $all };
+    my ($next) = status($many, 'refresh=2')->{headers}{refresh} =~ /url=\?(\S+)\z/;
+    my $page = status($many, $next);
+    is $page->{status}, 200, 'the next look is taken';
+    my @link = $page->{content} =~ /href="\?([^"]*since=[^"]*)"/g;
+    cmp_ok scalar @link, '>', 0, '... and has links';
+    is_deeply [grep { status($many, s/&amp;/&/gr)->{status} != 200 } @link], [], '... which are all taken';
+    $many->stop;
+};
+
 done_testing;

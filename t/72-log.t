@@ -199,4 +199,11 @@ CONF
     $httpd->stop;
 };
 
+subtest 'pgpool_open in an outage' => sub {
+    my $down = probed(join("\n", 'PgPoolConninfo "host=/nowhere"', 'PgPoolMin 0', 'PgPoolAcquireTimeout 0'), threads => 2);
+    tells probe($down, ('open') x 20), { status => [('EUNAVAIL') x 20] }, 'twenty calls fail';
+    is scalar(() = $down->error_log =~ /\bpgpool:error\b.* PGP1011: pool default:/g), 1, '... with one line at error';
+    $down->stop;
+};
+
 done_testing;

@@ -169,8 +169,12 @@ static const char *value_first(const PQconninfoOption *own, const PQconninfoOpti
 const char *pgp_conninfo_server(apr_pool_t *p, const char *conninfo)
 {
     PQconninfoOption *own = PQconninfoParse(conninfo, NULL), *defaults = PQconndefaults();
-    const char *text = apr_pstrcat(p, value_first(own, defaults, "hostaddr", "host", "local"),
-                                   ":", value_first(own, defaults, "port", NULL, "5432"), NULL);
+    const char *service = value_find(own, "service");
+    const char *text = service && !value_find(own, "host") && !value_find(own, "hostaddr")
+                           ? apr_pstrcat(p, "service=", service, NULL)
+                           : apr_pstrcat(
+                                 p, value_first(own, defaults, "hostaddr", "host", "local"),
+                                 ":", value_first(own, defaults, "port", NULL, "5432"), NULL);
 
     if (own)
         PQconninfoFree(own);

@@ -22,7 +22,8 @@ const char *pgp_conninfo_check(apr_pool_t *p, const char *conninfo);
 const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo);
 
 /* The server that libpq connects to: "host:port", the numeric address if one is given, lists as
- * they are; libpq's defaults where the string says nothing. */
+ * they are; libpq's defaults where the string says nothing.  "service=name" if a service file
+ * tells the host: it is read anew for each connection. */
 const char *pgp_conninfo_server(apr_pool_t *p, const char *conninfo);
 
 /* The string as pairs without the secrets: equal for strings that differ only in secrets.  For

@@ -49,7 +49,8 @@ unsigned pgp_pq_effects_of_tag(const char *tag, bool has_rows)
         return PGP_EFFECT_ANY;
     if (!*tag || !strcmp(tag, "PREPARE"))
         return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE | PGP_EFFECT_PREPARE;
-    if (has_tag(tag, "DEALLOCATE") || !strcmp(tag, "DISCARD ALL"))
+    if (has_tag(tag, "DEALLOCATE") || !strcmp(tag, "DISCARD ALL") || !strcmp(tag, "DO") ||
+        !strcmp(tag, "CALL")) /* these may contain any command */
         return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE | PGP_EFFECT_DEALLOCATE;
     for (i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
         if (has_tag(tag, harmless[i]))

@@ -22,7 +22,7 @@ typedef enum {
     PGP_EFFECT_ANY = 1,       /* there was a result */
     PGP_EFFECT_CHANGE = 2,    /* the session may have changed */
     PGP_EFFECT_PREPARE = 4,   /* a statement was prepared */
-    PGP_EFFECT_DEALLOCATE = 8 /* a prepared statement has gone: another may have its name */
+    PGP_EFFECT_DEALLOCATE = 8 /* a prepared statement may have gone or changed */
 } pgp_effect;
 
 /* The effects that one result tells of.  tag: its command tag, "" for a statement that was
