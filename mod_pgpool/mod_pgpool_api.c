@@ -124,9 +124,10 @@ static apr_status_t pin_set(request_rec *r, request_rec *initial, pgpool_pin *pi
         !pgpool_request_is_bracketed(r, outer->r))
         return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
                            apr_psprintf(r->pool,
-                                        "pool %s: PgPoolSet: the request is only looked up, so "
-                                        "that the settings of %s, which has the connection, "
-                                        "cannot be changed for it",
+                                        "pool %s: PgPoolSet: %s has the connection, and its "
+                                        "settings cannot be changed for a request of which "
+                                        "the end is not seen: one that is only looked up, or "
+                                        "a filter's",
                                         pgp_pool_name(pin->pool->core), outer->r->uri));
     switch (pgpool_lease_set(r, pin->conn, vars, PGP_NEVER, &error)) {
     case PGP_SET_DONE:

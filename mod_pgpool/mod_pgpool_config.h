@@ -4,10 +4,10 @@
  * Model.  A server's pools are sparse settings: `bare` from the directives outside of any
  * <PgPool>, `named` from those inside, and between the two `offered`, from another module's
  * directives.  A virtual host's are laid over the main server's.
- * Completed with the defaults they are what pgpool_config_complete() returns; the parent then
- * makes pool definitions of all servers' (mod_pgpool_definition.h) and fills the last group.
+ * pgpool_config_complete() adds the defaults; the parent then makes pool definitions of the
+ * complete settings of all servers (mod_pgpool_definition.h), and fills the last group.
  *
- * Threads.  The parent's one thread writes; after the fork nobody does.
+ * Threads.  The parent's only thread writes; after the fork nobody writes.
  */
 #ifndef MOD_PGPOOL_CONFIG_H
 #define MOD_PGPOOL_CONFIG_H

@@ -56,12 +56,12 @@ static bool hooks_run(request_rec *initial, pgp_slot *conn, pgp_error *error)
 }
 
 /* Give up a connection that was lost while the hooks ran. */
-static void conn_give_up(pgp_slot **conn, pgp_error *error)
+static void conn_discard_lost(pgp_slot **conn, pgp_error *error)
 {
     pgp_slot_last_words(*conn, error);
     if (!*error->message)
         apr_cpystrn(error->message, "it was lost in a hook of a module", sizeof error->message);
-    pgp_pool_unfit(conn, error);
+    pgp_pool_discard_unfit(conn, error);
 }
 
 /* A connection that is lost on the way is replaced, within the same deadline.  The variables
@@ -89,7 +89,7 @@ apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *p
             return pgpool_outcome_status(outcome);
         is_accepted = hooks_run(initial, *conn, &info->error);
         if (PQstatus(pgp_slot_handle(*conn)) != CONNECTION_OK) {
-            conn_give_up(conn, &info->error);
+            conn_discard_lost(conn, &info->error);
             continue;
         }
         if (!is_accepted) {
@@ -104,7 +104,7 @@ apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *p
             *denied = true;
             return PGPOOL_EUNAVAIL;
         case PGP_SET_FAILED:
-            pgp_pool_unfit(conn, &info->error);
+            pgp_pool_discard_unfit(conn, &info->error);
             break;
         }
     }

@@ -1,8 +1,8 @@
 /*
- * The directives of mod_pgpool_query, and what they say for a request.
+ * The directives of mod_pgpool_query, and their values for a request.
  *
- * The configuration is immutable once it has been read.  A directive that a section does not
- * have is its parent's; PgPoolQuery is so for each method of its own.
+ * The configuration is immutable once it has been read.  A section inherits each directive that
+ * it does not have; of PgPoolQuery it inherits the statement of each method without one.
  */
 #ifndef MOD_PGPOOL_QUERY_CONFIG_H
 #define MOD_PGPOOL_QUERY_CONFIG_H

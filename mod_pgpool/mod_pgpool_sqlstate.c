@@ -17,11 +17,11 @@ static const struct {
     {"23502", HTTP_BAD_REQUEST}, /* not_null_violation */
     {"23514", HTTP_BAD_REQUEST}, /* check_violation */
     {"P0001", HTTP_BAD_REQUEST}, /* raise_exception: a RAISE without a code */
-    /* They do not go with what is there. */
+    /* The values contradict rows that exist. */
     {"23503", HTTP_CONFLICT}, /* foreign_key_violation */
     {"23505", HTTP_CONFLICT}, /* unique_violation */
     {"23P01", HTTP_CONFLICT}, /* exclusion_violation */
-    /* The role may not. */
+    /* The role lacks the right. */
     {"42501", HTTP_FORBIDDEN}, /* insufficient_privilege */
     /* The same request may succeed later. */
     {"40001", HTTP_SERVICE_UNAVAILABLE}, /* serialization_failure */

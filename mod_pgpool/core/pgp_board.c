@@ -75,7 +75,7 @@ int pgp_board_locks(int seats, int places)
 apr_size_t pgp_board_layout(void)
 {
     return sizeof(pgp_board) * 31 + sizeof(pgp_place) * 37 + sizeof(pgp_seat) * 41 +
-           sizeof(pgp_totals) * 43 + sizeof(pgp_notice) * 47 + sizeof(pgp_standing) * 53 +
+           sizeof(pgp_totals) * 43 + sizeof(pgp_shared_gates) * 47 + sizeof(pgp_standing) * 53 +
            sizeof(pgp_cell) * 59 + sizeof(pgp_head) * 61 + sizeof(pgp_turn) * 67 +
            sizeof(pgp_shared_orders) * 71;
 }
@@ -99,7 +99,7 @@ static apr_size_t parts_set(pgp_board *board, char *base)
     board->copies[0] = part_next(base, &used, places * sizeof(pgp_totals));
     board->copies[1] = part_next(base, &used, places * sizeof(pgp_totals));
     board->orders = part_next(base, &used, places * sizeof(pgp_shared_orders));
-    board->notices = part_next(base, &used, (places + 1) * sizeof(pgp_notice));
+    board->gates = part_next(base, &used, (places + 1) * sizeof(pgp_shared_gates));
     board->standings = part_next(base, &used, 2 * places * seats * sizeof(pgp_standing));
     board->turns = part_next(base, &used, 2 * places * sizeof(pgp_turn));
     board->cells = part_next(base, &used, seats * places * sizeof(pgp_cell));

@@ -7,7 +7,7 @@
 /* A pool that gets the place begins with closed gates. */
 pgp_gate *pgp_board_gate(pgp_board *board, int p, pgp_gate_id id)
 {
-    pgp_notice *n = &board->notices[p < 0 ? board->nplaces : p];
+    pgp_shared_gates *n = &board->gates[p < 0 ? board->nplaces : p];
     const unsigned tenure = p < 0 ? 1 : board->places[p].tenure;
     int i;
 

@@ -64,7 +64,7 @@ typedef struct {
 typedef struct {
     _Atomic unsigned tenure;
     pgp_gate gates[PGP_GATES];
-} pgp_notice;
+} pgp_shared_gates;
 
 /* An operator's orders for a pool. */
 typedef struct {
@@ -105,7 +105,7 @@ struct pgp_board {
     pgp_seat *seats;
     pgp_totals *copies[2];     /* [place] */
     pgp_shared_orders *orders; /* [place] */
-    pgp_notice *notices;       /* [place], and one more for PGP_NO_PLACE */
+    pgp_shared_gates *gates;   /* [place], and one more for PGP_NO_PLACE */
     pgp_standing *standings;   /* [place and then host][seat] */
     pgp_turn *turns;           /* [place and then host] */
     pgp_cell *cells;           /* [seat][place] */

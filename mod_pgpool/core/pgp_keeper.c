@@ -14,7 +14,7 @@
 #include "pgp_pool_keeper.h"
 
 /* A keeper without pools sleeps this long. */
-#define LONGEST_NAP PGP_SEC(60)
+#define LONGEST_SLEEP PGP_SEC(60)
 
 #define JOIN_STEP PGP_MS(2)
 
@@ -121,8 +121,8 @@ static int slot_step(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
     if (slot->state == PGP_CLOSING ? pgp_pool_close(slot) : pgp_pool_step(slot))
         return 1;
     keeper->fds[keeper->nfds++] = slot->await;
-    if (slot->overdue < *next)
-        *next = slot->overdue;
+    if (slot->deadline < *next)
+        *next = slot->deadline;
     if (slot->state == PGP_CLEANING && pgp_now(keeper->env) + CLEANING_STEP < *next)
         *next = pgp_now(keeper->env) + CLEANING_STEP;
     return 0;
@@ -146,7 +146,7 @@ static void seat_set(pgp_keeper *keeper, int seat)
     keeper->bell = seat < 0 ? -1 : pgp_board_bell(keeper->board, seat);
     pgp_pool_set_servers_child((pgp_pool **)keeper->pools->elts, keeper->pools->nelts, seat);
     for (i = 0; i < keeper->pools->nelts; i++)
-        pgp_pool_set_child(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), seat);
+        pgp_pool_set_seat(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), seat);
 }
 
 static void seat_claim(pgp_keeper *keeper, apr_time_t now)
@@ -219,7 +219,7 @@ static void hear_bell(pgp_keeper *keeper)
 
 apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
 {
-    apr_time_t next = pgp_now(keeper->env) + LONGEST_NAP;
+    apr_time_t next = pgp_now(keeper->env) + LONGEST_SLEEP;
     apr_time_t due;
     int i, k, changed = 0;
 

@@ -49,7 +49,7 @@ apr_status_t pgp_pool_create(pgp_pool **created, apr_pool_t *p, const char *name
     pool->env = env;
     pool->context = (pgp_context){.env = env, .pool = name, .settings = settings};
     pool->waker = waker;
-    pool->kept = 1;
+    pool->has_keeper = 1;
     pool->share.quota.seat = pool->share.ring_one = -1;
     APR_RING_INIT(&pool->queue, waiter, entry);
     slots_make(pool, p);
@@ -255,7 +255,7 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **slot, pgp_acquire_info *
     if (outcome != PGP_GRANTED)
         return outcome;
     info->error.sqlstate[0] = info->error.message[0] = '\0';
-    atomic_store_explicit(&req.slot->is_granted, true, memory_order_release);
+    atomic_store_explicit(&req.slot->is_uncounted, true, memory_order_release);
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_LEASED, pool->name, pgp_slot_backend(req.slot),
             "lent, lease %" APR_UINT64_T_FMT ", waited %" APR_TIME_T_FMT " us", req.slot->lease,
             info->waited);
@@ -281,7 +281,7 @@ void pgp_slot_doubt_vars(pgp_slot *slot)
     slot->pool->env->driver->doubt(slot->connection);
 }
 
-void pgp_pool_unfit(pgp_slot **slot, const pgp_error *error)
+void pgp_pool_discard_unfit(pgp_slot **slot, const pgp_error *error)
 {
     discard_unfit(slot, pgp_slot_is_alive(*slot) ? PGP_REASON_PING : PGP_REASON_LOST, error);
 }

@@ -128,7 +128,7 @@ void pgp_pool_share_server(pgp_pool *pool, pgp_server *server);
 pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **slot, pgp_acquire_info *info);
 
 /* Give up a connection that has failed before its borrower did anything with it. */
-void pgp_pool_unfit(pgp_slot **slot, const pgp_error *error);
+void pgp_pool_discard_unfit(pgp_slot **slot, const pgp_error *error);
 
 /* Give a connection back in whatever state it is.  Never blocks. */
 void pgp_pool_release(pgp_slot **slot);

@@ -265,7 +265,7 @@ void pgp_pool_grow_begin(pgp_slot *slot)
     pgp_error error = {.sqlstate = ""};
 
     slot->born = now_of(pool);
-    slot->overdue = slot->born + pool->settings->connect_timeout;
+    slot->deadline = slot->born + pool->settings->connect_timeout;
     slot->borrower.backend = 0;
     /* Only the keeper writes outage.failures, so it may read it without the lock. */
     slot->first_host = first_host_choose(pool, slot->born);

@@ -25,16 +25,16 @@ int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **slots);
 void pgp_pool_grow_begin(pgp_slot *slot);
 
 /* Go on with a slot that is CONNECTING or CLEANING.  Returns 1 if the slot has left that state;
- * 0 if it waits for slot->await, until slot->overdue at most. */
+ * 0 if it waits for slot->await, until slot->deadline at most. */
 int pgp_pool_step(pgp_slot *slot);
 
 /* Go on with a slot that is CLOSING.  Returns 1 if the slot is FREE now; 0 if it waits for the
- * end of the backend (slot->await), until slot->overdue at most. */
+ * end of the backend (slot->await), until slot->deadline at most. */
 int pgp_pool_close(pgp_slot *slot);
 
 /* Tell the pool the child's seat on the board, without which it makes no connection.  -1: the
  * child is about to leave its seat, and the pool leaves its counters there. */
-void pgp_pool_set_child(pgp_pool *pool, int seat);
+void pgp_pool_set_seat(pgp_pool *pool, int seat);
 
 /* Whether the pool has a connection, or a request wants one. */
 int pgp_pool_is_used(pgp_pool *pool);
@@ -44,7 +44,7 @@ int pgp_pool_is_used(pgp_pool *pool);
  * there is none; 0: at once. */
 apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now);
 
-/* Tell the servers of these pools the child's seat (see pgp_pool_set_child()). */
+/* Tell the servers of these pools the child's seat (see pgp_pool_set_seat()). */
 void pgp_pool_set_servers_child(pgp_pool **pools, int n, int seat);
 
 /* Tell the pool that another child has rung: a permit is free, or the child waits for one. */

@@ -10,7 +10,7 @@
 
 /* The keeper looks at a pool at least this often.  So an idle connection that grows old needs
  * no alarm of its own. */
-#define LONGEST_NAP PGP_MS(500)
+#define LONGEST_STEP PGP_MS(500)
 
 /* The keeper looks at the idle connections this often, */
 #define WATCH_STEP PGP_SEC(1)
@@ -83,7 +83,7 @@ static void orders_obey_locked(pgp_pool *pool, apr_time_t now)
 static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    apr_time_t next = now + LONGEST_NAP;
+    apr_time_t next = now + LONGEST_STEP;
 
     if (pool->waiting && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
         next = now + PGP_GROWTH_STEP;

@@ -27,7 +27,7 @@ int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **slots)
     int n = 0;
 
     lock(pool);
-    if (pool->kept) { /* else borrowers close what they return */
+    if (pool->has_keeper) { /* else borrowers close what they return */
         n = pgp_pool_list_locked(pool, PGP_CLOSING, slots);
         n += pgp_pool_list_locked(pool, PGP_CLEANING, slots + n);
         n += pgp_pool_list_locked(pool, PGP_CONNECTING, slots + n);
@@ -65,7 +65,7 @@ int pgp_pool_step(pgp_slot *slot)
     pgp_error error = {.sqlstate = ""};
     pgp_step step = pool->env->driver->step(slot->connection, &slot->await, &error);
 
-    if (step == PGP_STEP_AGAIN && now_of(pool) < slot->overdue)
+    if (step == PGP_STEP_AGAIN && now_of(pool) < slot->deadline)
         return 0;
     if (step == PGP_STEP_AGAIN)
         step_late(slot, &error);
@@ -89,11 +89,11 @@ int pgp_pool_close(pgp_slot *slot)
     pgp_pool *pool = slot->pool;
     pgp_error unsaid;
 
-    if (!slot->overdue) {
+    if (!slot->deadline) {
         pgp_close_begin(slot);
-        slot->overdue = now_of(pool) + LINGER;
+        slot->deadline = now_of(pool) + LINGER;
     }
-    if (slot->connection && pgp_share_is_awaited(pool) && now_of(pool) < slot->overdue &&
+    if (slot->connection && pgp_share_has_cap(pool) && now_of(pool) < slot->deadline &&
         pool->env->driver->step(slot->connection, &slot->await, &unsaid) == PGP_STEP_AGAIN)
         return 0;
     pgp_close_end(slot);
@@ -138,7 +138,7 @@ int pgp_pool_leave(pgp_pool *pool)
            count(pool, PGP_CLEANING) == 0;
     pgp_stats_take_locked(pool, &stats);
     if (left)
-        pool->kept = 0;
+        pool->has_keeper = 0;
     unlock(pool);
     if (left)
         pgp_share_publish(pool, &stats);

@@ -60,7 +60,7 @@ typedef struct {
     /* as the keeper has last seen it */
     pgp_outlook look;
     int looked;                       /* in this turn of the keeper's */
-    int waited;                       /* a request waited for a permit */
+    int is_waiting;                   /* a request waits for a permit */
     int lacks_server;                 /* there was no permit of the server's for a request */
     int at_cap;                       /* there was no permit for this child */
     apr_time_t gained_at;             /* when it took a permit for a request */
@@ -104,7 +104,7 @@ struct pgp_pool {
     pool_share share;
     pgp_stats stats; /* without its gauges */
     int reading;     /* the keeper reads from an idle connection, then parks or retires it */
-    int kept;        /* the keeper still looks after this pool */
+    int has_keeper;  /* the keeper still looks after this pool */
     pool_phase phase;
 
     /* the keeper's thread only */
@@ -275,8 +275,8 @@ void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
 
 /* --- pgp_share_server.c ----------------------------------------------------- */
 
-/* Whether another pool or child may wait for a connection's permits. */
-int pgp_share_is_awaited(const pgp_pool *pool);
+/* Whether a cap applies, so that another pool or child may wait for a connection's permits. */
+int pgp_share_has_cap(const pgp_pool *pool);
 /* Take the permits of a connection, of the pool's quota and of the server's: both, or none and
  * return 0.  Give them back, once its backend has ended. */
 int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);

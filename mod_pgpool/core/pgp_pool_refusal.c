@@ -30,7 +30,7 @@ static void explain_cap_locked(const pgp_pool *pool, pgp_error *error)
 
     apr_snprintf(error->message, sizeof error->message,
                  "all %d connections that PgPoolTotalMax allows are taken: %d by this child, "
-                 "%d of them in use, and %d by %d others; %d more requests wait here",
+                 "%d of them in use, and %d by %d other children; %d more requests wait here",
                  pool->settings->total_max, mine, count(pool, PGP_IN_USE),
                  look->used > mine ? look->used - mine : 0, look->holders - (mine > 0),
                  pool->waiting);
@@ -95,6 +95,6 @@ void pgp_refusals_end(pgp_pool *pool, apr_time_t now)
             count.events)
             pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_NO_CONNECTION, pool->name, 0,
                     "%" APR_UINT64_T_FMT " more requests got no connection (%s) since the last "
-                    "line, and none for a while",
+                    "line; since a while each request gets one",
                     count.events, i ? "unavailable" : "exhausted");
 }

@@ -38,7 +38,7 @@ void pgp_slot_retire(pgp_slot *slot, pgp_reason reason)
     if (reason == PGP_REASON_LOST || reason == PGP_REASON_PING)
         pool->suspect_since = now;
     pgp_slot_retire_locked(slot, reason);
-    kept = pool->kept;
+    kept = pool->has_keeper;
     unlock(pool);
     if (kept)
         pool->waker.wake(pool->waker.baton);
@@ -100,9 +100,9 @@ static void send_to_cleaning(pgp_slot *slot)
     if (pool->env->driver->cleanup(slot->connection) && slot->cancel == PGP_CANCEL_NONE)
         slot->cancel = PGP_CANCEL_RETURN;
     now = now_of(pool);
-    slot->overdue = now + pool->settings->check_timeout;
+    slot->deadline = now + pool->settings->check_timeout;
     lock(pool);
-    kept = pool->kept;
+    kept = pool->has_keeper;
     if (kept) {
         pgp_slot_count_lease_locked(slot, now);
         pgp_slot_move(pool->lists, slot, PGP_CLEANING);

@@ -9,7 +9,7 @@ void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason)
     const int lived = live_locked(pool);
 
     slot->reason = slot->state == PGP_CONNECTING ? PGP_REASON_CONNECT : reason;
-    slot->overdue = 0;
+    slot->deadline = 0;
     pool->stats.n[PGP_N_CLOSES + slot->reason]++;
     pgp_slot_move(pool->lists, slot, PGP_CLOSING);
     if (lived && !live_locked(pool))

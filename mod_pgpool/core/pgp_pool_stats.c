@@ -8,9 +8,9 @@ static void grant_count_locked(pgp_slot *slot)
     PGP_LOCKED(slot->pool);
     pgp_stats *stats = &slot->pool->stats;
 
-    if (!atomic_load(&slot->is_granted))
+    if (!atomic_load(&slot->is_uncounted))
         return;
-    atomic_store(&slot->is_granted, false);
+    atomic_store(&slot->is_uncounted, false);
     stats->n[PGP_N_ACQUIRES]++;
     stats->n[PGP_N_WAITS] += slot->was_awaited;
     pgp_stats_time(stats, PGP_TIME_WAIT, slot->waited);

@@ -178,7 +178,7 @@ const char *pgp_pq_error_severity(const PGresult *result);
  * notices come to the driver.  false: libpq has no memory for that; give the connection up. */
 bool pgp_pq_callbacks_register(pgp_connection *connection);
 /* The connection of a PGconn; NULL if the PGconn is not of this driver. */
-pgp_connection *pgp_pq_callbacks_link(const PGconn *conn);
+pgp_connection *pgp_pq_callbacks_connection(const PGconn *conn);
 /* Direct notices to the driver again, even if a borrower has redirected them. */
 void pgp_pq_callbacks_listen(pgp_connection *connection);
 /* Take back what a borrower may have set in the client's library. */

@@ -60,7 +60,7 @@ static int event_receive(PGEventId event, void *info, void *baton)
     return 1;
 }
 
-pgp_connection *pgp_pq_callbacks_link(const PGconn *conn)
+pgp_connection *pgp_pq_callbacks_connection(const PGconn *conn)
 {
     return PQinstanceData(conn, event_receive);
 }

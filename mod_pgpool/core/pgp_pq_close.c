@@ -10,8 +10,9 @@
 
 #include "pgp_pq_connect.h"
 
-/* A step drops at most so many times so many bytes of what the server still sends: a server
- * that sends without end must not keep the keeper from other connections. */
+/* The server may still send.  A step reads at most CLOSING_READS times CLOSING_READ bytes of
+ * that and drops them, so that an endless stream does not keep the keeper from other
+ * connections. */
 #define CLOSING_READS 8
 #define CLOSING_READ 4096
 

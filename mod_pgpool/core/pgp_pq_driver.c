@@ -8,8 +8,8 @@
 #include "pgp_pq_reset.h"
 #include "pgp_pq_vars.h"
 
-static pgp_connection *link_connect(const pgp_context *context, unsigned first_host,
-                                    bool survey, void *owner, pgp_error *error)
+static pgp_connection *driver_connect(const pgp_context *context, unsigned first_host,
+                                      bool survey, void *owner, pgp_error *error)
 {
     pgp_connection *connection = pgp_alloc(sizeof(*connection));
 
@@ -26,7 +26,7 @@ static pgp_connection *link_connect(const pgp_context *context, unsigned first_h
     return NULL;
 }
 
-static pgp_step link_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
+static pgp_step driver_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     pgp_step step = PGP_STEP_DONE;
 
@@ -84,19 +84,19 @@ static void *link_handle(const pgp_connection *connection)
 
 void *pgp_pq_driver_owner(const PGconn *conn)
 {
-    const pgp_connection *connection = pgp_pq_callbacks_link(conn);
+    const pgp_connection *connection = pgp_pq_callbacks_connection(conn);
 
     return connection ? connection->owner : NULL;
 }
 
 bool pgp_pq_driver_speaks_utf8(const PGconn *conn)
 {
-    return pgp_pq_has_kept_encoding(pgp_pq_callbacks_link(conn));
+    return pgp_pq_has_kept_encoding(pgp_pq_callbacks_connection(conn));
 }
 
 const pgp_driver pgp_pq_driver = {
-    .connect = link_connect,
-    .step = link_step,
+    .connect = driver_connect,
+    .step = driver_step,
     .is_alive = pgp_pq_idle_is_alive,
     .check_idle = pgp_pq_idle_check,
     .take_in = pgp_pq_idle_take_in,

@@ -172,7 +172,7 @@ bool pgp_pq_run_begin(pgp_pq_run *run, PGconn *conn, const pgp_pq_query *query)
 
     if (transaction == PQTRANS_ACTIVE || PQpipelineStatus(conn) != PQ_PIPELINE_OFF)
         return false;
-    *run = (pgp_pq_run){.connection = pgp_pq_callbacks_link(conn),
+    *run = (pgp_pq_run){.connection = pgp_pq_callbacks_connection(conn),
                         .query = query,
                         .was_nonblocking = PQisnonblocking(conn),
                         .may_repeat = transaction == PQTRANS_IDLE};

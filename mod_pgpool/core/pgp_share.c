@@ -76,7 +76,7 @@ static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
     memset(pool->stats.longest, 0, sizeof pool->stats.longest);
 }
 
-void pgp_pool_set_child(pgp_pool *pool, int seat)
+void pgp_pool_set_seat(pgp_pool *pool, int seat)
 {
     const int left = pool->share.quota.seat; /* only the keeper sets it */
     pgp_stats stats;
@@ -227,9 +227,9 @@ void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
     share->looked = share->lacks_server = 0;
     if (!is_sharing(pool))
         return;
-    if (share->waited && !wants)
+    if (share->is_waiting && !wants)
         share->ring = 1; /* a permit kept for this child is free for others */
-    share->waited = wants;
+    share->is_waiting = wants;
     /* Publish the wait before the look: a child that gives a permit back after the look will
      * then ring this one. */
     wait_publish_locked(pool, wants ? oldest_wait_locked(pool, now) : 0);
@@ -373,12 +373,12 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
         return;
     if (lacks)
         wait_publish_locked(pool, oldest_wait_locked(pool, now));
-    if (share->waited && !lacks) {
+    if (share->is_waiting && !lacks) {
         wait_publish_locked(pool, 0);
         share->ring = 1;
         share->last_short_at = now;
     }
-    share->waited = lacks;
+    share->is_waiting = lacks;
     if (!share->looked)
         return;
     if (lacks)

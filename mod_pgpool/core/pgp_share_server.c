@@ -103,7 +103,7 @@ int pgp_server_found_full(pgp_pool *pool, apr_time_t now)
 
 /* --- both quotas ------------------------------------------------------------ */
 
-int pgp_share_is_awaited(const pgp_pool *pool)
+int pgp_share_has_cap(const pgp_pool *pool)
 {
     return pgp_share_is_capped(pool) || has_cap(pool->server);
 }
@@ -126,7 +126,7 @@ int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
 void pgp_share_give_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    if (!pool->kept)
+    if (!pool->has_keeper)
         return;
     pgp_share_give_own_locked(pool);
     server_give_locked(pool);

@@ -52,7 +52,7 @@ struct pgp_slot {
     bool lacked_permit;         /* and for a permit */
 
     /* atomic */
-    atomic_bool is_granted; /* in IN_USE: the acquire has succeeded, and is not counted yet */
+    atomic_bool is_uncounted; /* in IN_USE: the acquire has succeeded, and is not counted yet */
 
     /* the keeper's thread only */
     int socket; /* of the connection */
@@ -62,7 +62,7 @@ struct pgp_slot {
     apr_time_t born;       /* when it was connected; in CONNECTING: when the attempt began */
     unsigned first_host;   /* the entry of the hosts that the attempt began with */
     apr_time_t expires;    /* when PgPoolMaxLifetime, less its jitter, ends; or PGP_NEVER */
-    apr_time_t overdue;    /* in the keeper's hands: the deadline; 0: closing has not begun */
+    apr_time_t deadline;   /* of the keeper's work on it; 0: closing has not begun */
     struct pollfd await;   /* in the keeper's hands: the event that it waits for */
     apr_uint64_t lease;    /* in IN_USE: the lease's number, in this pool */
     bool has_run_hooks;    /* those for a new connection */

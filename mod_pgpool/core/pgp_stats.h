@@ -19,7 +19,7 @@
 #define PGP_BUCKETS 28 /* the last: 67 s and more */
 #define PGP_BORROWERS 5
 
-/* The times that are summed up, counted in a histogram, and of which the longest is kept. */
+/* Each of these times is summed up and counted in a histogram; the longest one is kept. */
 typedef enum {
     PGP_TIME_WAIT,    /* of successful acquires */
     PGP_TIME_HOLD,    /* in use */

@@ -36,7 +36,7 @@ typedef enum {
     PGP_REASON_RESET,    /* PgPoolReset close: came back */
     PGP_REASON_LARGE,    /* a large message has swollen libpq's buffers */
     PGP_REASON_HOOK,     /* a hook refused it */
-    PGP_REASON_SHARED,   /* given up to another child (PgPoolTotalMax) */
+    PGP_REASON_SHARED,   /* it gave way to another child or pool at a cap */
     PGP_REASON_ORDER,    /* an operator has suspended the pool, or lets it reconnect */
     PGP_REASON_STOP,     /* the child or its generation ends */
     PGP_REASON_KILLED,   /* its child was killed, or ended before the borrower returned it */

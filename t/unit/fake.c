@@ -572,7 +572,7 @@ void fake_watch(fake *world, pgp_pool *pool)
     world->watched[i] = pool;
 }
 
-pgp_connection *fake_link(fake *world, int number)
+pgp_connection *fake_connection(fake *world, int number)
 {
     pgp_connection *connection;
 

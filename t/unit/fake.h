@@ -146,7 +146,7 @@ apr_time_t fake_alarm(fake *world);
 apr_time_t fake_due(fake *world);
 
 /* The connection with this number; they count from 1 in the order in which they were opened. */
-pgp_connection *fake_link(fake *world, int number);
+pgp_connection *fake_connection(fake *world, int number);
 
 /* Let the server's process of a closed connection end (see lingers). */
 void fake_process_ends(pgp_connection *connection);

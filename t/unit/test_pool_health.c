@@ -61,7 +61,7 @@ START_TEST(ping_if_the_server_has_sent_something)
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 1", "PgPoolPing off", NULL);
 
     work(s);
-    fake_link(s->world, 1)->idle = PGP_IDLE_HEARD;
+    fake_connection(s->world, 1)->idle = PGP_IDLE_HEARD;
     ck_assert_int_eq(borrowed_after(s, 0)->pings, 1);
 }
 END_TEST
@@ -132,7 +132,7 @@ START_TEST(answer_to_a_reset_is_collected)
     pgp_connection *connection;
 
     work(s);
-    fake_link(s->world, 1)->idle = PGP_IDLE_RESET_PENDING;
+    fake_connection(s->world, 1)->idle = PGP_IDLE_RESET_PENDING;
     connection = borrowed_after(s, 0);
     ck_assert_int_eq(connection->prepared, 1);
     ck_assert_int_eq(connection->pings, 0);
@@ -145,8 +145,8 @@ START_TEST(connection_whose_reset_failed_is_replaced)
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", NULL);
 
     warm(s, 2);
-    fake_link(s->world, 2)->idle = PGP_IDLE_RESET_PENDING;
-    fake_link(s->world, 2)->mute = 1;
+    fake_connection(s->world, 2)->idle = PGP_IDLE_RESET_PENDING;
+    fake_connection(s->world, 2)->mute = 1;
     ck_assert_int_eq(number(acquire(s)), 1);
     work(s);
     ck_assert_int_eq(fake_logged(s->world, "backend 1002: closed (unclean)"), 1);
@@ -157,7 +157,7 @@ END_TEST
  * acquires. */
 static void acquire_after_refusal(stage *s)
 {
-    pgp_connection *newest = fake_link(s->world, s->world->opened);
+    pgp_connection *newest = fake_connection(s->world, s->world->opened);
 
     newest->idle = PGP_IDLE_RESET_PENDING;
     newest->unclean = 1;
@@ -189,10 +189,10 @@ START_TEST(connection_that_is_lost_in_its_reset_is_replaced)
 
     warm(s, 2);
     keep(s, 1);
-    fake_link(s->world, 2)->idle = PGP_IDLE_RESET_PENDING;
-    fake_link(s->world, 2)->mute = fake_link(s->world, 2)->gone = 1;
+    fake_connection(s->world, 2)->idle = PGP_IDLE_RESET_PENDING;
+    fake_connection(s->world, 2)->mute = fake_connection(s->world, 2)->gone = 1;
     ck_assert_int_eq(number(acquire(s)), 1);
-    ck_assert_int_eq(fake_link(s->world, 1)->pings, 1); /* suspect, too */
+    ck_assert_int_eq(fake_connection(s->world, 1)->pings, 1); /* suspect, too */
     work(s);
     ck_assert_int_eq(fake_logged(s->world, "backend 1002: closed (lost)"), 1);
 }
@@ -237,7 +237,7 @@ START_TEST(connection_that_fails_while_variables_are_set_is_replaced)
     until = info.until;
     fake_link_of(conn)->mute = 1;
     ck_assert_int_eq(pgp_slot_set_vars(conn, &two_vars, until, &info.error), PGP_SET_FAILED);
-    pgp_pool_unfit(&conn, &info.error);
+    pgp_pool_discard_unfit(&conn, &info.error);
     ck_assert_ptr_null(conn);
     ck_assert_int_eq(fake_logged(s->world, "given out (ping): the fake does not answer"), 1);
     ck_assert_int_eq(pgp_pool_acquire(s->pool, &conn, &info), PGP_GRANTED);
@@ -254,12 +254,12 @@ START_TEST(dead_connection_is_replaced_by_an_idle_one)
     pgp_slot *conn;
 
     warm(s, 2);
-    fake_link(s->world, 2)->idle = PGP_IDLE_DEAD;
+    fake_connection(s->world, 2)->idle = PGP_IDLE_DEAD;
     conn = acquire(s);
     ck_assert_int_eq(number(conn), 1);
     ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
     work(s);
-    ck_assert(fake_link(s->world, 2)->closed);
+    ck_assert(fake_connection(s->world, 2)->closed);
     ck_assert_int_eq(fake_logged(s->world, "PGP1006: pool main, backend 1002: found unfit "
                                            "before it was given out (lost): the fake was "
                                            "closed while idle"),
@@ -274,7 +274,7 @@ START_TEST(connection_that_fails_its_ping_is_replaced)
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 2", "PgPoolPing 0", NULL);
 
     warm(s, 2);
-    fake_link(s->world, 2)->mute = 1;
+    fake_connection(s->world, 2)->mute = 1;
     ck_assert_int_eq(number(acquire(s)), 1);
     work(s);
     ck_assert_int_eq(fake_logged(s->world, "backend 1002: found unfit before it was given out "
@@ -291,7 +291,7 @@ START_TEST(dead_connection_is_replaced_within_the_same_deadline)
     borrower *b;
 
     warm(s, 1);
-    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
+    fake_connection(s->world, 1)->idle = PGP_IDLE_DEAD;
     s->world->plan.takes = PGP_MS(1500);
     b = queue_up(s);
     keep(s, PGP_MS(1500));
@@ -311,7 +311,7 @@ START_TEST(no_second_deadline_for_a_replacement)
     conn = acquire(s);
     b = queue_up(s);
     keep(s, PGP_MS(1500));
-    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
+    fake_connection(s->world, 1)->idle = PGP_IDLE_DEAD;
     s->world->plan.end = FAKE_HANGS;
     release(conn);
     asleep_after(b, 1);
@@ -334,7 +334,7 @@ START_TEST(place_in_the_queue_is_kept)
     first = queue_up(s);
     fake_pass(s->world, 1);
     second = queue_up(s);
-    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
+    fake_connection(s->world, 1)->idle = PGP_IDLE_DEAD;
     release(conn);
     asleep_after(first, 1);
     work(s);
@@ -357,11 +357,11 @@ START_TEST(replacement_is_not_refused_for_waiters)
     conn = acquire(s);
     first = queue_up(s);
     fake_pass(s->world, 1);
-    fake_link(s->world, 1)->stops = 1;
-    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
+    fake_connection(s->world, 1)->stops = 1;
+    fake_connection(s->world, 1)->idle = PGP_IDLE_DEAD;
     release(conn);
     second = queue_up(s); /* while the first one checks the connection */
-    fake_link(s->world, 1)->stops = 0;
+    fake_connection(s->world, 1)->stops = 0;
     asleep_after(first, 1);
     work(s);
     release(granted(first));
@@ -378,7 +378,7 @@ START_TEST(dead_idle_connections_fail_no_request)
     work(s);
     ck_assert_int_eq(idle(s), 8);
     for (i = 1; i <= 8; i++)
-        fake_link(s->world, i)->idle = PGP_IDLE_DEAD;
+        fake_connection(s->world, i)->idle = PGP_IDLE_DEAD;
     b[0] = queue_up(s); /* finds them all dead */
     for (i = 1; i < 8; i++)
         b[i] = queue_up(s);
@@ -397,7 +397,7 @@ START_TEST(caller_without_time_is_refused_if_all_are_dead)
 
     ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
     work(s);
-    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
+    fake_connection(s->world, 1)->idle = PGP_IDLE_DEAD;
     ck_assert_int_eq(refused(s, &info), PGP_UNAVAILABLE);
     ck_assert_str_eq(info.error.message, "the fake was closed while idle");
 }
@@ -412,7 +412,7 @@ static stage *one_of_four_dead(void)
 
     warm(s, 4);
     keep(s, 1);
-    fake_link(s->world, 4)->idle = PGP_IDLE_DEAD;
+    fake_connection(s->world, 4)->idle = PGP_IDLE_DEAD;
     return s;
 }
 
@@ -422,14 +422,14 @@ START_TEST(dead_connection_makes_older_ones_suspect)
     pgp_slot *conn = acquire(s);
 
     ck_assert_int_eq(number(conn), 3);
-    ck_assert_int_eq(fake_link(s->world, 3)->pings, 1);
+    ck_assert_int_eq(fake_connection(s->world, 3)->pings, 1);
     ck_assert_int_eq(number(acquire(s)), 2);
-    ck_assert_int_eq(fake_link(s->world, 2)->pings, 1);
+    ck_assert_int_eq(fake_connection(s->world, 2)->pings, 1);
     release(conn);
     ck_assert_int_eq(number(acquire(s)), 3); /* it was pinged since */
-    ck_assert_int_eq(fake_link(s->world, 3)->pings, 1);
+    ck_assert_int_eq(fake_connection(s->world, 3)->pings, 1);
     ck_assert_int_eq(number(acquire(s)), 1);
-    ck_assert_int_eq(fake_link(s->world, 1)->pings, 1);
+    ck_assert_int_eq(fake_connection(s->world, 1)->pings, 1);
 }
 END_TEST
 
@@ -437,8 +437,8 @@ START_TEST(dead_suspects_are_found)
 {
     stage *s = one_of_four_dead();
 
-    fake_link(s->world, 3)->mute = 1;
-    fake_link(s->world, 2)->mute = 1;
+    fake_connection(s->world, 3)->mute = 1;
+    fake_connection(s->world, 2)->mute = 1;
     ck_assert_int_eq(number(acquire(s)), 1);
     work(s);
     ck_assert_int_eq(fake_logged(s->world, "closed (ping)"), 2);
@@ -535,14 +535,14 @@ START_TEST(closed_idle_connections_make_the_others_suspect)
     acquire(s);
     acquire(s);
     ck_assert_int_eq(fake_link_of(acquire(s))->number, 3);
-    ck_assert_int_eq(fake_link(s->world, 3)->pings, 1);
-    ck_assert_int_eq(fake_link(s->world, 4)->pings, 0);
+    ck_assert_int_eq(fake_connection(s->world, 3)->pings, 1);
+    ck_assert_int_eq(fake_connection(s->world, 4)->pings, 0);
 }
 END_TEST
 
 static int readings(stage *s, int number)
 {
-    return fake_link(s->world, number)->readings;
+    return fake_connection(s->world, number)->readings;
 }
 
 /* The server has sent something to the two idle connections.  Returns the third, in use. */
@@ -622,7 +622,7 @@ START_TEST(connection_that_does_not_become_quiet_is_replaced)
     stage *s = stage_set("PgPoolMin 3", "PgPoolMax 3", NULL);
 
     two_that_have_received(s);
-    fake_link(s->world, 1)->noisy = 1;
+    fake_connection(s->world, 1)->noisy = 1;
     keep(s, PGP_SEC(2));
     ck_assert_int_eq(fake_logged(s->world, "backend 1001: found unfit while idle (unclean): "
                                            "the fake is never quiet"),
@@ -650,7 +650,7 @@ static borrower *came_meanwhile(stage *s, int noisy)
     s->world->socket = ends[0];
     work(s);
     REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
-    fake_link(s->world, 1)->noisy = noisy;
+    fake_connection(s->world, 1)->noisy = noisy;
     s->world->baton = s;
     s->world->on_take_in = acquire_meanwhile;
     keep(s, PGP_SEC(1));

@@ -44,7 +44,7 @@ START_TEST(short_outage_fails_nobody)
 
     work(s);
     go_down(s, "");
-    fake_link(s->world, 1)->idle = fake_link(s->world, 2)->idle = PGP_IDLE_DEAD;
+    fake_connection(s->world, 1)->idle = fake_connection(s->world, 2)->idle = PGP_IDLE_DEAD;
     for (i = 0; i < 3; i++)
         b[i] = queue_up(s);
     keep(s, PGP_MS(1500));
@@ -511,7 +511,7 @@ END_TEST
 /* The entry of the hosts with which the newest attempt began. */
 static unsigned newest_host(stage *s)
 {
-    return fake_link(s->world, s->world->opened)->first_host;
+    return fake_connection(s->world, s->world->opened)->first_host;
 }
 
 static pgp_slot *newly_made(stage *s)
@@ -528,9 +528,9 @@ START_TEST(each_failure_moves_to_the_next_host)
 
     go_down(s, "");
     keep(s, PGP_MS(300));
-    ck_assert_int_eq(fake_link(s->world, 1)->first_host, 0);
-    ck_assert_int_eq(fake_link(s->world, 2)->first_host, 1);
-    ck_assert_int_eq(fake_link(s->world, 3)->first_host, 2);
+    ck_assert_int_eq(fake_connection(s->world, 1)->first_host, 0);
+    ck_assert_int_eq(fake_connection(s->world, 2)->first_host, 1);
+    ck_assert_int_eq(fake_connection(s->world, 3)->first_host, 2);
 }
 END_TEST
 

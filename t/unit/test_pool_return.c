@@ -96,7 +96,7 @@ START_TEST(reset_close_closes_at_each_return)
     fake_link_of(conn)->returned = left[_i];
     release(conn);
     work(s);
-    ck_assert_int_eq(fake_link(s->world, 1)->cleanings, _i);
+    ck_assert_int_eq(fake_connection(s->world, 1)->cleanings, _i);
     ck_assert_int_eq(fake_logged(s->world, "closed (reset)"), 1);
     ck_assert_int_eq(number(acquire(s)), 2);
 }
@@ -166,7 +166,7 @@ START_TEST(dirty_connection_is_cleaned_by_the_keeper)
     keep(s, PGP_MS(1));
     work(s);
     ck_assert_int_eq(idle(s), 1);
-    ck_assert_int_eq(fake_link(s->world, 1)->cleanings, 1);
+    ck_assert_int_eq(fake_connection(s->world, 1)->cleanings, 1);
     ck_assert_int_eq(
         fake_logged(s->world, "PGP1007: pool main, backend 1001: came back with work open"), 1);
     release(acquire(s));

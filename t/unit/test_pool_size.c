@@ -228,7 +228,7 @@ START_TEST(refused_demand_lasts_until_a_slot_is_free)
 
     refused(s, &info);
     work(s);
-    fake_link(s->world, 1)->idle = PGP_IDLE_DEAD;
+    fake_connection(s->world, 1)->idle = PGP_IDLE_DEAD;
     refused(s, &info);
     work(s);
     ck_assert_int_eq(number(acquire(s)), 2);
@@ -282,7 +282,7 @@ START_TEST(connection_in_use_is_not_idle)
         release(acquire(s));
     }
     ck_assert_int_eq(idle(s), 1);
-    ck_assert(fake_link(s->world, 1)->closed);
+    ck_assert(fake_connection(s->world, 1)->closed);
     ck_assert_int_eq(number(conn), 3);
     release(conn);
     keep(s, PGP_SEC(299));

@@ -48,9 +48,10 @@ START_TEST(one_child_keeps_to_the_cap)
     for (i = 0; i < 3; i++)
         granted(b[i]);
     answered(b[3], PGP_EXHAUSTED);
-    ck_assert_str_eq(b[3]->info.error.message,
-                     "all 3 connections that PgPoolTotalMax allows are taken: 3 by this "
-                     "child, 3 of them in use, and 0 by 0 others; 0 more requests wait here");
+    ck_assert_str_eq(
+        b[3]->info.error.message,
+        "all 3 connections that PgPoolTotalMax allows are taken: 3 by this "
+        "child, 3 of them in use, and 0 by 0 other children; 0 more requests wait here");
     ck_assert_int_eq(s->world->opened, 3);
 }
 END_TEST
@@ -83,8 +84,8 @@ START_TEST(idle_connection_gives_way_to_a_child_that_waits)
 
     keep(s, PGP_SEC(1));
     granted(b);
-    ck_assert_int_eq(idle(s), 2);              /* one was needed, one was closed */
-    ck_assert(fake_link(s->world, 1)->closed); /* it was idle longest */
+    ck_assert_int_eq(idle(s), 2);                    /* one was needed, one was closed */
+    ck_assert(fake_connection(s->world, 1)->closed); /* it was idle longest */
     ck_assert_int_eq(fake_open(s->world), 3);
     ck_assert_int_eq(fake_logged(s->world, "closed (shared)"), 1);
 }
@@ -118,7 +119,7 @@ START_TEST(reading_does_not_end_the_idle_time_for_others)
     pgp_permits_look(&other, s->world->now, PGP_SEC(2), &before);
     ck_assert_int_gt(before.idle_since, 0);
     REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
-    while (!fake_link(s->world, 1)->readings)
+    while (!fake_connection(s->world, 1)->readings)
         keep(s, PGP_MS(1));
     pgp_permits_look(&other, s->world->now, PGP_SEC(2), &after);
     ck_assert_int_eq(after.idle_since, before.idle_since);
@@ -133,7 +134,7 @@ START_TEST(one_permit_is_kept_free_for_a_child_without)
 
     keep(s, PGP_SEC(1));
     ck_assert_int_eq(idle(s), 2);
-    ck_assert(fake_link(s->world, 1)->closed);
+    ck_assert(fake_connection(s->world, 1)->closed);
     keep(s, PGP_SEC(60));
     ck_assert_int_eq(idle(s), 2);
     ck_assert_int_eq(idle(other), 0);
@@ -372,7 +373,7 @@ START_TEST(permit_is_free_when_the_process_has_ended)
     ck_assert_int_eq(fake_open(s->world), 2);
     ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
     ck_assert_int_eq(waiting(other), 1);
-    fake_process_ends(fake_link(s->world, 1));
+    fake_process_ends(fake_connection(s->world, 1));
     keep(s, PGP_SEC(1));
     ck_assert_int_eq(slots(s, PGP_CLOSING), 0);
     granted(b);
