@@ -73,7 +73,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         ap_log_error(APLOG_MARK, APLOG_WARNING, 0, s,
                      "PGP%d: %d pools are new since the start and have no place in shared "
                      "memory: no PgPoolTotalMax holds for them, and no metric is shown, until "
-                     "httpd is stopped and started",
+                     "a graceful restart finds a free place, or httpd is stopped and started",
                      PGP_MSG_BOARD, without);
     return OK;
 }

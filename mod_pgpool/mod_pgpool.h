@@ -159,7 +159,8 @@ typedef struct {
 } pgpool_params;
 
 /**
- * Takes rows of pgpool_query_rows(), on the request's thread.
+ * Takes rows of pgpool_query_rows(), on the request's thread.  The statement is still under
+ * way: the function must not use or release the pool's connection.
  *
  * @param rows  one or more rows; none, and the columns alone, if the result has no row at all.
  *              Cleared after the return.
