@@ -327,13 +327,15 @@ subtest 'hooks that refuse' => sub {
 };
 
 # The handler's statements would be part of that transaction, and would be rolled back at the
-# return.
-subtest 'hooks that leave a transaction open' => sub {
-    for my $hook (qw(connect attach)) {
-        my $hooked = probed(pool('left', 'PgPoolMin 0', "PgPoolProbeHook $hook begin"));
+# return; or its text would be misread.
+my %left = (begin => 'left a transaction', encode => 'changed client_encoding');
+subtest 'hooks that leave a connection in another state' => sub {
+    for (map { my $hook = $_; map { [$hook, $_] } sort keys %left } qw(connect attach)) {
+        my ($hook, $mode) = @$_;
+        my $hooked = probed(pool('left', 'PgPoolMin 0', "PgPoolProbeHook $hook $mode"));
         my $from = $hooked->log_end;
-        tells probe($hooked, 'acquire', 'state'), { status => 'EUNAVAIL', noconn => 'state' }, "$hook: EUNAVAIL";
-        like $hooked->error_log($from), qr/PGP1011: .*the $hook hook of a module has left a transaction .* backend \d+/,
+        tells probe($hooked, 'acquire', 'state'), { status => 'EUNAVAIL', noconn => 'state' }, "$hook, $mode: EUNAVAIL";
+        like $hooked->error_log($from), qr/PGP1011: .*the $hook hook of a module has $left{$mode} .* backend \d+/,
             '... the log says why';
         ok poll_until { backends($pg, 'left') == 0 }, '... the connection is closed';
         $hooked->stop;

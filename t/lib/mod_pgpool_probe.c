@@ -82,9 +82,10 @@
  *   fail=STATUS      returns this HTTP status; ends the list
  *   abort            marks the client's connection as aborted; ends the list
  *
- * `PgPoolProbeHook connect|attach count|fail|begin|discard|lose` (server config) chooses what
- * the module's hook of that name does: count only (the default), fail, leave a transaction
- * open, discard all of the session's state, or lose its connection the first time.
+ * `PgPoolProbeHook connect|attach count|fail|begin|discard|lose|encode` (server config) chooses
+ * what the module's hook of that name does: count only (the default), fail, leave a transaction
+ * open, discard all of the session's state, lose its connection the first time, or change
+ * client_encoding.
  *
  * `PgPoolProbeEarly SQL` (per directory) acquires and runs SQL before authentication, in the
  * access_checker hook.
@@ -904,7 +905,14 @@ static int run_notes(probe_t *probe, const char *arg)
  * Hooks
  */
 
-typedef enum { HOOK_COUNT, HOOK_FAIL, HOOK_BEGIN, HOOK_DISCARD, HOOK_LOSE } hook_mode;
+typedef enum {
+    HOOK_COUNT,
+    HOOK_FAIL,
+    HOOK_BEGIN,
+    HOOK_DISCARD,
+    HOOK_LOSE,
+    HOOK_ENCODE
+} hook_mode;
 
 typedef struct {
     hook_mode mode;            /* set by the configuration */
@@ -923,6 +931,8 @@ static int run_hook(hook_t *hook, PGconn *conn)
         PQclear(PQexec(conn, "DISCARD ALL"));
     if (hook->mode == HOOK_LOSE && is_first)
         PQclear(PQexec(conn, "SELECT pg_terminate_backend(pg_backend_pid())"));
+    if (hook->mode == HOOK_ENCODE)
+        PQclear(PQexec(conn, "SET client_encoding = LATIN1"));
     return hook->mode == HOOK_FAIL ? HTTP_INTERNAL_SERVER_ERROR : OK;
 }
 
@@ -1164,8 +1174,10 @@ static const char *set_hook(cmd_parms *cmd, void *dir_conf, const char *name, co
         hook->mode = HOOK_DISCARD;
     else if (strcmp(mode, "lose") == 0)
         hook->mode = HOOK_LOSE;
+    else if (strcmp(mode, "encode") == 0)
+        hook->mode = HOOK_ENCODE;
     else
-        return "PgPoolProbeHook: count, fail, begin, discard or lose";
+        return "PgPoolProbeHook: count, fail, begin, discard, lose or encode";
     return NULL;
 }
 
