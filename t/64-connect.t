@@ -191,6 +191,22 @@ subtest 'the children may not read HOME' => sub {
     }
 };
 
+# libpq goes on without TLS if it cannot read ~/.postgresql.  The test is not root, and plays it.
+subtest 'httpd was started as root with its HOME' => sub {
+    my $tcp = conninfo(encrypted_server(), host => '127.0.0.1');
+    my $home = "$ENV{TESTDIR}/of-root";
+    mkdir $home;
+    mkdir "$home/.postgresql", 0;
+    for my $root (0, 1) {
+        my $httpd = probed("PgPoolConninfo \"$tcp\"\nPgPoolMin 1", threads => 2, preload => ['preload_hostile'],
+            env => { HOME => $home, $root ? (HOSTILE_ROOT => 1) : () });
+        my ($said) = $httpd->wait_log(qr/PGP1001: pool default, backend \d+: connected, (.*)/);
+        $root ? like $said, qr/\ATLSv1/, 'root: the children look into the home directory of their own user'
+              : is $said, 'no TLS', 'another user: HOME is as it was chosen';
+        $httpd->stop;
+    }
+};
+
 subtest 'a Unix socket' => sub {
     my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolMin 2\nPgPoolMax 2\n$status", threads => 2);
     $httpd->wait_log(qr/PGP1001: pool default, backend \d+: connected, no TLS$/m);

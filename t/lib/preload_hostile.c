@@ -4,11 +4,13 @@
  *   HOSTILE_REGISTER=file   libpq registers no event procedure as long as that file exists
  *   HOSTILE_POLL=1          each second poll() of one descriptor for input, without a wait,
  *                           fails as if a signal had interrupted it
+ *   HOSTILE_ROOT=1          mod_pgpool takes the process's user for root
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include <libpq-events.h>
 
@@ -36,4 +38,16 @@ __attribute__((visibility("default"))) int poll(struct pollfd *fds, nfds_t n, in
         }
     }
     return ((poll_fn)dlsym(RTLD_NEXT, "poll"))(fds, n, timeout);
+}
+
+/* The answer to others stays true: httpd would try to change the user. */
+__attribute__((visibility("default"))) uid_t geteuid(void)
+{
+    typedef uid_t (*geteuid_fn)(void);
+    Dl_info caller;
+
+    if (getenv("HOSTILE_ROOT") && dladdr(__builtin_return_address(0), &caller) &&
+        strstr(caller.dli_fname, "/mod_pgpool.so"))
+        return 0;
+    return ((geteuid_fn)dlsym(RTLD_NEXT, "geteuid"))();
 }
