@@ -59,6 +59,12 @@ sub waiting {
 
 sub is_served { my ($httpd) = @_; return (told($httpd->get(probe_at('acquire')), 'status') // 1) eq '0' }
 
+# The pages of the shared memory, in kB, that a process has read or written; undef: it has none.
+sub touched_by {
+    my ($pid) = @_;
+    return Httpd::slurp("/proc/$pid/smaps") =~ /mod_pgpool-board.*\n(?:.*\n)*?Rss: +(\d+) kB/ ? $1 : undef;
+}
+
 for my $mpm (mpms) {
     subtest $mpm => sub {
         my $httpd = Httpd->new(mpm => $mpm, threads => $mpm eq 'prefork' ? 1 : 4, children => 3,
@@ -86,6 +92,7 @@ for my $mpm (mpms) {
             $load->stop;
             is $httpd->pid, $parent, 'after a graceful restart the parent is the same';
             ok kill(0, $parent), '... and lives';
+            is touched_by($parent), 0, '... and has not touched the shared memory';
             $httpd->wait_gone(@old);
             ok poll_until { is_served($httpd) }, '... requests are served again';
             pages_are_sane($httpd, '... and all formats answer');
