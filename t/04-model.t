@@ -30,7 +30,6 @@ my @handoff_bug = (
 # The macros with which the checker finds a bug of the permits: the number of permits.
 my %one  = (with => [qw(-DPERMITS=1)]);
 my %two  = (with => [qw(-DPERMITS=2)]);
-my %more = (with => [qw(-DPERMITS=1 -DFIRST=2)]);
 my @permits_bug = (
     [COUNT_FIRST  => $broken, %two],
     [GIVE_EARLY   => $broken, %two],
@@ -42,8 +41,8 @@ my @permits_bug = (
     [GIVE_SILENT  => $broken, %one],
     [TAKE_SILENT  => $broken, %two],
     [TAKEN_SILENT => $broken, %two],
-    ([END_SILENT => $broken, %more]) x !!$ENV{PGPOOL_MODEL_ALL},
-    [OUT_OF_TURN  => $broken, %more],
+    ([END_SILENT => $broken, %one]) x !!$ENV{PGPOOL_MODEL_ALL},
+    [OUT_OF_TURN  => $broken, %one],
     [IDLE_KEPT    => $broken, %one],
 );
 
