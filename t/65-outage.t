@@ -254,7 +254,7 @@ subtest 'one dead connection makes the older ones suspect' => sub {
 # Without the proxy, which would listen all the time.
 subtest 'the first request after the outage is served' => sub {
     my $conninfo = conninfo($pg);
-    my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolAcquireTimeout 200ms\nPgPoolRetry 100ms 1h");
+    my $httpd = probed("PgPoolConninfo \"$conninfo\"\nPgPoolAcquireTimeout 3s\nPgPoolRetry 100ms 1h");
     my $status = sub { told(probe($httpd, 'acquire'), 'status') };
     is $status->(), 0, 'up';
     $pg->stop;
