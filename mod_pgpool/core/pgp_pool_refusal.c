@@ -95,6 +95,6 @@ void pgp_refusals_end(pgp_pool *pool, apr_time_t now)
             count.events)
             pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_NO_CONNECTION, pool->name, 0,
                     "%" APR_UINT64_T_FMT " more requests got no connection (%s) since the last "
-                    "line; since a while each request gets one",
+                    "line; now requests get connections again",
                     count.events, i ? "unavailable" : "exhausted");
 }
