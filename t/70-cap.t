@@ -129,7 +129,7 @@ subtest 'idle connections of other children give way' => sub {
 };
 
 subtest 'the cap is reached' => sub {
-    my $httpd = capped("PgPoolMin 0\nPgPoolMax 8\nPgPoolTotalMax 2\nPgPoolAcquireTimeout 300ms", threads => 16);
+    my $httpd = capped("PgPoolMin 0\nPgPoolMax 8\nPgPoolTotalMax 2\nPgPoolAcquireTimeout 3s", threads => 16);
     my @held = held_by_one($httpd, 2);
     ok poll_until { 2 == grep { -e } map { $httpd->dir . "/held$_" } 1 .. 2 }, 'two requests have all connections';
     my $answer = $httpd->get('/short');

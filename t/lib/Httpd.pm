@@ -47,6 +47,7 @@ sub new {
         conf     => '',
         children => 1,
         threads  => 8,
+        old      => [],
         preload  => [],
         env      => {},
         port     => 1,
@@ -292,6 +293,7 @@ sub restart  { my ($self) = @_; return $self->reload('HUP') }
 sub reload {
     my ($self, $signal) = @_;
     my $from = $self->log_end;
+    $self->{old} = [$self->children];
     $self->signal($signal);
     $self->wait_log(qr/resuming normal operations/, from => $from);
     return;
@@ -329,8 +331,13 @@ sub children_of {
 }
 
 # Kill the oldest child; httpd will start another one.  Returns the child's pid when it has gone.
+#
+# The old children of a restart end first.  While httpd 2.4 replaces them it starts two children for
+# one that is killed, and the next graceful restart tells one too few of them to end
+# (server_main_loop() and active_daemons_limit in its event.c).
 sub kill_child {
     my ($self, $signal) = @_;
+    $self->wait_gone(@{ $self->{old} });
     my ($child) = $self->children;
     $self->{killed}{$child} = 1;
     kill $signal // 'KILL', $child;
