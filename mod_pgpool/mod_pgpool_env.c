@@ -37,7 +37,7 @@ static int env_log_level(pgp_log_level level)
     return levels[level];
 }
 
-static int env_log_wanted(void *baton, pgp_log_level level)
+static bool env_log_wanted(void *baton, pgp_log_level level)
 {
     const server_rec *main_server = baton;
 

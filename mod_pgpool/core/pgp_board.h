@@ -160,7 +160,7 @@ unsigned pgp_board_flips(const pgp_board *board);
 
 /* Whether the figures of a seat count, i.e. are not in the totals.  *pid is the child's; 0 if
  * the child has ended and its figures are not folded yet. */
-int pgp_board_counts(const pgp_board *board, int seat, int *pid);
+bool pgp_board_counts(const pgp_board *board, int seat, int *pid);
 
 /* Copy the figures that the child in a seat has published, or the totals of ended children
  * (seat -1), and bring each into its range. */

@@ -10,7 +10,7 @@ static pgp_cell *cell_of(const pgp_board *board, int s, int p)
     return &board->cells[(apr_size_t)s * board->nplaces + p];
 }
 
-static int is_zero(const pgp_stats *stats)
+static bool is_zero(const pgp_stats *stats)
 {
     static const pgp_stats nothing;
 

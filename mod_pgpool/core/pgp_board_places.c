@@ -38,7 +38,7 @@ int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool)
 
 /* Whether a place is taken.  A place of the last configuration counts as taken, because a new
  * child of that configuration may not hold its locks yet. */
-static int is_taken(const pgp_board *board, int p)
+static bool is_taken(const pgp_board *board, int p)
 {
     const pgp_place *at = &board->places[p];
 
@@ -47,14 +47,14 @@ static int is_taken(const pgp_board *board, int p)
             board->locks.holder(board->locks.baton, pgp_board_place_byte(board, p)));
 }
 
-static int is_host_in_use(const pgp_board *board, int h)
+static bool is_host_in_use(const pgp_board *board, int h)
 {
     int p;
 
     for (p = 0; p < board->nplaces; p++)
         if (board->places[p].tenure && board->places[p].host == h && is_taken(board, p))
-            return 1;
-    return 0;
+            return true;
+    return false;
 }
 
 /* The number of a pool's server.  There are as many as places, so one is free; but a process
@@ -89,19 +89,19 @@ static pgp_place *place_free(pgp_board *board)
     return free;
 }
 
-static int place_give(pgp_board *board, const pgp_board_pool *pool)
+static bool place_give(pgp_board *board, const pgp_board_pool *pool)
 {
     pgp_place *at = place_free(board);
 
     if (!at)
-        return 0;
+        return false;
     apr_cpystrn(at->name, pool->name, sizeof at->name);
     at->server = hash(pool->server);
     at->nth = pool->nth;
     at->host = host_number(board, pool);
     at->tenure = ++board->tenures;
-    at->current = 1;
-    return 1;
+    at->current = true;
+    return true;
 }
 
 /* A pool that comes back to its place finds its server's number again, or gets another one if
@@ -110,7 +110,7 @@ static void place_keep(pgp_board *board, pgp_place *at, const pgp_board_pool *po
 {
     if (!is_taken(board, (int)(at - board->places)))
         at->host = host_number(board, pool);
-    at->current = 1;
+    at->current = true;
 }
 
 int pgp_board_configure(pgp_board *board, const pgp_board_pool *pools, int n)
@@ -119,7 +119,7 @@ int pgp_board_configure(pgp_board *board, const pgp_board_pool *pools, int n)
 
     for (p = 0; p < board->nplaces; p++) {
         board->places[p].before = board->places[p].current;
-        board->places[p].current = 0;
+        board->places[p].current = false;
     }
     for (i = 0; i < n; i++)
         if ((p = place_find(board, &pools[i])) >= 0)

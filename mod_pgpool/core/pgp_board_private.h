@@ -86,9 +86,9 @@ typedef struct {
     char name[64];
     apr_uint64_t server; /* hash of the connection string, which has no room here */
     int nth;
-    int host;            /* index of its server in the board's hosts */
-    unsigned tenure;     /* 0: no pool ever had this place */
-    int current, before; /* the newest configuration, or the one before, has its pool */
+    int host;             /* index of its server in the board's hosts */
+    unsigned tenure;      /* 0: no pool ever had this place */
+    bool current, before; /* the newest configuration, or the one before, has its pool */
 } pgp_place;
 
 struct pgp_board {
@@ -132,8 +132,8 @@ void pgp_board_ring(const pgp_board *board, int seat);
 /* --- pgp_board_seats.c ------------------------------------------------------ */
 
 /* Whether a seat has a child, and whether its permits count. */
-int pgp_board_is_live(const pgp_board *board, int seat);
-int pgp_board_holds_permits(const pgp_board *board, int seat, apr_time_t now);
+bool pgp_board_is_live(const pgp_board *board, int seat);
+bool pgp_board_holds_permits(const pgp_board *board, int seat, apr_time_t now);
 
 /* --- pgp_board_figures.c ---------------------------------------------------- */
 

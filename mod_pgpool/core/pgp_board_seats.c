@@ -3,19 +3,19 @@
 
 /* Two processes may read the clock in one order and act in the other, so ended_at may lie after
  * now. */
-static int is_graced(const pgp_seat *at, apr_time_t now)
+static bool is_graced(const pgp_seat *at, apr_time_t now)
 {
     const apr_int64_t ended_at = atomic_load(&at->ended_at);
 
     return ended_at > 0 && ended_at < now + PGP_BOARD_GRACE && now - ended_at < PGP_BOARD_GRACE;
 }
 
-int pgp_board_is_live(const pgp_board *board, int s)
+bool pgp_board_is_live(const pgp_board *board, int s)
 {
     return atomic_load(&board->seats[s].in_use);
 }
 
-int pgp_board_holds_permits(const pgp_board *board, int s, apr_time_t now)
+bool pgp_board_holds_permits(const pgp_board *board, int s, apr_time_t now)
 {
     return pgp_board_is_live(board, s) || is_graced(&board->seats[s], now);
 }
@@ -26,7 +26,7 @@ static apr_uint64_t child_word(const pgp_board *board, int s)
     return (apr_uint64_t)(s + 1) << 32 | atomic_load(&board->seats[s].incarnation);
 }
 
-static int is_folded(const pgp_board *board, int s)
+static bool is_folded(const pgp_board *board, int s)
 {
     const unsigned current = atomic_load(&board->head->flips) & 1;
 
@@ -53,7 +53,7 @@ static void seat_end(pgp_board *board, int s, apr_time_t now)
     atomic_store(&board->seats[s].in_use, 0);
 }
 
-static int reaper_begin(pgp_board *board)
+static bool reaper_begin(pgp_board *board)
 {
     return board->locks.take(board->locks.baton, pgp_board_reaper_byte(board));
 }
@@ -153,11 +153,11 @@ void pgp_board_leave(pgp_board *board, int s, apr_time_t now)
     board->locks.drop(board->locks.baton, s);
 }
 
-int pgp_board_counts(const pgp_board *board, int s, int *pid)
+bool pgp_board_counts(const pgp_board *board, int s, int *pid)
 {
     *pid = 0;
     if (!atomic_load(&board->seats[s].in_use) || is_folded(board, s))
-        return 0;
+        return false;
     *pid = board->locks.holder(board->locks.baton, s);
-    return 1;
+    return true;
 }

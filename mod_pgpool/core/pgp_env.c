@@ -37,7 +37,7 @@ void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char
 /* gcc's thread sanitizer does not know sem_clockwait(): it would not see that a post comes
  * before the end of the wait, and it would delay signals until then.  It knows sem_timedwait(),
  * whose clock may jump; therefore this function sleeps in short pieces. */
-int pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until)
+bool pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until)
 {
     struct timespec now, piece;
 
@@ -48,15 +48,15 @@ int pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until)
         piece.tv_sec += piece.tv_nsec / (1000 * 1000 * 1000);
         piece.tv_nsec %= 1000 * 1000 * 1000;
         if (sem_timedwait(sem, &piece) == 0)
-            return 1;
+            return true;
         clock_gettime(CLOCK_MONOTONIC, &now);
     } while (now.tv_sec * APR_USEC_PER_SEC + now.tv_nsec / 1000 < until);
-    return 0;
+    return false;
 }
 
 #else
 
-int pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until)
+bool pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until)
 {
     const struct timespec end = {.tv_sec = until / APR_USEC_PER_SEC,
                                  .tv_nsec = until % APR_USEC_PER_SEC * 1000};

@@ -11,6 +11,7 @@
 #define PGP_ENV_H
 
 #include <semaphore.h>
+#include <stdbool.h>
 #include <apr.h>
 #include <apr_time.h>
 
@@ -22,12 +23,12 @@ typedef struct pgp_env {
     void *baton;
     /* The time in microseconds, on a clock that never goes back and starts anywhere. */
     apr_time_t (*now)(void *baton);
-    /* Sleep until the semaphore is posted (returns 1) or now() reaches `until` (returns 0). */
-    int (*wait)(void *baton, sem_t *sem, apr_time_t until);
+    /* Sleep until the semaphore is posted (returns true) or now() reaches `until` (false). */
+    bool (*wait)(void *baton, sem_t *sem, apr_time_t until);
     /* 32 random bits, for jitter. */
     apr_uint32_t (*random)(void *baton);
     /* Whether lines of this level are written.  pgp_log() asks before it formats a line. */
-    int (*log_wanted)(void *baton, pgp_log_level level);
+    bool (*log_wanted)(void *baton, pgp_log_level level);
     /* Write one line; it comes without a line end. */
     void (*log_write)(void *baton, pgp_log_level level, const char *line);
     const struct pgp_driver *driver;
@@ -67,7 +68,7 @@ void pgp_log(const pgp_env *env, pgp_log_level level, pgp_message id, const char
              unsigned backend, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
 /* A wait() for an environment whose now() is CLOCK_MONOTONIC. */
-int pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until);
+bool pgp_wait_monotonic(void *baton, sem_t *sem, apr_time_t until);
 
 static inline apr_time_t pgp_now(const pgp_env *env)
 {

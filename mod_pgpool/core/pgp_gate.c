@@ -10,7 +10,7 @@
 /* No honest child counts more events. */
 #define MOST_EVENTS APR_UINT64_C(1000000000000)
 
-static int is_past(apr_int64_t time, apr_time_t now)
+static bool is_past(apr_int64_t time, apr_time_t now)
 {
     return time > 0 && time <= now + SKEW;
 }
@@ -23,8 +23,8 @@ static pgp_gate_count count_taken(pgp_gate *gate, apr_int64_t since, apr_time_t 
                             .lasted = now > since ? now - since : 1};
 }
 
-int pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
-                  pgp_gate_count *count)
+bool pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
+                   pgp_gate_count *count)
 {
     apr_int64_t since = atomic_load(&gate->since), last = atomic_load(&gate->last);
 
@@ -32,37 +32,37 @@ int pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
     if (!is_past(since, now)) {
         atomic_store(&gate->last, now);
         if (!atomic_compare_exchange_strong(&gate->since, &since, now))
-            return 0;
+            return false;
         atomic_store(&gate->events, 0);
         *count = (pgp_gate_count){.events = 1};
-        return 1;
+        return true;
     }
     if (is_past(last, now) && (period == PGP_NEVER || now - last < period))
-        return 0;
+        return false;
     if (!atomic_compare_exchange_strong(&gate->last, &last, now))
-        return 0;
+        return false;
     *count = count_taken(gate, since, now);
-    return 1;
+    return true;
 }
 
-int pgp_gate_is_stale(const pgp_gate *gate, apr_time_t began, apr_time_t now)
+bool pgp_gate_is_stale(const pgp_gate *gate, apr_time_t began, apr_time_t now)
 {
     const apr_int64_t closed = atomic_load(&gate->closed);
 
     return is_past(closed, now) && began <= closed;
 }
 
-int pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
-                   pgp_gate_count *count)
+bool pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
+                    pgp_gate_count *count)
 {
     apr_int64_t since = atomic_load(&gate->since), last = atomic_load(&gate->last);
 
     if (!is_past(since, now) || (is_past(last, now) && now - last < quiet))
-        return 0;
+        return false;
     /* Before it is closed: a late event must not find it closed at an unknown time. */
     atomic_store(&gate->closed, now);
     if (!atomic_compare_exchange_strong(&gate->since, &since, 0))
-        return 0;
+        return false;
     *count = count_taken(gate, since, now);
-    return 1;
+    return true;
 }

@@ -17,6 +17,7 @@
 #define PGP_GATE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <apr_time.h>
 
 /* The kinds of events.  Failed attempts to connect have one kind for each kind of cause, so
@@ -46,18 +47,18 @@ typedef struct {
     apr_interval_time_t lasted; /* since the first event; 0: this is the first */
 } pgp_gate_count;
 
-/* Count an event.  Returns 1 if the caller shall log it: if it is the first, or the last line
- * is `period` microseconds old (PGP_NEVER: only the first).  *count then tells how many events
- * the line stands for. */
-int pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
-                  pgp_gate_count *count);
+/* Count an event.  Returns true if the caller shall log it: if it is the first, or the last
+ * line is `period` microseconds old (PGP_NEVER: only the first).  *count then tells how many
+ * events the line stands for. */
+bool pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
+                   pgp_gate_count *count);
 
 /* Whether an event that began at `began` is of the time before the gate was closed last. */
-int pgp_gate_is_stale(const pgp_gate *gate, apr_time_t began, apr_time_t now);
+bool pgp_gate_is_stale(const pgp_gate *gate, apr_time_t began, apr_time_t now);
 
-/* The events are over: close the gate if its last line is `quiet` microseconds old.  Returns 1
- * to the one caller that has closed it and shall log that, with *count. */
-int pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
-                   pgp_gate_count *count);
+/* The events are over: close the gate if its last line is `quiet` microseconds old.  Returns
+ * true to the one caller that has closed it and shall log that, with *count. */
+bool pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
+                    pgp_gate_count *count);
 
 #endif

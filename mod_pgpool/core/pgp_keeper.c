@@ -39,7 +39,7 @@ struct pgp_keeper {
 
     /* atomic */
     _Atomic int order; /* pgp_order */
-    _Atomic int ended;
+    _Atomic bool ended;
 
     /* the keeper's thread only */
     pgp_slot **slots;   /* room for all slots of all pools */
@@ -110,22 +110,22 @@ void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
 
 /* --- a turn ----------------------------------------------------------------- */
 
-/* Go on with a slot in the keeper's hands.  Returns 1 if its state has changed; otherwise the
- * next poll() waits for the slot's event, too. */
-static int slot_step(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
+/* Go on with a slot in the keeper's hands.  Returns true if its state has changed; otherwise
+ * the next poll() waits for the slot's event, too. */
+static bool slot_step(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
 {
     if (slot->state != PGP_CLOSING && !slot->connection) {
         pgp_pool_grow_begin(slot);
-        return 1;
+        return true;
     }
     if (slot->state == PGP_CLOSING ? pgp_pool_close(slot) : pgp_pool_step(slot))
-        return 1;
+        return true;
     keeper->fds[keeper->nfds++] = slot->await;
     if (slot->deadline < *next)
         *next = slot->deadline;
     if (slot->state == PGP_CLEANING && pgp_now(keeper->env) + CLEANING_STEP < *next)
         *next = pgp_now(keeper->env) + CLEANING_STEP;
-    return 0;
+    return false;
 }
 
 static void apply_order(pgp_keeper *keeper, pgp_pool *pool)
@@ -176,12 +176,12 @@ static void seat_leave(pgp_keeper *keeper, apr_time_t now)
 /* Whether this child needs no seat on the board any more: it takes no new requests, and none of
  * its requests holds a connection or waits for one.  If a request acquires later all the same,
  * the child claims a seat again. */
-static int is_drained(pgp_keeper *keeper)
+static bool is_drained(pgp_keeper *keeper)
 {
     int i, used = 0;
 
     if (atomic_load(&keeper->order) == PGP_ORDER_RUN)
-        return 0;
+        return false;
     for (i = 0; i < keeper->pools->nelts; i++)
         used += pgp_pool_is_used(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
     return used == 0;
@@ -191,7 +191,7 @@ static int is_drained(pgp_keeper *keeper)
 static void visit_board(pgp_keeper *keeper)
 {
     const apr_time_t now = pgp_now(keeper->env);
-    int drained;
+    bool drained;
 
     if (!keeper->board || now < keeper->reaped_at + REAP_STEP)
         return;
@@ -264,7 +264,7 @@ static void sleep_until(pgp_keeper *keeper, apr_time_t until)
     (void)got; /* a socket or the time may have ended the poll() instead */
 }
 
-static int leave_all(pgp_keeper *keeper)
+static bool leave_all(pgp_keeper *keeper)
 {
     int i, left = 0;
 

@@ -14,7 +14,7 @@ typedef struct {
     atomic_char *taken;
 } lock_file;
 
-static int file_control(const lock_file *file, int command, int type, int byte, int *pid)
+static bool file_control(const lock_file *file, int command, int type, int byte, int *pid)
 {
     struct flock request = {
         .l_type = (short)type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
@@ -28,17 +28,17 @@ static int file_control(const lock_file *file, int command, int type, int byte, 
     return rc == 0;
 }
 
-static int lock_take(void *baton, int byte)
+static bool lock_take(void *baton, int byte)
 {
     lock_file *file = baton;
 
     if (atomic_load(&file->taken[byte]) || !file_control(file, F_SETLK, F_WRLCK, byte, NULL))
-        return 0;
+        return false;
     atomic_store(&file->taken[byte], 1);
-    return 1;
+    return true;
 }
 
-static int lock_share(void *baton, int byte)
+static bool lock_share(void *baton, int byte)
 {
     return file_control(baton, F_SETLK, F_RDLCK, byte, NULL);
 }

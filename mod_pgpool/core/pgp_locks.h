@@ -19,16 +19,17 @@
 #ifndef PGP_LOCKS_H
 #define PGP_LOCKS_H
 
+#include <stdbool.h>
 #include <apr_errno.h>
 #include <apr_pools.h>
 
 typedef struct {
     void *baton;
-    /* Lock a byte for this process alone.  Returns 1; or 0 if a process holds it already,
-     * this one included, or if the system refuses. */
-    int (*take)(void *baton, int byte);
-    /* Lock a byte beside other processes that share it.  Returns 1 or 0 as take() does. */
-    int (*share)(void *baton, int byte);
+    /* Lock a byte for this process alone.  Returns true; or false if a process holds it
+     * already, this one included, or if the system refuses. */
+    bool (*take)(void *baton, int byte);
+    /* Lock a byte beside other processes that share it.  Returns the same as take(). */
+    bool (*share)(void *baton, int byte);
     /* Give back what take() has taken. */
     void (*drop)(void *baton, int byte);
     /* The pid of a process that holds the byte in either way; 0 if none does.  A lock that

@@ -42,13 +42,13 @@ static int count(const pgp_quota *quota, apr_time_t now)
     return sum;
 }
 
-int pgp_permits_take(const pgp_quota *quota, apr_time_t now)
+bool pgp_permits_take(const pgp_quota *quota, apr_time_t now)
 {
     atomic_fetch_add(&own_standing(quota)->permits, 1);
     if (!quota->cap || count(quota, now) <= quota->cap)
-        return 1;
+        return true;
     pgp_permits_give(quota);
-    return 0;
+    return false;
 }
 
 void pgp_permits_give(const pgp_quota *quota)
@@ -96,7 +96,7 @@ static int waits_read(const pgp_quota *quota, apr_time_t now, apr_interval_time_
     return n;
 }
 
-static int is_before(const apr_time_t *waits, int a, int b)
+static bool is_before(const apr_time_t *waits, int a, int b)
 {
     return waits[a] < waits[b] || (waits[a] == waits[b] && a < b);
 }
@@ -206,24 +206,24 @@ apr_time_t pgp_permits_turn(const pgp_quota *quota)
 
 /* Memory that was never written holds 0, and turn() reports it as INT64_MAX: so a 0 is swapped
  * if INT64_MAX was seen. */
-static int turn_swap(const pgp_quota *quota, apr_time_t seen, apr_time_t turn)
+static bool turn_swap(const pgp_quota *quota, apr_time_t seen, apr_time_t turn)
 {
     _Atomic apr_int64_t *next = &pgp_board_turn(quota->board, quota->row)->next;
     apr_int64_t before = atomic_load(next);
 
     if (before != seen && !(before <= 0 && seen == INT64_MAX))
-        return 0;
+        return false;
     return atomic_compare_exchange_strong(next, &before, turn);
 }
 
-int pgp_permits_pass(const pgp_quota *quota, apr_time_t turn, apr_time_t now)
+bool pgp_permits_pass(const pgp_quota *quota, apr_time_t turn, apr_time_t now)
 {
     const apr_time_t late = now - turn > MOST_LATE ? now - MOST_LATE : turn;
 
     if (!turn_swap(quota, turn, INT64_MAX))
-        return 0;
+        return false;
     atomic_store(&pgp_board_turn(quota->board, quota->row)->last, late);
-    return 1;
+    return true;
 }
 
 apr_time_t pgp_permits_passed(const pgp_quota *quota, apr_time_t now)

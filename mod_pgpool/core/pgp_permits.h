@@ -96,10 +96,10 @@ typedef struct {
 void pgp_permits_look(const pgp_quota *quota, apr_time_t now, apr_interval_time_t patience,
                       pgp_outlook *look);
 
-/* Take a permit, or give one back.  take() returns 1; or 0 if the quota is used up: then the
- * caller has to ring, because its attempt may have turned another child away.  The caller sees
- * to the order (pgp_policy_may_take). */
-int pgp_permits_take(const pgp_quota *quota, apr_time_t now);
+/* Take a permit, or give one back.  take() returns true; or false if the quota is used up: then
+ * the caller has to ring, because its attempt may have turned another child away.  The caller
+ * sees to the order (pgp_policy_may_take). */
+bool pgp_permits_take(const pgp_quota *quota, apr_time_t now);
 void pgp_permits_give(const pgp_quota *quota);
 
 /* Publish since when the child's oldest request has waited for a permit, or since when its
@@ -121,9 +121,9 @@ void pgp_permits_ring_one(const pgp_quota *quota, int seat);
  * has to give way. */
 apr_time_t pgp_permits_turn(const pgp_quota *quota);
 
-/* Returns 1 to exactly one of the threads that have read this turn: it has to pass its
+/* Returns true to exactly one of the threads that have read this turn: it has to pass its
  * connection on. */
-int pgp_permits_pass(const pgp_quota *quota, apr_time_t turn, apr_time_t now);
+bool pgp_permits_pass(const pgp_quota *quota, apr_time_t turn, apr_time_t now);
 
 /* The time at which the last turn was due; 0: there was none. */
 apr_time_t pgp_permits_passed(const pgp_quota *quota, apr_time_t now);

@@ -27,7 +27,7 @@ int pgp_policy_growth(const pgp_demand *d)
     return MOST(LEAST(start, d->free), 0);
 }
 
-static int passed(apr_interval_time_t limit, apr_interval_time_t elapsed)
+static bool passed(apr_interval_time_t limit, apr_interval_time_t elapsed)
 {
     return limit != PGP_NEVER && elapsed >= limit;
 }
@@ -42,13 +42,13 @@ pgp_reason pgp_policy_retire(const pgp_slot *slot, const pgp_settings *settings,
     return PGP_REASON_NONE;
 }
 
-int pgp_policy_ping_due(const pgp_slot *slot, const pgp_settings *settings,
-                        apr_time_t suspect_since, apr_time_t now)
+bool pgp_policy_ping_due(const pgp_slot *slot, const pgp_settings *settings,
+                         apr_time_t suspect_since, apr_time_t now)
 {
     return passed(settings->ping, now - slot->idle_since) || slot->idle_since < suspect_since;
 }
 
-int pgp_policy_may_take(const pgp_outlook *look, int for_wait, int may_take_last)
+bool pgp_policy_may_take(const pgp_outlook *look, bool for_wait, bool may_take_last)
 {
     const int kept = look->without > 0 ? 1 : 0;
 

@@ -35,13 +35,13 @@ pgp_reason pgp_policy_retire(const pgp_slot *slot, const pgp_settings *settings,
 
 /* Whether an idle connection needs a ping before use: it was idle for PgPoolPing, or it was
  * idle already at suspect_since, when another connection was found dead. */
-int pgp_policy_ping_due(const pgp_slot *slot, const pgp_settings *settings,
-                        apr_time_t suspect_since, apr_time_t now);
+bool pgp_policy_ping_due(const pgp_slot *slot, const pgp_settings *settings,
+                         apr_time_t suspect_since, apr_time_t now);
 
 /* Whether a child may take a permit (pgp_permits.h, "order" and "reserve").  for_wait: a
  * request waits for it; otherwise the child wants it for PgPoolMin.  may_take_last: the child
  * has no connection, or its oldest request has waited for a turn. */
-int pgp_policy_may_take(const pgp_outlook *look, int for_wait, int may_take_last);
+bool pgp_policy_may_take(const pgp_outlook *look, bool for_wait, bool may_take_last);
 
 /* How fast connections are passed on (pgp_permits.h, "pace"), in microseconds. */
 typedef struct {

@@ -49,7 +49,7 @@ apr_status_t pgp_pool_create(pgp_pool **created, apr_pool_t *p, const char *name
     pool->env = env;
     pool->context = (pgp_context){.env = env, .pool = name, .settings = settings};
     pool->waker = waker;
-    pool->has_keeper = 1;
+    pool->has_keeper = true;
     pool->share.quota.seat = pool->share.ring_one = -1;
     APR_RING_INIT(&pool->queue, waiter, entry);
     slots_make(pool, p);
@@ -103,7 +103,7 @@ static void demand_note_locked(acquire_request *req)
 {
     PGP_LOCKED(req->pool);
     req->wake_keeper = !req->pool->refused_demand;
-    req->pool->refused_demand = 1;
+    req->pool->refused_demand = true;
 }
 
 /* Record the borrower, for the page and PgPoolHoldWarning. */

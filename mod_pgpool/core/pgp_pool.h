@@ -108,7 +108,7 @@ typedef struct {
     int connecting;         /* attempts under way, as of this turn of the keeper */
     apr_time_t waits_since; /* as published */
     apr_time_t rung_at;     /* when it last rang the child with the longest idle connection */
-    int ring;
+    bool ring;
 } pgp_server;
 
 /* How many connections all children may ask for, for one pool. */
@@ -142,7 +142,7 @@ pgp_connection *pgp_pool_detach(pgp_slot **slot);
 void pgp_pool_destroy_detached(const pgp_pool *pool, pgp_connection **connection);
 
 /* Whether a borrowed connection is still open.  Reads nothing that it has received. */
-int pgp_slot_is_alive(const pgp_slot *slot);
+bool pgp_slot_is_alive(const pgp_slot *slot);
 
 /* Shut the socket of a borrowed connection down: whatever its borrower tries on it next fails.
  * why: a literal, for the last words. */
@@ -174,7 +174,7 @@ void pgp_pool_read_stats(pgp_pool *pool, pgp_stats *stats);
 /* Whether one more refusal (an outcome other than GRANTED) is worth a line in the log: the
  * first of its kind in all children is, and one a minute while it goes on.  Then *unlogged is
  * how many were not logged since the last that was. */
-int pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged);
+bool pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged);
 
 /* --- a borrowed connection: its borrower's thread ---------------------------- */
 

@@ -48,7 +48,7 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
     /* A connection that is closing, or that another child gives up, makes room in a later turn.
      */
     if (!resting && start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
-        pool->refused_demand = 0;
+        pool->refused_demand = false;
 }
 
 /* --- success ---------------------------------------------------------------- */
@@ -144,7 +144,7 @@ void pgp_pool_grow_done(pgp_slot *slot)
     const pgp_env *env = pool->env;
     const char *tls = env->driver->tls(slot->connection);
     const apr_time_t began = slot->born;
-    int may_end_outage = !pool->surveyed;
+    bool may_end_outage = !pool->surveyed;
 
     slot->born = now_of(pool);
     slot->expires = pgp_policy_expiry(pool->settings, slot->born, env->random(env->baton));
@@ -163,7 +163,7 @@ void pgp_pool_grow_done(pgp_slot *slot)
         outage_end(pool, slot->born);
     pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_slot_backend(slot),
             "connected, %s", tls ? tls : "no TLS");
-    pool->surveyed = 1;
+    pool->surveyed = true;
     capacity_check(slot);
     admit(slot);
 }
@@ -193,8 +193,8 @@ static void log_failure(const pgp_slot *slot, const pgp_error *error, apr_interv
     pgp_pool *pool = slot->pool;
     pgp_gate *gate = pgp_share_gate(pool, failure_gate(error));
     pgp_gate_count count = {.lasted = 0};
-    const int may = !pgp_gate_is_stale(gate, slot->born, now) &&
-                    pgp_gate_pass(gate, now, PGP_LOG_PERIOD, &count);
+    const bool may = !pgp_gate_is_stale(gate, slot->born, now) &&
+                     pgp_gate_pass(gate, now, PGP_LOG_PERIOD, &count);
     char more[80] = "";
 
     if (count.lasted)
@@ -209,13 +209,13 @@ static void log_failure(const pgp_slot *slot, const pgp_error *error, apr_interv
 
 /* The server has no place left, but some places are this httpd's: what is idle gives way, and
  * the next attempt is made when a place is free.  That is no outage. */
-static int give_way_found(pgp_slot *slot, const pgp_error *error, apr_time_t now)
+static bool give_way_found(pgp_slot *slot, const pgp_error *error, apr_time_t now)
 {
     pgp_pool *pool = slot->pool;
-    int ours;
+    bool ours;
 
     if (strcmp(error->sqlstate, "53300") != 0 || error->own_limit)
-        return 0;
+        return false;
     lock(pool);
     ours = pgp_server_found_full(pool, now);
     if (ours) {

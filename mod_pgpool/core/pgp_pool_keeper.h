@@ -24,20 +24,20 @@ int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **slots);
 /* Start an attempt to connect, for a slot that is CONNECTING and has no connection yet. */
 void pgp_pool_grow_begin(pgp_slot *slot);
 
-/* Go on with a slot that is CONNECTING or CLEANING.  Returns 1 if the slot has left that state;
- * 0 if it waits for slot->await, until slot->deadline at most. */
-int pgp_pool_step(pgp_slot *slot);
+/* Go on with a slot that is CONNECTING or CLEANING.  Returns true if the slot has left that
+ * state; false if it waits for slot->await, until slot->deadline at most. */
+bool pgp_pool_step(pgp_slot *slot);
 
-/* Go on with a slot that is CLOSING.  Returns 1 if the slot is FREE now; 0 if it waits for the
- * end of the backend (slot->await), until slot->deadline at most. */
-int pgp_pool_close(pgp_slot *slot);
+/* Go on with a slot that is CLOSING.  Returns true if the slot is FREE now; false if it waits
+ * for the end of the backend (slot->await), until slot->deadline at most. */
+bool pgp_pool_close(pgp_slot *slot);
 
 /* Tell the pool the child's seat on the board, without which it makes no connection.  -1: the
  * child is about to leave its seat, and the pool leaves its counters there. */
 void pgp_pool_set_seat(pgp_pool *pool, int seat);
 
 /* Whether the pool has a connection, or a request wants one. */
-int pgp_pool_is_used(pgp_pool *pool);
+bool pgp_pool_is_used(pgp_pool *pool);
 
 /* Share the permits of each server among the child's pools.  The keeper calls this at the end
  * of each turn, with all of its pools.  Returns the time by which to call again; PGP_NEVER:
@@ -54,7 +54,7 @@ void pgp_pool_hear_bell(pgp_pool *pool);
 void pgp_pool_drain(pgp_pool *pool);
 void pgp_pool_stop(pgp_pool *pool);
 
-/* Leave a stopped pool for good.  Returns 1; or 0 if a connection is still to be closed. */
-int pgp_pool_leave(pgp_pool *pool);
+/* Leave a stopped pool for good.  Returns false if a connection is still to be closed. */
+bool pgp_pool_leave(pgp_pool *pool);
 
 #endif

@@ -67,7 +67,7 @@ static void orders_obey_locked(pgp_pool *pool, apr_time_t now)
         retire_all_locked(pool, PGP_IDLE);
         retire_all_locked(pool, PGP_CONNECTING);
         pool->outage = (pgp_outage){.failures = 0};
-        pool->surveyed = 0;
+        pool->surveyed = false;
         return;
     }
     for (slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
@@ -106,7 +106,7 @@ static pgp_slot *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_borrower *b
 
     APR_RING_FOREACH (slot, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
         if (limit != PGP_NEVER && !slot->warned && now - slot->borrower.since >= limit) {
-            slot->warned = 1;
+            slot->warned = true;
             *borrower = slot->borrower;
             return slot;
         }
@@ -160,7 +160,7 @@ static void ended_while_idle(pgp_slot *slot, apr_time_t seen)
     pgp_pool *pool = slot->pool;
     char words[PGP_ERROR_WORDS];
     pgp_error error;
-    int ended;
+    bool ended;
 
     lock(pool);
     ended = slot->state == PGP_IDLE && slot->idle_since < seen;
@@ -179,7 +179,7 @@ static void ended_while_idle(pgp_slot *slot, apr_time_t seen)
 
 /* Take an idle connection into the keeper's hands.  One that came back a moment ago stays idle:
  * a request may want it at any moment, and reads from it then. */
-static int idle_take(pgp_slot *slot, apr_time_t seen)
+static bool idle_take(pgp_slot *slot, apr_time_t seen)
 {
     pgp_pool *pool = slot->pool;
 
@@ -197,7 +197,7 @@ static void idle_give_back(pgp_slot *slot, apr_time_t now)
     pgp_pool *pool = slot->pool;
 
     lock(pool);
-    pool->reading = 0;
+    pool->reading = false;
     pgp_slot_hand_off_locked(pool, slot, slot->idle_since, now);
     unlock(pool);
 }
@@ -215,7 +215,7 @@ static void idle_retire(pgp_slot *slot, const pgp_error *error)
         pgp_reset_failed(slot, error);
     pgp_slot_retire(slot, reason);
     lock(pool);
-    pool->reading = 0;
+    pool->reading = false;
     if (!pool->settings->acquire_timeout) /* callers wait for the one that was read from only */
         pgp_queue_end_all_locked(pool, pgp_shortage_locked(pool));
     unlock(pool);
@@ -223,17 +223,17 @@ static void idle_retire(pgp_slot *slot, const pgp_error *error)
 
 /* Read what the server has sent.  If nobody reads, its process blocks as soon as the socket is
  * full, in the middle of its work, with a transaction open. */
-static int read_while_idle(pgp_slot *slot, apr_time_t seen)
+static bool read_while_idle(pgp_slot *slot, apr_time_t seen)
 {
     pgp_error error = {.sqlstate = ""};
 
     if (!idle_take(slot, seen))
-        return 0;
+        return false;
     if (slot->pool->env->driver->take_in(slot->connection, &error))
         idle_give_back(slot, seen);
     else
         idle_retire(slot, &error);
-    return 1;
+    return true;
 }
 
 /* A connection may be borrowed and closed between the list and the poll(), and its descriptor
@@ -243,7 +243,8 @@ static int read_while_idle(pgp_slot *slot, apr_time_t seen)
 apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **slots, struct pollfd *fds)
 {
     const apr_time_t now = now_of(pool);
-    int i, n, any_read = 0;
+    bool any_read = false;
+    int i, n;
 
     if (now < pool->watch_at)
         return pool->watch_at;

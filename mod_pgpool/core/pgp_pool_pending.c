@@ -49,7 +49,7 @@ static void clean_failed(pgp_slot *slot, const pgp_error *error)
 static void step_late(const pgp_slot *slot, pgp_error *error)
 {
     const pgp_settings *settings = slot->pool->settings;
-    const int connecting = slot->state == PGP_CONNECTING;
+    const bool connecting = slot->state == PGP_CONNECTING;
 
     error->sqlstate[0] = '\0';
     apr_snprintf(error->message, sizeof error->message,
@@ -58,15 +58,15 @@ static void step_late(const pgp_slot *slot, pgp_error *error)
                  (connecting ? settings->connect_timeout : settings->check_timeout) / 1000);
 }
 
-int pgp_pool_step(pgp_slot *slot)
+bool pgp_pool_step(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
-    const int connecting = slot->state == PGP_CONNECTING;
+    const bool connecting = slot->state == PGP_CONNECTING;
     pgp_error error = {.sqlstate = ""};
     pgp_step step = pool->env->driver->step(slot->connection, &slot->await, &error);
 
     if (step == PGP_STEP_AGAIN && now_of(pool) < slot->deadline)
-        return 0;
+        return false;
     if (step == PGP_STEP_AGAIN)
         step_late(slot, &error);
     if (step == PGP_STEP_DONE && connecting)
@@ -77,14 +77,14 @@ int pgp_pool_step(pgp_slot *slot)
         pgp_pool_grow_failed(slot, &error);
     else
         clean_failed(slot, &error);
-    return 1;
+    return true;
 }
 
 /* --- closing ----------------------------------------------------------------- */
 
 /* Without a cap the slot is free as soon as the server has been told.  With a cap the server's
  * process counts as long as it lives, up to LINGER. */
-int pgp_pool_close(pgp_slot *slot)
+bool pgp_pool_close(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
     pgp_error unsaid;
@@ -95,9 +95,9 @@ int pgp_pool_close(pgp_slot *slot)
     }
     if (slot->connection && pgp_share_has_cap(pool) && now_of(pool) < slot->deadline &&
         pool->env->driver->step(slot->connection, &slot->await, &unsaid) == PGP_STEP_AGAIN)
-        return 0;
+        return false;
     pgp_close_end(slot);
-    return 1;
+    return true;
 }
 
 /* --- phases ------------------------------------------------------------------ */
@@ -128,19 +128,19 @@ void pgp_pool_stop(pgp_pool *pool)
     unlock(pool);
 }
 
-int pgp_pool_leave(pgp_pool *pool)
+bool pgp_pool_leave(pgp_pool *pool)
 {
     pgp_stats stats;
-    int left;
+    bool has_left;
 
     lock(pool);
-    left = pool->phase == STOPPED && count(pool, PGP_CLOSING) == 0 &&
-           count(pool, PGP_CLEANING) == 0;
+    has_left = pool->phase == STOPPED && count(pool, PGP_CLOSING) == 0 &&
+               count(pool, PGP_CLEANING) == 0;
     pgp_stats_take_locked(pool, &stats);
-    if (left)
-        pool->has_keeper = 0;
+    if (has_left)
+        pool->has_keeper = false;
     unlock(pool);
-    if (left)
+    if (has_left)
         pgp_share_publish(pool, &stats);
-    return left;
+    return has_left;
 }

@@ -42,7 +42,7 @@ typedef enum { RUNNING, DRAINING, STOPPED } pool_phase;
 typedef struct waiter {
     APR_RING_ENTRY(waiter) entry;
     apr_time_t until;
-    int ended;
+    bool ended;
     pgp_outcome outcome;
     pgp_slot *slot;             /* if PGP_GRANTED */
     struct waiter *ended_after; /* see ended in pgp_pool */
@@ -59,18 +59,18 @@ typedef struct {
 
     /* as the keeper has last seen it */
     pgp_outlook look;
-    int looked;                       /* in this turn of the keeper's */
-    int is_waiting;                   /* a request waits for a permit */
-    int lacks_server;                 /* there was no permit of the server's for a request */
-    int at_cap;                       /* there was no permit for this child */
+    bool looked;                      /* in this turn of the keeper's */
+    bool is_waiting;                  /* a request waits for a permit */
+    bool lacks_server;                /* there was no permit of the server's for a request */
+    bool at_cap;                      /* there was no permit for this child */
     apr_time_t gained_at;             /* when it took a permit for a request */
     apr_time_t last_short_at;         /* when a request last waited for a permit; 0: never */
     apr_interval_time_t connect_time; /* smoothed; 0: not measured yet */
 
     /* what is to be done */
-    int rung;           /* another child has rung: look */
+    bool rung;          /* another child has rung: look */
     apr_time_t look_at; /* look then in any case */
-    int ring;           /* ring the children that the free permits belong to */
+    bool ring;          /* ring the children that the free permits belong to */
     int ring_one;       /* and the one in this seat; -1: none */
 } pool_share;
 
@@ -99,17 +99,17 @@ struct pgp_pool {
     apr_time_t suspect_since; /* what was idle before this may be dead as well */
     apr_uint64_t leases;
     pgp_outage outage;
-    pgp_orders orders;  /* an operator's, as the keeper has last seen them */
-    int refused_demand; /* a caller that would not wait got none: grow for the next */
+    pgp_orders orders;   /* an operator's, as the keeper has last seen them */
+    bool refused_demand; /* a caller that would not wait got none: grow for the next */
     pool_share share;
     pgp_stats stats; /* without its gauges */
-    int reading;     /* the keeper reads from an idle connection, then parks or retires it */
-    int has_keeper;  /* the keeper still looks after this pool */
+    bool reading;    /* the keeper reads from an idle connection, then parks or retires it */
+    bool has_keeper; /* the keeper still looks after this pool */
     pool_phase phase;
 
     /* the keeper's thread only */
     apr_time_t watch_at;   /* when the idle connections are to be looked at */
-    int surveyed;          /* a connection was asked for the server's capacity */
+    bool surveyed;         /* a connection was asked for the server's capacity */
     unsigned first_host;   /* with which entry of the hosts the next attempt begins */
     apr_time_t first_left; /* when an attempt that began with it has failed */
 };
@@ -242,30 +242,30 @@ int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **slots
 
 /* --- pgp_share.c ------------------------------------------------------------ */
 
-int pgp_share_is_capped(const pgp_pool *pool);
+bool pgp_share_is_capped(const pgp_pool *pool);
 /* In microseconds: time of a connect, greatest age of a wait; and the pace of turns. */
 apr_interval_time_t pgp_share_connect_time(const pgp_pool *pool);
 apr_interval_time_t pgp_share_patience(const pgp_pool *pool);
 pgp_pace pgp_share_pace(const pgp_pool *pool, const pgp_outlook *look);
 /* The keeper calls these in this order.  look: publish whether a request wants a permit, and
- * look at the other children.  take_own: take a permit of the pool's own quota; returns 0 if
- * there is none.  gained: the permits of a new connection are complete.  settle: publish and do
- * what follows; lacks: a request got no permit. */
-void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now);
-int pgp_share_take_own_locked(pgp_pool *pool, int for_wait, apr_time_t now);
-void pgp_share_gained_locked(pgp_pool *pool, int for_wait, apr_time_t now);
-void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now);
+ * look at the other children.  take_own: take a permit of the pool's own quota; returns false
+ * if there is none.  gained: the permits of a new connection are complete.  settle: publish and
+ * do what follows; lacks: a request got no permit. */
+void pgp_share_look_locked(pgp_pool *pool, bool wants, apr_time_t now);
+bool pgp_share_take_own_locked(pgp_pool *pool, bool for_wait, apr_time_t now);
+void pgp_share_gained_locked(pgp_pool *pool, bool for_wait, apr_time_t now);
+void pgp_share_settle_locked(pgp_pool *pool, bool lacks, apr_time_t now);
 void pgp_share_give_own_locked(pgp_pool *pool);
 /* Ring the children that the steps above chose.  The lock is not held. */
 void pgp_share_ring(pgp_pool *pool);
 /* Record how long a connect took. */
 void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took);
 /* Whether a connection in use may have to give way to another child.  The lock is not held. */
-int pgp_share_is_turn(const pgp_pool *pool);
+bool pgp_share_is_turn(const pgp_pool *pool);
 /* Whether a connection that comes back must be closed, to pass its permits to another child. */
-int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now);
+bool pgp_share_pass_locked(pgp_pool *pool, apr_time_t now);
 /* Whether a request has waited for a permit since then. */
-int pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since);
+bool pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since);
 /* Publish the oldest wait, or the longest idle time, again if it has changed. */
 void pgp_share_queue_changed_locked(pgp_pool *pool);
 void pgp_share_idle_changed_locked(pgp_pool *pool);
@@ -276,13 +276,13 @@ void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
 /* --- pgp_share_server.c ----------------------------------------------------- */
 
 /* Whether a cap applies, so that another pool or child may wait for a connection's permits. */
-int pgp_share_has_cap(const pgp_pool *pool);
+bool pgp_share_has_cap(const pgp_pool *pool);
 /* Take the permits of a connection, of the pool's quota and of the server's: both, or none and
- * return 0.  Give them back, once its backend has ended. */
-int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now);
+ * return false.  Give them back, once its backend has ended. */
+bool pgp_share_take_locked(pgp_pool *pool, bool for_wait, apr_time_t now);
 void pgp_share_give_locked(pgp_pool *pool);
-/* The server has refused a connection (53300): publish how many it takes.  Returns 0 if this
- * httpd has none of them. */
-int pgp_server_found_full(pgp_pool *pool, apr_time_t now);
+/* The server has refused a connection (53300): publish how many it takes.  Returns false if
+ * this httpd has none of them. */
+bool pgp_server_found_full(pgp_pool *pool, apr_time_t now);
 
 #endif

@@ -21,7 +21,7 @@ static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, 
     pool->waiting--;
     w->outcome = outcome;
     w->slot = slot;
-    w->ended = 1;
+    w->ended = true;
     pgp_share_queue_changed_locked(pool);
 }
 
@@ -47,7 +47,7 @@ void pgp_slot_lend_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now)
     PGP_LOCKED(pool);
     pgp_slot_move(pool->lists, slot, PGP_IN_USE);
     slot->lease = ++pool->leases;
-    slot->warned = 0;
+    slot->warned = false;
     slot->borrower.since = now;
     slot->borrower.client[0] = slot->borrower.what[0] = '\0';
 }
@@ -81,7 +81,7 @@ static bool needs_keeper_locked(const pgp_pool *pool)
 static void waiter_sleep(pgp_pool *pool, waiter *w)
 {
     const pgp_env *env = pool->env;
-    int ended;
+    bool ended;
 
     if (env->wait(env->baton, &w->woken, w->until))
         return;

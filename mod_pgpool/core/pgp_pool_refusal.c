@@ -74,11 +74,11 @@ static pgp_gate *refusal_gate(pgp_pool *pool, pgp_outcome outcome)
                           outcome == PGP_EXHAUSTED ? PGP_GATE_EXHAUSTED : PGP_GATE_UNAVAILABLE);
 }
 
-int pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged)
+bool pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged)
 {
     pgp_gate_count count = {.events = 1};
-    const int may = pgp_gate_pass(refusal_gate(pool, outcome), now_of(pool), PGP_LOG_PERIOD,
-                                  &count);
+    const bool may = pgp_gate_pass(refusal_gate(pool, outcome), now_of(pool), PGP_LOG_PERIOD,
+                                   &count);
 
     *unlogged = count.events ? count.events - 1 : 0;
     return may;

@@ -30,7 +30,7 @@ void pgp_slot_retire(pgp_slot *slot, pgp_reason reason)
 {
     pgp_pool *pool = slot->pool;
     const apr_time_t now = now_of(pool);
-    int kept;
+    bool kept;
 
     lock(pool);
     if (slot->state == PGP_IN_USE)
@@ -93,7 +93,7 @@ static void send_to_cleaning(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
     apr_time_t now;
-    int kept;
+    bool kept;
 
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_CLEANING, pool->name, pgp_slot_backend(slot),
             "came back with work open, is being cleaned up");
@@ -154,12 +154,12 @@ void pgp_slot_finish(pgp_slot *slot)
 
 /* Whether another child's turn has come.  Then the connection is closed without a reset, which
  * would only keep the server's process busy. */
-static int is_passed_on(pgp_pool *pool)
+static bool is_passed_on(pgp_pool *pool)
 {
     int passed;
 
     if (!pgp_share_is_turn(pool))
-        return 0;
+        return false;
     lock(pool);
     passed = pool->phase == RUNNING && pgp_share_pass_locked(pool, now_of(pool));
     unlock(pool);

@@ -52,7 +52,7 @@ unsigned pgp_slot_backend(const pgp_slot *slot)
     return slot->borrower.backend;
 }
 
-int pgp_slot_is_alive(const pgp_slot *slot)
+bool pgp_slot_is_alive(const pgp_slot *slot)
 {
     return slot->pool->env->driver->is_alive(slot->connection);
 }

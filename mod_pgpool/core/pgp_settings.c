@@ -38,35 +38,36 @@ static void *field_of(const pgp_settings *settings, const pgp_option *option)
 
 /* --- reading ---------------------------------------------------------------- */
 
-/* Read a whole number; *rest is the text behind it.  Returns 0 if the text begins with none. */
-static int number_read(const char *text, apr_int64_t *value, char **rest)
+/* Read a whole number; *rest is the text behind it.  Returns false if the text begins with
+ * none. */
+static bool number_read(const char *text, apr_int64_t *value, char **rest)
 {
     if (!apr_isdigit(*text))
-        return 0;
+        return false;
     errno = 0;
     *value = apr_strtoi64(text, rest, 10);
     return errno == 0;
 }
 
 /* Read a time as httpd writes it: a number and a unit; seconds without a unit. */
-static int time_read(const char *text, apr_int64_t *value)
+static bool time_read(const char *text, apr_int64_t *value)
 {
     char *unit;
     size_t i;
 
     if (!number_read(text, value, &unit))
-        return 0;
+        return false;
     for (i = 0; i < TIME_UNITS; i++) {
         apr_int64_t factor = time_units[i].microseconds;
 
         if (strcmp(*unit ? unit : "s", time_units[i].suffix))
             continue;
         if (*value > APR_INT64_MAX / factor)
-            return 0;
+            return false;
         *value *= factor;
-        return 1;
+        return true;
     }
-    return 0;
+    return false;
 }
 
 static const char *time_text(apr_pool_t *p, apr_interval_time_t value)
@@ -269,26 +270,26 @@ void pgp_settings_overlay(pgp_settings *base, const pgp_settings *over)
     }
 }
 
-static int text_equal(const char *a, const char *b)
+static bool text_equal(const char *a, const char *b)
 {
     return a == b || (a && b && !strcmp(a, b));
 }
 
-static int list_equal(const apr_array_header_t *a, const apr_array_header_t *b)
+static bool list_equal(const apr_array_header_t *a, const apr_array_header_t *b)
 {
     int i;
 
     if (a == b)
-        return 1;
+        return true;
     if (!a || !b || a->nelts != b->nelts)
-        return 0;
+        return false;
     for (i = 0; i < a->nelts; i++)
         if (strcmp(APR_ARRAY_IDX(a, i, const char *), APR_ARRAY_IDX(b, i, const char *)))
-            return 0;
-    return 1;
+            return false;
+    return true;
 }
 
-int pgp_settings_equal(const pgp_settings *a, const pgp_settings *b)
+bool pgp_settings_equal(const pgp_settings *a, const pgp_settings *b)
 {
     int id, equal = 1;
 

@@ -18,6 +18,7 @@
 #ifndef PGP_SETTINGS_H
 #define PGP_SETTINGS_H
 
+#include <stdbool.h>
 #include <apr_pools.h>
 #include <apr_tables.h>
 #include <apr_time.h>
@@ -147,7 +148,7 @@ const char *pgp_settings_set(pgp_settings *settings, apr_pool_t *p, pgp_option_i
 void pgp_settings_overlay(pgp_settings *base, const pgp_settings *over);
 
 /* Whether two complete settings define the same pool, wherever they were written. */
-int pgp_settings_equal(const pgp_settings *a, const pgp_settings *b);
+bool pgp_settings_equal(const pgp_settings *a, const pgp_settings *b);
 
 /* Check the rules between options of complete settings.  Returns NULL, or a text that tells
  * what is wrong; *culprit is then the option whose origin the caller should name. */

@@ -27,17 +27,17 @@
 /* A published wait is out of date if it exceeds PgPoolAcquireTimeout by this. */
 #define WAIT_STALE PGP_SEC(1)
 
-static int is_attached(const pgp_pool *pool)
+static bool is_attached(const pgp_pool *pool)
 {
     return pool->board && pool->share.quota.seat >= 0;
 }
 
-int pgp_share_is_capped(const pgp_pool *pool)
+bool pgp_share_is_capped(const pgp_pool *pool)
 {
     return pool->share.quota.cap > 0;
 }
 
-static int is_sharing(const pgp_pool *pool)
+static bool is_sharing(const pgp_pool *pool)
 {
     return is_attached(pool) && pgp_share_is_capped(pool);
 }
@@ -92,7 +92,7 @@ void pgp_pool_set_seat(pgp_pool *pool, int seat)
         pgp_board_publish(pool->board, left, pool->place, &stats);
 }
 
-int pgp_pool_is_used(pgp_pool *pool)
+bool pgp_pool_is_used(pgp_pool *pool)
 {
     int state, used;
 
@@ -178,11 +178,11 @@ void pgp_share_idle_changed_locked(pgp_pool *pool)
 }
 
 /* Returns whether the counts have changed. */
-static int moving_publish_locked(pgp_pool *pool, apr_time_t now)
+static bool moving_publish_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     const int closing = count(pool, PGP_CLOSING), connecting = count(pool, PGP_CONNECTING);
-    const int changed = closing != pool->share.closing || connecting != pool->share.connecting;
+    const bool changed = closing != pool->share.closing || connecting != pool->share.connecting;
 
     if (changed || closing || connecting)
         pgp_permits_moving(&pool->share.quota, closing, connecting, now);
@@ -200,7 +200,7 @@ pgp_pace pgp_share_pace(const pgp_pool *pool, const pgp_outlook *look)
 }
 
 /* Whether the oldest request has waited for a turn. */
-static int is_turn_over(const pgp_pool *pool, apr_time_t now)
+static bool is_turn_over(const pgp_pool *pool, apr_time_t now)
 {
     const pool_share *share = &pool->share;
 
@@ -215,20 +215,20 @@ static void look_locked(pgp_pool *pool, apr_time_t now)
 
     pgp_permits_look(&share->quota, now, pgp_share_patience(pool), &share->look);
     share->at_cap = share->look.free <= share->look.ahead;
-    share->looked = 1;
+    share->looked = true;
 }
 
-void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
+void pgp_share_look_locked(pgp_pool *pool, bool wants, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pool_share *share = &pool->share;
-    int moved;
+    bool moved;
 
-    share->looked = share->lacks_server = 0;
+    share->looked = share->lacks_server = false;
     if (!is_sharing(pool))
         return;
     if (share->is_waiting && !wants)
-        share->ring = 1; /* a permit kept for this child is free for others */
+        share->ring = true; /* a permit kept for this child is free for others */
     share->is_waiting = wants;
     /* Publish the wait before the look: a child that gives a permit back after the look will
      * then ring this one. */
@@ -237,35 +237,35 @@ void pgp_share_look_locked(pgp_pool *pool, int wants, apr_time_t now)
     pgp_share_idle_changed_locked(pool);
     if (!wants && !moved && !share->ring && !share->rung && now < share->look_at)
         return;
-    share->rung = 0;
+    share->rung = false;
     share->look_at = now + QUIET_STEP;
     look_locked(pool, now);
 }
 
-int pgp_share_take_own_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+bool pgp_share_take_own_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pool_share *share = &pool->share;
 
     if (!pool->board)
-        return 1;
+        return true;
     if (!is_attached(pool))
-        return 0;
+        return false;
     if (!share->quota.cap)
         return pgp_permits_take(&share->quota, now);
     if (!share->looked)
         look_locked(pool, now);
     if (!pgp_policy_may_take(&share->look, for_wait,
                              live_locked(pool) == 0 || is_turn_over(pool, now)))
-        return 0;
+        return false;
     if (!pgp_permits_take(&share->quota, now)) {
-        share->ring = 1; /* the attempt may have turned another child away */
-        return 0;
+        share->ring = true; /* the attempt may have turned another child away */
+        return false;
     }
-    return 1;
+    return true;
 }
 
-void pgp_share_gained_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+void pgp_share_gained_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pool_share *share = &pool->share;
@@ -363,7 +363,7 @@ static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
     share->look_at = again;
 }
 
-void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
+void pgp_share_settle_locked(pgp_pool *pool, bool lacks, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pool_share *share = &pool->share;
@@ -375,7 +375,7 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
         wait_publish_locked(pool, oldest_wait_locked(pool, now));
     if (share->is_waiting && !lacks) {
         wait_publish_locked(pool, 0);
-        share->ring = 1;
+        share->ring = true;
         share->last_short_at = now;
     }
     share->is_waiting = lacks;
@@ -391,27 +391,27 @@ void pgp_share_settle_locked(pgp_pool *pool, int lacks, apr_time_t now)
         pgp_policy_turn(&share->look, &pace, pgp_permits_passed(&share->quota, now)));
 }
 
-int pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since)
+bool pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since)
 {
     PGP_LOCKED(pool);
     return pool->share.last_short_at > since;
 }
 
-int pgp_share_is_turn(const pgp_pool *pool)
+bool pgp_share_is_turn(const pgp_pool *pool)
 {
     return (pgp_share_is_capped(pool) && pgp_permits_turn(&pool->share.quota) != INT64_MAX) ||
            (pool->server && pool->server->quota.board &&
             pgp_permits_turn(&pool->server->quota) != INT64_MAX);
 }
 
-static int quota_passes(const pgp_quota *quota, apr_time_t since, apr_time_t now)
+static bool quota_passes(const pgp_quota *quota, apr_time_t since, apr_time_t now)
 {
     const apr_time_t turn = pgp_permits_turn(quota);
 
     return since >= turn && pgp_permits_pass(quota, turn, now);
 }
 
-int pgp_share_pass_locked(pgp_pool *pool, apr_time_t now)
+bool pgp_share_pass_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     const waiter *w = pgp_queue_first_locked(pool);
@@ -430,7 +430,7 @@ void pgp_share_ring(pgp_pool *pool)
     lock(pool);
     ring = share->ring;
     one = share->ring_one;
-    share->ring = 0;
+    share->ring = false;
     share->ring_one = -1;
     unlock(pool);
     if (ring && is_sharing(pool))
@@ -442,7 +442,7 @@ void pgp_share_ring(pgp_pool *pool)
 void pgp_pool_hear_bell(pgp_pool *pool)
 {
     lock(pool);
-    pool->share.rung = 1;
+    pool->share.rung = true;
     unlock(pool);
 }
 
@@ -450,7 +450,7 @@ void pgp_pool_hear_bell(pgp_pool *pool)
 
 pgp_gate *pgp_share_gate(pgp_pool *pool, pgp_gate_id id)
 {
-    const int is_of_server = id == PGP_GATE_CAPACITY && pool->server;
+    const bool is_of_server = id == PGP_GATE_CAPACITY && pool->server;
     const int place = is_of_server ? pool->server->place : pool->place;
 
     return pool->board && place >= 0 ? pgp_board_gate(pool->board, place, id)

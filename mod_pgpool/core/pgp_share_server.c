@@ -27,12 +27,12 @@
  * this time that child may be stopped. */
 #define IDLEST_PATIENCE PGP_MS(200)
 
-static int is_attached(const pgp_server *server)
+static bool is_attached(const pgp_server *server)
 {
     return server && server->quota.board && server->quota.seat >= 0;
 }
 
-static int has_cap(const pgp_server *server)
+static bool has_cap(const pgp_server *server)
 {
     return server && server->quota.cap > 0;
 }
@@ -46,17 +46,17 @@ static void cap_update(pgp_server *server, apr_time_t now)
 
 /* --- for one pool ----------------------------------------------------------- */
 
-static int server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+static bool server_take_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pgp_server *server = pool->server;
     pgp_outlook look;
 
-    pool->share.lacks_server = 0;
+    pool->share.lacks_server = false;
     if (!is_attached(server))
-        return 1;
+        return true;
     if (!for_wait && server->pools > 1 && server->connecting >= WARMING_MOST)
-        return 0;
+        return false;
     server->connecting++;
     cap_update(server, now);
     if (!server->quota.cap)
@@ -64,10 +64,10 @@ static int server_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
     pgp_permits_look(&server->quota, now, pgp_share_patience(pool), &look);
     look.without = 0;
     if (pgp_policy_may_take(&look, for_wait, 1) && pgp_permits_take(&server->quota, now))
-        return 1;
+        return true;
     pool->share.lacks_server = for_wait;
-    server->ring = 1;
-    return 0;
+    server->ring = true;
+    return false;
 }
 
 static void server_give_locked(pgp_pool *pool)
@@ -78,47 +78,47 @@ static void server_give_locked(pgp_pool *pool)
     if (!is_attached(server))
         return;
     pgp_permits_give(&server->quota);
-    server->ring = 1;
+    server->ring = true;
 }
 
-int pgp_server_found_full(pgp_pool *pool, apr_time_t now)
+bool pgp_server_found_full(pgp_pool *pool, apr_time_t now)
 {
     pgp_server *server = pool->server;
     pgp_outlook look;
     int taken, known;
 
     if (!is_attached(server))
-        return 0;
+        return false;
     pgp_permits_look(&server->quota, now, pgp_share_patience(pool), &look);
     /* This attempt holds a permit, too.  So do others that will get the same answer; then the
      * least number is right. */
     taken = look.used - 1;
     known = pgp_permits_full(&server->quota, now, FULL_FOR);
     if (taken < 1)
-        return 0;
+        return false;
     pgp_permits_set_full(&server->quota, known && known < taken ? known : taken, now);
     cap_update(server, now);
-    return 1;
+    return true;
 }
 
 /* --- both quotas ------------------------------------------------------------ */
 
-int pgp_share_has_cap(const pgp_pool *pool)
+bool pgp_share_has_cap(const pgp_pool *pool)
 {
     return pgp_share_is_capped(pool) || has_cap(pool->server);
 }
 
-int pgp_share_take_locked(pgp_pool *pool, int for_wait, apr_time_t now)
+bool pgp_share_take_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
     if (!pgp_share_take_own_locked(pool, for_wait, now))
-        return 0;
+        return false;
     if (!server_take_locked(pool, for_wait, now)) {
         pgp_share_give_own_locked(pool);
-        return 0;
+        return false;
     }
     pgp_share_gained_locked(pool, for_wait, now);
-    return 1;
+    return true;
 }
 
 /* Without the keeper nothing is given back: the seat may be another child's by then.  A pool
@@ -194,7 +194,7 @@ static server_state state_of(const pgp_server *server, pgp_pool **pools, int n, 
 static void publish(pgp_server *server, const server_state *state, apr_time_t now)
 {
     if (server->waits_since && !state->waits_since)
-        server->ring = 1;
+        server->ring = true;
     if (server->waits_since != state->waits_since)
         pgp_permits_wait(&server->quota, state->waits_since);
     server->waits_since = state->waits_since;
@@ -204,27 +204,27 @@ static void publish(pgp_server *server, const server_state *state, apr_time_t no
 
 /* Close the longest idle connection of this child, if it has been idle for longer than a
  * connect takes.  Returns whether it has closed one. */
-static int idle_give(const server_state *state, apr_time_t now)
+static bool idle_give(const server_state *state, apr_time_t now)
 {
     pgp_pool *pool = state->idlest;
     pgp_slot *slot;
-    int given = 0;
+    bool given = false;
 
     if (!pool)
-        return 0;
+        return false;
     lock(pool);
     slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
     if (count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= pgp_share_connect_time(pool)) {
         pgp_slot_retire_locked(slot, PGP_REASON_SHARED);
         pgp_share_idle_changed_locked(pool);
-        given = 1;
+        given = true;
     }
     unlock(pool);
     return given;
 }
 
 /* Whether this child's longest idle connection is the one that gives way. */
-static int is_idlest(const server_state *state, const pgp_outlook *look, apr_time_t now)
+static bool is_idlest(const server_state *state, const pgp_outlook *look, apr_time_t now)
 {
     return !look->idle_since || state->idle_since <= look->idle_since ||
            now - look->first_since >= IDLEST_PATIENCE;
@@ -262,7 +262,7 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
                        pgp_policy_turn(&look, &pace, pgp_permits_passed(&server->quota, now)));
     if (server->ring)
         pgp_permits_ring(&server->quota, now, pgp_share_patience(state.first));
-    server->ring = 0;
+    server->ring = false;
     /* A permit that has become free since a pool asked in vain is to be taken at once. */
     if (given || (state.waits_since && look.free > look.ahead))
         return 0;

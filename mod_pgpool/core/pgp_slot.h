@@ -28,6 +28,7 @@
 #define PGP_SLOT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <apr_ring.h>
 
 #include "pgp_driver.h"
@@ -42,9 +43,9 @@ struct pgp_slot {
     pgp_state state;
     pgp_reason reason;     /* in CLOSING: why it is closed */
     pgp_borrower borrower; /* in IN_USE; its backend as long as there is a connection */
-    int warned;            /* in IN_USE: PgPoolHoldWarning was logged */
+    bool warned;           /* in IN_USE: PgPoolHoldWarning was logged */
     apr_time_t idle_since; /* in IDLE, and while it is checked or read from */
-    int is_tls;            /* the connection is encrypted; written only in CONNECTING */
+    bool is_tls;           /* the connection is encrypted; written only in CONNECTING */
 
     /* guarded; in IN_USE: the acquire that took the connection */
     apr_interval_time_t waited; /* in the queue */

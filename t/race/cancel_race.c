@@ -64,11 +64,11 @@ static apr_uint32_t chance(void *baton)
     return (apr_uint32_t)rand();
 }
 
-static int log_wanted(void *baton, pgp_log_level level)
+static bool log_wanted(void *baton, pgp_log_level level)
 {
     (void)baton;
     (void)level;
-    return 1;
+    return true;
 }
 
 static void log_write(void *baton, pgp_log_level level, const char *line)

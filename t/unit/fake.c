@@ -127,22 +127,22 @@ static void sleeper_remove(fake *world, struct fake_sleeper *sleeper)
 }
 
 /* No signal tells that the test lets time pass, so a sleeper reads the clock every 100 us. */
-static int sleep_in_test_time(fake *world, sem_t *sem, apr_time_t until)
+static bool sleep_in_test_time(fake *world, sem_t *sem, apr_time_t until)
 {
     for (;;) {
         if (!world->drowsy && env_now(world) >= until)
-            return 0;
+            return false;
         if (!world->drowsy && sem_trywait(sem) == 0)
-            return 1;
+            return true;
         usleep(100);
     }
 }
 
-static int env_wait(void *baton, sem_t *sem, apr_time_t until)
+static bool env_wait(void *baton, sem_t *sem, apr_time_t until)
 {
     fake *world = baton;
     struct fake_sleeper sleeper = {.until = until};
-    int woken;
+    bool woken;
 
     watch(world);
     sleeper_add(world, &sleeper);
@@ -179,7 +179,7 @@ void fake_hasten(apr_interval_time_t time)
 
 /* --- the log ---------------------------------------------------------------- */
 
-static int env_log_wanted(void *baton, pgp_log_level level)
+static bool env_log_wanted(void *baton, pgp_log_level level)
 {
     return level <= ((fake *)baton)->log_level;
 }
@@ -381,17 +381,17 @@ static int answers(pgp_connection *connection, pgp_error *error)
     return 0;
 }
 
-/* Collect the answer to the reset.  Returns 0 if the server rejects the reset. */
-static int is_reset(pgp_connection *connection, pgp_error *error)
+/* Collect the answer to the reset.  Returns false if the server rejects the reset. */
+static bool is_reset(pgp_connection *connection, pgp_error *error)
 {
     if (connection->idle != PGP_IDLE_RESET_PENDING)
-        return 1;
+        return true;
     connection->idle = PGP_IDLE_QUIET;
     if (!connection->unclean)
-        return 1;
+        return true;
     connection->phase = FAKE_BAD;
     *error = (pgp_error){.sqlstate = "42501", .message = "the fake may not be reset"};
-    return 0;
+    return false;
 }
 
 static bool drv_prepare(pgp_connection *connection, bool ping, apr_time_t until,

@@ -213,26 +213,26 @@ stage *stage_child(stage *first, const char *setting, ...)
 
 /* --- locks ------------------------------------------------------------------ */
 
-static int fake_take(void *baton, int byte)
+static bool fake_take(void *baton, int byte)
 {
     fake_locks *locks = baton;
 
     REQUIRE(byte >= 0 && byte < locks->bytes, "no such lock: %d", byte);
     if (locks->taken[byte] || locks->shared[byte])
-        return 0;
+        return false;
     locks->taken[byte] = locks->pid;
-    return 1;
+    return true;
 }
 
-static int fake_share(void *baton, int byte)
+static bool fake_share(void *baton, int byte)
 {
     fake_locks *locks = baton;
 
     REQUIRE(byte >= 0 && byte < locks->bytes, "no such lock: %d", byte);
     if (locks->taken[byte])
-        return 0;
+        return false;
     locks->shared[byte] = locks->pid;
-    return 1;
+    return true;
 }
 
 static void fake_drop(void *baton, int byte)

@@ -158,7 +158,7 @@ END_TEST
 
 /* --- its seat --------------------------------------------------------------- */
 
-static int has_seat(stage *s, int seat)
+static bool has_seat(stage *s, int seat)
 {
     int pid;
 
