@@ -139,7 +139,7 @@ apr_status_t pgpool_child_make(server_rec *main_server, const apr_array_header_t
 void pgpool_child_stop(bool graceful)
 {
     if (pgpool_child_is_here())
-        pgp_keeper_order(child->keeper, graceful ? PGP_ORDER_DRAIN : PGP_ORDER_STOP);
+        pgp_keeper_enter_phase(child->keeper, graceful ? PGP_DRAINING : PGP_STOPPED);
 }
 
 static int count_in_use(void)

@@ -7,7 +7,7 @@
  * either.
  *
  * Life.  make() in child_init.  stop() when httpd announces the end, perhaps twice, on any
- * thread, in prefork in a signal handler: it only gives the keeper an order.  end() waits for
+ * thread, in prefork in a signal handler: it only tells the keeper its phase.  end() waits for
  * the keeper.  exit() comes last.
  *
  * Memory.  The pools' memory has no parent pool and is never destroyed: a thread that outlives

@@ -38,7 +38,7 @@ struct pgp_keeper {
     int wake_fd;
 
     /* atomic */
-    _Atomic int order; /* pgp_order */
+    _Atomic pgp_phase phase;
     _Atomic bool ended;
 
     /* the keeper's thread only */
@@ -99,11 +99,11 @@ void pgp_keeper_wake(pgp_keeper *keeper)
     errno = kept_errno;
 }
 
-void pgp_keeper_order(pgp_keeper *keeper, pgp_order order)
+void pgp_keeper_enter_phase(pgp_keeper *keeper, pgp_phase phase)
 {
-    int before = atomic_load(&keeper->order);
+    pgp_phase before = atomic_load(&keeper->phase);
 
-    while (before < (int)order && !atomic_compare_exchange_weak(&keeper->order, &before, order))
+    while (before < phase && !atomic_compare_exchange_weak(&keeper->phase, &before, phase))
         ;
     pgp_keeper_wake(keeper);
 }
@@ -126,16 +126,6 @@ static bool slot_step(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
     if (slot->state == PGP_CLEANING && pgp_now(keeper->env) + CLEANING_STEP < *next)
         *next = pgp_now(keeper->env) + CLEANING_STEP;
     return false;
-}
-
-static void apply_order(pgp_keeper *keeper, pgp_pool *pool)
-{
-    const int order = atomic_load(&keeper->order);
-
-    if (order == PGP_ORDER_STOP)
-        pgp_pool_stop(pool);
-    else if (order == PGP_ORDER_DRAIN)
-        pgp_pool_drain(pool);
 }
 
 static void seat_set(pgp_keeper *keeper, int seat)
@@ -180,7 +170,7 @@ static bool is_drained(pgp_keeper *keeper)
 {
     int i, used = 0;
 
-    if (atomic_load(&keeper->order) == PGP_ORDER_RUN)
+    if (atomic_load(&keeper->phase) == PGP_RUNNING)
         return false;
     for (i = 0; i < keeper->pools->nelts; i++)
         used += pgp_pool_is_used(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
@@ -219,6 +209,7 @@ static void hear_bell(pgp_keeper *keeper)
 
 apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
 {
+    const pgp_phase phase = atomic_load(&keeper->phase);
     apr_time_t next = pgp_now(keeper->env) + LONGEST_SLEEP;
     apr_time_t due;
     int i, k, changed = 0;
@@ -230,7 +221,8 @@ apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
         pgp_pool *pool = APR_ARRAY_IDX(keeper->pools, i, pgp_pool *);
         int n;
 
-        apply_order(keeper, pool);
+        if (phase != PGP_RUNNING)
+            pgp_pool_enter_phase(pool, phase);
         due = pgp_pool_maintain(pool);
         if (due < next)
             next = due;
@@ -283,7 +275,7 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
 
         if (next == 0)
             continue; /* the next turn publishes what this one has changed */
-        if (atomic_load(&keeper->order) == PGP_ORDER_STOP && leave_all(keeper))
+        if (atomic_load(&keeper->phase) == PGP_STOPPED && leave_all(keeper))
             break;
         sleep_until(keeper, next);
     }
@@ -291,7 +283,7 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
      * the seat. */
     if (keeper->seat >= 0 && is_drained(keeper))
         seat_leave(keeper, pgp_now(keeper->env));
-    atomic_store(&keeper->ended, 1);
+    atomic_store(&keeper->ended, true);
     return NULL;
 }
 
@@ -311,7 +303,7 @@ apr_status_t pgp_keeper_join(pgp_keeper *keeper, apr_interval_time_t patience)
 {
     apr_status_t rv;
 
-    pgp_keeper_order(keeper, PGP_ORDER_STOP);
+    pgp_keeper_enter_phase(keeper, PGP_STOPPED);
     for (; !atomic_load(&keeper->ended) && patience > 0; patience -= JOIN_STEP)
         apr_sleep(JOIN_STEP);
     return atomic_load(&keeper->ended) ? apr_thread_join(&rv, keeper->thread) : APR_TIMEUP;

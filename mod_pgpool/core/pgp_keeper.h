@@ -7,12 +7,13 @@
  * in one poll() until a socket is ready, a deadline comes, or another thread wakes it.  Nothing
  * in a turn blocks, so a slow server delays no other.
  *
- * Life.  create(), add() for each pool, start(); later order() with DRAIN or STOP; then join().
- * STOP ends all waits, closes all connections that are not in use, and ends the thread.  After
- * that a borrower closes its connection itself when it returns it.
+ * Life.  create(), add() for each pool, start(); later enter_phase(); then join().  The keeper
+ * takes its pools with it into each phase.  STOPPED ends all waits, closes all connections that
+ * are not in use, and ends the thread.  After that a borrower closes its connection itself when
+ * it returns it.
  *
- * Threads.  wake() and order() may be called on any thread and in a signal handler; add() only
- * before start().  A test calls turn() instead of start().
+ * Threads.  wake() and enter_phase() may be called on any thread and in a signal handler; add()
+ * only before start().  A test calls turn() instead of start().
  *
  * Ownership.  The keeper's memory must live as long as the process: a late thread may still
  * call wake().
@@ -24,12 +25,6 @@
 #include "pgp_pool.h"
 
 typedef struct pgp_keeper pgp_keeper;
-
-typedef enum {
-    PGP_ORDER_RUN,
-    PGP_ORDER_DRAIN, /* serve the requests that the child has, and keep nothing idle */
-    PGP_ORDER_STOP   /* close all, answer every acquire with PGP_STOPPING, end */
-} pgp_order;
 
 /* Make a keeper in the memory of p.  env must live as long as the keeper.  Returns APR_SUCCESS
  * or the system's error (no descriptor left). */
@@ -50,11 +45,11 @@ apr_status_t pgp_keeper_start(pgp_keeper *keeper);
 
 void pgp_keeper_wake(pgp_keeper *keeper);
 
-/* Give an order.  One that is less than an earlier one has no effect. */
-void pgp_keeper_order(pgp_keeper *keeper, pgp_order order);
+/* Enter a phase, unless the keeper is in a later one. */
+void pgp_keeper_enter_phase(pgp_keeper *keeper, pgp_phase phase);
 
-/* Order STOP and wait for the end of the thread, for `patience` microseconds at most.  Returns
- * APR_SUCCESS; or APR_TIMEUP if the thread still runs: then its memory must stay. */
+/* Enter STOPPED and wait for the end of the thread, for `patience` microseconds at most.
+ * Returns APR_SUCCESS; or APR_TIMEUP if the thread still runs: then its memory must stay. */
 apr_status_t pgp_keeper_join(pgp_keeper *keeper, apr_interval_time_t patience);
 
 /* One turn, without the sleep.  Returns the time of the next one; 0: at once. */

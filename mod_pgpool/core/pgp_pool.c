@@ -178,7 +178,7 @@ static pgp_outcome request_take(acquire_request *req, apr_time_t now)
     pgp_outcome outcome = PGP_GRANTED;
 
     lock(pool);
-    if (pool->phase == STOPPED)
+    if (pool->phase == PGP_STOPPED)
         outcome = PGP_STOPPING;
     else if (count(pool, PGP_IDLE) > 0 && now <= until) {
         req->slot = APR_RING_FIRST(&pool->lists[PGP_IDLE].ring);

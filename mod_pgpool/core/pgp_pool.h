@@ -33,10 +33,8 @@
  * libpq, the log, the allocator or the system while it holds the lock: it reserves, unlocks,
  * acts, and commits.  No thread holds this lock together with another one.
  *
- * Phases.  RUNNING; DRAINING (the child serves only the requests that it has: nothing is kept
- * idle); STOPPED (waiters and callers get PGP_STOPPING, and a connection in use is closed on
- * return).  A stopped pool stays a valid object for the rest of the process's life, since a
- * thread may come late.
+ * Phases (pgp_types.h).  A stopped pool closes each connection as soon as nobody uses it.  It
+ * stays a valid object for the rest of the process's life, since a thread may come late.
  *
  * Ownership.  A pgp_slot from pgp_pool_acquire() is the caller's until release or
  * discard, which set the caller's pointer to NULL.

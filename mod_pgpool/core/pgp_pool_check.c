@@ -60,7 +60,7 @@ const char *pgp_pool_broken_locked(const pgp_pool *pool)
         broken = queue_broken(pool);
     if (!broken && pool->waiting && count(pool, PGP_IDLE) > 0)
         broken = "a request waits while a connection is idle";
-    if (!broken && pool->waiting && pool->phase == STOPPED)
+    if (!broken && pool->waiting && pool->phase == PGP_STOPPED)
         broken = "a request waits for a stopped pool";
     return broken;
 }

@@ -28,7 +28,7 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     const pgp_demand demand = {
-        .min = pool->phase == RUNNING ? pool->settings->min : 0,
+        .min = pool->phase == PGP_RUNNING ? pool->settings->min : 0,
         .live = live_locked(pool),
         .connecting = count(pool, PGP_CONNECTING),
         .free = count(pool, PGP_FREE),
@@ -36,7 +36,7 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
         .demand_age = pool->waiting ? now - pool->demand_since : 0,
         .down = pool->outage.failures > 0,
     };
-    const int resting = pool->phase == STOPPED || now < pool->outage.retry_at ||
+    const int resting = pool->phase == PGP_STOPPED || now < pool->outage.retry_at ||
                         pgp_pool_is_suspended_locked(pool, now);
     int start = resting ? 0 : pgp_policy_growth(&demand);
     int asked = demand.waiting - demand.connecting; /* for requests; more are for Min */
@@ -61,7 +61,7 @@ static void admit(pgp_slot *slot)
     const apr_time_t now = now_of(pool);
 
     lock(pool);
-    if (pool->phase == STOPPED)
+    if (pool->phase == PGP_STOPPED)
         pgp_slot_retire_locked(slot, PGP_REASON_STOP);
     else if (pgp_slot_is_ordered_away_locked(slot, now))
         pgp_slot_retire_locked(slot, PGP_REASON_ORDER);

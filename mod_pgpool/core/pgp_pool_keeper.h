@@ -50,9 +50,8 @@ void pgp_pool_set_servers_child(pgp_pool **pools, int n, int seat);
 /* Tell the pool that another child has rung: a permit is free, or the child waits for one. */
 void pgp_pool_hear_bell(pgp_pool *pool);
 
-/* Enter the phase DRAINING or STOPPED.  A phase never goes back. */
-void pgp_pool_drain(pgp_pool *pool);
-void pgp_pool_stop(pgp_pool *pool);
+/* Enter a phase, unless the pool is in a later one. */
+void pgp_pool_enter_phase(pgp_pool *pool, pgp_phase phase);
 
 /* Leave a stopped pool for good.  Returns false if a connection is still to be closed. */
 bool pgp_pool_leave(pgp_pool *pool);

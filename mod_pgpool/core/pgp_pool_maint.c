@@ -25,17 +25,18 @@
 static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    int spare = live_locked(pool) - (pool->phase == RUNNING ? pool->settings->min : 0);
+    int spare = live_locked(pool) - (pool->phase == PGP_RUNNING ? pool->settings->min : 0);
     pgp_slot *slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
     pgp_reason reason;
 
-    if (pool->phase == RUNNING && pool->outage.failures)
+    if (pool->phase == PGP_RUNNING && pool->outage.failures)
         return;
     for (; slot != APR_RING_SENTINEL(&pool->lists[PGP_IDLE].ring, pgp_slot, entry);
          slot = newer) {
         newer = APR_RING_PREV(slot, entry);
-        reason = pool->phase == RUNNING ? pgp_policy_retire(slot, pool->settings, spare, now)
-                                        : PGP_REASON_STOP;
+        reason = pool->phase == PGP_RUNNING
+                     ? pgp_policy_retire(slot, pool->settings, spare, now)
+                     : PGP_REASON_STOP;
         if (reason == PGP_REASON_NONE)
             continue;
         pgp_slot_retire_locked(slot, reason);
@@ -60,7 +61,7 @@ static void orders_obey_locked(pgp_pool *pool, apr_time_t now)
 
     if (pool->board)
         pool->orders = pgp_board_orders(pool->board, pool->place, now);
-    if (pool->phase == STOPPED ||
+    if (pool->phase == PGP_STOPPED ||
         !(pool->orders.suspended_until | pool->orders.reconnect_before))
         return;
     if (pgp_pool_is_suspended_locked(pool, now)) {

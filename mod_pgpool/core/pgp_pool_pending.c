@@ -102,14 +102,6 @@ bool pgp_pool_close(pgp_slot *slot)
 
 /* --- phases ------------------------------------------------------------------ */
 
-void pgp_pool_drain(pgp_pool *pool)
-{
-    lock(pool);
-    if (pool->phase == RUNNING)
-        pool->phase = DRAINING;
-    unlock(pool);
-}
-
 static void slots_retire_all_locked(pgp_pool *pool, pgp_state state)
 {
     PGP_LOCKED(pool);
@@ -117,14 +109,17 @@ static void slots_retire_all_locked(pgp_pool *pool, pgp_state state)
         pgp_slot_retire_locked(APR_RING_FIRST(&pool->lists[state].ring), PGP_REASON_STOP);
 }
 
-void pgp_pool_stop(pgp_pool *pool)
+void pgp_pool_enter_phase(pgp_pool *pool, pgp_phase phase)
 {
     lock(pool);
-    pool->phase = STOPPED;
-    pgp_queue_end_all_locked(pool, PGP_STOPPING);
-    slots_retire_all_locked(pool, PGP_IDLE);
-    slots_retire_all_locked(pool, PGP_CONNECTING);
-    slots_retire_all_locked(pool, PGP_CLEANING);
+    if (phase > pool->phase)
+        pool->phase = phase;
+    if (pool->phase == PGP_STOPPED) {
+        pgp_queue_end_all_locked(pool, PGP_STOPPING);
+        slots_retire_all_locked(pool, PGP_IDLE);
+        slots_retire_all_locked(pool, PGP_CONNECTING);
+        slots_retire_all_locked(pool, PGP_CLEANING);
+    }
     unlock(pool);
 }
 
@@ -134,7 +129,7 @@ bool pgp_pool_leave(pgp_pool *pool)
     bool has_left;
 
     lock(pool);
-    has_left = pool->phase == STOPPED && count(pool, PGP_CLOSING) == 0 &&
+    has_left = pool->phase == PGP_STOPPED && count(pool, PGP_CLOSING) == 0 &&
                count(pool, PGP_CLEANING) == 0;
     pgp_stats_take_locked(pool, &stats);
     if (has_left)

@@ -35,8 +35,6 @@
 /* All children together log a condition that lasts this often. */
 #define PGP_LOG_PERIOD PGP_SEC(60)
 
-typedef enum { RUNNING, DRAINING, STOPPED } pool_phase;
-
 /* A borrower that waits: on its stack, in the queue from queue_insert_locked() until
  * waiter_leave_locked(). */
 typedef struct waiter {
@@ -105,7 +103,7 @@ struct pgp_pool {
     pgp_stats stats; /* without its gauges */
     bool reading;    /* the keeper reads from an idle connection, then parks or retires it */
     bool has_keeper; /* the keeper still looks after this pool */
-    pool_phase phase;
+    pgp_phase phase;
 
     /* the keeper's thread only */
     apr_time_t watch_at;   /* when the idle connections are to be looked at */

@@ -71,7 +71,7 @@ static void give_back(pgp_slot *slot)
     pgp_reason reason = PGP_REASON_NONE;
 
     lock(pool);
-    if (pool->phase == STOPPED || (pool->phase == DRAINING && !pool->waiting))
+    if (pool->phase == PGP_STOPPED || (pool->phase == PGP_DRAINING && !pool->waiting))
         reason = PGP_REASON_STOP;
     else if (pool->settings->reset == PGP_RESET_CLOSE)
         reason = PGP_REASON_RESET;
@@ -161,7 +161,7 @@ static bool is_passed_on(pgp_pool *pool)
     if (!pgp_share_is_turn(pool))
         return false;
     lock(pool);
-    passed = pool->phase == RUNNING && pgp_share_pass_locked(pool, now_of(pool));
+    passed = pool->phase == PGP_RUNNING && pgp_share_pass_locked(pool, now_of(pool));
     unlock(pool);
     return passed;
 }

@@ -1,6 +1,6 @@
 /*
- * States, close reasons and borrowers: the types that the pool shares with the board and with
- * the printers of the status page.  pgp_slot.h has the rest of a slot, for the pool's own
+ * States, close reasons, borrowers and phases: the types that the pool shares with the keeper,
+ * the board and the printers of the status page.  pgp_slot.h has the rest of a slot, for the pool's own
  * files.
  */
 #ifndef PGP_TYPES_H
@@ -51,6 +51,13 @@ typedef enum {
     PGP_CANCEL_HANG_UP,  /* its client had gone */
     PGP_CANCELS
 } pgp_cancel;
+
+/* The phases of a keeper and of its pools.  They only go forward. */
+typedef enum {
+    PGP_RUNNING,
+    PGP_DRAINING, /* serve the requests that the child has, and keep nothing idle */
+    PGP_STOPPED   /* close all, and answer every acquire with PGP_STOPPING */
+} pgp_phase;
 
 /* The borrower of a connection in use. */
 typedef struct {

@@ -359,16 +359,16 @@ void keep(stage *s, apr_interval_time_t time)
     pass(s, end - world->now);
 }
 
-void order(stage *s, pgp_order order)
+void enter_phase(stage *s, pgp_phase phase)
 {
-    pgp_keeper_order(s->keeper->keeper, order);
+    pgp_keeper_enter_phase(s->keeper->keeper, phase);
     s->keeper->next = 0;
     work(s);
 }
 
 void stop(stage *s)
 {
-    order(s, PGP_ORDER_STOP);
+    enter_phase(s, PGP_STOPPED);
     REQUIRE(pgp_pool_leave(s->pool), "the keeper cannot leave");
 }
 

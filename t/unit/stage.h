@@ -93,10 +93,10 @@ void work(stage *s);
 /* Let this time pass, with the turns of the keepers.  Waits for overdue borrowers. */
 void keep(stage *s, apr_interval_time_t time);
 
-/* Give the keeper an order, and take the turns that carry it out. */
-void order(stage *s, pgp_order order);
+/* Let the keeper enter a phase, and take the turns that follow. */
+void enter_phase(stage *s, pgp_phase phase);
 
-/* Order STOP; then the keeper leaves the pool, as its thread does at its end. */
+/* Enter STOPPED; then the keeper leaves the pool, as its thread does at its end. */
 void stop(stage *s);
 
 /* --- counting --------------------------------------------------------------- */

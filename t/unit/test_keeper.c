@@ -1,4 +1,4 @@
-/* The keeper: its orders, its end, its wake-ups, and several pools at once. */
+/* The keeper: its phases, its end, its wake-ups, and several pools at once. */
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,42 +21,42 @@ static apr_status_t join(stage *s)
     return pgp_keeper_join(s->keeper->keeper, PGP_SEC(30));
 }
 
-/* --- orders ----------------------------------------------------------------- */
+/* --- phases ----------------------------------------------------------------- */
 
-START_TEST(orders_only_go_forward)
+START_TEST(phases_only_go_forward)
 {
     stage *s = stage_set("PgPoolMin 1", "PgPoolMax 2", NULL);
     pgp_acquire_info info;
 
-    order(s, PGP_ORDER_RUN);
+    enter_phase(s, PGP_RUNNING);
     ck_assert_int_eq(idle(s), 1);
-    order(s, PGP_ORDER_DRAIN);
-    order(s, PGP_ORDER_RUN);
+    enter_phase(s, PGP_DRAINING);
+    enter_phase(s, PGP_RUNNING);
     ck_assert_int_eq(idle(s), 0);
-    order(s, PGP_ORDER_STOP);
-    order(s, PGP_ORDER_DRAIN);
+    enter_phase(s, PGP_STOPPED);
+    enter_phase(s, PGP_DRAINING);
     ck_assert_int_eq(refused(s, &info), PGP_STOPPING);
 }
 END_TEST
 
-static void *order_all(void *data)
+static void *enter_all(void *data)
 {
     pgp_keeper *keeper = data;
 
-    pgp_keeper_order(keeper, PGP_ORDER_DRAIN);
-    pgp_keeper_order(keeper, PGP_ORDER_STOP);
-    pgp_keeper_order(keeper, PGP_ORDER_DRAIN);
+    pgp_keeper_enter_phase(keeper, PGP_DRAINING);
+    pgp_keeper_enter_phase(keeper, PGP_STOPPED);
+    pgp_keeper_enter_phase(keeper, PGP_DRAINING);
     return NULL;
 }
 
-START_TEST(orders_from_many_threads)
+START_TEST(phases_from_many_threads)
 {
     stage *s = real_stage();
     pthread_t threads[8];
     int i;
 
     for (i = 0; i < 8; i++)
-        pthread_create(&threads[i], NULL, order_all, s->keeper->keeper);
+        pthread_create(&threads[i], NULL, enter_all, s->keeper->keeper);
     for (i = 0; i < 8; i++)
         pthread_join(threads[i], NULL);
     ck_assert_int_eq(join(s), APR_SUCCESS);
@@ -181,7 +181,7 @@ START_TEST(draining_child_leaves_its_seat)
 
     work(s);
     conn = acquire(s);
-    order(s, PGP_ORDER_DRAIN);
+    enter_phase(s, PGP_DRAINING);
     keep(s, PGP_SEC(2));
     ck_assert(has_seat(s, 0)); /* a request has a connection */
     release(conn);
@@ -199,7 +199,7 @@ START_TEST(draining_child_claims_a_seat_again)
 
     work(s);
     release(acquire(s));
-    order(s, PGP_ORDER_DRAIN);
+    enter_phase(s, PGP_DRAINING);
     keep(s, PGP_SEC(2));
     ck_assert(!has_seat(s, 0));
     b = queue_up(s);
@@ -334,7 +334,7 @@ START_TEST(wake_after_the_end_is_harmless)
 
     ck_assert_int_eq(join(s), APR_SUCCESS);
     pgp_keeper_wake(s->keeper->keeper);
-    pgp_keeper_order(s->keeper->keeper, PGP_ORDER_DRAIN);
+    pgp_keeper_enter_phase(s->keeper->keeper, PGP_DRAINING);
 }
 END_TEST
 
@@ -343,17 +343,17 @@ END_TEST
 static pgp_keeper *signalled;
 static atomic_int errno_after;
 
-static void order_in_handler(int signal)
+static void stop_in_handler(int signal)
 {
     errno = signal;
-    pgp_keeper_order(signalled, PGP_ORDER_STOP);
+    pgp_keeper_enter_phase(signalled, PGP_STOPPED);
     atomic_store(&errno_after, errno);
 }
 
-START_TEST(order_in_a_signal_handler)
+START_TEST(stop_in_a_signal_handler)
 {
     stage *s = real_stage();
-    struct sigaction action = {.sa_handler = order_in_handler};
+    struct sigaction action = {.sa_handler = stop_in_handler};
 
     signalled = s->keeper->keeper;
     sigaction(SIGUSR1, &action, NULL);
@@ -420,10 +420,10 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("keeper");
-    TCase *t = tcase(suite, "orders");
+    TCase *t = tcase(suite, "phases");
 
-    tcase_add_test(t, orders_only_go_forward);
-    tcase_add_test(t, orders_from_many_threads);
+    tcase_add_test(t, phases_only_go_forward);
+    tcase_add_test(t, phases_from_many_threads);
     t = tcase(suite, "thread");
     tcase_add_test(t, thread_serves_and_ends);
     tcase_add_test(t, thread_ends_a_wait);
@@ -441,7 +441,7 @@ int main(void)
     tcase_add_test(t, join_while_a_connection_is_in_use);
     tcase_add_test(t, wake_after_the_end_is_harmless);
     t = tcase(suite, "waking");
-    tcase_add_test(t, order_in_a_signal_handler);
+    tcase_add_test(t, stop_in_a_signal_handler);
     tcase_add_test(t, wakes_never_block);
     t = tcase(suite, "pools");
     tcase_add_test(t, one_slow_pool_does_not_delay_another);

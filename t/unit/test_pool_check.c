@@ -73,7 +73,7 @@ START_TEST(broken_queue)
     SEEN(s, queue_swap(s->pool), queue_swap(s->pool), "the queue is not sorted by deadline");
     SEEN(s, first->ended = 1, first->ended = 0, "a wait that has ended is in the queue");
     SEEN(s, s->pool->waiting++, s->pool->waiting--, "the number of waiters is wrong");
-    SEEN(s, s->pool->phase = STOPPED, s->pool->phase = RUNNING,
+    SEEN(s, s->pool->phase = PGP_STOPPED, s->pool->phase = PGP_RUNNING,
          "a request waits for a stopped pool");
     SEEN(s, pgp_slot_move(s->pool->lists, conn, PGP_IDLE),
          pgp_slot_move(s->pool->lists, conn, PGP_IN_USE),

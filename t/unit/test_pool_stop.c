@@ -10,7 +10,7 @@ START_TEST(drained_pool_keeps_nothing_idle)
 
     warm(s, 4);
     conn = acquire(s);
-    order(s, PGP_ORDER_DRAIN);
+    enter_phase(s, PGP_DRAINING);
     ck_assert_int_eq(idle(s), 0);
     ck_assert_int_eq(fake_open(s->world), 1);
     release(conn);
@@ -28,7 +28,7 @@ START_TEST(drained_pool_serves_on)
     borrower *a, *b;
     pgp_slot *conn;
 
-    order(s, PGP_ORDER_DRAIN);
+    enter_phase(s, PGP_DRAINING);
     a = queue_up(s);
     work(s);
     conn = granted(a);
@@ -53,7 +53,7 @@ START_TEST(drained_pool_parks_nothing)
     conn = acquire(s);
     b = queue_up(s);
     work(s);
-    order(s, PGP_ORDER_DRAIN);
+    enter_phase(s, PGP_DRAINING);
     release(conn);
     conn = granted(b);
     fake_link_of(conn)->returned = PGP_RETURN_DIRTY;
@@ -77,7 +77,7 @@ START_TEST(stop_ends_all_waits)
     conn = acquire(s);
     a = queue_up(s);
     b = queue_up(s);
-    order(s, PGP_ORDER_STOP);
+    enter_phase(s, PGP_STOPPED);
     answered(a, PGP_STOPPING);
     answered(b, PGP_STOPPING);
     ck_assert_str_eq(a->info.error.message, "this child is stopping");
@@ -96,7 +96,7 @@ START_TEST(stop_is_the_cause_that_callers_get)
     s->world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "53300"};
     work(s);
     b = queue_up(s);
-    order(s, PGP_ORDER_STOP);
+    enter_phase(s, PGP_STOPPED);
     answered(b, PGP_STOPPING);
     ck_assert_str_eq(b->info.error.message, "this child is stopping");
     ck_assert_str_eq(b->info.error.sqlstate, "");
@@ -123,7 +123,7 @@ START_TEST(stop_closes_all_that_is_not_in_use)
     ck_assert_int_eq(slots(s, PGP_CONNECTING), 1);
     ck_assert_int_eq(slots(s, PGP_CLEANING), 1);
     ck_assert_int_eq(lent(s), 2);
-    order(s, PGP_ORDER_STOP);
+    enter_phase(s, PGP_STOPPED);
     answered(b, PGP_STOPPING);
     ck_assert_int_eq(fake_open(s->world), 2);
     ck_assert_int_eq(slots(s, PGP_FREE), 2);
@@ -141,10 +141,10 @@ START_TEST(keeper_cannot_leave_before_all_is_closed)
     work(s);
     conn = acquire(s);
     ck_assert(!pgp_pool_leave(s->pool)); /* it is not even stopped */
-    pgp_pool_stop(s->pool);
+    pgp_pool_enter_phase(s->pool, PGP_STOPPED);
     ck_assert(!pgp_pool_leave(s->pool)); /* a slot is CLOSING */
     work(s);
-    order(s, PGP_ORDER_STOP);
+    enter_phase(s, PGP_STOPPED);
     fake_link_of(conn)->returned = PGP_RETURN_DIRTY;
     release(conn);
     ck_assert(!pgp_pool_leave(s->pool)); /* a slot is CLEANING */
@@ -163,7 +163,7 @@ START_TEST(return_between_stop_and_leave)
     work(s);
     conn = acquire(s);
     fake_link_of(conn)->returned = PGP_RETURN_DIRTY;
-    pgp_pool_stop(s->pool);
+    pgp_pool_enter_phase(s->pool, PGP_STOPPED);
     release(conn);
     ck_assert_int_eq(pgp_pool_list_pending(s->pool, in_hand), 1);
     ck_assert_int_eq(pgp_pool_step(in_hand[0]), 1);
@@ -254,7 +254,7 @@ START_TEST(no_phase_comes_twice)
 
     work(s);
     stop(s);
-    pgp_pool_drain(s->pool);
+    pgp_pool_enter_phase(s->pool, PGP_DRAINING);
     ck_assert_int_eq(refused(s, &info), PGP_STOPPING);
     work(s);
     ck_assert_int_eq(s->world->opened, 1);

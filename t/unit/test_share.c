@@ -674,7 +674,7 @@ START_TEST(last_figures_are_published)
     pgp_stats stats;
 
     warm(s, 2);
-    pgp_keeper_order(s->keeper->keeper, PGP_ORDER_STOP);
+    pgp_keeper_enter_phase(s->keeper->keeper, PGP_STOPPED);
     while (!pgp_pool_leave(s->pool))
         pgp_keeper_turn(s->keeper->keeper);
     pgp_board_read(s->board, 0, 0, s->world->now, &stats);

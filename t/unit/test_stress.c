@@ -329,7 +329,7 @@ START_TEST(stop_in_the_storm)
     while (now() < stop_at)
         usleep(1000);
     atomic_store(&stopping, 1);
-    pgp_keeper_order(s->keeper->keeper, PGP_ORDER_DRAIN);
+    pgp_keeper_enter_phase(s->keeper->keeper, PGP_DRAINING);
     usleep(1000);
     REQUIRE(pgp_keeper_join(s->keeper->keeper, ALIVE) == APR_SUCCESS, "the keeper stays");
     workers_join(w, &sum);
