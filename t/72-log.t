@@ -49,7 +49,7 @@ subtest 'PgPoolHoldWarning' => sub {
     my $line = qr/PGP1016: pool default, backend \d+: has been held for \d+ s by GET \/probe \(pgpool-probe\) for 127\.0\.0\.1/;
     $httpd->wait_log($line);
     pass 'names the borrower';
-    # The keeper takes a turn at least once a second, so it could have logged the first lease twice
+    # The keeper makes a round at least once a second, so it could have logged the first lease twice
     # by then.
     my $from = $httpd->log_end;
     $httpd->get('/probe?acquire&sleep=1.5');

@@ -1,4 +1,4 @@
-/* The keeper's thread: its turns, its sleep, its end (pgp_keeper.h). */
+/* The keeper's thread: its rounds, its sleep, its end (pgp_keeper.h). */
 
 #include "pgp_keeper.h"
 #include "pgp_slot.h"
@@ -108,7 +108,7 @@ void pgp_keeper_enter_phase(pgp_keeper *keeper, pgp_phase phase)
     pgp_keeper_wake(keeper);
 }
 
-/* --- a turn ----------------------------------------------------------------- */
+/* --- a round ---------------------------------------------------------------- */
 
 /* Go on with a slot in the keeper's hands.  Returns true if its state has changed; otherwise
  * the next poll() waits for the slot's event, too. */
@@ -207,7 +207,7 @@ static void hear_bell(pgp_keeper *keeper)
         pgp_pool_hear_bell(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *));
 }
 
-apr_time_t pgp_keeper_turn(pgp_keeper *keeper)
+apr_time_t pgp_keeper_round(pgp_keeper *keeper)
 {
     const pgp_phase phase = atomic_load(&keeper->phase);
     apr_time_t next = pgp_now(keeper->env) + LONGEST_SLEEP;
@@ -250,7 +250,7 @@ static void sleep_until(pgp_keeper *keeper, apr_time_t until)
 
     keeper->fds[keeper->nfds] = (struct pollfd){.fd = keeper->wake_fd, .events = POLLIN};
     keeper->fds[keeper->nfds + 1] = (struct pollfd){.fd = keeper->bell, .events = POLLIN};
-    /* Rounded up: to wake up too early would cost a turn for nothing. */
+    /* Rounded up: to wake up too early would cost a round for nothing. */
     poll(keeper->fds, keeper->nfds + 2, left > 0 ? (int)((left + 999) / 1000) : 0);
     got = read(keeper->wake_fd, &wakes, sizeof wakes);
     (void)got; /* a socket or the time may have ended the poll() instead */
@@ -271,10 +271,10 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
 
     (void)thread;
     for (;;) {
-        const apr_time_t next = pgp_keeper_turn(keeper);
+        const apr_time_t next = pgp_keeper_round(keeper);
 
         if (next == 0)
-            continue; /* the next turn publishes what this one has changed */
+            continue; /* the next round publishes what this one has changed */
         if (atomic_load(&keeper->phase) == PGP_STOPPED && leave_all(keeper))
             break;
         sleep_until(keeper, next);

@@ -1,11 +1,11 @@
 /*
  * The keeper: the one thread of a child that does everything slow.
  *
- * Model.  A keeper looks after several pools, in turns.  In each turn it does what time brings
- * for each pool (pgp_pool_maintain), and goes on with each slot that is in its hands: one step
- * of connecting or cleaning up (pgp_pool_step) or of closing (pgp_pool_close).  Then it sleeps
- * in one poll() until a socket is ready, a deadline comes, or another thread wakes it.  Nothing
- * in a turn blocks, so a slow server delays no other.
+ * Model.  A keeper looks after several pools, in rounds.  In each round it does what time
+ * brings for each pool (pgp_pool_maintain), and goes on with each slot that is in its hands:
+ * one step of connecting or cleaning up (pgp_pool_step) or of closing (pgp_pool_close).  Then
+ * it sleeps in one poll() until a socket is ready, a deadline comes, or another thread wakes
+ * it.  Nothing in a round blocks, so a slow server delays no other.
  *
  * Life.  create(), add() for each pool, start(); later enter_phase(); then join().  The keeper
  * takes its pools with it into each phase.  STOPPED ends all waits, closes all connections that
@@ -13,7 +13,7 @@
  * it returns it.
  *
  * Threads.  wake() and enter_phase() may be called on any thread and in a signal handler; add()
- * only before start().  A test calls turn() instead of start().
+ * only before start().  A test calls round() instead of start().
  *
  * Ownership.  The keeper's memory must live as long as the process: a late thread may still
  * call wake().
@@ -52,7 +52,7 @@ void pgp_keeper_enter_phase(pgp_keeper *keeper, pgp_phase phase);
  * Returns APR_SUCCESS; or APR_TIMEUP if the thread still runs: then its memory must stay. */
 apr_status_t pgp_keeper_join(pgp_keeper *keeper, apr_interval_time_t patience);
 
-/* One turn, without the sleep.  Returns the time of the next one; 0: at once. */
-apr_time_t pgp_keeper_turn(pgp_keeper *keeper);
+/* One round, without the sleep.  Returns the time of the next one; 0: at once. */
+apr_time_t pgp_keeper_round(pgp_keeper *keeper);
 
 #endif

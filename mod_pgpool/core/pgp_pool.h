@@ -103,7 +103,7 @@ typedef struct {
     /* the core's own (pgp_share_server.c); 0 at the beginning */
     pgp_quota quota;
     int first;              /* which of the keeper's pools is the first of them */
-    int connecting;         /* attempts under way, as of this turn of the keeper */
+    int connecting;         /* attempts under way, as of this round of the keeper */
     apr_time_t waits_since; /* as published */
     apr_time_t rung_at;     /* when it last rang the child with the longest idle connection */
     bool ring;

@@ -45,7 +45,8 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
     for (; start > 0 && pgp_share_take_locked(pool, asked > 0, now); start--, asked--)
         connect_reserve_locked(pool);
     pgp_share_settle_locked(pool, start > 0 && asked > 0, now);
-    /* A connection that is closing, or that another child gives up, makes room in a later turn.
+    /* A connection that is closing, or that another child gives up, makes room in a later
+     * round.
      */
     if (!resting && start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
         pool->refused_demand = false;

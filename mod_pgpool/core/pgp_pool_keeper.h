@@ -1,5 +1,5 @@
 /*
- * The keeper's half of a pool (pgp_pool.h): the functions that the keeper calls in its turns.
+ * The keeper's half of a pool (pgp_pool.h): the functions that the keeper calls in its rounds.
  *
  * Threads.  The keeper's thread only; in unit tests the test's thread instead.
  */
@@ -40,7 +40,7 @@ void pgp_pool_set_seat(pgp_pool *pool, int seat);
 bool pgp_pool_is_used(pgp_pool *pool);
 
 /* Share the permits of each server among the child's pools.  The keeper calls this at the end
- * of each turn, with all of its pools.  Returns the time by which to call again; PGP_NEVER:
+ * of each round, with all of its pools.  Returns the time by which to call again; PGP_NEVER:
  * there is none; 0: at once. */
 apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now);
 

@@ -57,7 +57,7 @@ typedef struct {
 
     /* as the keeper has last seen it */
     pgp_outlook look;
-    bool looked;                      /* in this turn of the keeper's */
+    bool looked;                      /* in this round of the keeper's */
     bool is_waiting;                  /* a request waits for a permit */
     bool lacks_server;                /* there was no permit of the server's for a request */
     bool at_cap;                      /* there was no permit for this child */

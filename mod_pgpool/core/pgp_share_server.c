@@ -269,7 +269,7 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     return state.waits_since ? now + LOOK_STEP : PGP_NEVER;
 }
 
-/* Attempts that a turn has begun in vain are not counted any more in the next one. */
+/* Attempts that a round has begun in vain are not counted any more in the next one. */
 static void connecting_count(pgp_pool **pools, int n)
 {
     int i;

@@ -1,7 +1,7 @@
 /*
  * States, close reasons, borrowers and phases: the types that the pool shares with the keeper,
- * the board and the printers of the status page.  pgp_slot.h has the rest of a slot, for the pool's own
- * files.
+ * the board and the printers of the status page.  pgp_slot.h has the rest of a slot, for the
+ * pool's own files.
  */
 #ifndef PGP_TYPES_H
 #define PGP_TYPES_H

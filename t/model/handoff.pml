@@ -10,11 +10,11 @@
  *   pgp_pool_grow.c     admit
  *   pgp_pool_maint.c    pool_maintain, with pgp_pool_watch_idle()
  *   pgp_pool_pending.c  pool_stop; and pool_step, with pgp_pool_close(); pgp_pool_leave() is
- *                       the end of each turn in keeper()
+ *                       the end of each round in keeper()
  * The states and edges are those of pgp_slot.h.  An atomic block is the code between lock() and
  * unlock(); between two blocks any other process may run.  Time and chance are choices: at any
  * moment a deadline may pass, a connection die or a connect fail.  The model leaves out the
- * keeper's sleep: the keeper takes a turn once a second in any case, so a missed wake-up makes
+ * keeper's sleep: the keeper makes a round once a second in any case, so a missed wake-up makes
  * it late, and no more.
  *
  * A thread ends a wait once, under the lock; the waiter is woken at some moment after that.

@@ -292,28 +292,29 @@ static int called(stage *s, stage_keeper *keeper)
            fake_due(s->world) <= now;
 }
 
-static int turn(stage *s, stage_keeper *keeper)
+static bool make_round(stage *s, stage_keeper *keeper)
 {
     if (!called(s, keeper))
-        return 0;
-    keeper->next = pgp_keeper_turn(keeper->keeper);
-    return 1;
+        return false;
+    keeper->next = pgp_keeper_round(keeper->keeper);
+    return true;
 }
 
 void work(stage *s)
 {
     stage_keeper *keeper;
-    int turned, turns = 0;
+    bool any;
+    int rounds = 0;
 
     do {
-        turned = 0;
+        any = false;
         for (keeper = s->first; keeper; keeper = keeper->sibling)
-            turned |= turn(s, keeper);
-        REQUIRE(turns++ < 10000, "the keeper never rests");
-    } while (turned);
+            any |= make_round(s, keeper);
+        REQUIRE(rounds++ < 10000, "the keeper never rests");
+    } while (any);
 }
 
-static apr_time_t next_turn(stage *s)
+static apr_time_t next_round(stage *s)
 {
     const apr_time_t due = fake_due(s->world), alarm = fake_alarm(s->world);
     apr_time_t next = due < alarm ? due : alarm;
@@ -351,7 +352,7 @@ void keep(stage *s, apr_interval_time_t time)
         apr_time_t next;
 
         work(s);
-        next = next_turn(s);
+        next = next_round(s);
         if (next > end)
             break;
         pass(s, next - world->now);

@@ -1,7 +1,7 @@
 /*
  * A stage for the tests of the pool: a pool in a fake world, its keeper, and borrowers.
  *
- * The keeper has no thread here: the test's thread takes the keeper's turns.  It takes a turn
+ * The keeper has no thread here: the test's thread makes the keeper's rounds.  It makes a round
  * only when the keeper's own thread would: when the keeper was woken, when the fake has work
  * that is due, or at the time that the last turn returned.  So a test fails if the pool forgets
  * to wake the keeper.
@@ -21,7 +21,7 @@
 typedef struct stage_keeper {
     pgp_keeper *keeper;
     atomic_int woken;
-    apr_time_t next;              /* when it wants its next turn */
+    apr_time_t next;              /* when it wants its next round */
     struct stage_keeper *sibling; /* the next child's */
     struct borrower *borrowers;   /* of all children, the last begun first; in the first only */
 } stage_keeper;
@@ -66,7 +66,7 @@ stage *stage_set(const char *setting, ...) __attribute__((sentinel));
 stage *stage_beside(stage *first, const char *setting, ...) __attribute__((sentinel));
 
 /* A stage on a board; and another child of the same httpd, on the same board and in the same
- * world.  Their keepers take their turns one after the other. */
+ * world.  Their keepers make their rounds one after the other. */
 stage *stage_posted(const char *setting, ...) __attribute__((sentinel));
 stage *stage_child(stage *first, const char *setting, ...) __attribute__((sentinel));
 
@@ -87,13 +87,13 @@ void fake_locks_die(fake_locks *locks, int pid);
 
 /* --- the keeper ------------------------------------------------------------- */
 
-/* Take the keepers' turns, where there is cause for one, until all of them want to sleep. */
+/* Make the keepers' rounds, where there is cause for one, until all of them want to sleep. */
 void work(stage *s);
 
-/* Let this time pass, with the turns of the keepers.  Waits for overdue borrowers. */
+/* Let this time pass, with the rounds of the keepers.  Waits for overdue borrowers. */
 void keep(stage *s, apr_interval_time_t time);
 
-/* Let the keeper enter a phase, and take the turns that follow. */
+/* Let the keeper enter a phase, and make the rounds that follow. */
 void enter_phase(stage *s, pgp_phase phase);
 
 /* Enter STOPPED; then the keeper leaves the pool, as its thread does at its end. */

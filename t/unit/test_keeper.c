@@ -366,7 +366,7 @@ START_TEST(stop_in_a_signal_handler)
 }
 END_TEST
 
-/* However often the keeper is woken before its next turn, pgp_keeper_wake() does not block. */
+/* However often the keeper is woken before its next round, pgp_keeper_wake() does not block. */
 START_TEST(wakes_never_block)
 {
     stage *s = stage_set("PgPoolMin 0", "PgPoolMax 1", NULL);

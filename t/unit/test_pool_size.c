@@ -377,7 +377,7 @@ START_TEST(lifetimes_differ_by_chance)
     pgp_slot *conn;
 
     s->world->random = 0;
-    pgp_keeper_turn(s->keeper->keeper); /* reserves and begins */
+    pgp_keeper_round(s->keeper->keeper); /* reserves and begins */
     work(s);
     conn = acquire(s);
     ck_assert_int_eq(conn->expires, s->world->now + PGP_SEC(100));

@@ -676,7 +676,7 @@ START_TEST(last_figures_are_published)
     warm(s, 2);
     pgp_keeper_enter_phase(s->keeper->keeper, PGP_STOPPED);
     while (!pgp_pool_leave(s->pool))
-        pgp_keeper_turn(s->keeper->keeper);
+        pgp_keeper_round(s->keeper->keeper);
     pgp_board_read(s->board, 0, 0, s->world->now, &stats);
     ck_assert_int_eq(stats.n[PGP_N_CLOSES + PGP_REASON_STOP], 2);
     ck_assert_int_eq(stats.state[PGP_IDLE], 0);

@@ -193,7 +193,7 @@ static void workers_join(worker *w, worker *sum)
     }
 }
 
-/* Attempts to connect take up to three turns, and some fail.  Runs in the keeper's thread. */
+/* Attempts to connect take up to three rounds, and some fail.  Runs in the keeper's thread. */
 static void vary(fake *world)
 {
     static unsigned seed = 4711;
