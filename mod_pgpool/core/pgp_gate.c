@@ -15,7 +15,7 @@ static bool is_past(apr_int64_t time, apr_time_t now)
     return time > 0 && time <= now + SKEW;
 }
 
-static pgp_gate_count count_taken(pgp_gate *gate, apr_int64_t since, apr_time_t now)
+static pgp_gate_count taken_count(pgp_gate *gate, apr_int64_t since, apr_time_t now)
 {
     const apr_uint64_t events = atomic_exchange(&gate->events, 0);
 
@@ -41,7 +41,7 @@ bool pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
         return false;
     if (!atomic_compare_exchange_strong(&gate->last, &last, now))
         return false;
-    *count = count_taken(gate, since, now);
+    *count = taken_count(gate, since, now);
     return true;
 }
 
@@ -63,6 +63,6 @@ bool pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
     atomic_store(&gate->closed, now);
     if (!atomic_compare_exchange_strong(&gate->since, &since, 0))
         return false;
-    *count = count_taken(gate, since, now);
+    *count = taken_count(gate, since, now);
     return true;
 }

@@ -178,7 +178,7 @@ static bool is_drained(pgp_keeper *keeper)
 }
 
 /* Fold the figures of ended children, and claim or leave this child's seat as needed. */
-static void visit_board(pgp_keeper *keeper)
+static void board_visit(pgp_keeper *keeper)
 {
     const apr_time_t now = pgp_now(keeper->env);
     bool drained;
@@ -196,7 +196,7 @@ static void visit_board(pgp_keeper *keeper)
 
 /* Empty the bell before the pools look at the other children: then a later ring still ends the
  * poll(). */
-static void hear_bell(pgp_keeper *keeper)
+static void bell_hear(pgp_keeper *keeper)
 {
     eventfd_t rings;
     int i;
@@ -215,8 +215,8 @@ apr_time_t pgp_keeper_round(pgp_keeper *keeper)
     int i, k, changed = 0;
 
     keeper->nfds = 0;
-    visit_board(keeper);
-    hear_bell(keeper);
+    board_visit(keeper);
+    bell_hear(keeper);
     for (i = 0; i < keeper->pools->nelts; i++) {
         pgp_pool *pool = APR_ARRAY_IDX(keeper->pools, i, pgp_pool *);
         int n;
@@ -256,7 +256,7 @@ static void sleep_until(pgp_keeper *keeper, apr_time_t until)
     (void)got; /* a socket or the time may have ended the poll() instead */
 }
 
-static bool leave_all(pgp_keeper *keeper)
+static bool pools_leave(pgp_keeper *keeper)
 {
     int i, left = 0;
 
@@ -275,7 +275,7 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
 
         if (next == 0)
             continue; /* the next round publishes what this one has changed */
-        if (atomic_load(&keeper->phase) == PGP_STOPPED && leave_all(keeper))
+        if (atomic_load(&keeper->phase) == PGP_STOPPED && pools_leave(keeper))
             break;
         sleep_until(keeper, next);
     }

@@ -36,8 +36,8 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
         .demand_age = pool->waiting ? now - pool->demand_since : 0,
         .down = pool->outage.failures > 0,
     };
-    const int resting = pool->phase == PGP_STOPPED || now < pool->outage.retry_at ||
-                        pgp_pool_is_suspended_locked(pool, now);
+    const bool resting = pool->phase == PGP_STOPPED || now < pool->outage.retry_at ||
+                         pgp_pool_is_suspended_locked(pool, now);
     int start = resting ? 0 : pgp_policy_growth(&demand);
     int asked = demand.waiting - demand.connecting; /* for requests; more are for Min */
 
@@ -46,8 +46,7 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
         connect_reserve_locked(pool);
     pgp_share_settle_locked(pool, start > 0 && asked > 0, now);
     /* A connection that is closing, or that another child gives up, makes room in a later
-     * round.
-     */
+     * round. */
     if (!resting && start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
         pool->refused_demand = false;
 }
@@ -56,7 +55,7 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
 
 /* Hand the new connection to a waiter, or park it.  If the pool has been stopped meanwhile, it
  * is closed. */
-static void admit(pgp_slot *slot)
+static void slot_admit(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
     const apr_time_t now = now_of(pool);
@@ -166,7 +165,7 @@ void pgp_pool_grow_done(pgp_slot *slot)
             "connected, %s", tls ? tls : "no TLS");
     pool->surveyed = true;
     capacity_check(slot);
-    admit(slot);
+    slot_admit(slot);
 }
 
 /* The first host of a failed attempt has had its chance: begin with the next one. */
@@ -188,7 +187,7 @@ static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
 
 /* Log a failed attempt: at level error if the gate lets it pass, else at level debug.  One that
  * began before another child found the server well again says nothing new. */
-static void log_failure(const pgp_slot *slot, const pgp_error *error, apr_interval_time_t wait,
+static void failure_log(const pgp_slot *slot, const pgp_error *error, apr_interval_time_t wait,
                         apr_time_t now)
 {
     pgp_pool *pool = slot->pool;
@@ -210,7 +209,7 @@ static void log_failure(const pgp_slot *slot, const pgp_error *error, apr_interv
 
 /* The server has no place left, but some places are this httpd's: what is idle gives way, and
  * the next attempt is made when a place is free.  That is no outage. */
-static bool give_way_found(pgp_slot *slot, const pgp_error *error, apr_time_t now)
+static bool full_server_handle(pgp_slot *slot, const pgp_error *error, apr_time_t now)
 {
     pgp_pool *pool = slot->pool;
     bool ours;
@@ -239,7 +238,7 @@ void pgp_pool_grow_failed(pgp_slot *slot, const pgp_error *error)
     const apr_time_t now = now_of(pool);
     apr_interval_time_t wait;
 
-    if (give_way_found(slot, error, now))
+    if (full_server_handle(slot, error, now))
         return;
     lock(pool);
     wait = pgp_outage_fail(&pool->outage,
@@ -256,7 +255,7 @@ void pgp_pool_grow_failed(pgp_slot *slot, const pgp_error *error)
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
     unlock(pool);
     first_host_leave(pool, slot, now);
-    log_failure(slot, error, wait, now);
+    failure_log(slot, error, wait, now);
 }
 
 void pgp_pool_grow_begin(pgp_slot *slot)

@@ -22,7 +22,7 @@
 
 /* Retire idle connections that are due.  During an outage none is retired: an old connection is
  * better than none. */
-static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
+static void idle_retire_due_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     int spare = live_locked(pool) - (pool->phase == PGP_RUNNING ? pool->settings->min : 0);
@@ -44,13 +44,6 @@ static void retire_idle_locked(pgp_pool *pool, apr_time_t now)
     }
 }
 
-static void retire_all_locked(pgp_pool *pool, pgp_state state)
-{
-    PGP_LOCKED(pool);
-    while (count(pool, state) > 0)
-        pgp_slot_retire_locked(APR_RING_FIRST(&pool->lists[state].ring), PGP_REASON_ORDER);
-}
-
 /* Obey the operator's orders.  During a suspension the server may be restarted: no connection
  * is idle or being made, and what happened before tells nothing of the server that comes back.
  */
@@ -65,8 +58,8 @@ static void orders_obey_locked(pgp_pool *pool, apr_time_t now)
         !(pool->orders.suspended_until | pool->orders.reconnect_before))
         return;
     if (pgp_pool_is_suspended_locked(pool, now)) {
-        retire_all_locked(pool, PGP_IDLE);
-        retire_all_locked(pool, PGP_CONNECTING);
+        pgp_pool_retire_all_locked(pool, PGP_IDLE, PGP_REASON_ORDER);
+        pgp_pool_retire_all_locked(pool, PGP_CONNECTING, PGP_REASON_ORDER);
         pool->outage = (pgp_outage){.failures = 0};
         pool->surveyed = false;
         return;
@@ -114,7 +107,7 @@ static pgp_slot *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_borrower *b
     return NULL;
 }
 
-static void warn_of_long_leases(pgp_pool *pool, apr_time_t now)
+static void long_leases_warn(pgp_pool *pool, apr_time_t now)
 {
     pgp_borrower borrower;
     pgp_slot *overlong;
@@ -140,14 +133,14 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool)
 
     lock(pool);
     orders_obey_locked(pool, now);
-    retire_idle_locked(pool, now);
+    idle_retire_due_locked(pool, now);
     pgp_pool_grow_locked(pool, now);
     pgp_stats_take_locked(pool, &stats);
     next = next_locked(pool, now);
     unlock(pool);
     pgp_share_ring(pool);
     pgp_share_publish(pool, &stats);
-    warn_of_long_leases(pool, now);
+    long_leases_warn(pool, now);
     pgp_refusals_end(pool, now);
     return next;
 }
@@ -156,7 +149,7 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool)
 
 /* Retire an idle connection that the server has closed.  If a borrower has had it meanwhile,
  * the borrower has found out. */
-static void ended_while_idle(pgp_slot *slot, apr_time_t seen)
+static void idle_found_ended(pgp_slot *slot, apr_time_t seen)
 {
     pgp_pool *pool = slot->pool;
     char words[PGP_ERROR_WORDS];
@@ -224,7 +217,7 @@ static void idle_retire(pgp_slot *slot, const pgp_error *error)
 
 /* Read what the server has sent.  If nobody reads, its process blocks as soon as the socket is
  * full, in the middle of its work, with a transaction open. */
-static bool read_while_idle(pgp_slot *slot, apr_time_t seen)
+static bool idle_read(pgp_slot *slot, apr_time_t seen)
 {
     pgp_error error = {.sqlstate = ""};
 
@@ -259,9 +252,9 @@ apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **slots, struct pollfd *
         return pool->watch_at;
     for (i = n - 1; i >= 0; i--)
         if (fds[i].revents & ~POLLIN)
-            ended_while_idle(slots[i], now);
+            idle_found_ended(slots[i], now);
         else if (fds[i].revents)
-            any_read |= read_while_idle(slots[i], now);
+            any_read |= idle_read(slots[i], now);
     if (any_read)
         pool->watch_at = now + WATCH_AGAIN;
     return pool->watch_at;

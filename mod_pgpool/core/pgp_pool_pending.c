@@ -102,13 +102,6 @@ bool pgp_pool_close(pgp_slot *slot)
 
 /* --- phases ------------------------------------------------------------------ */
 
-static void slots_retire_all_locked(pgp_pool *pool, pgp_state state)
-{
-    PGP_LOCKED(pool);
-    while (count(pool, state) > 0)
-        pgp_slot_retire_locked(APR_RING_FIRST(&pool->lists[state].ring), PGP_REASON_STOP);
-}
-
 void pgp_pool_enter_phase(pgp_pool *pool, pgp_phase phase)
 {
     lock(pool);
@@ -116,9 +109,9 @@ void pgp_pool_enter_phase(pgp_pool *pool, pgp_phase phase)
         pool->phase = phase;
     if (pool->phase == PGP_STOPPED) {
         pgp_queue_end_all_locked(pool, PGP_STOPPING);
-        slots_retire_all_locked(pool, PGP_IDLE);
-        slots_retire_all_locked(pool, PGP_CONNECTING);
-        slots_retire_all_locked(pool, PGP_CLEANING);
+        pgp_pool_retire_all_locked(pool, PGP_IDLE, PGP_REASON_STOP);
+        pgp_pool_retire_all_locked(pool, PGP_CONNECTING, PGP_REASON_STOP);
+        pgp_pool_retire_all_locked(pool, PGP_CLEANING, PGP_REASON_STOP);
     }
     unlock(pool);
 }

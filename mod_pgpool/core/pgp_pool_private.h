@@ -174,6 +174,8 @@ static inline int live_locked(const pgp_pool *pool)
 
 /* Retire a connection: to CLOSING, for the keeper. */
 void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason);
+/* Retire each connection whose slot is in this state. */
+void pgp_pool_retire_all_locked(pgp_pool *pool, pgp_state state, pgp_reason reason);
 
 /* --- pgp_pool_stats.c ------------------------------------------------------- */
 

@@ -22,7 +22,7 @@ bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now)
 }
 
 /* Which children hold how many of the permits, as the keeper has last seen it. */
-static void explain_cap_locked(const pgp_pool *pool, pgp_error *error)
+static void cap_explain_locked(const pgp_pool *pool, pgp_error *error)
 {
     PGP_LOCKED(pool);
     const pgp_outlook *look = &pool->share.look;
@@ -57,7 +57,7 @@ void pgp_refusal_count_locked(pgp_pool *pool, pgp_outcome outcome, pgp_error *er
             .message = "this child has no seat in the memory that all children "
                        "share, see PGP1017"};
     else if (pool->share.at_cap && outcome == PGP_EXHAUSTED)
-        explain_cap_locked(pool, error);
+        cap_explain_locked(pool, error);
     else if (outcome == PGP_UNAVAILABLE)
         *error = (pgp_error){.message = "no connection could be made in time"};
     else {

@@ -64,7 +64,7 @@ void pgp_reset_failed(pgp_slot *slot, const pgp_error *error)
             count.events, error->message, error->sqlstate);
 }
 
-static void give_back(pgp_slot *slot)
+static void slot_give_back(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
     const apr_time_t now = now_of(pool);
@@ -89,7 +89,7 @@ static void give_back(pgp_slot *slot)
         pgp_slot_retire(slot, reason);
 }
 
-static void send_to_cleaning(pgp_slot *slot)
+static void slot_clean_up(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
     apr_time_t now;
@@ -115,7 +115,7 @@ static void send_to_cleaning(pgp_slot *slot)
 }
 
 /* Log why the server ended a connection: its borrower may not have done so. */
-static void log_lost(const pgp_slot *slot)
+static void loss_log(const pgp_slot *slot)
 {
     const pgp_pool *pool = slot->pool;
     char words[PGP_ERROR_WORDS];
@@ -131,11 +131,11 @@ void pgp_slot_finish(pgp_slot *slot)
 {
     switch (slot->pool->env->driver->finish_lease(slot->connection)) {
     case PGP_RETURN_CLEAN:
-        give_back(slot);
+        slot_give_back(slot);
         break;
     case PGP_RETURN_DIRTY:
         if (slot->state == PGP_IN_USE)
-            send_to_cleaning(slot);
+            slot_clean_up(slot);
         else
             pgp_slot_retire(slot, PGP_REASON_UNCLEAN);
         break;
@@ -143,7 +143,7 @@ void pgp_slot_finish(pgp_slot *slot)
         pgp_slot_retire(slot, PGP_REASON_LARGE);
         break;
     case PGP_RETURN_BROKEN:
-        log_lost(slot);
+        loss_log(slot);
         pgp_slot_retire(slot, PGP_REASON_LOST);
         break;
     case PGP_RETURN_UNKNOWN:

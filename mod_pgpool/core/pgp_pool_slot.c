@@ -16,6 +16,13 @@ void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason)
         pgp_outage_deprive(&pool->outage, now_of(pool));
 }
 
+void pgp_pool_retire_all_locked(pgp_pool *pool, pgp_state state, pgp_reason reason)
+{
+    PGP_LOCKED(pool);
+    while (count(pool, state) > 0)
+        pgp_slot_retire_locked(APR_RING_FIRST(&pool->lists[state].ring), reason);
+}
+
 bool pgp_pool_is_suspended_locked(const pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);

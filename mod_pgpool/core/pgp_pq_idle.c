@@ -66,7 +66,7 @@ static bool has_kept_role(const pgp_connection *connection)
 /* --- last words ------------------------------------------------------------- */
 
 /* The answer to a reset is the driver's to take.  It may end with the reason. */
-static void take_results(pgp_connection *connection)
+static void results_take(pgp_connection *connection)
 {
     PGresult *result;
 
@@ -97,7 +97,7 @@ void pgp_pq_idle_last_words(pgp_connection *connection, pgp_error *error)
         more = pgp_pq_exchange_poll_now(PQsocket(connection->conn), POLLIN) & POLLIN &&
                PQconsumeInput(connection->conn);
         if (connection->reset_pending)
-            take_results(connection);
+            results_take(connection);
         PQisBusy(connection->conn); /* libpq parses what it has read */
     }
     if (connection->shut_down && !connection->is_terminated)
@@ -112,7 +112,7 @@ void pgp_pq_idle_last_words(pgp_connection *connection, pgp_error *error)
 /* --- checking --------------------------------------------------------------- */
 
 /* Returns why the connection is dead, or NULL with its state in *state. */
-static const char *check_socket(pgp_connection *connection, pgp_idle_state *state)
+static const char *socket_check(pgp_connection *connection, pgp_idle_state *state)
 {
     int events = socket_events(connection), n;
 
@@ -140,7 +140,7 @@ pgp_idle_state pgp_pq_idle_check(pgp_connection *connection, pgp_error *error)
 
     pgp_pq_assert_ready(connection);
     pgp_pq_callbacks_trap(connection, false);
-    why = check_socket(connection, &state);
+    why = socket_check(connection, &state);
     if (!why && !connection->is_terminated)
         return state;
     pgp_pq_idle_last_words(connection, error);

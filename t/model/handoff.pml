@@ -6,7 +6,7 @@
  * The model mirrors functions of mod_pgpool/core, by their names without pgp_ and _locked:
  *   pgp_pool.c          request_take
  *   pgp_pool_queue.c    slot_hand_off, waiter_sleep, waiter_end, queue_end_all
- *   pgp_pool_return.c   give_back, send_to_cleaning, slot_retire
+ *   pgp_pool_return.c   slot_give_back, slot_clean_up, slot_retire
  *   pgp_pool_grow.c     admit
  *   pgp_pool_maint.c    pool_maintain, with pgp_pool_watch_idle()
  *   pgp_pool_pending.c  pool_stop; and pool_step, with pgp_pool_close(); pgp_pool_leave() is
@@ -37,7 +37,7 @@
  *   BUG_UNFIT_LOST     an unfit connection is not retired
  *   BUG_LATE_RETURN    a connection that is retired after the keeper has left is not closed
  *   BUG_LATE_LOOK      slot_retire() looks outside of the lock whether the keeper has left
- *   BUG_LATE_CLEAN     send_to_cleaning() does not look whether the keeper has left
+ *   BUG_LATE_CLEAN     slot_clean_up() does not look whether the keeper has left
  */
 
 #ifndef BORROWERS
@@ -184,7 +184,7 @@ inline slot_retire(s)
 #endif
 }
 
-inline give_back(s)
+inline slot_give_back(s)
 {
     atomic {
         if
@@ -199,7 +199,7 @@ inline give_back(s)
     fi
 }
 
-inline send_to_cleaning(s)
+inline slot_clean_up(s)
 {
     atomic {
 #ifdef BUG_LATE_CLEAN
@@ -259,8 +259,8 @@ settled:
 #endif
         s = 0;
         goto again
-    :: true -> give_back(s)
-    :: true -> send_to_cleaning(s)
+    :: true -> slot_give_back(s)
+    :: true -> slot_clean_up(s)
     :: true -> slot_retire(s)
     fi;
 through:
