@@ -13,6 +13,7 @@ is_deeply [circles(includes())], [], 'no circle of includes';
 is_deeply [circles(calls())], [], 'no circle of calls between the files of the core';
 is_deeply [grep { slurp($_) !~ m{\A/\*} } sources(), test_sources()], [], 'every C file opens with a comment';
 is_deeply [long_functions(80)], [], 'no function is longer than 80 lines';
+is_deeply [missing_from_core()], [], 'the core has each function that a model names';
 is_deeply [unasserted()], [], 'each _locked function asserts first that the lock is held';
 
 SKIP: {
@@ -143,6 +144,20 @@ sub unasserted {
     for my $file (glob 'mod_pgpool/core/*.[ch]') {
         my $text = slurp($file);
         push @found, map { "$file: $_" } $text =~ /(\w+_locked)\([^;{}]*\)\n\{\n(?!    PGP_LOCKED)/g;
+    }
+    return @found;
+}
+
+# t/model/handoff.pml lists the functions that it mirrors, a line for each file of the core.
+sub missing_from_core {
+    my %names = slurp('t/model/handoff.pml') =~ /^ \*   (pgp_\w+\.c) +(.*)/mg;
+    die "the model names no function\n" if !%names;
+    my @found;
+    for my $file (sort keys %names) {
+        my $text = slurp("mod_pgpool/core/$file");
+        push @found, map { "$file: $_" }
+            grep { my $name = s/\Apgp_//r; $text !~ /^\w[\w *]*\b(?:pgp_)?${name}(?:_locked)?\(/m }
+            $names{$file} =~ /(\w+_\w+)/g;
     }
     return @found;
 }

@@ -3,13 +3,14 @@
  * It is small enough for a search through every interleaving of three borrowers of one slot (or
  * two of two), the keeper and a stop.
  *
- * The model mirrors functions of mod_pgpool/core, by their names without pgp_ and _locked:
+ * The model mirrors functions of mod_pgpool/core, by their names without pgp_ and _locked (the
+ * test looks them up):
  *   pgp_pool.c          request_take
  *   pgp_pool_queue.c    slot_hand_off, waiter_sleep, waiter_end, queue_end_all
  *   pgp_pool_return.c   slot_give_back, slot_clean_up, slot_retire
- *   pgp_pool_grow.c     admit
+ *   pgp_pool_grow.c     slot_admit
  *   pgp_pool_maint.c    pool_maintain, with pgp_pool_watch_idle()
- *   pgp_pool_pending.c  pool_stop; and pool_step, with pgp_pool_close(); pgp_pool_leave() is
+ *   pgp_pool_pending.c  pool_enter_phase; and pool_step, with pgp_pool_close(); pgp_pool_leave() is
  *                       the end of each round in keeper()
  * The states and edges are those of pgp_slot.h.  An atomic block is the code between lock() and
  * unlock(); between two blocks any other process may run.  Time and chance are choices: at any
@@ -313,7 +314,7 @@ inline pool_maintain()
     s = 0
 }
 
-inline admit(s)
+inline slot_admit(s)
 {
     if
     :: stopped -> move(s, CLOSING, NOBODY)
@@ -327,7 +328,7 @@ inline pool_step(s)
     :: slot[s].state == CLOSING -> atomic { move(s, FREE, NOBODY) }
     :: slot[s].state == CONNECTING || slot[s].state == CLEANING ->
         if
-        :: true -> atomic { admit(s) }
+        :: true -> atomic { slot_admit(s) }
         :: true -> atomic {
             move(s, CLOSING, NOBODY); /* failed */
             if
@@ -341,7 +342,7 @@ inline pool_step(s)
     fi
 }
 
-inline pool_stop()
+inline pool_enter_phase()
 {
     stopped = true;
 #ifndef BUG_STOP_FORGETS
@@ -368,7 +369,7 @@ proctype keeper()
     do
     :: true ->
         if
-        :: atomic { true -> pool_stop() }
+        :: atomic { true -> pool_enter_phase() }
         :: !stopped
         fi;
         atomic { pool_maintain() };
