@@ -164,6 +164,8 @@ sub client_gone_from_the_queue {
 for my $mpm (mpms()) {
     subtest $mpm => sub {
         my $httpd = probed($conf, mpm => $mpm, threads => $mpm eq 'prefork' ? 1 : 4);
+        # A pool's first connection asks the server for its capacity: that backend is at work.
+        $httpd->wait_log(qr/PGP1001: pool $_,/) for qw(default two strict);
         left_behind($httpd);
         client_gone($httpd);
         client_gone_from_the_queue($httpd) if $mpm ne 'prefork';
