@@ -69,13 +69,13 @@ static apr_status_t pin_report_loss(request_rec *r, request_rec *initial, pgpool
     pgp_error error;
     const char *text;
 
-    pgp_slot_last_words(pin->conn, &error);
+    pgp_slot_last_words(pin->slot, &error);
     text = apr_psprintf(r->pool,
                         "pool %s: backend %u, pinned to this request, is gone%s%s; what it had "
                         "not committed is lost",
-                        pgp_pool_name(pool), pgp_slot_backend(pin->conn),
+                        pgp_pool_name(pool), pgp_slot_backend(pin->slot),
                         *error.message ? ": " : "", pgp_error_print(words, &error));
-    *lost = (lost_connection){.pool = pool, .connection = pgp_pool_detach(&pin->conn)};
+    *lost = (lost_connection){.pool = pool, .connection = pgp_pool_detach(&pin->slot)};
     apr_pool_cleanup_register(initial->pool, lost, lost_cleanup, apr_pool_cleanup_null);
     return pgpool_fail(r, PGP_MSG_LOST, PGPOOL_ELOST, text);
 }
@@ -129,7 +129,7 @@ static apr_status_t pin_set(request_rec *r, request_rec *initial, pgpool_pin *pi
                                         "the end is not seen: one that is only looked up, or "
                                         "a filter's",
                                         pgp_pool_name(pin->pool->core), outer->r->uri));
-    switch (pgpool_lease_set(r, pin->conn, vars, PGP_NEVER, &error)) {
+    switch (pgpool_lease_set(r, pin->slot, vars, PGP_NEVER, &error)) {
     case PGP_SET_DONE:
         return APR_SUCCESS;
     case PGP_SET_DENIED:
@@ -137,7 +137,7 @@ static apr_status_t pin_set(request_rec *r, request_rec *initial, pgpool_pin *pi
     case PGP_SET_FAILED:
         break;
     }
-    pgp_slot_shutdown(pin->conn, "PgPoolSet could not be set");
+    pgp_slot_shutdown(pin->slot, "PgPoolSet could not be set");
     return pin_report_loss(r, initial, pin);
 }
 
@@ -154,9 +154,9 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pgpool_pin 
     pgp_pool *pool = pin->pool->core;
     pgpool_request *kept = pgpool_request_of(initial);
     pgp_acquire_info info;
-    pgp_slot *conn;
+    pgp_slot *slot;
     bool denied;
-    apr_status_t rv = pgpool_lease_take(r, initial, pool, vars, &conn, &info, &denied);
+    apr_status_t rv = pgpool_lease_take(r, initial, pool, vars, &slot, &info, &denied);
 
     pgpool_note(r, pin->pool->wait_note, apr_off_t_toa(initial->pool, info.waited));
     pin->failure.rv = APR_SUCCESS;
@@ -168,8 +168,8 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pgpool_pin 
         pin->failure.until = pgp_now(pgpool_child_env()) + FAILURE_REMEMBERED;
         return pgpool_fail_often(r, pool, rv, pin->failure.text);
     }
-    pin->conn = conn;
-    pin->lease_text = pgpool_lease_text(initial->pool, conn);
+    pin->slot = slot;
+    pin->lease_text = pgpool_lease_text(initial->pool, slot);
     if (releases_at_response(r)) {
         pin->at_response = true;
         if (!kept->at_response)
@@ -207,21 +207,21 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     }
     pgpool_request_of(initial)->has_bad_value = false;
 
-    if (pin->conn && !pgp_slot_is_alive(pin->conn))
+    if (pin->slot && !pgp_slot_is_alive(pin->slot))
         return pin_report_loss(r, initial, pin);
-    if (!pin->conn && pin->failure.rv && pgp_now(pgpool_child_env()) < pin->failure.until) {
+    if (!pin->slot && pin->failure.rv && pgp_now(pgpool_child_env()) < pin->failure.until) {
         pgpool_note_error(r, pin->failure.text);
         return pin->failure.rv;
     }
     wrong = pgpool_identity_evaluate(r, &vars);
     if (wrong)
         return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL, wrong);
-    inner = pin->conn ? pgpool_pin_inner(pin, r) : NULL;
+    inner = pin->slot ? pgpool_pin_inner(pin, r) : NULL;
     if (inner && !pgp_vars_equal(&inner->vars, &vars))
         return fail_in_use(r, pin, inner->r);
     if (!inner)
         pgpool_pin_prune(pin, r);
-    rv = pin->conn ? pin_set(r, initial, pin, &vars) : pin_borrow(r, initial, pin, &vars);
+    rv = pin->slot ? pin_set(r, initial, pin, &vars) : pin_borrow(r, initial, pin, &vars);
     if (rv != APR_SUCCESS)
         return rv;
     pgpool_pin_enter(pin, r, &vars);
@@ -229,7 +229,7 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
     if (!releases_at_response(r))
         pin->at_response = false;
     pgpool_note(r, pool->lease_note, pin->lease_text);
-    *conn = pgp_slot_handle(pin->conn);
+    *conn = pgp_slot_handle(pin->slot);
     return APR_SUCCESS;
 }
 
@@ -250,7 +250,7 @@ uint64_t pgpool_lease_number(request_rec *r, const char *name)
 {
     const pgpool_pin *pin = pgpool_pin_of(r, name);
 
-    return pin && pin->conn ? pgp_slot_lease_id(pin->conn) : 0;
+    return pin && pin->slot ? pgp_slot_lease_id(pin->slot) : 0;
 }
 
 void pgpool_release(request_rec *r, const char *name)
@@ -267,7 +267,7 @@ void pgpool_release(request_rec *r, const char *name)
 
 /* In the pool that the caller of open has given. */
 typedef struct {
-    pgp_slot *conn;
+    pgp_slot *slot;
     apr_pool_t *p;
 } open_lease;
 
@@ -277,8 +277,8 @@ static apr_status_t open_cleanup(void *data)
 
     if (pgpool_child_is_aborted())
         return APR_SUCCESS;
-    pgp_slot_set_baton(lease->conn, NULL);
-    pgp_pool_release(&lease->conn);
+    pgp_slot_set_baton(lease->slot, NULL);
+    pgp_pool_release(&lease->slot);
     return APR_SUCCESS;
 }
 
@@ -287,7 +287,7 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
     static const pgp_vars no_vars = {.n = 0};
     const pgpool_child_pool *pool;
     open_lease *lease;
-    pgp_slot *borrowed;
+    pgp_slot *slot;
     pgp_acquire_info info;
     bool denied;
     apr_status_t rv;
@@ -301,23 +301,22 @@ apr_status_t pgpool_open(server_rec *s, const char *name, apr_pool_t *p, PGconn 
                      name, pgpool_strerror(PGPOOL_ENOPOOL));
         return PGPOOL_ENOPOOL;
     }
-    rv = pgpool_lease_take(NULL, NULL, pool->core, &no_vars, &borrowed, &info, &denied);
+    rv = pgpool_lease_take(NULL, NULL, pool->core, &no_vars, &slot, &info, &denied);
     if (rv != APR_SUCCESS)
         return pgpool_fail_often_in_server(s, p, pool->core, rv,
                                            pgpool_outcome_text(p, name, rv, &info));
     lease = apr_palloc(p, sizeof(*lease));
-    *lease = (open_lease){.conn = borrowed, .p = p};
-    pgp_slot_set_baton(borrowed, lease);
+    *lease = (open_lease){.slot = slot, .p = p};
+    pgp_slot_set_baton(slot, lease);
     apr_pool_cleanup_register(p, lease, open_cleanup, apr_pool_cleanup_null);
-    *conn = pgp_slot_handle(borrowed);
+    *conn = pgp_slot_handle(slot);
     return APR_SUCCESS;
 }
 
 void pgpool_close(PGconn *conn)
 {
-    const pgp_slot *borrowed = conn && pgpool_child_is_here() ? pgp_pq_driver_owner(conn)
-                                                              : NULL;
-    open_lease *lease = borrowed ? pgp_slot_baton(borrowed) : NULL;
+    const pgp_slot *slot = conn && pgpool_child_is_here() ? pgp_pq_driver_owner(conn) : NULL;
+    open_lease *lease = slot ? pgp_slot_baton(slot) : NULL;
 
     if (lease)
         apr_pool_cleanup_run(lease->p, lease, open_cleanup);

@@ -19,10 +19,10 @@ APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(pgpool, PGPOOL, int, attach,
 
 /* Whether a hook has accepted the connection, and left it as its borrower expects it: in UTF-8,
  * and not in a transaction, which would take in the borrower's own statements. */
-static bool hook_has_accepted(const char *hook, int status, const pgp_slot *conn,
+static bool hook_has_accepted(const char *hook, int status, const pgp_slot *slot,
                               pgp_error *error)
 {
-    const PGconn *handle = pgp_slot_handle(conn);
+    const PGconn *handle = pgp_slot_handle(slot);
     const char *fault;
 
     if (status != OK)
@@ -36,38 +36,38 @@ static bool hook_has_accepted(const char *hook, int status, const pgp_slot *conn
         return true;
     error->sqlstate[0] = '\0';
     apr_snprintf(error->message, sizeof error->message, "the %s hook of a module %s backend %u",
-                 hook, fault, pgp_slot_backend(conn));
+                 hook, fault, pgp_slot_backend(slot));
     return false;
 }
 
 /* Run the hooks that a connection is due before its borrower gets it.  Returns whether they
  * have accepted it; if not, *error says why. */
-static bool hooks_run(request_rec *initial, pgp_slot *conn, pgp_error *error)
+static bool hooks_run(request_rec *initial, pgp_slot *slot, pgp_error *error)
 {
-    const char *pool = pgp_pool_name(pgp_slot_pool(conn));
-    PGconn *handle = pgp_slot_handle(conn);
+    const char *pool = pgp_pool_name(pgp_slot_pool(slot));
+    PGconn *handle = pgp_slot_handle(slot);
 
-    if (!pgp_slot_has_run_hooks(conn) &&
-        !hook_has_accepted("connect", pgpool_run_connect(pool, handle), conn, error))
+    if (!pgp_slot_has_run_hooks(slot) &&
+        !hook_has_accepted("connect", pgpool_run_connect(pool, handle), slot, error))
         return false;
-    pgp_slot_set_hooks_run(conn);
+    pgp_slot_set_hooks_run(slot);
     return !initial ||
-           hook_has_accepted("attach", pgpool_run_attach(initial, pool, handle), conn, error);
+           hook_has_accepted("attach", pgpool_run_attach(initial, pool, handle), slot, error);
 }
 
 /* Give up a connection that was lost while the hooks ran. */
-static void conn_discard_lost(pgp_slot **conn, pgp_error *error)
+static void slot_discard_lost(pgp_slot **slot, pgp_error *error)
 {
-    pgp_slot_last_words(*conn, error);
+    pgp_slot_last_words(*slot, error);
     if (!*error->message)
         apr_cpystrn(error->message, "it was lost in a hook of a module", sizeof error->message);
-    pgp_pool_discard_unfit(conn, error);
+    pgp_pool_discard_unfit(slot, error);
 }
 
 /* A connection that is lost on the way is replaced, within the same deadline.  The variables
  * are set after the hooks, which may undo them. */
 apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *pool,
-                               const pgp_vars *vars, pgp_slot **conn, pgp_acquire_info *info,
+                               const pgp_vars *vars, pgp_slot **slot, pgp_acquire_info *info,
                                bool *denied)
 {
     /* The status page and PgPoolHoldWarning print this. */
@@ -82,51 +82,51 @@ apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *p
     *info = (pgp_acquire_info){.client = r ? r->useragent_ip : NULL, .what = what};
     *denied = false;
     for (;;) {
-        const pgp_outcome outcome = pgp_pool_acquire(pool, conn, info);
+        const pgp_outcome outcome = pgp_pool_acquire(pool, slot, info);
         bool is_accepted;
 
         if (outcome != PGP_GRANTED)
             return pgpool_outcome_status(outcome);
-        is_accepted = hooks_run(initial, *conn, &info->error);
-        if (PQstatus(pgp_slot_handle(*conn)) != CONNECTION_OK) {
-            conn_discard_lost(conn, &info->error);
+        is_accepted = hooks_run(initial, *slot, &info->error);
+        if (PQstatus(pgp_slot_handle(*slot)) != CONNECTION_OK) {
+            slot_discard_lost(slot, &info->error);
             continue;
         }
         if (!is_accepted) {
-            pgp_pool_discard(conn, PGP_REASON_HOOK);
+            pgp_pool_discard(slot, PGP_REASON_HOOK);
             return PGPOOL_EUNAVAIL;
         }
-        switch (pgpool_lease_set(r, *conn, vars, info->until, &info->error)) {
+        switch (pgpool_lease_set(r, *slot, vars, info->until, &info->error)) {
         case PGP_SET_DONE:
             return APR_SUCCESS;
         case PGP_SET_DENIED:
-            pgp_pool_release(conn);
+            pgp_pool_release(slot);
             *denied = true;
             return PGPOOL_EUNAVAIL;
         case PGP_SET_FAILED:
-            pgp_pool_discard_unfit(conn, &info->error);
+            pgp_pool_discard_unfit(slot, &info->error);
             break;
         }
     }
 }
 
-pgp_set_outcome pgpool_lease_set(request_rec *r, pgp_slot *conn, const pgp_vars *vars,
+pgp_set_outcome pgpool_lease_set(request_rec *r, pgp_slot *slot, const pgp_vars *vars,
                                  apr_time_t until, pgp_error *error)
 {
-    const char *forbidden = r ? pgpool_identity_forbidden(r, vars, pgp_slot_handle(conn))
+    const char *forbidden = r ? pgpool_identity_forbidden(r, vars, pgp_slot_handle(slot))
                               : NULL;
 
     if (!forbidden)
-        return pgp_slot_set_vars(conn, vars, until, error);
+        return pgp_slot_set_vars(slot, vars, until, error);
     *error = (pgp_error){.sqlstate = ""};
     apr_cpystrn(error->message, forbidden, sizeof error->message);
     return PGP_SET_DENIED;
 }
 
 /* Every request pays for this text, and a format would cost it twice the time. */
-const char *pgpool_lease_text(apr_pool_t *p, const pgp_slot *conn)
+const char *pgpool_lease_text(apr_pool_t *p, const pgp_slot *slot)
 {
-    return apr_pstrcat(p, pgp_pool_name(pgp_slot_pool(conn)), "/",
-                       apr_off_t_toa(p, pgp_slot_backend(conn)), "/",
-                       apr_off_t_toa(p, (apr_off_t)pgp_slot_lease_id(conn)), NULL);
+    return apr_pstrcat(p, pgp_pool_name(pgp_slot_pool(slot)), "/",
+                       apr_off_t_toa(p, pgp_slot_backend(slot)), "/",
+                       apr_off_t_toa(p, (apr_off_t)pgp_slot_lease_id(slot)), NULL);
 }

@@ -19,14 +19,14 @@
  * be set on it.
  */
 apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *pool,
-                               const pgp_vars *vars, pgp_slot **conn, pgp_acquire_info *info,
+                               const pgp_vars *vars, pgp_slot **slot, pgp_acquire_info *info,
                                bool *denied);
 
 /* pgp_slot_set_vars(), but DENIED if r may not have these variables. */
-pgp_set_outcome pgpool_lease_set(request_rec *r, pgp_slot *conn, const pgp_vars *vars,
+pgp_set_outcome pgpool_lease_set(request_rec *r, pgp_slot *slot, const pgp_vars *vars,
                                  apr_time_t until, pgp_error *error);
 
 /* The identifier of a lease: "<pool>/<backend pid>/<lease number>". */
-const char *pgpool_lease_text(apr_pool_t *p, const pgp_slot *conn);
+const char *pgpool_lease_text(apr_pool_t *p, const pgp_slot *slot);
 
 #endif

@@ -39,8 +39,8 @@ pgpool_pin *pgpool_pin_make(request_rec *initial, const pgpool_child_pool *pool)
 
 void pgpool_pin_release(pgpool_pin *pin)
 {
-    if (pin->conn && !pgpool_child_is_aborted())
-        pgp_pool_release(&pin->conn);
+    if (pin->slot && !pgpool_child_is_aborted())
+        pgp_pool_release(&pin->slot);
 }
 
 /* --- borrowers -------------------------------------------------------------- */
@@ -58,9 +58,9 @@ static apr_status_t borrower_cleanup(void *data)
 }
 
 /* Whether a query is under way.  It may still change the session's variables. */
-static bool conn_is_busy(const pgp_slot *conn)
+static bool slot_is_busy(const pgp_slot *slot)
 {
-    const PGconn *handle = pgp_slot_handle(conn);
+    const PGconn *handle = pgp_slot_handle(slot);
 
     return PQtransactionStatus(handle) == PQTRANS_ACTIVE ||
            PQpipelineStatus(handle) != PQ_PIPELINE_OFF;
@@ -76,7 +76,7 @@ void pgpool_pin_enter(pgpool_pin *pin, request_rec *r, const pgp_vars *vars)
     if (!borrower || borrower->r != r) {
         borrower = apr_palloc(r->pool, sizeof(*borrower));
         *borrower = (pgpool_pin_borrower){
-            .outer = *place, .pin = pin, .r = r, .found_busy = conn_is_busy(pin->conn)};
+            .outer = *place, .pin = pin, .r = r, .found_busy = slot_is_busy(pin->slot)};
         *place = borrower;
         if (r->pool != pgpool_request_initial(r)->pool)
             apr_pool_cleanup_register(r->pool, borrower, borrower_cleanup,
@@ -125,7 +125,7 @@ bool pgpool_pins_are_held(request_rec *r)
 {
     const pgpool_pin *pin = pgpool_request_of(pgpool_request_initial(r))->pins;
 
-    while (pin && !(pin->conn && pin->borrowers))
+    while (pin && !(pin->slot && pin->borrowers))
         pin = pin->next;
     return pin != NULL;
 }
@@ -140,20 +140,20 @@ void pgpool_pins_restore(request_rec *ended)
         const pgpool_pin_borrower *left = pgpool_pin_leave(pin, ended);
         pgp_error error = {.message = "the inner request has left a query under way"};
 
-        if (!left || !pin->borrowers || !pin->conn || !pgp_slot_is_alive(pin->conn))
+        if (!left || !pin->borrowers || !pin->slot || !pgp_slot_is_alive(pin->slot))
             continue;
-        pgp_slot_doubt_vars(pin->conn);
-        if (!(conn_is_busy(pin->conn) && !left->found_busy) &&
-            pgp_slot_set_vars(pin->conn, &pin->borrowers->vars, PGP_NEVER, &error) ==
+        pgp_slot_doubt_vars(pin->slot);
+        if (!(slot_is_busy(pin->slot) && !left->found_busy) &&
+            pgp_slot_set_vars(pin->slot, &pin->borrowers->vars, PGP_NEVER, &error) ==
                 PGP_SET_DONE)
             continue;
         ap_log_rerror(
             APLOG_MARK, APLOG_ERR, 0, ended,
             "PGP%d: pool %s: backend %u is shut down: the settings of the outer request "
             "cannot be set again: %s",
-            PGP_MSG_IDENTITY, pgp_pool_name(pin->pool->core), pgp_slot_backend(pin->conn),
+            PGP_MSG_IDENTITY, pgp_pool_name(pin->pool->core), pgp_slot_backend(pin->slot),
             error.message);
-        pgp_slot_shutdown(pin->conn,
+        pgp_slot_shutdown(pin->slot,
                           "the settings of its outer request could not be set again");
     }
 }

@@ -36,7 +36,7 @@ struct pgpool_pin_borrower {
 struct pgpool_pin {
     pgpool_pin *next;
     const pgpool_child_pool *pool;
-    pgp_slot *conn;                 /* NULL: it holds no connection now */
+    pgp_slot *slot;                 /* NULL: it holds no connection now */
     const char *lease_text;         /* the identifier of the lease */
     bool at_response;               /* PgPoolRelease response */
     pgpool_pin_borrower *borrowers; /* the innermost first */

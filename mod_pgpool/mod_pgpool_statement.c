@@ -49,7 +49,7 @@ static apr_status_t fail(const task *t, int level, apr_status_t rv, const char *
 {
     const char *text = apr_psprintf(t->r->pool, "pool %s: backend %u: %s",
                                     pgp_pool_name(t->pin->pool->core),
-                                    pgp_slot_backend(t->pin->conn), cause);
+                                    pgp_slot_backend(t->pin->slot), cause);
 
     pgpool_note_error(t->r, text);
     ap_log_rerror(APLOG_MARK, level, 0, t->r, "PGP%d: %s; the statement: %.*s",
@@ -83,11 +83,11 @@ static const char *shutdown_cause(apr_status_t rv)
 static apr_status_t abandon(task *t, apr_status_t rv)
 {
     if (rv == PGPOOL_ETIMEDOUT) {
-        pgp_slot_set_cancel(t->pin->conn, PGP_CANCEL_DEADLINE);
+        pgp_slot_set_cancel(t->pin->slot, PGP_CANCEL_DEADLINE);
         tell_deadline(t);
     }
     if (rv == PGPOOL_EABORTED) {
-        pgp_slot_set_cancel(t->pin->conn, PGP_CANCEL_HANG_UP);
+        pgp_slot_set_cancel(t->pin->slot, PGP_CANCEL_HANG_UP);
         fail(t, APLOG_INFO, rv, "the client has gone: the statement is cancelled");
         pgpool_client_leave(t->r);
     }
@@ -213,7 +213,7 @@ static apr_status_t task_begin(task *t, const pgpool_statement *st, const pgpool
     apr_status_t rv;
 
     t->pin = pgpool_pin_of(t->r, t->pool);
-    t->is_borrowed = !t->pin || !t->pin->conn;
+    t->is_borrowed = !t->pin || !t->pin->slot;
     rv = pgpool_acquire(t->r, t->pool, &conn);
     if (rv != APR_SUCCESS)
         return rv;
@@ -231,7 +231,7 @@ static apr_status_t task_begin(task *t, const pgpool_statement *st, const pgpool
     if (!pgp_pq_run_begin(&t->run, conn, &t->query))
         return fail(t, APLOG_ERR, PGPOOL_EUNAVAIL,
                     "the request has another query under way on its connection");
-    pgp_slot_count_statement(t->pin->conn, t->run.was_prepared);
+    pgp_slot_count_statement(t->pin->slot, t->run.was_prepared);
     return APR_SUCCESS;
 }
 
