@@ -8,11 +8,11 @@
 
 APLOG_USE_MODULE(dbd);
 
-pgpool_dbd_functions pgpool_dbd_pool;
+pgpool_dbd_functions pgpool_dbd_api;
 
 static void functions_retrieve(void)
 {
-    pgpool_dbd_pool = (pgpool_dbd_functions){
+    pgpool_dbd_api = (pgpool_dbd_functions){
         .acquire = APR_RETRIEVE_OPTIONAL_FN(pgpool_acquire),
         .open = APR_RETRIEVE_OPTIONAL_FN(pgpool_open),
         .strerror = APR_RETRIEVE_OPTIONAL_FN(pgpool_strerror),
@@ -27,7 +27,7 @@ static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, 
     const char *wrong;
 
     functions_retrieve();
-    if (!pgpool_dbd_pool.acquire) {
+    if (!pgpool_dbd_api.acquire) {
         ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s, PGPOOL_DBD_NEEDS_POOL);
         return HTTP_INTERNAL_SERVER_ERROR;
     }

@@ -51,7 +51,7 @@ typedef struct {
 } pgpool_dbd_functions;
 
 /* From check_config on. */
-extern pgpool_dbd_functions pgpool_dbd_pool;
+extern pgpool_dbd_functions pgpool_dbd_api;
 
 /* The error for a configuration without mod_pgpool. */
 #define PGPOOL_DBD_NEEDS_POOL                                                                  \

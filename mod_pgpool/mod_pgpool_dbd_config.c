@@ -50,7 +50,7 @@ const char *pgpool_dbd_pool_name(const pgpool_dbd_conf *conf)
 
 /* --- directives ------------------------------------------------------------- */
 
-static const char *offer(cmd_parms *cmd, const char *directive, const char *value)
+static const char *setting_offer(cmd_parms *cmd, const char *directive, const char *value)
 {
     APR_OPTIONAL_FN_TYPE(pgpool_config_offer) *offer = APR_RETRIEVE_OPTIONAL_FN(
         pgpool_config_offer);
@@ -71,24 +71,24 @@ static const char *set_driver(cmd_parms *cmd, void *dir, const char *name)
 
 /* Consumers of mod_dbd run plain statements and expect no reset.  With "auto" they pay for one
  * only after a statement that may have changed the session. */
-static const char *offer_reset(cmd_parms *cmd, bool is_kept)
+static const char *reset_offer(cmd_parms *cmd, bool is_kept)
 {
-    return offer(cmd, "PgPoolReset", is_kept ? "auto" : "close");
+    return setting_offer(cmd, "PgPoolReset", is_kept ? "auto" : "close");
 }
 
 static const char *set_params(cmd_parms *cmd, void *dir, const char *params)
 {
     pgpool_dbd_conf *conf = pgpool_dbd_conf_of(cmd->server);
-    const char *wrong = offer(cmd, "PgPoolConninfo", params);
+    const char *wrong = setting_offer(cmd, "PgPoolConninfo", params);
 
     conf->params = params;
-    return wrong ? wrong : offer_reset(cmd, conf->persist != 0);
+    return wrong ? wrong : reset_offer(cmd, conf->persist != 0);
 }
 
 /* cmd->info: the pool's directive that it stands for. */
 static const char *set_pool_setting(cmd_parms *cmd, void *dir, const char *value)
 {
-    return offer(cmd, cmd->info, value);
+    return setting_offer(cmd, cmd->info, value);
 }
 
 static const char *set_exptime(cmd_parms *cmd, void *dir, const char *seconds)
@@ -96,7 +96,7 @@ static const char *set_exptime(cmd_parms *cmd, void *dir, const char *seconds)
     if (!*seconds || seconds[strspn(seconds, "0123456789")])
         return apr_psprintf(cmd->pool, "DBDExptime takes a number of seconds, not \"%s\"",
                             seconds);
-    return offer(cmd, "PgPoolIdleTimeout", apr_pstrcat(cmd->pool, seconds, "s", NULL));
+    return setting_offer(cmd, "PgPoolIdleTimeout", apr_pstrcat(cmd->pool, seconds, "s", NULL));
 }
 
 /* The pool closes idle connections above PgPoolMin after PgPoolIdleTimeout, so nothing depends
@@ -113,7 +113,7 @@ static const char *set_keep(cmd_parms *cmd, void *dir, const char *number)
 static const char *set_persist(cmd_parms *cmd, void *dir, int is_on)
 {
     pgpool_dbd_conf_of(cmd->server)->persist = is_on;
-    return offer_reset(cmd, is_on);
+    return reset_offer(cmd, is_on);
 }
 
 static const char *set_pool(cmd_parms *cmd, void *dir, const char *name)
@@ -197,11 +197,10 @@ static apr_hash_t *prepared_make(apr_pool_t *p, const pgpool_dbd_conf *conf)
     return all;
 }
 
-static int number_of(apr_pool_t *p, server_rec *s, const pgpool_dbd_conf *conf,
-                     const char *directive)
+static int setting_number(apr_pool_t *p, server_rec *s, const pgpool_dbd_conf *conf,
+                          const char *directive)
 {
-    const char *text = pgpool_dbd_pool.config_value(p, s, pgpool_dbd_pool_name(conf),
-                                                    directive);
+    const char *text = pgpool_dbd_api.config_value(p, s, pgpool_dbd_pool_name(conf), directive);
 
     return text ? atoi(text) : 0;
 }
@@ -221,8 +220,8 @@ static apr_hash_t *queries_shown(apr_pool_t *p, const pgpool_dbd_conf *conf)
 
 static dbd_cfg_t conf_shown(apr_pool_t *p, server_rec *s, const pgpool_dbd_conf *conf)
 {
-    const char *idle = pgpool_dbd_pool.config_value(p, s, pgpool_dbd_pool_name(conf),
-                                                    "PgPoolIdleTimeout");
+    const char *idle = pgpool_dbd_api.config_value(p, s, pgpool_dbd_pool_name(conf),
+                                                   "PgPoolIdleTimeout");
     apr_interval_time_t exptime = 0;
 
     if (idle)
@@ -232,9 +231,9 @@ static dbd_cfg_t conf_shown(apr_pool_t *p, server_rec *s, const pgpool_dbd_conf 
         .name = pgpool_dbd_driver.name,
         .params = conf->params ? conf->params : "",
         .persist = conf->persist != 0,
-        .nmin = number_of(p, s, conf, "PgPoolMin"),
-        .nkeep = conf->keep >= 0 ? conf->keep : number_of(p, s, conf, "PgPoolMax"),
-        .nmax = number_of(p, s, conf, "PgPoolMax"),
+        .nmin = setting_number(p, s, conf, "PgPoolMin"),
+        .nkeep = conf->keep >= 0 ? conf->keep : setting_number(p, s, conf, "PgPoolMax"),
+        .nmax = setting_number(p, s, conf, "PgPoolMax"),
         .exptime = (int)apr_time_sec(exptime),
         .queries = queries_shown(p, conf),
         .init_queries = apr_array_make(p, 1, sizeof(const char *)),

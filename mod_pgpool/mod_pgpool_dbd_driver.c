@@ -23,7 +23,7 @@ int pgpool_dbd_fail(apr_dbd_t *handle, const char *error)
 }
 
 /* In one line: consumers write it into the log. */
-static void error_take(apr_dbd_t *handle, const PGresult *error)
+static void error_set(apr_dbd_t *handle, const PGresult *error)
 {
     const char *message = PQresultErrorField(error, PG_DIAG_MESSAGE_PRIMARY);
     const char *sqlstate = PQresultErrorField(error, PG_DIAG_SQLSTATE);
@@ -40,13 +40,13 @@ int pgpool_dbd_execute(apr_dbd_t *handle, const pgpool_statement *statement,
     *result = NULL;
     if (!pgpool_dbd_handle_is_held(handle))
         return pgpool_dbd_fail(handle, "the connection was given back to its pool");
-    rv = pgpool_dbd_pool.execute(handle->running, handle->conn, statement, params, result);
+    rv = pgpool_dbd_api.execute(handle->running, handle->conn, statement, params, result);
     if (rv == APR_SUCCESS)
         return 0;
     if (*result)
-        error_take(handle, *result);
+        error_set(handle, *result);
     else
-        pgpool_dbd_fail(handle, pgpool_dbd_pool.strerror(rv));
+        pgpool_dbd_fail(handle, pgpool_dbd_api.strerror(rv));
     PQclear(*result);
     *result = NULL;
     return 1;
@@ -64,8 +64,8 @@ int pgpool_dbd_command(apr_dbd_t *handle, const char *sql)
 
 /* Run a statement of the consumer's.  An error fails the transaction that it stands in, unless
  * that one ignores errors; then a savepoint keeps the others' work. */
-static int run(apr_dbd_t *handle, const pgpool_statement *statement,
-               const pgpool_params *params, PGresult **result)
+static int statement_run(apr_dbd_t *handle, const pgpool_statement *statement,
+                         const pgpool_params *params, PGresult **result)
 {
     apr_dbd_transaction_t *trans = handle->trans;
     const bool is_ignoring = trans && (trans->mode & APR_DBD_TRANSACTION_IGNORE_ERRORS);
@@ -85,7 +85,7 @@ static int run(apr_dbd_t *handle, const pgpool_statement *statement,
     return wrong;
 }
 
-static void log_failure(const apr_dbd_t *handle, const apr_dbd_prepared_t *prepared)
+static void failure_log(const apr_dbd_t *handle, const apr_dbd_prepared_t *prepared)
 {
     ap_log_error(
         APLOG_MARK, APLOG_ERR, 0, handle->s, "PGP%d: pool %s: %s%s%s%s%s: %s; the SQL: %.200s",
@@ -96,7 +96,7 @@ static void log_failure(const apr_dbd_t *handle, const apr_dbd_prepared_t *prepa
 }
 
 /* mod_rewrite does not check whether it has found the label. */
-static int run_prepared(apr_pool_t *p, apr_dbd_t *handle, const apr_dbd_prepared_t *prepared,
+static int prepared_run(apr_pool_t *p, apr_dbd_t *handle, const apr_dbd_prepared_t *prepared,
                         const void *const *args, bool is_binary, PGresult **result)
 {
     pgpool_params params;
@@ -106,11 +106,11 @@ static int run_prepared(apr_pool_t *p, apr_dbd_t *handle, const apr_dbd_prepared
     if (!prepared)
         return pgpool_dbd_fail(handle, "there is no prepared statement with that label");
     if (pgpool_dbd_params_bind(p, prepared, args, is_binary, &params))
-        wrong = run(handle, &prepared->statement, &params, result);
+        wrong = statement_run(handle, &prepared->statement, &params, result);
     else
         wrong = pgpool_dbd_fail(handle, "a LOB's length is negative or exceeds 2 GB");
     if (wrong)
-        log_failure(handle, prepared);
+        failure_log(handle, prepared);
     return wrong;
 }
 
@@ -122,7 +122,7 @@ static apr_status_t result_clear(void *result)
     return APR_SUCCESS;
 }
 
-static int rows_take(int wrong, PGresult *result, int *nrows)
+static int rows_count(int wrong, PGresult *result, int *nrows)
 {
     if (!wrong)
         *nrows = atoi(PQcmdTuples(result));
@@ -130,7 +130,7 @@ static int rows_take(int wrong, PGresult *result, int *nrows)
     return wrong;
 }
 
-static int results_take(int wrong, apr_pool_t *p, PGresult *result, apr_dbd_results_t **res,
+static int results_make(int wrong, apr_pool_t *p, PGresult *result, apr_dbd_results_t **res,
                         int random)
 {
     if (wrong)
@@ -227,7 +227,7 @@ static const char *last_error(apr_dbd_t *handle, int number)
     return handle->error;
 }
 
-static const char *escape(apr_pool_t *p, const char *text, apr_dbd_t *handle)
+static const char *text_escape(apr_pool_t *p, const char *text, apr_dbd_t *handle)
 {
     const size_t length = strlen(text);
     char *escaped = apr_pcalloc(p, 2 * length + 1);
@@ -242,28 +242,29 @@ static const char *escape(apr_pool_t *p, const char *text, apr_dbd_t *handle)
 
 /* --- query and select, in each of their forms ------------------------------- */
 
-static int query(apr_dbd_t *handle, int *nrows, const char *sql)
+static int text_query(apr_dbd_t *handle, int *nrows, const char *sql)
 {
     const pgpool_statement text = {.sql = sql, .nparams = -1};
     PGresult *result;
-    const int wrong = run(handle, &text, NULL, &result);
+    const int wrong = statement_run(handle, &text, NULL, &result);
 
-    return rows_take(wrong, result, nrows);
+    return rows_count(wrong, result, nrows);
 }
 
-static int select_rows(apr_pool_t *p, apr_dbd_t *handle, apr_dbd_results_t **res,
+static int text_select(apr_pool_t *p, apr_dbd_t *handle, apr_dbd_results_t **res,
                        const char *sql, int random)
 {
     const pgpool_statement text = {.sql = sql, .nparams = -1};
     PGresult *result;
-    const int wrong = run(handle, &text, NULL, &result);
+    const int wrong = statement_run(handle, &text, NULL, &result);
 
-    return results_take(wrong, p, result, res, random);
+    return results_make(wrong, p, result, res, random);
 }
 
 /* Nothing is sent: see "prepared by need" in mod_pgpool_dbd.h. */
-static int prepare(apr_pool_t *p, apr_dbd_t *handle, const char *sql, const char *label,
-                   int nargs, int nvals, apr_dbd_type_e *types, apr_dbd_prepared_t **prepared)
+static int statement_prepare(apr_pool_t *p, apr_dbd_t *handle, const char *sql,
+                             const char *label, int nargs, int nvals, apr_dbd_type_e *types,
+                             apr_dbd_prepared_t **prepared)
 {
     if (!*prepared)
         *prepared = apr_palloc(p, sizeof(**prepared));
@@ -282,40 +283,40 @@ static int statement_pquery(apr_pool_t *p, apr_dbd_t *handle, int *nrows,
                             apr_dbd_prepared_t *prepared, const char **args)
 {
     PGresult *result;
-    const int wrong = run_prepared(p, handle, prepared, (const void **)args, false, &result);
+    const int wrong = prepared_run(p, handle, prepared, (const void **)args, false, &result);
 
-    return rows_take(wrong, result, nrows);
+    return rows_count(wrong, result, nrows);
 }
 
 static int statement_pselect(apr_pool_t *p, apr_dbd_t *handle, apr_dbd_results_t **res,
                              apr_dbd_prepared_t *prepared, int random, const char **args)
 {
     PGresult *result;
-    const int wrong = run_prepared(p, handle, prepared, (const void **)args, false, &result);
+    const int wrong = prepared_run(p, handle, prepared, (const void **)args, false, &result);
 
-    return results_take(wrong, p, result, res, random);
+    return results_make(wrong, p, result, res, random);
 }
 
 static int statement_pbquery(apr_pool_t *p, apr_dbd_t *handle, int *nrows,
                              apr_dbd_prepared_t *prepared, const void **args)
 {
     PGresult *result;
-    const int wrong = run_prepared(p, handle, prepared, args, true, &result);
+    const int wrong = prepared_run(p, handle, prepared, args, true, &result);
 
-    return rows_take(wrong, result, nrows);
+    return rows_count(wrong, result, nrows);
 }
 
 static int statement_pbselect(apr_pool_t *p, apr_dbd_t *handle, apr_dbd_results_t **res,
                               apr_dbd_prepared_t *prepared, int random, const void **args)
 {
     PGresult *result;
-    const int wrong = run_prepared(p, handle, prepared, args, true, &result);
+    const int wrong = prepared_run(p, handle, prepared, args, true, &result);
 
-    return results_take(wrong, p, result, res, random);
+    return results_make(wrong, p, result, res, random);
 }
 
 /* The arguments of a call with "...". */
-static const void **args_take(apr_pool_t *p, const apr_dbd_prepared_t *prepared, va_list args)
+static const void **args_read(apr_pool_t *p, const apr_dbd_prepared_t *prepared, va_list args)
 {
     const int n = prepared ? prepared->nvals : 0;
     const void **values = apr_palloc(p, (n + 1) * sizeof(*values));
@@ -330,26 +331,26 @@ static int statement_pvquery(apr_pool_t *p, apr_dbd_t *handle, int *nrows,
                              apr_dbd_prepared_t *prepared, va_list args)
 {
     return statement_pquery(p, handle, nrows, prepared,
-                            (const char **)args_take(p, prepared, args));
+                            (const char **)args_read(p, prepared, args));
 }
 
 static int statement_pvselect(apr_pool_t *p, apr_dbd_t *handle, apr_dbd_results_t **res,
                               apr_dbd_prepared_t *prepared, int random, va_list args)
 {
     return statement_pselect(p, handle, res, prepared, random,
-                             (const char **)args_take(p, prepared, args));
+                             (const char **)args_read(p, prepared, args));
 }
 
 static int statement_pvbquery(apr_pool_t *p, apr_dbd_t *handle, int *nrows,
                               apr_dbd_prepared_t *prepared, va_list args)
 {
-    return statement_pbquery(p, handle, nrows, prepared, args_take(p, prepared, args));
+    return statement_pbquery(p, handle, nrows, prepared, args_read(p, prepared, args));
 }
 
 static int statement_pvbselect(apr_pool_t *p, apr_dbd_t *handle, apr_dbd_results_t **res,
                                apr_dbd_prepared_t *prepared, int random, va_list args)
 {
-    return statement_pbselect(p, handle, res, prepared, random, args_take(p, prepared, args));
+    return statement_pbselect(p, handle, res, prepared, random, args_read(p, prepared, args));
 }
 
 const apr_dbd_driver_t pgpool_dbd_driver = {
@@ -361,15 +362,15 @@ const apr_dbd_driver_t pgpool_dbd_driver = {
     .set_dbname = set_dbname,
     .start_transaction = pgpool_dbd_transaction_start,
     .end_transaction = pgpool_dbd_transaction_end,
-    .query = query,
-    .select = select_rows,
+    .query = text_query,
+    .select = text_select,
     .num_cols = num_cols,
     .num_tuples = num_tuples,
     .get_row = get_row,
     .get_entry = get_entry,
     .error = last_error,
-    .escape = escape,
-    .prepare = prepare,
+    .escape = text_escape,
+    .prepare = statement_prepare,
     .pvquery = statement_pvquery,
     .pvselect = statement_pvselect,
     .pquery = statement_pquery,

@@ -14,7 +14,7 @@ typedef struct {
     const char *reached;
 } answer;
 
-static void *say(const void *carrier, const char *member)
+static void *answer_set(const void *carrier, const char *member)
 {
     answer *a = (answer *)carrier;
 
@@ -24,11 +24,11 @@ static void *say(const void *carrier, const char *member)
 
 static void *s_native_handle(apr_dbd_t *h)
 {
-    return say(h, "native_handle");
+    return answer_set(h, "native_handle");
 }
 static apr_dbd_t *s_open(apr_pool_t *p, const char *params, const char **error)
 {
-    return say(params, "open");
+    return answer_set(params, "open");
 }
 static apr_status_t s_check_conn(apr_pool_t *p, apr_dbd_t *h)
 {
@@ -36,58 +36,58 @@ static apr_status_t s_check_conn(apr_pool_t *p, apr_dbd_t *h)
 
     /* apr_dbd_open_ex() calls it, too. */
     if (!a->reached)
-        say(h, "check_conn");
+        answer_set(h, "check_conn");
     return APR_SUCCESS;
 }
 static apr_status_t s_close(apr_dbd_t *h)
 {
-    say(h, "close");
+    answer_set(h, "close");
     return APR_SUCCESS;
 }
 static int s_set_dbname(apr_pool_t *p, apr_dbd_t *h, const char *name)
 {
-    return !say(h, "set_dbname");
+    return !answer_set(h, "set_dbname");
 }
 static int s_start_transaction(apr_pool_t *p, apr_dbd_t *h, apr_dbd_transaction_t **trans)
 {
-    return !say(h, "transaction_start");
+    return !answer_set(h, "transaction_start");
 }
 static int s_end_transaction(apr_dbd_transaction_t *trans)
 {
-    return !say(trans, "transaction_end");
+    return !answer_set(trans, "transaction_end");
 }
 static int s_query(apr_dbd_t *h, int *nrows, const char *sql)
 {
-    return !say(h, "query");
+    return !answer_set(h, "query");
 }
 static int s_select(apr_pool_t *p, apr_dbd_t *h, apr_dbd_results_t **res, const char *sql,
                     int random)
 {
-    return !say(h, "select");
+    return !answer_set(h, "select");
 }
 static int s_num_cols(apr_dbd_results_t *res)
 {
-    return !say(res, "num_cols");
+    return !answer_set(res, "num_cols");
 }
 static int s_num_tuples(apr_dbd_results_t *res)
 {
-    return !say(res, "num_tuples");
+    return !answer_set(res, "num_tuples");
 }
 static int s_get_row(apr_pool_t *p, apr_dbd_results_t *res, apr_dbd_row_t **row, int number)
 {
-    return !say(res, "get_row");
+    return !answer_set(res, "get_row");
 }
 static const char *s_get_entry(const apr_dbd_row_t *row, int column)
 {
-    return say(row, "get_entry");
+    return answer_set(row, "get_entry");
 }
 static const char *s_error(apr_dbd_t *h, int number)
 {
-    return say(h, "error");
+    return answer_set(h, "error");
 }
 static const char *s_escape(apr_pool_t *p, const char *text, apr_dbd_t *h)
 {
-    return say(h, "escape");
+    return answer_set(h, "escape");
 }
 static int s_prepare(apr_pool_t *p, apr_dbd_t *h, const char *sql, const char *label, int nargs,
                      int nvals, apr_dbd_type_e *types, apr_dbd_prepared_t **prepared)
@@ -95,64 +95,64 @@ static int s_prepare(apr_pool_t *p, apr_dbd_t *h, const char *sql, const char *l
     const bool is_right = !strcmp(sql, "a $1 b $2 %") && nargs == 2 && nvals == 5 &&
                           types[0] == APR_DBD_TYPE_STRING && types[1] == APR_DBD_TYPE_BLOB;
 
-    return !say(h, is_right ? "prepare" : "pformat");
+    return !answer_set(h, is_right ? "prepare" : "pformat");
 }
 static int s_pvquery(apr_pool_t *p, apr_dbd_t *h, int *nrows, apr_dbd_prepared_t *prepared,
                      va_list args)
 {
-    return !say(h, "pvquery");
+    return !answer_set(h, "pvquery");
 }
 static int s_pvselect(apr_pool_t *p, apr_dbd_t *h, apr_dbd_results_t **res,
                       apr_dbd_prepared_t *prepared, int random, va_list args)
 {
-    return !say(h, "pvselect");
+    return !answer_set(h, "pvselect");
 }
 static int s_pquery(apr_pool_t *p, apr_dbd_t *h, int *nrows, apr_dbd_prepared_t *prepared,
                     const char **args)
 {
-    return !say(h, "pquery");
+    return !answer_set(h, "pquery");
 }
 static int s_pselect(apr_pool_t *p, apr_dbd_t *h, apr_dbd_results_t **res,
                      apr_dbd_prepared_t *prepared, int random, const char **args)
 {
-    return !say(h, "pselect");
+    return !answer_set(h, "pselect");
 }
 static const char *s_get_name(const apr_dbd_results_t *res, int column)
 {
-    return say(res, "get_name");
+    return answer_set(res, "get_name");
 }
 static int s_mode_get(apr_dbd_transaction_t *trans)
 {
-    return !say(trans, "transaction_mode_get");
+    return !answer_set(trans, "transaction_mode_get");
 }
 static int s_mode_set(apr_dbd_transaction_t *trans, int mode)
 {
-    return !say(trans, "transaction_mode_set");
+    return !answer_set(trans, "transaction_mode_set");
 }
 static int s_pvbquery(apr_pool_t *p, apr_dbd_t *h, int *nrows, apr_dbd_prepared_t *prepared,
                       va_list args)
 {
-    return !say(h, "pvbquery");
+    return !answer_set(h, "pvbquery");
 }
 static int s_pvbselect(apr_pool_t *p, apr_dbd_t *h, apr_dbd_results_t **res,
                        apr_dbd_prepared_t *prepared, int random, va_list args)
 {
-    return !say(h, "pvbselect");
+    return !answer_set(h, "pvbselect");
 }
 static int s_pbquery(apr_pool_t *p, apr_dbd_t *h, int *nrows, apr_dbd_prepared_t *prepared,
                      const void **args)
 {
-    return !say(h, "pbquery");
+    return !answer_set(h, "pbquery");
 }
 static int s_pbselect(apr_pool_t *p, apr_dbd_t *h, apr_dbd_results_t **res,
                       apr_dbd_prepared_t *prepared, int random, const void **args)
 {
-    return !say(h, "pbselect");
+    return !answer_set(h, "pbselect");
 }
 static apr_status_t s_datum_get(const apr_dbd_row_t *row, int column, apr_dbd_type_e type,
                                 void *data)
 {
-    say(row, "datum_get");
+    answer_set(row, "datum_get");
     return APR_SUCCESS;
 }
 

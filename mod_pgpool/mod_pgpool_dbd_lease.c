@@ -23,13 +23,13 @@ APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(dbd, DBD, apr_status_t, post_connect,
 typedef struct {
     apr_pool_t *p;
     apr_hash_t *prepared; /* pgpool_dbd_conf * -> its statements by label */
-} connection;
+} connection_data;
 
 static int connection_event(PGEventId id, void *info, void *unused)
 {
     if (id == PGEVT_CONNDESTROY) {
         const PGEventConnDestroy *event = info;
-        const connection *ended = PQinstanceData(event->conn, connection_event);
+        const connection_data *ended = PQinstanceData(event->conn, connection_event);
 
         if (ended)
             apr_pool_destroy(ended->p);
@@ -38,9 +38,9 @@ static int connection_event(PGEventId id, void *info, void *unused)
 }
 
 /* NULL: there is no memory for it. */
-static connection *connection_of(PGconn *conn)
+static connection_data *connection_of(PGconn *conn)
 {
-    connection *found = PQinstanceData(conn, connection_event), *made;
+    connection_data *found = PQinstanceData(conn, connection_event), *made;
     apr_pool_t *p;
 
     if (found)
@@ -50,7 +50,7 @@ static connection *connection_of(PGconn *conn)
         return NULL;
     apr_pool_tag(p, "pgpool dbd connection");
     made = apr_palloc(p, sizeof(*made));
-    *made = (connection){.p = p, .prepared = apr_hash_make(p)};
+    *made = (connection_data){.p = p, .prepared = apr_hash_make(p)};
     PQsetInstanceData(conn, connection_event, made);
     return made;
 }
@@ -68,7 +68,7 @@ static void handle_set(apr_dbd_t *handle, server_rec *s, PGconn *conn, apr_pool_
 static apr_hash_t *prepared_of(server_rec *s, PGconn *conn)
 {
     const pgpool_dbd_conf *conf = pgpool_dbd_conf_of(s);
-    const connection *here = connection_of(conn);
+    const connection_data *here = connection_of(conn);
     apr_hash_t *prepared = here ? apr_hash_get(here->prepared, &conf, sizeof conf) : NULL;
 
     return prepared ? prepared : conf->prepared;
@@ -76,10 +76,10 @@ static apr_hash_t *prepared_of(server_rec *s, PGconn *conn)
 
 /* The first time that a server uses a connection, the post_connect hooks run: they may add
  * statements.  Returns whether they ran now. */
-static bool greet(server_rec *s, PGconn *conn)
+static bool post_connect_run(server_rec *s, PGconn *conn)
 {
     pgpool_dbd_conf *conf = pgpool_dbd_conf_of(s);
-    connection *here = connection_of(conn);
+    connection_data *here = connection_of(conn);
     apr_hash_t *prepared;
     apr_dbd_t *handle;
 
@@ -100,8 +100,8 @@ bool pgpool_dbd_handle_is_held(const apr_dbd_t *handle)
 {
     if (!handle->conn || !handle->initial)
         return handle->conn != NULL;
-    return pgpool_dbd_pool.lease_number(handle->initial,
-                                        pgpool_dbd_pool_name(pgpool_dbd_conf_of(handle->s))) ==
+    return pgpool_dbd_api.lease_number(handle->initial,
+                                       pgpool_dbd_pool_name(pgpool_dbd_conf_of(handle->s))) ==
            handle->lease;
 }
 
@@ -152,16 +152,16 @@ ap_dbd_t *ap_dbd_open(apr_pool_t *p, server_rec *s)
     apr_pool_t *own;
     PGconn *conn;
 
-    if (!pgpool_dbd_pool.open || apr_pool_create_unmanaged_ex(&own, NULL, NULL) != APR_SUCCESS)
+    if (!pgpool_dbd_api.open || apr_pool_create_unmanaged_ex(&own, NULL, NULL) != APR_SUCCESS)
         return NULL;
     apr_pool_tag(own, "pgpool dbd lease");
-    if (pgpool_dbd_pool.open(s, name, own, &conn) != APR_SUCCESS) {
+    if (pgpool_dbd_api.open(s, name, own, &conn) != APR_SUCCESS) {
         apr_pool_destroy(own);
         return NULL;
     }
     handle = apr_pcalloc(own, sizeof(*handle));
     handle->own = own;
-    greet(s, conn);
+    post_connect_run(s, conn);
     handle->caller = lives_as_long_as_process(p, s) ? NULL : p;
     handle_set(handle, s, conn, own, prepared_of(s, conn));
     if (handle->caller)
@@ -200,11 +200,11 @@ static request_rec *initial_of(request_rec *r)
 
 /* A connection that has died since the request's last consumer used it is replaced, as mod_dbd
  * does: consumers keep nothing in the session from one call to the next. */
-static apr_status_t acquire(request_rec *r, const char *name, PGconn **conn)
+static apr_status_t conn_acquire(request_rec *r, const char *name, PGconn **conn)
 {
-    apr_status_t rv = pgpool_dbd_pool.acquire(r, name, conn);
+    apr_status_t rv = pgpool_dbd_api.acquire(r, name, conn);
 
-    return rv == PGPOOL_ELOST ? pgpool_dbd_pool.acquire(r, name, conn) : rv;
+    return rv == PGPOOL_ELOST ? pgpool_dbd_api.acquire(r, name, conn) : rv;
 }
 
 static apr_dbd_t *handle_of(request_rec *initial)
@@ -243,15 +243,15 @@ ap_dbd_t *ap_dbd_acquire(request_rec *r)
     uint64_t lease;
     PGconn *conn;
 
-    if (!pgpool_dbd_pool.acquire)
+    if (!pgpool_dbd_api.acquire)
         return NULL;
     do
-        if (acquire(r, name, &conn) != APR_SUCCESS)
+        if (conn_acquire(r, name, &conn) != APR_SUCCESS)
             return NULL;
-    while (greet(r->server, conn)); /* a hook may have undone what PgPoolSet sets */
+    while (post_connect_run(r->server, conn)); /* a hook may have undone what PgPoolSet sets */
     handle = handle_of(initial);
     running_set(handle, r);
-    lease = pgpool_dbd_pool.lease_number(initial, name);
+    lease = pgpool_dbd_api.lease_number(initial, name);
     if (handle->lease != lease) {
         transaction_forget(handle);
         handle->lease = lease;

@@ -7,7 +7,7 @@
  */
 #include "mod_pgpool_dbd_driver.h"
 
-static apr_status_t abandon(void *data)
+static apr_status_t transaction_cleanup(void *data)
 {
     apr_dbd_transaction_t *trans = data;
 
@@ -34,12 +34,12 @@ int pgpool_dbd_transaction_start(apr_pool_t *p, apr_dbd_t *handle,
         *trans = apr_palloc(p, sizeof(**trans));
     **trans = (apr_dbd_transaction_t){.handle = handle, .p = p};
     handle->trans = *trans;
-    apr_pool_pre_cleanup_register(p, *trans, abandon);
+    apr_pool_pre_cleanup_register(p, *trans, transaction_cleanup);
     return 0;
 }
 
 /* The server answers a COMMIT of a failed transaction with success, and rolls it back. */
-static int commit(apr_dbd_t *handle)
+static int transaction_commit(apr_dbd_t *handle)
 {
     const pgpool_statement text = {.sql = "COMMIT", .nparams = -1};
     PGresult *result;
@@ -59,13 +59,13 @@ int pgpool_dbd_transaction_end(apr_dbd_transaction_t *trans)
 
     if (!handle)
         return trans && trans->failed && !is_rollback;
-    apr_pool_cleanup_kill(trans->p, trans, abandon);
+    apr_pool_cleanup_kill(trans->p, trans, transaction_cleanup);
     trans->handle = NULL;
     handle->trans = NULL;
     if (!pgpool_dbd_handle_is_held(handle))
         return !is_rollback;
     return trans->failed || is_rollback ? pgpool_dbd_command(handle, "ROLLBACK")
-                                        : commit(handle);
+                                        : transaction_commit(handle);
 }
 
 int pgpool_dbd_transaction_mode_get(apr_dbd_transaction_t *trans)
