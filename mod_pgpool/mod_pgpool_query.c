@@ -21,7 +21,7 @@
  * with a part that writes.
  *
  * It is the worked example for authors of handlers as well.  What a handler does with
- * mod_pgpool is all in answer(), and in count_pin(), which tells the handler whether a
+ * mod_pgpool is all in answer(), and in pin_count(), which tells the handler whether a
  * connection is its own.
  */
 #include <httpd.h>
@@ -55,20 +55,20 @@
 /* The request's part in what the functions below do. */
 typedef struct {
     const pgpool_query_conf *conf;
-    const pgpool_query *query;
+    const pgpool_query_definition *query;
     const char **values; /* for $1, $2, ... */
     const char *type;    /* the Content-Type; NULL: the format's */
     pgpool_output *output;
     const char *sqlstate; /* if the server has refused the statement */
     int refusal;          /* the status for that */
-} task;
+} answer;
 
 /* The cause is for the log and the note, not for the client: it may quote SQL or data. */
-static int fail(request_rec *r, const task *task, int status, const char *cause)
+static int answer_fail(request_rec *r, const answer *answer, int status, const char *cause)
 {
     api.note_error(r, apr_pstrcat(r->pool, "PgPoolQuery: ", cause, NULL));
     ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP2002: PgPoolQuery at %s: %s",
-                  task->query->where, cause);
+                  answer->query->where, cause);
     return status;
 }
 
@@ -76,40 +76,41 @@ static int fail(request_rec *r, const task *task, int status, const char *cause)
  * Method and input
  */
 
-static void allow_methods(request_rec *r, apr_int64_t methods)
+static void methods_allow(request_rec *r, apr_int64_t methods)
 {
     ap_allow_standard_methods(r, REPLACE_ALLOW, M_OPTIONS, -1);
     r->allowed_methods->method_mask |= methods;
 }
 
 /* Whether the client is to blame decides about the status. */
-static int fail_value(request_rec *r, const task *task, const char *what, const char *error)
+static int answer_fail_value(request_rec *r, const answer *answer, const char *what,
+                             const char *error)
 {
     if (!pgpool_input_error(r))
-        return fail(r, task, HTTP_INTERNAL_SERVER_ERROR,
-                    apr_psprintf(r->pool, "%s: %s", what, error));
+        return answer_fail(r, answer, HTTP_INTERNAL_SERVER_ERROR,
+                           apr_psprintf(r->pool, "%s: %s", what, error));
     api.note_error(r, apr_psprintf(r->pool, "PgPoolQuery: %s: %s", what, error));
     ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "PGP2004: PgPoolQuery at %s: %s: %s",
-                  task->query->where, what, error);
+                  answer->query->where, what, error);
     return HTTP_BAD_REQUEST;
 }
 
-static int evaluate(request_rec *r, task *task)
+static int values_evaluate(request_rec *r, answer *answer)
 {
-    const pgpool_query *query = task->query;
+    const pgpool_query_definition *query = answer->query;
     const char *error = NULL;
 
     /* An <If> that could not be evaluated may have been there to forbid something. */
     if (pgpool_input_error(r))
-        return fail_value(r, task, "an expression", pgpool_input_error(r));
-    task->values = apr_palloc(r->pool, query->nparams * sizeof(*task->values));
+        return answer_fail_value(r, answer, "an expression", pgpool_input_error(r));
+    answer->values = apr_palloc(r->pool, query->nparams * sizeof(*answer->values));
     for (int i = 0; i < query->nparams; i++) {
-        task->values[i] = pgpool_input_value(r, &query->params[i], &error);
+        answer->values[i] = pgpool_input_value(r, &query->params[i], &error);
         if (error)
-            return fail_value(r, task, apr_psprintf(r->pool, "$%d", i + 1), error);
+            return answer_fail_value(r, answer, apr_psprintf(r->pool, "$%d", i + 1), error);
     }
-    task->type = task->conf->type ? api.expr_value(r, task->conf->type, &error) : NULL;
-    return error ? fail_value(r, task, "the type", error) : OK;
+    answer->type = answer->conf->type ? api.expr_value(r, answer->conf->type, &error) : NULL;
+    return error ? answer_fail_value(r, answer, "the type", error) : OK;
 }
 
 /*
@@ -125,14 +126,14 @@ static int *pins_of(request_rec *r)
 }
 
 /* mod_pgpool's hook "attach". */
-static int count_pin(request_rec *r, const char *pool, PGconn *conn)
+static int pin_count(request_rec *r, const char *pool, PGconn *conn)
 {
     ++*pins_of(r);
     return OK;
 }
 
 /* A status by a rule.  httpd would say 500 for one that it has no words for. */
-static int chosen(request_rec *r, int status)
+static int status_prepare(request_rec *r, int status)
 {
     if (status == HTTP_SERVICE_UNAVAILABLE)
         apr_table_setn(r->err_headers_out, "Retry-After", RETRY_AFTER);
@@ -153,33 +154,33 @@ static bool is_head(const request_rec *r)
 
 /* A write of HEAD's is answered like a method that this location has not, nor has it GET then.
  */
-static int refusal_status(request_rec *r, const task *task, const char *sqlstate)
+static int refusal_status(request_rec *r, const answer *answer, const char *sqlstate)
 {
-    const int status = pgpool_query_status_find(task->conf->status_rules, sqlstate);
+    const int status = pgpool_query_status_find(answer->conf->status_rules, sqlstate);
 
     if (is_head(r) && !strcmp(sqlstate, READ_ONLY_SQL_TRANSACTION)) {
-        allow_methods(r, pgpool_query_methods(task->conf) & ~(AP_METHOD_BIT << M_GET));
+        methods_allow(r, pgpool_query_methods(answer->conf) & ~(AP_METHOD_BIT << M_GET));
         return HTTP_METHOD_NOT_ALLOWED;
     }
-    return chosen(r, status ? status : api.http_status(r, PGPOOL_ESTATEMENT));
+    return status_prepare(r, status ? status : api.http_status(r, PGPOOL_ESTATEMENT));
 }
 
 /* The server has refused a statement. */
-static apr_status_t refused(request_rec *r, task *task)
+static apr_status_t refusal_note(request_rec *r, answer *answer)
 {
-    task->sqlstate = apr_pstrdup(r->pool, api.sqlstate(r));
-    task->refusal = refusal_status(r, task, task->sqlstate);
+    answer->sqlstate = apr_pstrdup(r->pool, api.sqlstate(r));
+    answer->refusal = refusal_status(r, answer, answer->sqlstate);
     return PGPOOL_ESTATEMENT;
 }
 
-static apr_status_t run(request_rec *r, task *task)
+static apr_status_t statement_run(request_rec *r, answer *answer)
 {
-    const pgpool_statement *st = &task->query->statements[pgpool_query_format(task->conf)];
-    const pgpool_params params = {.values = task->values};
+    const pgpool_statement *st = &answer->query->statements[pgpool_query_format(answer->conf)];
+    const pgpool_params params = {.values = answer->values};
     const apr_status_t rv = api.query_rows(r, NULL, st, &params, pgpool_output_rows,
-                                           task->output);
+                                           answer->output);
 
-    return rv == PGPOOL_ESTATEMENT ? refused(r, task) : rv;
+    return rv == PGPOOL_ESTATEMENT ? refusal_note(r, answer) : rv;
 }
 
 /* Inside a transaction mod_pgpool does not prepare again what the server has forgotten, or what
@@ -192,7 +193,7 @@ static bool is_stale(const char *sqlstate)
 
 /* HEAD is a safe method and must not write: a client may send it only to see whether the
  * location exists. */
-static apr_status_t run_read_only(request_rec *r, task *task)
+static apr_status_t statement_run_read_only(request_rec *r, answer *answer)
 {
     static const pgpool_statement begin = {.sql = "BEGIN READ ONLY"};
     static const pgpool_statement rollback = {.sql = "ROLLBACK"};
@@ -204,18 +205,18 @@ static apr_status_t run_read_only(request_rec *r, task *task)
 
         rv = api.query(r, NULL, &begin, NULL, &result);
         if (rv != APR_SUCCESS)
-            return rv == PGPOOL_ESTATEMENT ? refused(r, task) : rv;
-        rv = run(r, task);
+            return rv == PGPOOL_ESTATEMENT ? refusal_note(r, answer) : rv;
+        rv = statement_run(r, answer);
         /* After others the connection is lost. */
         if (rv == APR_SUCCESS || rv == PGPOOL_ESTATEMENT)
             api.query(r, NULL, &rollback, NULL, &result);
-    } while (rv == PGPOOL_ESTATEMENT && is_stale(task->sqlstate) && --attempts);
+    } while (rv == PGPOOL_ESTATEMENT && is_stale(answer->sqlstate) && --attempts);
     return rv;
 }
 
 /* A cache that users share must not give one's rows to another.  httpd's own cache answers
  * before it authenticates. */
-static void keep_private(request_rec *r, apr_table_t *headers)
+static void cache_keep_private(request_rec *r, apr_table_t *headers)
 {
     if (api.is_personal(r) || r->user)
         apr_table_mergen(headers, "Cache-Control", "private");
@@ -223,7 +224,7 @@ static void keep_private(request_rec *r, apr_table_t *headers)
 
 /* Run the statement.  In a transaction that is open already, its owner decides what may write.
  */
-static int run_and_collect(request_rec *r, task *task)
+static int answer_collect(request_rec *r, answer *answer)
 {
     bool read_only = false;
     apr_status_t rv = APR_SUCCESS;
@@ -235,29 +236,30 @@ static int run_and_collect(request_rec *r, task *task)
         read_only = rv == APR_SUCCESS && PQtransactionStatus(conn) == PQTRANS_IDLE;
     }
     if (rv == APR_SUCCESS)
-        rv = read_only ? run_read_only(r, task) : run(r, task);
+        rv = read_only ? statement_run_read_only(r, answer) : statement_run(r, answer);
     if (rv == APR_SUCCESS)
-        rv = pgpool_output_finish(task->output);
+        rv = pgpool_output_finish(answer->output);
     if (rv == APR_SUCCESS)
         return OK;
     if (rv == PGPOOL_ESTATEMENT)
-        return task->refusal;
-    if (pgpool_output_error(task->output))
-        return fail(r, task, HTTP_INTERNAL_SERVER_ERROR, pgpool_output_error(task->output));
+        return answer->refusal;
+    if (pgpool_output_error(answer->output))
+        return answer_fail(r, answer, HTTP_INTERNAL_SERVER_ERROR,
+                           pgpool_output_error(answer->output));
     return pgpool_input_error(r) ? HTTP_BAD_REQUEST : api.http_status(r, rv);
 }
 
 /* Run the statement, give the connection back, write. */
-static int answer(request_rec *r, task *task)
+static int answer_give(request_rec *r, answer *answer)
 {
-    const pgpool_query_conf *conf = task->conf;
+    const pgpool_query_conf *conf = answer->conf;
     const int *pins = pins_of(r), before = *pins;
     int status;
 
-    task->output = pgpool_output_make(r, pgpool_query_format(conf),
-                                      pgpool_query_result_most(conf),
-                                      pgpool_query_etag(conf) && r->method_number == M_GET);
-    status = run_and_collect(r, task);
+    answer->output = pgpool_output_make(r, pgpool_query_format(conf),
+                                        pgpool_query_result_most(conf),
+                                        pgpool_query_etag(conf) && r->method_number == M_GET);
+    status = answer_collect(r, answer);
 
     /* A client that reads slowly must not hold a connection while it does.  But a connection
      * that the request had already belongs to another handler or phase of it, perhaps in the
@@ -265,42 +267,42 @@ static int answer(request_rec *r, task *task)
      * After a subrequest the main request goes on, and its next part is to have the same. */
     if (*pins != before && !r->main)
         api.release(r, NULL);
-    if (status == OK && pgpool_output_is_none(task->output)) {
+    if (status == OK && pgpool_output_is_none(answer->output)) {
         status = pgpool_query_status_find(conf->status_rules, PGPOOL_QUERY_NONE);
-        status = status ? chosen(r, status) : HTTP_NOT_FOUND;
+        status = status ? status_prepare(r, status) : HTTP_NOT_FOUND;
     }
-    keep_private(r, status == OK ? r->headers_out : r->err_headers_out);
-    return status == OK ? pgpool_output_send(task->output, task->type) : status;
+    cache_keep_private(r, status == OK ? r->headers_out : r->err_headers_out);
+    return status == OK ? pgpool_output_send(answer->output, answer->type) : status;
 }
 
 static int query_handler(request_rec *r)
 {
-    task task = {.conf = pgpool_query_conf_of(r)};
+    answer answer = {.conf = pgpool_query_conf_of(r)};
     apr_int64_t methods;
     int status;
 
     if (strcmp(r->handler, "pgpool-query") != 0)
         return DECLINED;
-    methods = pgpool_query_methods(task.conf);
+    methods = pgpool_query_methods(answer.conf);
     if (!methods) {
         api.note_error(r, "PgPoolQuery: there is none for this location");
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PGP2001: no PgPoolQuery for %s", r->uri);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    allow_methods(r, methods);
+    methods_allow(r, methods);
     if (r->method_number == M_OPTIONS)
         return ap_send_http_options(r);
-    task.query = pgpool_query_for(task.conf, r->method_number);
-    if (!task.query)
+    answer.query = pgpool_query_for(answer.conf, r->method_number);
+    if (!answer.query)
         return HTTP_METHOD_NOT_ALLOWED;
 
     /* Everything that may wait for the client comes before the connection is borrowed or after
      * it was given back. */
-    status = pgpool_input_read(r, task.query->uses, pgpool_query_body_most(task.conf));
+    status = pgpool_input_read(r, answer.query->uses, pgpool_query_body_most(answer.conf));
     if (status == OK)
-        status = evaluate(r, &task);
-    return status == OK ? answer(r, &task) : status;
+        status = values_evaluate(r, &answer);
+    return status == OK ? answer_give(r, &answer) : status;
 }
 
 static void register_hooks(apr_pool_t *p)
@@ -308,7 +310,7 @@ static void register_hooks(apr_pool_t *p)
     pgpool_query_request_register();
     pgpool_input_register();
     ap_hook_handler(query_handler, NULL, NULL, APR_HOOK_MIDDLE);
-    APR_OPTIONAL_HOOK(pgpool, attach, count_pin, NULL, NULL, APR_HOOK_MIDDLE);
+    APR_OPTIONAL_HOOK(pgpool, attach, pin_count, NULL, NULL, APR_HOOK_MIDDLE);
 }
 
 __attribute__((visibility("default"))) AP_DECLARE_MODULE(pgpool_query) = {

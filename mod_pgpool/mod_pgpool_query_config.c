@@ -32,7 +32,7 @@ void *pgpool_query_conf_create(apr_pool_t *p, char *path)
 }
 
 /* In one section the statement of a <Limit> goes before the plain one, wherever it stands. */
-const pgpool_query *pgpool_query_for(const pgpool_query_conf *conf, int method)
+const pgpool_query_definition *pgpool_query_for(const pgpool_query_conf *conf, int method)
 {
     if (conf->by_method[method])
         return conf->by_method[method];
@@ -45,7 +45,7 @@ void *pgpool_query_conf_merge(apr_pool_t *p, void *parent, void *child)
     pgpool_query_conf *conf = apr_pmemdup(p, inner, sizeof(*inner));
 
     for (int method = 0; method < METHODS; method++) {
-        const pgpool_query *query = pgpool_query_for(inner, method);
+        const pgpool_query_definition *query = pgpool_query_for(inner, method);
 
         conf->by_method[method] = query ? query : pgpool_query_for(outer, method);
     }
@@ -104,7 +104,7 @@ bool pgpool_query_etag(const pgpool_query_conf *conf)
 /* --- PgPoolQuery ------------------------------------------------------------ */
 
 /* Returns NULL, or what a look at the SQL finds wrong. */
-static const char *check_sql(apr_pool_t *p, const pgpool_sql *sql, int nparams)
+static const char *sql_check(apr_pool_t *p, const pgpool_sql *sql, int nparams)
 {
     if (sql->wrong)
         return apr_psprintf(p, "PgPoolQuery takes one SQL statement; %s: %.40s", sql->wrong,
@@ -118,7 +118,8 @@ static const char *check_sql(apr_pool_t *p, const pgpool_sql *sql, int nparams)
     return NULL;
 }
 
-static const char *parse_params(cmd_parms *cmd, pgpool_query *query, const char *const exprs[])
+static const char *params_parse(cmd_parms *cmd, pgpool_query_definition *query,
+                                const char *const exprs[])
 {
     pgpool_input *params = apr_pcalloc(cmd->pool, query->nparams * sizeof(*params));
 
@@ -135,7 +136,8 @@ static const char *parse_params(cmd_parms *cmd, pgpool_query *query, const char 
 
 /* The directive's place begins each statement, for those who see it in the log, or in the
  * server's log or pg_stat_activity. */
-static void embed_sql(apr_pool_t *p, pgpool_query *query, const char *sql, apr_size_t length)
+static void sql_embed(apr_pool_t *p, pgpool_query_definition *query, const char *sql,
+                      apr_size_t length)
 {
     char *place = apr_pstrdup(p, query->where);
 
@@ -161,7 +163,8 @@ static const apr_array_header_t *words_of(apr_pool_t *p, const char *args)
 }
 
 /* Inside <Limit> and <LimitExcept> `limited` has the bits of their methods. */
-static void put_query(pgpool_query_conf *conf, const pgpool_query *query, apr_int64_t limited)
+static void query_put(pgpool_query_conf *conf, const pgpool_query_definition *query,
+                      apr_int64_t limited)
 {
     if (limited == -1)
         conf->plain = query;
@@ -176,7 +179,7 @@ static const char *set_query(cmd_parms *cmd, void *dir_conf, const char *args)
     const apr_array_header_t *words = words_of(cmd->pool, args);
     const char *const *word = (const char *const *)words->elts;
     APR_OPTIONAL_FN_TYPE(pgpool_config_needs_pool) *needs_pool;
-    pgpool_query *query = apr_pcalloc(cmd->pool, sizeof(*query));
+    pgpool_query_definition *query = apr_pcalloc(cmd->pool, sizeof(*query));
     const char *wrong = ap_check_cmd_context(cmd, NOT_IN_HTACCESS);
     pgpool_sql sql;
 
@@ -189,13 +192,13 @@ static const char *set_query(cmd_parms *cmd, void *dir_conf, const char *args)
 
     sql = pgpool_sql_scan(words->nelts ? word[0] : "");
     query->nparams = words->nelts ? words->nelts - 1 : 0;
-    if ((wrong = check_sql(cmd->pool, &sql, query->nparams)))
+    if ((wrong = sql_check(cmd->pool, &sql, query->nparams)))
         return wrong;
     query->where = apr_psprintf(cmd->pool, "%s:%d", cmd->directive->filename,
                                 cmd->directive->line_num);
-    embed_sql(cmd->pool, query, word[0], sql.length);
-    put_query(dir_conf, query, cmd->limited);
-    return parse_params(cmd, query, word + 1);
+    sql_embed(cmd->pool, query, word[0], sql.length);
+    query_put(dir_conf, query, cmd->limited);
+    return params_parse(cmd, query, word + 1);
 }
 
 /* --- the others ------------------------------------------------------------- */
@@ -243,7 +246,7 @@ static const char *set_status(cmd_parms *cmd, void *dir_conf, const char *condit
 }
 
 /* A number of bytes, or of the unit that follows it: K, M or G.  Returns false for others. */
-static bool parse_size(const char *text, apr_off_t *size)
+static bool size_parse(const char *text, apr_off_t *size)
 {
     static const char units[] = "KMG";
     const char *unit;
@@ -268,7 +271,7 @@ static const char *set_size(cmd_parms *cmd, void *dir_conf, const char *text)
     apr_off_t *size = (apr_off_t *)((char *)dir_conf + (apr_size_t)cmd->info);
     const char *wrong = context_check(cmd);
 
-    if (!wrong && !parse_size(text, size))
+    if (!wrong && !size_parse(text, size))
         wrong = apr_psprintf(cmd->pool,
                              "%s takes a number of bytes, or of K, M or G of them, not \"%s\"",
                              cmd->cmd->name, text);

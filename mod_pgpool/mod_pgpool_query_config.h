@@ -21,11 +21,11 @@ typedef struct {
     int nparams;
     int uses;          /* of the body, see mod_pgpool_query_input.h */
     const char *where; /* file:line of the directive, for the log */
-} pgpool_query;
+} pgpool_query_definition;
 
 typedef struct {
-    const pgpool_query *plain;              /* outside of <Limit>: for GET and POST */
-    const pgpool_query *by_method[METHODS]; /* in <Limit>, or from a parent */
+    const pgpool_query_definition *plain; /* outside of <Limit>: for GET and POST */
+    const pgpool_query_definition *by_method[METHODS]; /* in <Limit>, or from a parent */
     pgpool_format format;                   /* PGPOOL_FORMATS: the directive is not there */
     const ap_expr_info_t *type;             /* NULL: the format's own */
     const apr_array_header_t *status_rules; /* NULL: none */
@@ -42,7 +42,7 @@ void *pgpool_query_conf_merge(apr_pool_t *p, void *parent, void *child);
 const pgpool_query_conf *pgpool_query_conf_of(const request_rec *r);
 
 /* The statement for a method's number; NULL if there is none. */
-const pgpool_query *pgpool_query_for(const pgpool_query_conf *conf, int method);
+const pgpool_query_definition *pgpool_query_for(const pgpool_query_conf *conf, int method);
 
 /* The methods with a statement, as bits AP_METHOD_BIT << number. */
 apr_int64_t pgpool_query_methods(const pgpool_query_conf *conf);

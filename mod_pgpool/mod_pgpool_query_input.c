@@ -85,7 +85,7 @@ static const char *evaluate_body(ap_expr_eval_ctx_t *ctx, const void *data)
 }
 
 /* httpd's hook: expressions know our names. */
-static int lookup(ap_expr_lookup_parms *parms)
+static int expression_lookup(ap_expr_lookup_parms *parms)
 {
     *parms->data = NULL;
     if (parms->type == AP_EXPR_FUNC_STRING && !strcasecmp(parms->name, "arg")) {
@@ -154,12 +154,12 @@ const char *pgpool_input_error(const request_rec *r)
 
 void pgpool_input_register(void)
 {
-    ap_hook_expr_lookup(lookup, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_expr_lookup(expression_lookup, NULL, NULL, APR_HOOK_MIDDLE);
 }
 
 /* --- body ------------------------------------------------------------------- */
 
-static int refuse(request_rec *r, int status, const char *why)
+static int body_refuse(request_rec *r, int status, const char *why)
 {
     pgpool_query_api.note_error(r, apr_pstrcat(r->pool, "PgPoolQuery: ", why, NULL));
     ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, "PGP2004: %d: %s", status, why);
@@ -190,7 +190,7 @@ typedef struct {
     apr_size_t length, capacity;
 } buffer;
 
-static void append(apr_pool_t *p, buffer *body, const char *data, apr_size_t length)
+static void buffer_append(apr_pool_t *p, buffer *body, const char *data, apr_size_t length)
 {
     if (body->length + length >= body->capacity) {
         char *text = apr_palloc(p, body->capacity = 2 * (body->length + length) + 8000);
@@ -207,8 +207,8 @@ static void append(apr_pool_t *p, buffer *body, const char *data, apr_size_t len
 /* Append the data of a brigade to the body.  Returns OK, DONE after the body's end, or a
  * status.
  */
-static int append_brigade(request_rec *r, buffer *body, apr_bucket_brigade *brigade,
-                          apr_off_t most)
+static int buffer_append_brigade(request_rec *r, buffer *body, apr_bucket_brigade *brigade,
+                                 apr_off_t most)
 {
     for (apr_bucket *b = APR_BRIGADE_FIRST(brigade); b != APR_BRIGADE_SENTINEL(brigade);
          b = APR_BUCKET_NEXT(b)) {
@@ -223,23 +223,23 @@ static int append_brigade(request_rec *r, buffer *body, apr_bucket_brigade *brig
             return HTTP_BAD_REQUEST;
         if ((apr_off_t)(body->length + length) > most)
             return HTTP_REQUEST_ENTITY_TOO_LARGE;
-        append(r->pool, body, data, length);
+        buffer_append(r->pool, body, data, length);
     }
     return OK;
 }
 
 /* The body's end may never come: the client goes away, or lets httpd's Timeout pass. */
-static int read_whole(request_rec *r, buffer *body, apr_off_t most)
+static int body_read(request_rec *r, buffer *body, apr_off_t most)
 {
     apr_bucket_brigade *brigade = apr_brigade_create(r->pool, r->connection->bucket_alloc);
     int status = OK;
 
-    append(r->pool, body, "", 0);
+    buffer_append(r->pool, body, "", 0);
     while (status == OK) {
         const apr_status_t rv = ap_get_brigade(r->input_filters, brigade, AP_MODE_READBYTES,
                                                APR_BLOCK_READ, HUGE_STRING_LEN);
 
-        status = rv == APR_SUCCESS ? append_brigade(r, body, brigade, most)
+        status = rv == APR_SUCCESS ? buffer_append_brigade(r, body, brigade, most)
                                    : ap_map_http_request_error(rv, HTTP_BAD_REQUEST);
         apr_brigade_cleanup(brigade);
     }
@@ -247,13 +247,13 @@ static int read_whole(request_rec *r, buffer *body, apr_off_t most)
     return status == DONE ? OK : status;
 }
 
-static int refuse_length(request_rec *r, apr_off_t most)
+static int body_refuse_length(request_rec *r, apr_off_t most)
 {
-    return refuse(r, HTTP_REQUEST_ENTITY_TOO_LARGE,
-                  apr_psprintf(r->pool,
-                               "the body is longer than PgPoolQueryBody (%" APR_OFF_T_FMT
-                               " bytes)",
-                               most));
+    return body_refuse(r, HTTP_REQUEST_ENTITY_TOO_LARGE,
+                       apr_psprintf(r->pool,
+                                    "the body is longer than PgPoolQueryBody (%" APR_OFF_T_FMT
+                                    " bytes)",
+                                    most));
 }
 
 int pgpool_input_read(request_rec *r, int uses, apr_off_t most)
@@ -267,18 +267,18 @@ int pgpool_input_read(request_rec *r, int uses, apr_off_t most)
     if (r->main || body_of(r) || !ap_request_has_body(r))
         return OK;
     if ((uses & PGPOOL_USES_FORM) && !is_form(r))
-        return refuse(r, HTTP_UNSUPPORTED_MEDIA_TYPE, "the body is no " FORM_TYPE);
+        return body_refuse(r, HTTP_UNSUPPORTED_MEDIA_TYPE, "the body is no " FORM_TYPE);
     if (is_announced_longer(r, most))
-        return refuse_length(r, most);
-    status = read_whole(r, &body, most);
+        return body_refuse_length(r, most);
+    status = body_read(r, &body, most);
     if (status == HTTP_REQUEST_ENTITY_TOO_LARGE)
-        return refuse_length(r, most);
+        return body_refuse_length(r, most);
     if (status != OK)
-        return refuse(r, status, "the body cannot be read to its end");
+        return body_refuse(r, status, "the body cannot be read to its end");
     if (strlen(body.text) != body.length)
-        return refuse(r, HTTP_BAD_REQUEST, "the body contains a NUL");
+        return body_refuse(r, HTTP_BAD_REQUEST, "the body contains a NUL");
     if (!pgp_text_is_utf8(body.text))
-        return refuse(r, HTTP_BAD_REQUEST, "the body is not encoded as UTF-8");
+        return body_refuse(r, HTTP_BAD_REQUEST, "the body is not encoded as UTF-8");
     pgpool_query_request_of(r)->body = body.text;
     return OK;
 }

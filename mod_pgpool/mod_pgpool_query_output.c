@@ -27,32 +27,32 @@ struct pgpool_output {
 
 /* --- rows ------------------------------------------------------------------- */
 
-static apr_status_t put(pgpool_output *output, const char *data, apr_size_t length)
+static apr_status_t bytes_put(pgpool_output *output, const char *data, apr_size_t length)
 {
     return pgpool_spool_write(output->spool, data, length);
 }
 
-static apr_status_t put_text(pgpool_output *output, const char *text)
+static apr_status_t text_put(pgpool_output *output, const char *text)
 {
-    return put(output, text, strlen(text));
+    return bytes_put(output, text, strlen(text));
 }
 
-static apr_status_t put_value(pgpool_output *output, const PGresult *rows, int row)
+static apr_status_t value_put(pgpool_output *output, const PGresult *rows, int row)
 {
-    return put(output, PQgetvalue(rows, row, 0), PQgetlength(rows, row, 0));
+    return bytes_put(output, PQgetvalue(rows, row, 0), PQgetlength(rows, row, 0));
 }
 
 /* The bytes between the rows are those of json_agg(). */
 static apr_status_t array_row(pgpool_output *output, const PGresult *rows, int row)
 {
-    apr_status_t rv = put_text(output, output->found ? ", \n " : "[");
+    apr_status_t rv = text_put(output, output->found ? ", \n " : "[");
 
-    return rv == APR_SUCCESS ? put_value(output, rows, row) : rv;
+    return rv == APR_SUCCESS ? value_put(output, rows, row) : rv;
 }
 
 static apr_status_t array_end(pgpool_output *output)
 {
-    return put_text(output, output->found ? "]" : "[]");
+    return text_put(output, output->found ? "]" : "[]");
 }
 
 /* A value of type json may contain line ends, though only between its tokens, where a blank
@@ -65,14 +65,14 @@ static apr_status_t lines_row(pgpool_output *output, const PGresult *rows, int r
     while (*at && rv == APR_SUCCESS) {
         const apr_size_t part = strcspn(at, "\r\n");
 
-        rv = put(output, at, part);
+        rv = bytes_put(output, at, part);
         at += part;
         if (*at && rv == APR_SUCCESS) {
-            rv = put(output, " ", 1);
+            rv = bytes_put(output, " ", 1);
             at++;
         }
     }
-    return rv == APR_SUCCESS ? put(output, "\n", 1) : rv;
+    return rv == APR_SUCCESS ? bytes_put(output, "\n", 1) : rv;
 }
 
 /* A bytea comes as text, in either of the two forms that the server has for it. */
@@ -87,7 +87,7 @@ static apr_status_t bytea_value(pgpool_output *output, const PGresult *rows, int
         output->error = "no memory for the value";
         return APR_EGENERAL;
     }
-    rv = put(output, (const char *)bytes, length);
+    rv = bytes_put(output, (const char *)bytes, length);
     PQfreemem(bytes);
     return rv;
 }
@@ -99,7 +99,7 @@ static apr_status_t value_row(pgpool_output *output, const PGresult *rows, int r
         return APR_EGENERAL;
     }
     output->bytea = PQftype(rows, 0) == BYTEA;
-    return output->bytea ? bytea_value(output, rows, row) : put_value(output, rows, row);
+    return output->bytea ? bytea_value(output, rows, row) : value_put(output, rows, row);
 }
 
 /* The quotes tell an empty text from a null. */
@@ -108,18 +108,18 @@ static apr_status_t csv_field(pgpool_output *output, const char *text)
     apr_status_t rv;
 
     if (*text && !strpbrk(text, "\",\r\n"))
-        return put_text(output, text);
-    rv = put(output, "\"", 1);
+        return text_put(output, text);
+    rv = bytes_put(output, "\"", 1);
     while (*text && rv == APR_SUCCESS) {
         const apr_size_t part = strcspn(text, "\"");
         const bool quote = text[part];
 
-        rv = put(output, text, part + quote);
+        rv = bytes_put(output, text, part + quote);
         if (quote && rv == APR_SUCCESS)
-            rv = put(output, "\"", 1);
+            rv = bytes_put(output, "\"", 1);
         text += part + quote;
     }
-    return rv == APR_SUCCESS ? put(output, "\"", 1) : rv;
+    return rv == APR_SUCCESS ? bytes_put(output, "\"", 1) : rv;
 }
 
 /* row: -1 for the header */
@@ -129,13 +129,13 @@ static apr_status_t csv_line(pgpool_output *output, const PGresult *rows, int ro
 
     for (int i = 0; i < PQnfields(rows) && rv == APR_SUCCESS; i++) {
         if (i)
-            rv = put(output, ",", 1);
+            rv = bytes_put(output, ",", 1);
         if (rv == APR_SUCCESS && row < 0)
             rv = csv_field(output, PQfname(rows, i));
         else if (rv == APR_SUCCESS && !PQgetisnull(rows, row, i))
             rv = csv_field(output, PQgetvalue(rows, row, i));
     }
-    return rv == APR_SUCCESS ? put(output, "\r\n", 2) : rv;
+    return rv == APR_SUCCESS ? bytes_put(output, "\r\n", 2) : rv;
 }
 
 static apr_status_t csv_begin(pgpool_output *output, const PGresult *rows)
@@ -161,7 +161,7 @@ static const struct format {
     [PGPOOL_FORMAT_ARRAY] = {"array", JSON_ROWS, "application/json", NULL, array_row,
                              array_end},
     [PGPOOL_FORMAT_OBJECT] = {"object", "SELECT (" JSON_ROWS ")", "application/json", NULL,
-                              put_value, NULL, true},
+                              value_put, NULL, true},
     [PGPOOL_FORMAT_VALUE] = {"value", "SELECT pgpool_query.* FROM pgpool_query LIMIT 1",
                              "text/plain; charset=utf-8", NULL, value_row, NULL, true},
     [PGPOOL_FORMAT_LINES] = {"lines", JSON_ROWS, "application/x-ndjson", NULL, lines_row, NULL},

@@ -46,18 +46,19 @@ pgpool_spool *pgpool_spool_make(apr_pool_t *p, apr_off_t most, bool hashed)
     return spool;
 }
 
-static apr_status_t fail(pgpool_spool *spool, const char *error)
+static apr_status_t spool_fail(pgpool_spool *spool, const char *error)
 {
     spool->error = error;
     return APR_EGENERAL;
 }
 
-static apr_status_t fail_file(pgpool_spool *spool, const char *step, apr_status_t rv)
+static apr_status_t file_fail(pgpool_spool *spool, const char *step, apr_status_t rv)
 {
     char words[128];
 
-    return fail(spool, apr_psprintf(spool->p, "cannot %s a temporary file for the result: %s",
-                                    step, apr_strerror(rv, words, sizeof words)));
+    return spool_fail(spool,
+                      apr_psprintf(spool->p, "cannot %s a temporary file for the result: %s",
+                                   step, apr_strerror(rv, words, sizeof words)));
 }
 
 static apr_status_t memory_resize(pgpool_spool *spool, apr_size_t capacity)
@@ -65,7 +66,7 @@ static apr_status_t memory_resize(pgpool_spool *spool, apr_size_t capacity)
     char *memory = realloc(spool->memory, capacity);
 
     if (!memory)
-        return fail(spool, "no memory for the result");
+        return spool_fail(spool, "no memory for the result");
     spool->memory = memory;
     spool->capacity = capacity;
     return APR_SUCCESS;
@@ -78,14 +79,14 @@ static apr_status_t file_open(pgpool_spool *spool)
     apr_status_t rv = apr_temp_dir_get(&directory, spool->p);
 
     if (rv != APR_SUCCESS)
-        return fail_file(spool, "find a directory for", rv);
+        return file_fail(spool, "find a directory for", rv);
     name = apr_pstrcat(spool->p, directory, "/pgpool-XXXXXX", NULL);
     rv = apr_file_mktemp(&spool->file, name,
                          APR_FOPEN_CREATE | APR_FOPEN_READ | APR_FOPEN_WRITE | APR_FOPEN_EXCL |
                              APR_FOPEN_BINARY,
                          spool->p);
     if (rv != APR_SUCCESS)
-        return fail_file(spool, apr_psprintf(spool->p, "open %s as", name), rv);
+        return file_fail(spool, apr_psprintf(spool->p, "open %s as", name), rv);
     apr_file_remove(name, spool->p);
     return APR_SUCCESS;
 }
@@ -95,11 +96,11 @@ static apr_status_t file_append(pgpool_spool *spool)
     apr_status_t rv = apr_file_write_full(spool->file, spool->memory, spool->used, NULL);
 
     spool->used = 0;
-    return rv == APR_SUCCESS ? rv : fail_file(spool, "write", rv);
+    return rv == APR_SUCCESS ? rv : file_fail(spool, "write", rv);
 }
 
 /* Make room in memory: more of it, or by moving to the file what is there. */
-static apr_status_t make_room(pgpool_spool *spool)
+static apr_status_t memory_make_room(pgpool_spool *spool)
 {
     apr_status_t rv = APR_SUCCESS;
 
@@ -119,11 +120,11 @@ static apr_status_t make_room(pgpool_spool *spool)
 apr_status_t pgpool_spool_write(pgpool_spool *spool, const char *data, apr_size_t length)
 {
     if (spool->most && (apr_off_t)length > spool->most - spool->length)
-        return fail(spool,
-                    apr_psprintf(spool->p,
-                                 "the result is longer than PgPoolQueryMaxSize (%" APR_OFF_T_FMT
-                                 " bytes)",
-                                 spool->most));
+        return spool_fail(
+            spool, apr_psprintf(spool->p,
+                                "the result is longer than PgPoolQueryMaxSize (%" APR_OFF_T_FMT
+                                " bytes)",
+                                spool->most));
     if (spool->hashed)
         apr_sha1_update_binary(&spool->sha1, (const unsigned char *)data, length);
     spool->length += length;
@@ -131,7 +132,7 @@ apr_status_t pgpool_spool_write(pgpool_spool *spool, const char *data, apr_size_
         apr_size_t part = spool->capacity - spool->used;
 
         if (!part) {
-            apr_status_t rv = make_room(spool);
+            apr_status_t rv = memory_make_room(spool);
 
             if (rv != APR_SUCCESS)
                 return rv;
