@@ -81,21 +81,21 @@ static apr_status_t pin_report_loss(request_rec *r, request_rec *initial, pgpool
 }
 
 /* Whether a value has characters that are no UTF-8, or that the database cannot hold. */
-static bool is_about_characters(const pgp_error *error)
+static bool is_encoding_error(const pgp_error *error)
 {
     return !strcmp(error->sqlstate, "22021") || !strcmp(error->sqlstate, "22P05");
 }
 
 /* Text comes from the client, whose mistakes must not fill the log. */
-static apr_status_t fail_denied(request_rec *r, request_rec *initial, const pgpool_pin *pin,
-                                const pgp_error *error)
+static apr_status_t pin_fail_denied(request_rec *r, request_rec *initial, const pgpool_pin *pin,
+                                    const pgp_error *error)
 {
     char words[PGP_ERROR_WORDS];
     const char *text = apr_psprintf(r->pool, "pool %s: PgPoolSet: %s",
                                     pgp_pool_name(pin->pool->core),
                                     pgp_error_print(words, error));
 
-    if (!is_about_characters(error))
+    if (!is_encoding_error(error))
         return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL, text);
     pgpool_request_of(initial)->has_bad_value = true;
     pgpool_note_error(r, text);
@@ -103,7 +103,8 @@ static apr_status_t fail_denied(request_rec *r, request_rec *initial, const pgpo
     return PGPOOL_EUNAVAIL;
 }
 
-static apr_status_t fail_in_use(request_rec *r, const pgpool_pin *pin, const request_rec *inner)
+static apr_status_t pin_fail_in_use(request_rec *r, const pgpool_pin *pin,
+                                    const request_rec *inner)
 {
     return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
                        apr_psprintf(r->pool,
@@ -114,8 +115,8 @@ static apr_status_t fail_in_use(request_rec *r, const pgpool_pin *pin, const req
 
 /* Set the variables of r on the pinned connection.  If that fails half-way, the statements of r
  * must not run with those of an outer request: the connection is shut down. */
-static apr_status_t pin_set(request_rec *r, request_rec *initial, pgpool_pin *pin,
-                            const pgp_vars *vars)
+static apr_status_t pin_set_vars(request_rec *r, request_rec *initial, pgpool_pin *pin,
+                                 const pgp_vars *vars)
 {
     const pgpool_pin_borrower *outer = pgpool_pin_outer(pin, r);
     pgp_error error;
@@ -133,7 +134,7 @@ static apr_status_t pin_set(request_rec *r, request_rec *initial, pgpool_pin *pi
     case PGP_SET_DONE:
         return APR_SUCCESS;
     case PGP_SET_DENIED:
-        return fail_denied(r, initial, pin, &error);
+        return pin_fail_denied(r, initial, pin, &error);
     case PGP_SET_FAILED:
         break;
     }
@@ -161,7 +162,7 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pgpool_pin 
     pgpool_note(r, pin->pool->wait_note, apr_off_t_toa(initial->pool, info.waited));
     pin->failure.rv = APR_SUCCESS;
     if (denied)
-        return fail_denied(r, initial, pin, &info.error);
+        return pin_fail_denied(r, initial, pin, &info.error);
     if (rv != APR_SUCCESS) {
         pin->failure.rv = rv;
         pin->failure.text = pgpool_outcome_text(initial->pool, pgp_pool_name(pool), rv, &info);
@@ -218,10 +219,10 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
         return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL, wrong);
     inner = pin->slot ? pgpool_pin_inner(pin, r) : NULL;
     if (inner && !pgp_vars_equal(&inner->vars, &vars))
-        return fail_in_use(r, pin, inner->r);
+        return pin_fail_in_use(r, pin, inner->r);
     if (!inner)
         pgpool_pin_prune(pin, r);
-    rv = pin->slot ? pin_set(r, initial, pin, &vars) : pin_borrow(r, initial, pin, &vars);
+    rv = pin->slot ? pin_set_vars(r, initial, pin, &vars) : pin_borrow(r, initial, pin, &vars);
     if (rv != APR_SUCCESS)
         return rv;
     pgpool_pin_enter(pin, r, &vars);
@@ -241,7 +242,7 @@ pgpool_pin *pgpool_pin_of(request_rec *r, const char *name)
     return pool ? pgpool_pin_find(pgpool_request_initial(r), pool) : NULL;
 }
 
-apr_status_t pgpool_pin_lose(request_rec *r, pgpool_pin *pin)
+apr_status_t pgpool_pin_report_loss(request_rec *r, pgpool_pin *pin)
 {
     return pin_report_loss(r, pgpool_request_initial(r), pin);
 }

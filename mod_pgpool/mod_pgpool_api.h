@@ -22,6 +22,6 @@ uint64_t pgpool_lease_number(request_rec *r, const char *pool);
 struct pgpool_pin *pgpool_pin_of(request_rec *r, const char *pool);
 
 /* Report the loss of a pin's connection, which r has just seen.  Returns PGPOOL_ELOST. */
-apr_status_t pgpool_pin_lose(request_rec *r, struct pgpool_pin *pin);
+apr_status_t pgpool_pin_report_loss(request_rec *r, struct pgpool_pin *pin);
 
 #endif

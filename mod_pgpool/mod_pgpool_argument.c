@@ -3,7 +3,7 @@
  */
 #include "mod_pgpool_argument.h"
 
-const char *pgpool_query_argument(request_rec *r, const char *name)
+const char *pgpool_argument_find(request_rec *r, const char *name)
 {
     const apr_size_t length = strlen(name);
     const char *rest = r->args ? r->args : "";

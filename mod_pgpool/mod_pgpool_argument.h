@@ -9,6 +9,6 @@
 
 /* The value of an argument as it stands there, without decoding: "" if the word stands alone,
  * NULL if it is not there. */
-const char *pgpool_query_argument(request_rec *r, const char *name);
+const char *pgpool_argument_find(request_rec *r, const char *name);
 
 #endif

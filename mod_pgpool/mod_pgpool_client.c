@@ -38,7 +38,7 @@ bool pgpool_client_has_gone(const pgpool_client *client)
 
 /* httpd takes ErrorDocument 500 for a status that it has no words for, such as 499: an empty
  * text stands in its place. */
-void pgpool_client_leave(request_rec *r)
+void pgpool_client_stop_output(request_rec *r)
 {
     r->connection->aborted = 1;
     ap_custom_response(r, HTTP_INTERNAL_SERVER_ERROR, "");

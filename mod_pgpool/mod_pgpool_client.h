@@ -34,6 +34,6 @@ apr_interval_time_t pgpool_client_patience(const pgpool_client *client);
 bool pgpool_client_has_gone(const pgpool_client *client);
 
 /* See to it that nothing is written to it any more. */
-void pgpool_client_leave(request_rec *r);
+void pgpool_client_stop_output(request_rec *r);
 
 #endif

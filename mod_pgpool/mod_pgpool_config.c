@@ -88,7 +88,7 @@ void *pgpool_dir_conf_make(apr_pool_t *p, char *dir)
 }
 
 /* A PgPoolSet replaces one of the same name. */
-static apr_array_header_t *set_put(apr_pool_t *p, apr_array_header_t *sets, pgpool_set set)
+static apr_array_header_t *sets_put(apr_pool_t *p, apr_array_header_t *sets, pgpool_set set)
 {
     int i;
 
@@ -113,7 +113,7 @@ static apr_array_header_t *sets_overlaid(apr_pool_t *p, const apr_array_header_t
         return base ? apr_array_copy(p, base) : over;
     sets = apr_array_copy(p, base);
     for (i = 0; i < over->nelts; i++)
-        sets = set_put(p, sets, APR_ARRAY_IDX(over, i, pgpool_set));
+        sets = sets_put(p, sets, APR_ARRAY_IDX(over, i, pgpool_set));
     return sets;
 }
 
@@ -131,7 +131,7 @@ void *pgpool_dir_conf_merge(apr_pool_t *p, void *base_conf, void *over_conf)
     return conf;
 }
 
-static bool is_set(const pgp_settings *settings, pgp_option_id id)
+static bool option_is_set(const pgp_settings *settings, pgp_option_id id)
 {
     return settings->set & (1u << id);
 }
@@ -145,8 +145,8 @@ static bool keeps_statements(pgp_reset reset)
 
 /* A PgPoolMax below the default PgPoolMin lowers the latter: the operator need not write both.
  */
-static void complete_add(apr_pool_t *p, apr_hash_t *all, const char *name,
-                         const pgpool_server_conf *conf)
+static void pool_complete(apr_pool_t *p, apr_hash_t *all, const char *name,
+                          const pgpool_server_conf *conf)
 {
     const pgp_settings *offered = apr_hash_get(conf->offered, name, APR_HASH_KEY_STRING);
     const pgp_settings *own = apr_hash_get(conf->named, name, APR_HASH_KEY_STRING);
@@ -157,9 +157,9 @@ static void complete_add(apr_pool_t *p, apr_hash_t *all, const char *name,
         pgp_settings_overlay(settings, offered);
     if (own)
         pgp_settings_overlay(settings, own);
-    if (!is_set(settings, PGP_OPTION_MIN) && settings->min > settings->max)
+    if (!option_is_set(settings, PGP_OPTION_MIN) && settings->min > settings->max)
         settings->min = settings->max;
-    if (!is_set(settings, PGP_OPTION_STATEMENTS) && !keeps_statements(settings->reset))
+    if (!option_is_set(settings, PGP_OPTION_STATEMENTS) && !keeps_statements(settings->reset))
         settings->statements = 0;
     pgp_pq_reset_compose(settings, p);
     apr_hash_set(all, name, APR_HASH_KEY_STRING, settings);
@@ -172,11 +172,11 @@ apr_hash_t *pgpool_config_complete(apr_pool_t *p, const server_rec *s)
     apr_hash_index_t *i;
 
     if (conf->bare->conninfo)
-        complete_add(p, all, PGPOOL_DEFAULT_NAME, conf);
+        pool_complete(p, all, PGPOOL_DEFAULT_NAME, conf);
     for (i = apr_hash_first(p, conf->offered); i; i = apr_hash_next(i))
-        complete_add(p, all, apr_hash_this_key(i), conf);
+        pool_complete(p, all, apr_hash_this_key(i), conf);
     for (i = apr_hash_first(p, conf->named); i; i = apr_hash_next(i))
-        complete_add(p, all, apr_hash_this_key(i), conf);
+        pool_complete(p, all, apr_hash_this_key(i), conf);
     return all;
 }
 
@@ -212,7 +212,7 @@ static const char *set_option(cmd_parms *cmd, void *dir, int argc, char *const a
 }
 
 /* A pool's name becomes a part of the names of notes, of log lines and of labels. */
-static bool name_is_good(const char *name)
+static bool pool_name_is_good(const char *name)
 {
     size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                  "0123456789_-");
@@ -249,7 +249,7 @@ static const char *open_section(cmd_parms *cmd, void *dir, const char *args)
     pgp_settings *settings = pgp_settings_make(cmd->pool);
 
     name = ap_getword_conf(cmd->pool, &text);
-    if (!end || *text || !name_is_good(name))
+    if (!end || *text || !pool_name_is_good(name))
         return "<PgPool name> takes one name of 1 to 63 letters, digits, \"_\" and \"-\"";
     before = apr_hash_get(conf->origins, name, APR_HASH_KEY_STRING);
     if (before)
@@ -336,14 +336,15 @@ apr_interval_time_t pgpool_config_statement_timeout(const pgpool_dir_conf *dir)
 
 /* The name becomes a part of the statement that undoes the setting, so it may contain nothing
  * that SQL has to quote. */
-static bool setting_is_good(const char *name)
+static bool variable_name_is_good(const char *name)
 {
     return apr_isalpha(*name) && !name[strspn(name, "abcdefghijklmnopqrstuvwxyz"
                                                     "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                                     "0123456789_.")];
 }
 
-static const char *set_set(cmd_parms *cmd, void *dir, const char *name, const char *value)
+static const char *set_session_variable(cmd_parms *cmd, void *dir, const char *name,
+                                        const char *value)
 {
     pgpool_dir_conf *here = dir;
     pgpool_set set = {.name = name, .constant = !strpbrk(value, "%$")};
@@ -351,7 +352,7 @@ static const char *set_set(cmd_parms *cmd, void *dir, const char *name, const ch
 
     if (wrong)
         return wrong;
-    if (!setting_is_good(name))
+    if (!variable_name_is_good(name))
         return apr_psprintf(
             cmd->pool, "PgPoolSet takes the name of a setting such as app.user, not \"%s\"",
             name);
@@ -362,7 +363,7 @@ static const char *set_set(cmd_parms *cmd, void *dir, const char *name, const ch
     if (wrong)
         return apr_psprintf(cmd->pool, "PgPoolSet %s: cannot parse the expression \"%s\": %s",
                             name, value, wrong);
-    here->sets = set_put(cmd->pool, here->sets, set);
+    here->sets = sets_put(cmd->pool, here->sets, set);
     return NULL;
 }
 
@@ -383,7 +384,7 @@ const command_rec pgpool_commands[] = {
                   "whether to cancel or to ignore: the client of a statement hangs up"),
     AP_INIT_TAKE1("PgPoolStatementTimeout", set_statement_timeout, NULL,
                   RSRC_CONF | ACCESS_CONF, "how long a statement may take; 0 = no limit"),
-    AP_INIT_TAKE2("PgPoolSet", set_set, NULL, RSRC_CONF | ACCESS_CONF,
+    AP_INIT_TAKE2("PgPoolSet", set_session_variable, NULL, RSRC_CONF | ACCESS_CONF,
                   "a setting of the session for a request, and an expression for its value"),
     {NULL},
 };

@@ -33,7 +33,7 @@
 
 APLOG_USE_MODULE(pgpool);
 
-#define SUSPENSION PGP_SEC(60)
+#define SUSPENSION_DEFAULT PGP_SEC(60)
 #define MOST_FIELDS 16
 #define LONGEST_FIELD 256
 
@@ -91,7 +91,7 @@ static int form_read(request_rec *r, order_form *form)
 }
 
 /* Whether the browser says that the form stood on a page of another host. */
-static bool is_foreign(request_rec *r)
+static bool origin_is_foreign(request_rec *r)
 {
     const char *origin = apr_table_get(r->headers_in, "Origin");
     const char *host = apr_table_get(r->headers_in, "Host");
@@ -100,9 +100,9 @@ static bool is_foreign(request_rec *r)
     return origin && (!begin || !host || strcasecmp(begin + 3, host) != 0);
 }
 
-static bool time_read(const char *text, apr_interval_time_t *time)
+static bool suspension_read(const char *text, apr_interval_time_t *time)
 {
-    *time = SUSPENSION;
+    *time = SUSPENSION_DEFAULT;
     return !*text ||
            (apr_isdigit(*text) && ap_timeout_parameter_parse(text, time, "s") == APR_SUCCESS &&
             *time > 0 && *time <= PGP_SUSPENSION_MOST);
@@ -111,7 +111,7 @@ static bool time_read(const char *text, apr_interval_time_t *time)
 /* --- what is done ----------------------------------------------------------- */
 
 /* Answer in a line of text; curl's user reads it. */
-static int answer(request_rec *r, int status, const char *text)
+static int text_answer(request_rec *r, int status, const char *text)
 {
     r->status = status;
     ap_set_content_type(r, "text/plain; charset=utf-8");
@@ -119,14 +119,14 @@ static int answer(request_rec *r, int status, const char *text)
     return OK;
 }
 
-static int refuse(request_rec *r, int status, const char *why)
+static int order_refuse(request_rec *r, int status, const char *why)
 {
     ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "PGP%d: an order was refused: %s",
                   PGP_MSG_ORDER, why);
-    return answer(r, status, why);
+    return text_answer(r, status, why);
 }
 
-static int report(request_rec *r, const pgpool_definition *definition, const char *done)
+static int order_report(request_rec *r, const pgpool_definition *definition, const char *done)
 {
     const char *accept = apr_table_get(r->headers_in, "Accept");
 
@@ -138,11 +138,11 @@ static int report(request_rec *r, const pgpool_definition *definition, const cha
         apr_table_setn(r->headers_out, "Location", ap_escape_uri(r->pool, r->uri));
         return HTTP_SEE_OTHER;
     }
-    return answer(r, HTTP_OK, apr_pstrcat(r->pool, definition->label, ": ", done, NULL));
+    return text_answer(r, HTTP_OK, apr_pstrcat(r->pool, definition->label, ": ", done, NULL));
 }
 
-static int order_give(request_rec *r, const order_form *form,
-                      const pgpool_definition *definition, apr_interval_time_t time)
+static int order_write(request_rec *r, const order_form *form,
+                       const pgpool_definition *definition, apr_interval_time_t time)
 {
     pgp_board *board = pgpool_child_board()->core;
     const apr_time_t now = pgp_now(pgpool_child_env());
@@ -162,12 +162,12 @@ static int order_give(request_rec *r, const order_form *form,
         done = "reconnects";
     }
     else
-        return refuse(r, HTTP_BAD_REQUEST, "action is suspend, resume or reconnect");
+        return order_refuse(r, HTTP_BAD_REQUEST, "action is suspend, resume or reconnect");
     pgp_board_order(board, definition->place, &orders);
-    return report(r, definition, done);
+    return order_report(r, definition, done);
 }
 
-static int order_take(request_rec *r)
+static int order_handle(request_rec *r)
 {
     const pgpool_definition *definition;
     apr_interval_time_t time;
@@ -176,21 +176,23 @@ static int order_take(request_rec *r)
 
     if (status != OK)
         return status;
-    if (is_foreign(r))
-        return refuse(r, HTTP_FORBIDDEN, "the Origin of the request is another host");
+    if (origin_is_foreign(r))
+        return order_refuse(r, HTTP_FORBIDDEN, "the Origin of the request is another host");
     if (!*nonce || strcmp(form.nonce, nonce) != 0)
-        return refuse(r, HTTP_FORBIDDEN, "the nonce is wrong; GET ?nonce tells the right one");
+        return order_refuse(r, HTTP_FORBIDDEN,
+                            "the nonce is wrong; GET ?nonce tells the right one");
     definition = apr_hash_get(pgpool_config_of(r->server)->pools, form.pool,
                               APR_HASH_KEY_STRING);
     if (!definition)
-        return refuse(r, HTTP_NOT_FOUND, "this server has no pool of that name");
+        return order_refuse(r, HTTP_NOT_FOUND, "this server has no pool of that name");
     if (definition->place < 0)
-        return refuse(r, HTTP_CONFLICT,
-                      "the pool has no place in shared memory until httpd is stopped and "
-                      "started");
-    if (!time_read(form.time, &time))
-        return refuse(r, HTTP_BAD_REQUEST, "for takes a time up to 1h such as 30s or 5min");
-    return order_give(r, &form, definition, time);
+        return order_refuse(r, HTTP_CONFLICT,
+                            "the pool has no place in shared memory until httpd is stopped and "
+                            "started");
+    if (!suspension_read(form.time, &time))
+        return order_refuse(r, HTTP_BAD_REQUEST,
+                            "for takes a time up to 1h such as 30s or 5min");
+    return order_write(r, &form, definition, time);
 }
 
 /* --- the page --------------------------------------------------------------- */
@@ -227,8 +229,8 @@ static int page_print(request_rec *r)
 {
     apr_hash_index_t *i;
 
-    if (pgpool_query_argument(r, "nonce"))
-        return answer(r, HTTP_OK, nonce);
+    if (pgpool_argument_find(r, "nonce"))
+        return text_answer(r, HTTP_OK, nonce);
     ap_set_content_type(r, "text/html; charset=utf-8");
     apr_table_setn(r->headers_out, "Content-Security-Policy",
                    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
@@ -253,7 +255,7 @@ static int control_handler(request_rec *r)
     apr_table_setn(r->headers_out, "Cache-Control", "no-store");
     apr_table_setn(r->headers_out, "X-Content-Type-Options", "nosniff");
     if (r->method_number == M_POST)
-        return order_take(r);
+        return order_handle(r);
     status = ap_discard_request_body(r);
     return status == OK ? page_print(r) : status;
 }

@@ -9,7 +9,7 @@
 #include "mod_pgpool_config.h"
 #include "mod_pgpool_module.h"
 
-pgp_pq_query pgpool_query_make(const pgpool_statement *st, const pgpool_params *params)
+pgp_pq_query pgpool_execute_compose(const pgpool_statement *st, const pgpool_params *params)
 {
     return (pgp_pq_query){
         .key = {.sql = st->sql, .nparams = st->nparams, .types = st->types},
@@ -42,7 +42,7 @@ static bool await_server(struct pollfd server, apr_time_t until)
     return true;
 }
 
-static apr_status_t outcome_of(const PGresult *result)
+static apr_status_t result_status(const PGresult *result)
 {
     switch (PQresultStatus(result)) {
     case PGRES_COMMAND_OK:
@@ -57,7 +57,7 @@ static apr_status_t outcome_of(const PGresult *result)
 apr_status_t pgpool_execute(request_rec *r, PGconn *conn, const pgpool_statement *st,
                             const pgpool_params *params, PGresult **result)
 {
-    const pgp_pq_query query = pgpool_query_make(st, params);
+    const pgp_pq_query query = pgpool_execute_compose(st, params);
     const apr_interval_time_t timeout = timeout_of(r);
     const apr_time_t until = timeout == PGP_NEVER ? PGP_NEVER
                                                   : pgp_now(pgpool_child_env()) + timeout;
@@ -86,6 +86,6 @@ apr_status_t pgpool_execute(request_rec *r, PGconn *conn, const pgpool_statement
             pgp_pq_run_shutdown(&run, "its statement was a COPY");
             return PGPOOL_ESTATEMENT;
         case PGP_RUN_DONE:
-            return *result ? outcome_of(*result) : PGPOOL_ELOST;
+            return *result ? result_status(*result) : PGPOOL_ELOST;
         }
 }

@@ -9,7 +9,7 @@
 #include "mod_pgpool.h"
 
 /* params: NULL: none. */
-pgp_pq_query pgpool_query_make(const pgpool_statement *st, const pgpool_params *params);
+pgp_pq_query pgpool_execute_compose(const pgpool_statement *st, const pgpool_params *params);
 
 apr_status_t pgpool_execute(request_rec *r, PGconn *conn, const pgpool_statement *st,
                             const pgpool_params *params, PGresult **result);

@@ -40,14 +40,14 @@ static const pgpool_pool_view *child_pool(const pgpool_snapshot *all, int child,
 /* Whether a request waits in a child that may not have more connections. */
 static bool is_exhausted(const pgpool_snapshot *all, int pool, const pgpool_pool_view *view)
 {
-    const bool is_full = pgpool_metric_open(view) >= view->limit;
+    const bool is_full = pgpool_metric_connections(view) >= view->limit;
     int i;
 
     for (i = 0; i < all->children->nelts; i++) {
         const pgpool_pool_view *in_child = child_pool(all, i, pool);
 
         if (in_child->stats.waiting &&
-            (is_full || pgpool_metric_open(in_child) >= in_child->settings->max))
+            (is_full || pgpool_metric_connections(in_child) >= in_child->settings->max))
             return true;
     }
     return false;

@@ -79,7 +79,7 @@ static bool ends_with(const char *text, const char *end)
     return length >= n && !strcmp(text + length - n, end);
 }
 
-static bool is_of_user(const char *variable)
+static bool variable_is_of_user(const char *variable)
 {
     static const char *const endings[] = {"REMOTE_USER", "AUTH_TYPE"};
     size_t i;
@@ -101,7 +101,7 @@ static apr_table_t *env_without_user(const request_rec *r)
     for (i = 0; i < all->nelts; i++) {
         const apr_table_entry_t *entry = &APR_ARRAY_IDX(all, i, apr_table_entry_t);
 
-        if (!is_of_user(entry->key))
+        if (!variable_is_of_user(entry->key))
             apr_table_addn(env, entry->key, entry->val);
     }
     return env;

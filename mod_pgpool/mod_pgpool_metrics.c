@@ -196,7 +196,7 @@ bool pgpool_metric_is_state(const pgpool_metric *metric)
     return metric->member == state_name;
 }
 
-int pgpool_metric_open(const pgpool_pool_view *view)
+int pgpool_metric_connections(const pgpool_pool_view *view)
 {
     int state, open = 0;
 

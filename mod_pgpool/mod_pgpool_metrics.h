@@ -48,7 +48,7 @@ bool pgpool_metric_is_plain_counter(const pgpool_metric *metric);
 bool pgpool_metric_is_state(const pgpool_metric *metric);
 
 /* All connections of a view, whatever their state. */
-int pgpool_metric_open(const pgpool_pool_view *view);
+int pgpool_metric_connections(const pgpool_pool_view *view);
 
 apr_uint64_t pgpool_histogram_count(const pgpool_pool_view *view,
                                     const pgpool_histogram *histogram);

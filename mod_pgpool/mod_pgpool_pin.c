@@ -48,12 +48,12 @@ void pgpool_pin_release(pgpool_pin *pin)
 /* A subrequest's memory may go before the pin's. */
 static apr_status_t borrower_cleanup(void *data)
 {
-    pgpool_pin_borrower *ended = data, **connection = &ended->pin->borrowers;
+    pgpool_pin_borrower *ended = data, **at = &ended->pin->borrowers;
 
-    while (*connection && *connection != ended)
-        connection = &(*connection)->outer;
-    if (*connection)
-        *connection = ended->outer;
+    while (*at && *at != ended)
+        at = &(*at)->outer;
+    if (*at)
+        *at = ended->outer;
     return APR_SUCCESS;
 }
 

@@ -46,7 +46,7 @@ static bool health_find(apr_pool_t *p, const server_rec *s, const char *name,
 static const char *pool_asked(request_rec *r)
 {
     const pgpool_dir_conf *here = ap_get_module_config(r->per_dir_config, &pgpool_module);
-    const char *name = pgpool_query_argument(r, "pool");
+    const char *name = pgpool_argument_find(r, "pool");
 
     if (name)
         return name;
@@ -62,7 +62,7 @@ static bool is_ready(pgpool_health health, bool wants_headroom)
 
 static int print_ready(request_rec *r)
 {
-    const bool wants_headroom = pgpool_query_argument(r, "headroom") != NULL;
+    const bool wants_headroom = pgpool_argument_find(r, "headroom") != NULL;
     pgpool_health health;
     bool ready;
 

@@ -37,33 +37,35 @@ typedef struct {
     pgpool_client client;
     apr_interval_time_t timeout; /* or PGP_NEVER */
     apr_time_t until;
-    apr_time_t look_at; /* when to look at the client next, if rows come without a pause */
-    pgpool_row_fn fn;   /* NULL: the caller wants the whole result */
+    apr_time_t next_look; /* when to look at the client next, if rows come without a pause */
+    pgpool_row_fn fn;     /* NULL: the caller wants the whole result */
     void *baton;
     bool has_rows; /* fn has been called */
-} task;
+} query_call;
 
 /* --- how it ends ------------------------------------------------------------ */
 
-static apr_status_t fail(const task *t, int level, apr_status_t rv, const char *cause)
+static apr_status_t call_fail(const query_call *call, int level, apr_status_t rv,
+                              const char *cause)
 {
-    const char *text = apr_psprintf(t->r->pool, "pool %s: backend %u: %s",
-                                    pgp_pool_name(t->pin->pool->core),
-                                    pgp_slot_backend(t->pin->slot), cause);
+    const char *text = apr_psprintf(call->r->pool, "pool %s: backend %u: %s",
+                                    pgp_pool_name(call->pin->pool->core),
+                                    pgp_slot_backend(call->pin->slot), cause);
 
-    pgpool_note_error(t->r, text);
-    ap_log_rerror(APLOG_MARK, level, 0, t->r, "PGP%d: %s; the statement: %.*s",
-                  PGP_MSG_STATEMENT, text, SQL_SHOWN, t->query.key.sql);
+    pgpool_note_error(call->r, text);
+    ap_log_rerror(APLOG_MARK, level, 0, call->r, "PGP%d: %s; the statement: %.*s",
+                  PGP_MSG_STATEMENT, text, SQL_SHOWN, call->query.key.sql);
     return rv;
 }
 
-static void tell_deadline(const task *t)
+static void deadline_report(const query_call *call)
 {
-    fail(t, APLOG_ERR, PGPOOL_ETIMEDOUT,
-         apr_psprintf(t->r->pool,
-                      "no end of the statement within PgPoolStatementTimeout (%" APR_TIME_T_FMT
-                      " ms): it is cancelled",
-                      t->timeout / 1000));
+    call_fail(
+        call, APLOG_ERR, PGPOOL_ETIMEDOUT,
+        apr_psprintf(call->r->pool,
+                     "no end of the statement within PgPoolStatementTimeout (%" APR_TIME_T_FMT
+                     " ms): it is cancelled",
+                     call->timeout / 1000));
 }
 
 static const char *shutdown_cause(apr_status_t rv)
@@ -80,65 +82,67 @@ static const char *shutdown_cause(apr_status_t rv)
 
 /* Leave with the statement under way.  A connection that the request had before is shut down,
  * since somebody may still have its PGconn. */
-static apr_status_t abandon(task *t, apr_status_t rv)
+static apr_status_t statement_abandon(query_call *call, apr_status_t rv)
 {
     if (rv == PGPOOL_ETIMEDOUT) {
-        pgp_slot_set_cancel(t->pin->slot, PGP_CANCEL_DEADLINE);
-        tell_deadline(t);
+        pgp_slot_set_cancel(call->pin->slot, PGP_CANCEL_DEADLINE);
+        deadline_report(call);
     }
     if (rv == PGPOOL_EABORTED) {
-        pgp_slot_set_cancel(t->pin->slot, PGP_CANCEL_HANG_UP);
-        fail(t, APLOG_INFO, rv, "the client has gone: the statement is cancelled");
-        pgpool_client_leave(t->r);
+        pgp_slot_set_cancel(call->pin->slot, PGP_CANCEL_HANG_UP);
+        call_fail(call, APLOG_INFO, rv, "the client has gone: the statement is cancelled");
+        pgpool_client_stop_output(call->r);
     }
-    if (t->is_borrowed) {
-        pgp_pq_run_abandon(&t->run);
-        pgpool_release(t->r, t->pool);
+    if (call->is_borrowed) {
+        pgp_pq_run_abandon(&call->run);
+        pgpool_release(call->r, call->pool);
     }
     else
-        pgp_pq_run_shutdown(&t->run, shutdown_cause(rv));
+        pgp_pq_run_shutdown(&call->run, shutdown_cause(rv));
     return rv;
 }
 
 /* The server tells the client's mistakes from its own; a client must not fill the log. */
-static apr_status_t refused(task *t, const PGresult *error)
+static apr_status_t refusal_report(query_call *call, const PGresult *error)
 {
     const char *sqlstate = PQresultErrorField(error, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(error, PG_DIAG_MESSAGE_PRIMARY);
-    pgpool_request *kept = pgpool_request_of(pgpool_request_initial(t->r));
+    pgpool_request *kept = pgpool_request_of(pgpool_request_initial(call->r));
 
     apr_cpystrn(kept->sqlstate, sqlstate ? sqlstate : "", sizeof kept->sqlstate);
-    return fail(t, pgpool_sqlstate_http(kept->sqlstate) < 500 ? APLOG_INFO : APLOG_ERR,
-                PGPOOL_ESTATEMENT,
-                apr_psprintf(t->r->pool, "the server refused the statement: SQLSTATE %s: %s",
-                             sqlstate ? sqlstate : "none",
-                             message ? message : PQresultErrorMessage(error)));
+    return call_fail(call, pgpool_sqlstate_http(kept->sqlstate) < 500 ? APLOG_INFO : APLOG_ERR,
+                     PGPOOL_ESTATEMENT,
+                     apr_psprintf(call->r->pool,
+                                  "the server refused the statement: SQLSTATE %s: %s",
+                                  sqlstate ? sqlstate : "none",
+                                  message ? message : PQresultErrorMessage(error)));
 }
 
-static apr_status_t ended(task *t, PGresult *result)
+static apr_status_t result_finish(query_call *call, PGresult *result)
 {
     switch (PQresultStatus(result)) {
     case PGRES_COMMAND_OK:
     case PGRES_EMPTY_QUERY:
         return APR_SUCCESS;
     case PGRES_TUPLES_OK:
-        return t->fn && (PQntuples(result) || !t->has_rows) ? t->fn(t->baton, result)
-                                                            : APR_SUCCESS;
+        return call->fn && (PQntuples(result) || !call->has_rows)
+                   ? call->fn(call->baton, result)
+                   : APR_SUCCESS;
     default:
-        return refused(t, result);
+        return refusal_report(call, result);
     }
 }
 
 /* --- running ---------------------------------------------------------------- */
 
 /* Sleep until there is something to do. */
-static apr_status_t sleep_for(task *t, struct pollfd server)
+static apr_status_t statement_await(query_call *call, struct pollfd server)
 {
-    apr_interval_time_t patience = pgpool_client_patience(&t->client);
-    struct pollfd fds[] = {server, t->client.socket};
+    apr_interval_time_t patience = pgpool_client_patience(&call->client);
+    struct pollfd fds[] = {server, call->client.socket};
 
-    if (t->timeout != PGP_NEVER) {
-        const apr_interval_time_t left = t->until - pgp_now(pgpool_child_env());
+    if (call->timeout != PGP_NEVER) {
+        const apr_interval_time_t left = call->until - pgp_now(pgpool_child_env());
 
         if (left <= 0)
             return PGPOOL_ETIMEDOUT;
@@ -146,123 +150,127 @@ static apr_status_t sleep_for(task *t, struct pollfd server)
             patience = left;
     }
     poll(fds, 2, patience == PGP_NEVER ? -1 : (int)((patience + 999) / 1000));
-    t->client.socket.revents = fds[1].revents;
-    return pgpool_client_has_gone(&t->client) ? PGPOOL_EABORTED : APR_SUCCESS;
+    call->client.socket.revents = fds[1].revents;
+    return pgpool_client_has_gone(&call->client) ? PGPOOL_EABORTED : APR_SUCCESS;
 }
 
 /* The server may be so fast that the thread never sleeps between rows. */
-static apr_status_t look_around(task *t)
+static apr_status_t limits_check(query_call *call)
 {
     const apr_time_t now = pgp_now(pgpool_child_env());
 
-    if (t->timeout != PGP_NEVER && now >= t->until)
+    if (call->timeout != PGP_NEVER && now >= call->until)
         return PGPOOL_ETIMEDOUT;
-    if (now < t->look_at)
+    if (now < call->next_look)
         return APR_SUCCESS;
-    t->look_at = now + LOOK_STEP;
-    poll(&t->client.socket, 1, 0);
-    return pgpool_client_has_gone(&t->client) ? PGPOOL_EABORTED : APR_SUCCESS;
+    call->next_look = now + LOOK_STEP;
+    poll(&call->client.socket, 1, 0);
+    return pgpool_client_has_gone(&call->client) ? PGPOOL_EABORTED : APR_SUCCESS;
 }
 
-static apr_status_t rows_hand_out(task *t, PGresult *rows)
+static apr_status_t rows_hand_out(query_call *call, PGresult *rows)
 {
-    const apr_status_t rv = t->fn(t->baton, rows);
+    const apr_status_t rv = call->fn(call->baton, rows);
 
-    t->has_rows = true;
+    call->has_rows = true;
     PQclear(rows);
-    return rv == APR_SUCCESS ? look_around(t) : rv;
+    return rv == APR_SUCCESS ? limits_check(call) : rv;
 }
 
 /* *result is set if the run has an end. */
-static apr_status_t run(task *t, PGresult **result)
+static apr_status_t statement_run(query_call *call, PGresult **result)
 {
     apr_status_t rv = APR_SUCCESS;
     PGresult *got;
     struct pollfd server;
 
     while (rv == APR_SUCCESS)
-        switch (pgp_pq_run_step(&t->run, &got, &server)) {
+        switch (pgp_pq_run_step(&call->run, &got, &server)) {
         case PGP_RUN_WAIT:
-            rv = sleep_for(t, server);
+            rv = statement_await(call, server);
             break;
         case PGP_RUN_ROWS:
-            rv = rows_hand_out(t, got);
+            rv = rows_hand_out(call, got);
             break;
         case PGP_RUN_COPY:
             PQclear(got);
-            rv = fail(t, APLOG_ERR, PGPOOL_ESTATEMENT, "COPY is no statement for pgpool_query");
+            rv = call_fail(call, APLOG_ERR, PGPOOL_ESTATEMENT,
+                           "COPY is no statement for pgpool_query");
             break;
         case PGP_RUN_DONE:
             *result = got;
-            return got ? APR_SUCCESS : pgpool_pin_lose(t->r, t->pin);
+            return got ? APR_SUCCESS : pgpool_pin_report_loss(call->r, call->pin);
         }
-    return abandon(t, rv);
+    return statement_abandon(call, rv);
 }
 
-static apr_status_t clear_result(void *result)
+static apr_status_t result_cleanup(void *result)
 {
     PQclear(result);
     return APR_SUCCESS;
 }
 
 /* The connection of the request, and everything that the run needs. */
-static apr_status_t task_begin(task *t, const pgpool_statement *st, const pgpool_params *params)
+static apr_status_t call_begin(query_call *call, const pgpool_statement *st,
+                               const pgpool_params *params)
 {
-    const pgpool_dir_conf *dir = ap_get_module_config(t->r->per_dir_config, &pgpool_module);
+    const pgpool_dir_conf *dir = ap_get_module_config(call->r->per_dir_config, &pgpool_module);
     PGconn *conn;
     apr_status_t rv;
 
-    t->pin = pgpool_pin_of(t->r, t->pool);
-    t->is_borrowed = !t->pin || !t->pin->slot;
-    rv = pgpool_acquire(t->r, t->pool, &conn);
+    call->pin = pgpool_pin_of(call->r, call->pool);
+    call->is_borrowed = !call->pin || !call->pin->slot;
+    rv = pgpool_acquire(call->r, call->pool, &conn);
     if (rv != APR_SUCCESS)
         return rv;
-    t->pin = pgpool_pin_of(t->r, t->pool);
-    pgpool_request_of(pgpool_request_initial(t->r))->sqlstate[0] = '\0';
-    t->query = pgpool_query_make(st, params);
-    t->query.by_rows = t->fn != NULL;
-    t->client = pgpool_client_watch(t->r, dir->abort != PGPOOL_ABORT_IGNORE);
-    t->timeout = pgpool_config_statement_timeout(dir);
-    t->until = pgp_now(pgpool_child_env()) + t->timeout;
+    call->pin = pgpool_pin_of(call->r, call->pool);
+    pgpool_request_of(pgpool_request_initial(call->r))->sqlstate[0] = '\0';
+    call->query = pgpool_execute_compose(st, params);
+    call->query.by_rows = call->fn != NULL;
+    call->client = pgpool_client_watch(call->r, dir->abort != PGPOOL_ABORT_IGNORE);
+    call->timeout = pgpool_config_statement_timeout(dir);
+    call->until = pgp_now(pgpool_child_env()) + call->timeout;
     if (!pgp_pq_driver_speaks_utf8(conn))
-        return fail(t, APLOG_ERR, PGPOOL_EUNAVAIL,
-                    "another handler of the request has changed client_encoding, so that the "
-                    "values would be misread");
-    if (!pgp_pq_run_begin(&t->run, conn, &t->query))
-        return fail(t, APLOG_ERR, PGPOOL_EUNAVAIL,
-                    "the request has another query under way on its connection");
-    pgp_slot_count_statement(t->pin->slot, t->run.was_prepared);
+        return call_fail(
+            call, APLOG_ERR, PGPOOL_EUNAVAIL,
+            "another handler of the request has changed client_encoding, so that the "
+            "values would be misread");
+    if (!pgp_pq_run_begin(&call->run, conn, &call->query))
+        return call_fail(call, APLOG_ERR, PGPOOL_EUNAVAIL,
+                         "the request has another query under way on its connection");
+    pgp_slot_count_statement(call->pin->slot, call->run.was_prepared);
     return APR_SUCCESS;
 }
 
-static apr_status_t task_run(task *t, const pgpool_statement *st, const pgpool_params *params,
-                             PGresult **result)
+static apr_status_t call_run(query_call *call, const pgpool_statement *st,
+                             const pgpool_params *params, PGresult **result)
 {
-    apr_status_t rv = task_begin(t, st, params);
+    apr_status_t rv = call_begin(call, st, params);
 
     *result = NULL;
     if (rv == APR_SUCCESS)
-        rv = run(t, result);
+        rv = statement_run(call, result);
     if (*result)
-        apr_pool_cleanup_register(t->r->pool, *result, clear_result, apr_pool_cleanup_null);
-    return rv == APR_SUCCESS ? ended(t, *result) : rv;
+        apr_pool_cleanup_register(call->r->pool, *result, result_cleanup,
+                                  apr_pool_cleanup_null);
+    return rv == APR_SUCCESS ? result_finish(call, *result) : rv;
 }
 
 apr_status_t pgpool_query(request_rec *r, const char *pool, const pgpool_statement *st,
                           const pgpool_params *params, PGresult **result)
 {
-    task t = {.r = r, .pool = pool};
+    query_call call = {.r = r, .pool = pool};
 
-    return task_run(&t, st, params, result);
+    return call_run(&call, st, params, result);
 }
 
 apr_status_t pgpool_query_rows(request_rec *r, const char *pool, const pgpool_statement *st,
                                const pgpool_params *params, pgpool_row_fn fn, void *baton)
 {
-    task t = {.r = r, .pool = pool, .fn = fn, .baton = baton};
+    query_call call = {.r = r, .pool = pool, .fn = fn, .baton = baton};
     PGresult *last;
 
-    return task_run(&t, st, params, &last);
+    return call_run(&call, st, params, &last);
 }
 
 const char *pgpool_statement_sqlstate(request_rec *r)

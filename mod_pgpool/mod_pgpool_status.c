@@ -25,7 +25,7 @@
 /* In seconds; 0: the page is not to be loaded again. */
 static int refresh_of(request_rec *r)
 {
-    const char *text = pgpool_query_argument(r, "refresh");
+    const char *text = pgpool_argument_find(r, "refresh");
     const apr_int64_t seconds = text && apr_isdigit(*text) ? apr_atoi64(text) : 0;
 
     return seconds < REFRESH_MAX ? (int)seconds : REFRESH_MAX;
@@ -45,7 +45,7 @@ static void page_headers(request_rec *r, const pgpool_snapshot *all, int refresh
 
 static void print_page(request_rec *r, const pgpool_snapshot *all)
 {
-    const char *since = pgpool_query_argument(r, "since");
+    const char *since = pgpool_argument_find(r, "since");
     const int refresh = refresh_of(r);
 
     page_headers(r, all, refresh);
@@ -69,7 +69,7 @@ static int print_answer(request_rec *r)
 {
     int i = 0;
 
-    while (formats[i].argument && !pgpool_query_argument(r, formats[i].argument))
+    while (formats[i].argument && !pgpool_argument_find(r, formats[i].argument))
         i++;
     ap_set_content_type(r, formats[i].type);
     apr_table_setn(r->headers_out, "Cache-Control", "no-store");

@@ -211,7 +211,7 @@ static void print_numbers(request_rec *r, const pgpool_pool_view *view)
  * limit was lowered there may be more connections than the limit. */
 static int scale_of(const pgpool_pool_view *view)
 {
-    const int open = pgpool_metric_open(view);
+    const int open = pgpool_metric_connections(view);
     const int most = open > view->limit ? open : view->limit;
 
     return most > 0 ? most : 1;
@@ -238,7 +238,7 @@ static void print_bars(request_rec *r, const pgpool_pool_view *view)
     ap_rprintf(r,
                "<svg role=\"img\" aria-label=\"%d open, %d of them in use, of at most %d\">\n"
                "<rect class=\"track\" width=\"100%%\" height=\"100%%\"/>\n",
-               pgpool_metric_open(view), view->stats.state[PGP_IN_USE], view->limit);
+               pgpool_metric_connections(view), view->stats.state[PGP_IN_USE], view->limit);
     for (i = 0; i < SHOWN_STATES; i++) {
         const int n = view->stats.state[shown_states[i]];
 
@@ -265,8 +265,8 @@ static void print_limits(request_rec *r, const pgpool_pool_view *view)
     const int n = view->children;
 
     ap_rprintf(r, "<p class=\"note\">%d open of at most %d: PgPoolMax %d × %d child%s = %d, ",
-               pgpool_metric_open(view), view->limit, settings->max, n, n == 1 ? "" : "ren",
-               settings->max * n);
+               pgpool_metric_connections(view), view->limit, settings->max, n,
+               n == 1 ? "" : "ren", settings->max * n);
     if (settings->total_max)
         ap_rprintf(r, "PgPoolTotalMax %d", settings->total_max);
     else
