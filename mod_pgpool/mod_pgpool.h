@@ -72,8 +72,8 @@
 
 /** All connections stayed in use until PgPoolAcquireTimeout.  HTTP 503. */
 #define PGPOOL_EEXHAUSTED (APR_OS_START_USERERR + 7301)
-/** The server cannot be reached or refuses us, a hook refused, or PgPoolSet could not be
- *  applied.  HTTP 503. */
+/** The server cannot be reached or rejects us, a hook or PgPoolSet has failed, or the request
+ *  has a query under way.  HTTP 503, or 400 for a bad value of PgPoolSet. */
 #define PGPOOL_EUNAVAIL (APR_OS_START_USERERR + 7302)
 /** This request's pinned connection died.  Uncommitted work is lost, and the old PGconn is of
  * no use; the next acquire gives another one.  HTTP 503. */
@@ -84,9 +84,9 @@
  *  that has the pools.  HTTP 503. */
 #define PGPOOL_ESTOPPING (APR_OS_START_USERERR + 7305)
 /** The server refused the statement of pgpool_query().  The HTTP status depends on the
- * SQLSTATE: a bad value is 400, a duplicate 409, a lack of privilege 403, a conflict that the
- * next try may not meet 503, a statement cancelled by the server 504, PTxyz is xyz (400 to
- * 599), anything else 500. */
+ * SQLSTATE: a bad value is 400, a duplicate 409, a lack of privilege 403, an error that may be
+ * gone at the next try 503, a statement cancelled by the server 504, PTxyz is xyz (400 to 599),
+ * anything else 500. */
 #define PGPOOL_ESTATEMENT (APR_OS_START_USERERR + 7306)
 /** The statement of pgpool_query() had not ended after PgPoolStatementTimeout.  HTTP 504. */
 #define PGPOOL_ETIMEDOUT (APR_OS_START_USERERR + 7307)
@@ -97,10 +97,12 @@
 /**
  * Borrow a connection for the request, or get again the one that it has.
  *
- * May block up to PgPoolAcquireTimeout.  After a failure, further acquires of the request fail
- * with the same status for a second, without another wait.  PGPOOL_ELOST is returned once.
+ * May block up to PgPoolAcquireTimeout.  If the pool gave no connection, the request's further
+ * acquires fail with the same status for a second, without another wait.  PGPOOL_ELOST is
+ * returned once.
  *
- * @param r     any request of the family; the pin sits on the initial one
+ * @param r     any request of a family (an initial request with its subrequests
+ *              and internal redirects); the pin belongs to the initial one
  * @param pool  the pool's name; NULL: the directory's PgPoolUse, else "default"
  * @param conn  set on success only; borrowed until pgpool_release() or the
  *              request's end
@@ -128,9 +130,9 @@ APR_DECLARE_OPTIONAL_FN(void, pgpool_release, (request_rec *r, const char *pool)
  *
  * @param s     the server that has the pool
  * @param pool  the pool's name; NULL: the server's PgPoolUse, else "default"
- * @param p     the lease ends when this pool is cleared or destroyed, if
- *              pgpool_close() did not end it before; only this thread may use
- *              p during the call
+ * @param p     the lease ends when this APR pool is cleared or destroyed, if
+ *              pgpool_close() did not end it before; only the calling thread
+ *              may use p during the call
  * @param conn  set on success only
  * @return as pgpool_acquire(), but never PGPOOL_ELOST
  */
@@ -162,8 +164,8 @@ typedef struct {
  * Takes rows of pgpool_query_rows(), on the request's thread.  The statement is still under
  * way: the function must not use or release the pool's connection.
  *
- * @param rows  one or more rows; none, and the columns alone, if the result has no row at all.
- *              Cleared after the return.
+ * @param rows  one or more rows; a result without a row comes once, for its columns.  Cleared
+ *              after the return.
  * @return APR_SUCCESS; anything else ends the statement, and is what pgpool_query_rows()
  * returns
  */
@@ -173,14 +175,15 @@ typedef apr_status_t (*pgpool_row_fn)(void *baton, const PGresult *rows);
  * Run one statement for the request, on its connection.
  *
  * Acquires as pgpool_acquire() does; the connection stays pinned afterwards.  The statement is
- * prepared once a connection (PgPoolStatements).  The thread waits for its end, or until
- * PgPoolStatementTimeout has passed or the client has hung up (PgPoolAbort).  Then it returns
- * at once, and the statement is cancelled: a transaction of the request's is lost, a PGconn
- * that it had acquired before must not be used any more, and the next acquire returns
- * PGPOOL_ELOST.
+ * prepared once on each connection (PgPoolStatements).  The thread waits for the statement's
+ * end.  When PgPoolStatementTimeout has passed or the client has hung up (PgPoolAbort), the
+ * function returns at once, and the statement is cancelled.  If the request had the connection
+ * before this call, its transaction is lost then, it must not use the PGconn any more, and its
+ * next acquire returns PGPOOL_ELOST.
  *
- * No statement is executed twice that may have done something.  Outside of a transaction, one
- * that the server refuses to execute because of how it was prepared is made again.
+ * A statement that may have done something is never executed twice.  Outside of a transaction,
+ * a statement that the server refuses to execute because of how it was prepared is prepared
+ * again and executed.
  *
  * @param pool    as in pgpool_acquire()
  * @param params  NULL: there are none
@@ -195,8 +198,8 @@ APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_query,
                          const pgpool_params *params, PGresult **result));
 
 /**
- * The same, with the rows handed to a function as they come, so that a large result needs no
- * memory.  fn may have been called when the statement fails.
+ * The same, with the rows handed to a function as they come, so that a large result needs
+ * little memory.  fn may have been called before the statement fails.
  *
  * @return as pgpool_query(), or what fn has returned
  */
@@ -205,10 +208,10 @@ APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_query_rows,
                          const pgpool_params *params, pgpool_row_fn fn, void *baton));
 
 /**
- * The HTTP status for a status of these functions: OK for APR_SUCCESS, else as the codes say
- * (500 for codes that are not ours).  After PGPOOL_ESTATEMENT it is that of the request's last
- * statement; after PGPOOL_EUNAVAIL it is 400 if the server could not take a value of PgPoolSet.
- * Sets Retry-After on a 503.
+ * The HTTP status for a status of these functions: OK for APR_SUCCESS, else the one that the
+ * code's comment names (500 for codes that are not ours).  After PGPOOL_ESTATEMENT it is that
+ * of the request's last statement; after PGPOOL_EUNAVAIL it is 400 if a value of PgPoolSet has
+ * characters that the server cannot take.  Sets Retry-After on a 503.
  */
 APR_DECLARE_OPTIONAL_FN(int, pgpool_http_status, (request_rec *r, apr_status_t rv));
 
@@ -222,7 +225,7 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_strerror, (apr_status_t rv));
  * attach.  All hooks run, on the thread that acquires; each returns OK, DECLINED or an error.
  * After an error, or if a hook leaves a transaction or a query open, or the connection in
  * another encoding, the acquire fails with PGPOOL_EUNAVAIL, and the connection is closed.  If
- * the connection is lost meanwhile, the hooks run again on another one.  The pool undoes a
+ * the connection is lost meanwhile, the hooks run again on another one.  PgPoolReset undoes a
  * hook's SET when the connection goes back; PgPoolInitSQL sets something for a connection's
  * whole life.  The settings of PgPoolSet are applied after the hooks, so a hook works as the
  * pool's own role and cannot undo them.
