@@ -266,7 +266,7 @@ void pgpool_release(request_rec *r, const char *name)
 
 /* --- without a request ------------------------------------------------------ */
 
-/* In the pool that the caller of open has given. */
+/* A lease of pgpool_open(), in memory of its caller's pool. */
 typedef struct {
     pgp_slot *slot;
     apr_pool_t *p;

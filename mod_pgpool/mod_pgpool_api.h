@@ -1,5 +1,5 @@
 /*
- * Four optional functions of mod_pgpool.h, which says what they do, and what they share with
+ * Four optional functions, which mod_pgpool.h documents, and the functions that they share with
  * mod_pgpool_statement.c.
  */
 #ifndef MOD_PGPOOL_API_H

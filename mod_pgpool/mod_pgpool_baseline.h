@@ -1,6 +1,7 @@
 /*
  * The baseline of the page's rates: the counters that a viewer saw before, carried in the
- * page's own links as "TIME,POOLS_1,2,0,3_...".
+ * page's own links as "TIME,POOLS_1,2,0,3_...": a time, the number of pools, and after each "_"
+ * the counters of one pool.
  */
 #ifndef MOD_PGPOOL_BASELINE_H
 #define MOD_PGPOOL_BASELINE_H
@@ -9,7 +10,7 @@
 
 typedef struct {
     apr_time_t at;
-    int pools;                   /* the first ones; the link had no room for the others */
+    int pools;                   /* it has so many; the link had no room for the others */
     const apr_int64_t *counters; /* pool after pool, each in the order of the metrics' table */
 } pgpool_baseline;
 

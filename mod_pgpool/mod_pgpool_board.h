@@ -19,7 +19,7 @@ typedef struct {
 /* NULL before pgpool_board_make(). */
 const pgpool_board *pgpool_board_find(void);
 
-/* Make the board, with room for so many pools and for those that later configurations add; p
+/* Make the board, with room for so many pools and for some that later configurations add; p
  * must live as long as the process.  Returns APR_SUCCESS or the system's error. */
 apr_status_t pgpool_board_make(apr_pool_t *p, int pools);
 

@@ -17,7 +17,7 @@
 
 APLOG_USE_MODULE(pgpool);
 
-/* How long a child that ends waits for its keeper; httpd kills the child after 10 s. */
+/* How long a child that ends waits for its keeper; httpd kills the child after 9 s. */
 #define KEEPER_PATIENCE PGP_SEC(3)
 
 typedef struct {

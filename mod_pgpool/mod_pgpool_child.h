@@ -36,7 +36,8 @@ typedef struct {
  * of the system; then the child has to end. */
 apr_status_t pgpool_child_make(server_rec *main_server, const apr_array_header_t *definitions);
 
-/* graceful: finish the requests that run.  Otherwise waiting requests are refused, too. */
+/* graceful: requests that run may still acquire.  Otherwise every acquire fails from now on,
+ * and so does one that waits. */
 void pgpool_child_stop(bool graceful);
 
 /* A pre-cleanup of pchild: wait for the keeper's end, for a limited time. */

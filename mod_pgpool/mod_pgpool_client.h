@@ -19,11 +19,11 @@
 #include <apr_time.h>
 
 typedef struct {
-    conn_rec *connection; /* NULL: nobody looks */
+    conn_rec *connection; /* NULL: it is not watched */
     struct pollfd socket; /* fd -1: it has none to poll */
 } pgpool_client;
 
-/* is_watched: whether it is of interest that the client hangs up. */
+/* is_watched: whether the caller wants to know that the client hangs up. */
 pgpool_client pgpool_client_watch(const request_rec *r, bool is_watched);
 
 /* How long a caller may sleep before it looks again, in microseconds; PGP_NEVER: as long as it
@@ -33,7 +33,7 @@ apr_interval_time_t pgpool_client_patience(const pgpool_client *client);
 /* Whether it has gone; socket.revents has what poll() said, or 0. */
 bool pgpool_client_has_gone(const pgpool_client *client);
 
-/* See to it that nothing is written to it any more. */
+/* Write nothing more to a client that has gone. */
 void pgpool_client_stop_output(request_rec *r);
 
 #endif

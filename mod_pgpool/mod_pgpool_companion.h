@@ -13,8 +13,8 @@
 
 #include "mod_pgpool.h"
 
-/* A directive calls this if its handler will acquire with pool NULL.  If the server has no such
- * pool, the configuration is rejected with the directive's file and line. */
+/* A directive calls this if its handler will acquire with pool NULL.  If that can mean no pool,
+ * the configuration is rejected with the directive's file and line. */
 APR_DECLARE_OPTIONAL_FN(void, pgpool_config_needs_pool, (cmd_parms *cmd));
 
 /* A directive calls this with the name of a pool.  If the server has no such pool, the
@@ -39,17 +39,17 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_config_value,
  * pgpool_query() prepares it.  With nparams -1 the text is sent as it is, and may have several
  * statements.  r gives the deadline, PgPoolStatementTimeout; NULL: its default.
  *
- * Returns as pgpool_query(): APR_SUCCESS, PGPOOL_ESTATEMENT (*result has the error, or is NULL
- * if the statement was a COPY), PGPOOL_ETIMEDOUT and PGPOOL_ELOST (the connection is shut down,
- * and *result is NULL), PGPOOL_EUNAVAIL (a query is under way on it),
- * PGPOOL_ESTOPPING (this is a fork of the child).  *result is the caller's
- * to clear.  Nothing is logged.  Call it on the thread that has the connection. */
+ * Returns as pgpool_query(): APR_SUCCESS, PGPOOL_ESTATEMENT (*result has the error; NULL: the
+ * statement was a COPY, and the connection is shut down), PGPOOL_ETIMEDOUT and PGPOOL_ELOST
+ * (the connection is shut down, and *result is NULL), PGPOOL_EUNAVAIL (a query is under way on
+ * it), PGPOOL_ESTOPPING (this is a fork of the child).  *result is the caller's to clear.
+ * Nothing is logged.  Call it on the thread that has the connection. */
 APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_execute,
                         (request_rec *r, PGconn *conn, const pgpool_statement *st,
                          const pgpool_params *params, PGresult **result));
 
-/* The number of the lease that the request's family has of the pool, which no other lease in
- * this child has; 0: none. */
+/* The number of the lease that the request's family has of the pool; no other lease of that
+ * pool in this child has the same.  0: none. */
 APR_DECLARE_OPTIONAL_FN(uint64_t, pgpool_lease_number, (request_rec *r, const char *pool));
 
 /* Whether a PgPoolSet applies to the request: what its statements see may differ from user to

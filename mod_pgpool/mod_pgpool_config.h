@@ -5,7 +5,7 @@
  * <PgPool>, `named` from those inside, and between the two `offered`, from another module's
  * directives.  A virtual host's are laid over the main server's.
  * pgpool_config_complete() adds the defaults; the parent then makes pool definitions of the
- * complete settings of all servers (mod_pgpool_definition.h), and fills the last group.
+ * complete settings of all servers (mod_pgpool_definition.h), and fills the resolved fields.
  *
  * Threads.  The parent's only thread writes; after the fork nobody writes.
  */
@@ -92,7 +92,7 @@ pgp_option_id pgpool_config_option(const char *directive);
 /* Let mod_info print the directive's connection string without the secrets. */
 void pgpool_config_hide_secret(cmd_parms *cmd, const char *conninfo);
 
-/* The optional functions of mod_pgpool_companion.h. */
+/* Optional functions of mod_pgpool_companion.h: mod_pgpool_offer.c. */
 void pgpool_config_needs_pool(cmd_parms *cmd);
 void pgpool_config_uses_pool(cmd_parms *cmd, const char *pool);
 const char *pgpool_config_offer(cmd_parms *cmd, const char *pool, const char *directive,

@@ -5,11 +5,11 @@
  *     GET        a page with a form for each pool; ?nonce: the nonce alone, for curl
  *     POST       action=suspend|resume|reconnect pool=NAME for=TIME nonce=NONCE
  *
- * The orders stand on the board, so that all children obey, and those that start later.
+ * The orders stand on the board, so all children obey, also those that start later.
  *
- * The administrator says with Require who may come here.  A browser may be made to send that
- * person's POST from another page: hence the nonce, which only a reader of our own page knows,
- * and the check of Origin.  The parent makes the nonce, and each restart a new one.
+ * Require decides about access.  A browser may be made to send an operator's POST from another
+ * page: hence the nonce, which only a reader of our own page knows, and the check of Origin.
+ * The parent makes a new nonce at each start and restart.
  */
 #include <stdbool.h>
 #include <httpd.h>
@@ -49,7 +49,7 @@ static int nonce_make(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, se
     return OK;
 }
 
-/* --- what is asked ---------------------------------------------------------- */
+/* --- the form --------------------------------------------------------------- */
 
 typedef struct {
     const char *action, *pool, *time, *nonce; /* "" if the request has none */
@@ -108,7 +108,7 @@ static bool suspension_read(const char *text, apr_interval_time_t *time)
             *time > 0 && *time <= PGP_SUSPENSION_MOST);
 }
 
-/* --- what is done ----------------------------------------------------------- */
+/* --- the order -------------------------------------------------------------- */
 
 /* Answer in a line of text; curl's user reads it. */
 static int text_answer(request_rec *r, int status, const char *text)

@@ -21,7 +21,7 @@ typedef struct {
     const char *name;
     pgp_settings *settings;  /* complete */
     const char *server;      /* the connection string without its secrets */
-    const char *host;        /* and port of that server, for all its pools the same */
+    const char *host;        /* host and port in it; the same for all pools of one server */
     int nth;                 /* among the definitions with this name and server */
     int place;               /* on the board; -1: it has none */
     const server_rec *owner; /* the first server that has it */
@@ -36,7 +36,7 @@ typedef struct {
  * (`pools`), the main server's the array (`definitions`).
  *
  * The memory goes with pconf, unless pgpool_definitions_keep() was called: a child calls it,
- * since a thread of an ending child may use a pool's settings after pconf.
+ * since a thread of an ending child may use a pool's settings after pconf has gone.
  */
 apr_array_header_t *pgpool_definitions_resolve(apr_pool_t *pconf, server_rec *main_server);
 void pgpool_definitions_keep(apr_pool_t *pconf, const apr_array_header_t *definitions);

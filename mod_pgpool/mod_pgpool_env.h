@@ -9,7 +9,7 @@
 
 #include "core/pgp_env.h"
 
-/* The environment of a child's pools.  Its log is the main server's, so s must live as long. */
+/* The environment of a child's pools, with the main server's log. */
 pgp_env pgpool_env_make(server_rec *main_server);
 
 /* Now, on the clock of that environment. */

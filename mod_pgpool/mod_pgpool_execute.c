@@ -28,7 +28,7 @@ static apr_interval_time_t timeout_of(const request_rec *r)
         r ? ap_get_module_config(r->per_dir_config, &pgpool_module) : &defaults);
 }
 
-/* Sleep until the server has something.  false: the deadline has passed. */
+/* Sleep until the server's socket is ready.  false: the deadline has passed. */
 static bool await_server(struct pollfd server, apr_time_t until)
 {
     apr_interval_time_t left;

@@ -11,7 +11,8 @@ const char *pgpool_health_word(pgpool_health health);
 /* The worst health of all pools. */
 pgpool_health pgpool_health_worst(const pgpool_snapshot *all);
 
-/* Judge a pool of a snapshot that is complete otherwise: set the last group of its view. */
+/* Judge a pool of a snapshot that is complete otherwise: set the fields of its view that only a
+ * view over all children has. */
 void pgpool_health_judge(apr_pool_t *p, const pgpool_snapshot *all, int pool);
 
 #endif

@@ -4,7 +4,7 @@
  * Rule.  A statement on a pinned connection runs with the variables of the innermost running
  * request that acquired the connection.  Each acquire evaluates the expressions with the
  * request that acquires, and sets its variables; if a value cannot be had or set, the acquire
- * fails. The other half of the rule, the end of a request inside another one, is in
+ * fails.  The other half of the rule, the end of a request inside another one, is in
  * mod_pgpool_bracket.c.
  *
  * Users.  A user's name counts only if authentication has verified it, or if it was set without
@@ -20,7 +20,7 @@
 
 #include "core/pgp_vars.h"
 
-/* An optional function of mod_pgpool_companion.h. */
+/* Optional functions of mod_pgpool_companion.h. */
 const char *pgpool_expr_value(request_rec *r, const ap_expr_info_t *expr, const char **error);
 int pgpool_is_personal(const request_rec *r);
 

@@ -40,7 +40,7 @@ static bool hook_has_accepted(const char *hook, int status, const pgp_slot *slot
     return false;
 }
 
-/* Run the hooks that a connection is due before its borrower gets it.  Returns whether they
+/* Run the hooks that are due before the borrower gets the connection.  Returns whether they
  * have accepted it; if not, *error says why. */
 static bool hooks_run(request_rec *initial, pgp_slot *slot, pgp_error *error)
 {

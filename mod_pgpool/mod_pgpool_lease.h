@@ -11,12 +11,12 @@
 #include "core/pgp_pool.h"
 
 /*
- * Borrow a connection, run the hooks that it is due, and set the session variables.  r is the
- * request that acquires, initial the first one of its family; both NULL without a request.
+ * Borrow a connection, run the hooks that are due on it, and set the session variables.  r is
+ * the request that acquires, initial the first one of its family; both NULL without a request.
  *
  * Returns APR_SUCCESS, or a status of mod_pgpool.h; then info->error is the cause.  *denied
- * says whether the cause is these variables: the connection was good, and other variables may
- * be set on it.
+ * says whether the cause is these variables: the connection was good, and an acquire with other
+ * variables may succeed at once.
  */
 apr_status_t pgpool_lease_take(request_rec *r, request_rec *initial, pgp_pool *pool,
                                const pgp_vars *vars, pgp_slot **slot, pgp_acquire_info *info,

@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-/* --- what a row gets -------------------------------------------------------- */
+/* --- the rows' getters and names -------------------------------------------- */
 
 static apr_int64_t get_setting(const pgpool_pool_view *view, int offset)
 {

@@ -131,7 +131,7 @@ apr_status_t pgpool_fail(request_rec *r, pgp_message id, apr_status_t rv, const 
     return rv;
 }
 
-/* One line a minute and pool; the level is that of the line. */
+/* The line to log.  *level is APLOG_ERR at most once a minute for each pool and outcome. */
 static const char *often_text(apr_pool_t *p, pgp_pool *pool, apr_status_t rv, const char *text,
                               int *level)
 {

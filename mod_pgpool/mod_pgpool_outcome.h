@@ -1,6 +1,6 @@
 /*
- * How an acquire ended, told to all who want to know: the handler (a status), the client (an
- * HTTP status), the request's notes, and the log.
+ * The outcome of an acquire, for the handler (a status), the client (an HTTP status), the
+ * request's notes, and the log.
  */
 #ifndef MOD_PGPOOL_OUTCOME_H
 #define MOD_PGPOOL_OUTCOME_H

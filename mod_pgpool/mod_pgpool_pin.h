@@ -56,15 +56,14 @@ void pgpool_pin_release(pgpool_pin *pin);
 
 /* --- borrowers -------------------------------------------------------------- */
 
-/* List r as a borrower, outside of those that run inside it, with these variables; they are of
- * r's memory. */
+/* Put r on the list, outside of the borrowers that run inside r.  vars are in r's memory. */
 void pgpool_pin_enter(pgpool_pin *pin, request_rec *r, const pgp_vars *vars);
 
 /* Take `ended` and all requests inside it from the list.  Returns the outermost of them, or
  * NULL. */
 const pgpool_pin_borrower *pgpool_pin_leave(pgpool_pin *pin, const request_rec *ended);
 
-/* Take those from the list that have ended unseen: the requests that r does not run inside. */
+/* Take the requests from the list that have ended unseen: those that r does not run inside. */
 void pgpool_pin_prune(pgpool_pin *pin, const request_rec *r);
 
 /* The innermost borrower that r runs inside; NULL if there is none. */

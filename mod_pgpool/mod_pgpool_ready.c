@@ -1,5 +1,5 @@
 /*
- * Tells whether a pool is ready, to those who only want to know whether to send requests.
+ * Tells load balancers, and expressions, whether a pool is ready for requests.
  *
  *     SetHandler pgpool-ready   200 "ready", or 503 and the word for the pool's health
  *     ?pool=NAME                another pool than the directory's

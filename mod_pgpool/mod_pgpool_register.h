@@ -1,6 +1,6 @@
 /*
- * The files that have hooks, filters or handlers of their own register them here, for
- * mod_pgpool.c.
+ * The functions that register the hooks, filters and handlers of other files; mod_pgpool.c
+ * calls them.
  */
 #ifndef MOD_PGPOOL_REGISTER_H
 #define MOD_PGPOOL_REGISTER_H

@@ -109,8 +109,8 @@ static int handler_begins(request_rec *r)
     return DECLINED;
 }
 
-/* Runs before httpd writes an error: it first reads the client's body to its end, and must not
- * hold meanwhile what a wrong password was looked up with. */
+/* Runs before httpd writes an error.  httpd first reads the client's body to its end; meanwhile
+ * the connection that has looked up a wrong password must not be held. */
 static void error_begins(request_rec *r)
 {
     release_before_handlers(r);

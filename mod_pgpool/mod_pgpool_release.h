@@ -6,11 +6,11 @@
  *              before a slow client has read the last byte and the request's pool dies.
  *   response   When the response has been generated: its end-of-stream bucket passes the
  *              initial request's protocol filters.
- *   auth       What was acquired before the first handler goes back when that begins, or when
- *              httpd writes an error instead: what authentication and authorization have used
- *              is not held through the response, nor while httpd reads the body that came with
- *              a bad password.  What a handler acquires goes back as by `request`.  The
- *              directive counts where the initial request is.
+ *   auth       A connection acquired before the first handler goes back when that begins, or
+ *              when httpd writes an error instead, so that no connection of authentication or
+ *              authorization is held through the response, or while httpd reads the body that
+ *              came with a bad password.  A handler's connection goes back as by `request`.
+ *              The directory of the initial request decides.
  *
  * The cleanup of a pin (mod_pgpool_pin.h) gives back what all these have missed.
  *
@@ -21,10 +21,11 @@
 
 #include <httpd.h>
 
-/* Wait for the end of a request that is about to get its first pin. */
+/* Release the pins of a request at its end.  Call it before the request gets its first pin. */
 void pgpool_release_at_request_end(request_rec *initial);
 
-/* Wait for the end of the response that r, of the initial request's family, is a part of. */
+/* Call pgpool_pins_release_at_response() at the end of the response that r, of the initial
+ * request's family, is a part of. */
 void pgpool_release_at_response_end(request_rec *r, request_rec *initial);
 
 #endif

@@ -27,7 +27,7 @@ typedef struct {
     struct pgpool_pin *pins; /* those of its family */
     bool has_handler;        /* a handler of its family has begun, outside of subrequests */
     bool at_response;        /* a filter waits for the end of its response */
-    bool has_bad_value;      /* the last acquire has failed on a value of PgPoolSet */
+    bool has_bad_value;      /* the last acquire has failed on characters in a PgPoolSet */
     char sqlstate[6];        /* of the last statement that the server refused; else "" */
 } pgpool_request;
 

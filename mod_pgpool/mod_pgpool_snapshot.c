@@ -11,7 +11,7 @@
 #include "mod_pgpool_definition.h"
 #include "mod_pgpool_health.h"
 
-/* How often a snapshot is taken again if counters move to the totals meanwhile. */
+/* A snapshot is taken at most so often if counters move to the totals meanwhile. */
 #define TRIES 5
 
 /* The seat of the board that stands for the totals of the ended children. */
@@ -132,7 +132,7 @@ static void board_read(apr_pool_t *p, const pgpool_definition *only, pgpool_snap
         }
         seat_add(child, all, seat, now);
     }
-    all->now = pgp_now(pgpool_child_env()); /* not before anything that was read */
+    all->now = pgp_now(pgpool_child_env()); /* no time that was read is later */
 }
 
 /* Counters that move from a seat to the totals during the reading would count twice or not at

@@ -26,10 +26,10 @@ APLOG_USE_MODULE(pgpool);
 /* While rows come without a pause, the client is looked at this often. */
 #define LOOK_STEP PGP_MS(100)
 
-/* One call's part in what the functions below do. */
+/* One call of pgpool_query() or pgpool_query_rows(). */
 typedef struct {
     request_rec *r;
-    const char *pool; /* as the caller has said it */
+    const char *pool; /* as the caller has named it */
     pgpool_pin *pin;
     bool is_borrowed; /* this call has borrowed the connection */
     pgp_pq_query query;
@@ -102,7 +102,7 @@ static apr_status_t statement_abandon(query_call *call, apr_status_t rv)
     return rv;
 }
 
-/* The server tells the client's mistakes from its own; a client must not fill the log. */
+/* The SQLSTATE tells a client's mistake (a status below 500), which must not fill the log. */
 static apr_status_t refusal_report(query_call *call, const PGresult *error)
 {
     const char *sqlstate = PQresultErrorField(error, PG_DIAG_SQLSTATE);
@@ -177,7 +177,7 @@ static apr_status_t rows_hand_out(query_call *call, PGresult *rows)
     return rv == APR_SUCCESS ? limits_check(call) : rv;
 }
 
-/* *result is set if the run has an end. */
+/* *result is set only if the statement has ended. */
 static apr_status_t statement_run(query_call *call, PGresult **result)
 {
     apr_status_t rv = APR_SUCCESS;
@@ -210,7 +210,7 @@ static apr_status_t result_cleanup(void *result)
     return APR_SUCCESS;
 }
 
-/* The connection of the request, and everything that the run needs. */
+/* Acquire the request's connection, and begin the run. */
 static apr_status_t call_begin(query_call *call, const pgpool_statement *st,
                                const pgpool_params *params)
 {

@@ -1,10 +1,10 @@
 /*
  * Prints the status as JSON (mod_pgpool_status.h).
  *
- *     { "pools": { NAME: { METRICS, "health", "why", "wait", "hold",
- *                          "last_error", "holders" } },
- *       "children": [ { "pid", "pools": { NAME: { METRICS } } } ],
- *       "ended": { "pools": { NAME: { METRICS } } }, "uptime_seconds" }
+ *     { "health", "uptime_seconds",
+ *       "pools": { LABEL: { METRICS, "health", "why", HISTOGRAMS, "last_error", "holders" } },
+ *       "children": [ { "pid", "pools": { LABEL: { METRICS } } } ],
+ *       "ended": { "pools": { LABEL: { METRICS } } } }
  */
 #include "mod_pgpool_status.h"
 

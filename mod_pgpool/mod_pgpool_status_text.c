@@ -2,8 +2,8 @@
  * Prints the status for other programs: OpenMetrics, and lines of "Key: value"
  * (mod_pgpool_status.h).
  *
- * The values of labels are labels of pools (pgpool_definition), states and reasons, in which no
- * character needs an escape.
+ * The values of OpenMetrics' labels are the labels of pools (pgpool_definition) and words of
+ * the tables, in which no character needs an escape.
  */
 #include "mod_pgpool_status.h"
 
