@@ -20,9 +20,8 @@
  * without it the server refuses ("does not have a RETURNING clause").  WITH is fine, but not
  * with a part that writes.
  *
- * It is the worked example for authors of handlers as well.  What a handler does with
- * mod_pgpool is all in answer(), and in pin_count(), which tells the handler whether a
- * connection is its own.
+ * It is the worked example for authors of handlers as well: answer_give() and the functions
+ * that it calls use mod_pgpool, and pin_count() tells them whether a connection is their own.
  */
 #include <httpd.h>
 #include <http_config.h>
@@ -45,14 +44,14 @@
 /* The SQLSTATE of a statement that would write where nothing may be written. */
 #define READ_ONLY_SQL_TRANSACTION "25006"
 
-/* Those of a prepared statement that is gone, or whose rows have another shape now. */
+/* The SQLSTATEs of a prepared statement that is gone, or whose rows have another shape now. */
 #define INVALID_SQL_STATEMENT_NAME "26000"
 #define FEATURE_NOT_SUPPORTED "0A000"
 
 /* Seconds, for a statement that may succeed when it is tried again. */
 #define RETRY_AFTER "1"
 
-/* The request's part in what the functions below do. */
+/* The answer to a request, in the making. */
 typedef struct {
     const pgpool_query_conf *conf;
     const pgpool_query_definition *query;
@@ -82,7 +81,7 @@ static void methods_allow(request_rec *r, apr_int64_t methods)
     r->allowed_methods->method_mask |= methods;
 }
 
-/* Whether the client is to blame decides about the status. */
+/* A value that the client has spoilt is 400, any other failure 500. */
 static int answer_fail_value(request_rec *r, const answer *answer, const char *what,
                              const char *error)
 {
@@ -132,7 +131,8 @@ static int pin_count(request_rec *r, const char *pool, PGconn *conn)
     return OK;
 }
 
-/* A status by a rule.  httpd would say 500 for one that it has no words for. */
+/* Set the headers that belong to a status, and its status line: httpd has one for the statuses
+ * that it knows, and would write 500 for any other.  Returns the status. */
 static int status_prepare(request_rec *r, int status)
 {
     if (status == HTTP_SERVICE_UNAVAILABLE)
@@ -152,8 +152,7 @@ static bool is_head(const request_rec *r)
     return r != NULL;
 }
 
-/* A write of HEAD's is answered like a method that this location has not, nor has it GET then.
- */
+/* A HEAD that would write is not allowed here, and Allow leaves out GET. */
 static int refusal_status(request_rec *r, const answer *answer, const char *sqlstate)
 {
     const int status = pgpool_query_status_find(answer->conf->status_rules, sqlstate);
@@ -165,7 +164,7 @@ static int refusal_status(request_rec *r, const answer *answer, const char *sqls
     return status_prepare(r, status ? status : api.http_status(r, PGPOOL_ESTATEMENT));
 }
 
-/* The server has refused a statement. */
+/* Keep why the server has refused a statement, and the status for that. */
 static apr_status_t refusal_note(request_rec *r, answer *answer)
 {
     answer->sqlstate = apr_pstrdup(r->pool, api.sqlstate(r));
@@ -183,8 +182,8 @@ static apr_status_t statement_run(request_rec *r, answer *answer)
     return rv == PGPOOL_ESTATEMENT ? refusal_note(r, answer) : rv;
 }
 
-/* Inside a transaction mod_pgpool does not prepare again what the server has forgotten, or what
- * has another shape now.  Here nothing has happened in the transaction. */
+/* In a transaction mod_pgpool does not repeat a statement whose prepared form the server has
+ * lost or finds outdated.  Ours may be repeated: nothing else has happened in it. */
 static bool is_stale(const char *sqlstate)
 {
     return !strcmp(sqlstate, INVALID_SQL_STATEMENT_NAME) ||
@@ -207,23 +206,23 @@ static apr_status_t statement_run_read_only(request_rec *r, answer *answer)
         if (rv != APR_SUCCESS)
             return rv == PGPOOL_ESTATEMENT ? refusal_note(r, answer) : rv;
         rv = statement_run(r, answer);
-        /* After others the connection is lost. */
+        /* After any other status the connection is shut down. */
         if (rv == APR_SUCCESS || rv == PGPOOL_ESTATEMENT)
             api.query(r, NULL, &rollback, NULL, &result);
     } while (rv == PGPOOL_ESTATEMENT && is_stale(answer->sqlstate) && --attempts);
     return rv;
 }
 
-/* A cache that users share must not give one's rows to another.  httpd's own cache answers
- * before it authenticates. */
+/* A shared cache must not give one user's rows to another.  httpd's own cache answers before
+ * httpd authenticates. */
 static void cache_keep_private(request_rec *r, apr_table_t *headers)
 {
     if (api.is_personal(r) || r->user)
         apr_table_mergen(headers, "Cache-Control", "private");
 }
 
-/* Run the statement.  In a transaction that is open already, its owner decides what may write.
- */
+/* Run the statement.  In a transaction that is open already, the handler that began it decides
+ * whether a HEAD may write. */
 static int answer_collect(request_rec *r, answer *answer)
 {
     bool read_only = false;
@@ -249,7 +248,7 @@ static int answer_collect(request_rec *r, answer *answer)
     return pgpool_input_error(r) ? HTTP_BAD_REQUEST : api.http_status(r, rv);
 }
 
-/* Run the statement, give the connection back, write. */
+/* Run the statement, give the connection back, write the response. */
 static int answer_give(request_rec *r, answer *answer)
 {
     const pgpool_query_conf *conf = answer->conf;
@@ -264,7 +263,7 @@ static int answer_give(request_rec *r, answer *answer)
     /* A client that reads slowly must not hold a connection while it does.  But a connection
      * that the request had already belongs to another handler or phase of it, perhaps in the
      * middle of a transaction: only what this handler has pinned is this handler's to release.
-     * After a subrequest the main request goes on, and its next part is to have the same. */
+     * After a subrequest the main request goes on, and is to have the same connection. */
     if (*pins != before && !r->main)
         api.release(r, NULL);
     if (status == OK && pgpool_output_is_none(answer->output)) {

@@ -103,7 +103,7 @@ bool pgpool_query_etag(const pgpool_query_conf *conf)
 
 /* --- PgPoolQuery ------------------------------------------------------------ */
 
-/* Returns NULL, or what a look at the SQL finds wrong. */
+/* Returns NULL, or what the scan has found wrong. */
 static const char *sql_check(apr_pool_t *p, const pgpool_sql *sql, int nparams)
 {
     if (sql->wrong)
@@ -134,8 +134,8 @@ static const char *params_parse(cmd_parms *cmd, pgpool_query_definition *query,
     return NULL;
 }
 
-/* The directive's place begins each statement, for those who see it in the log, or in the
- * server's log or pg_stat_activity. */
+/* Each statement begins with the directive's place in a comment, which the logs of httpd and of
+ * the server show, and pg_stat_activity. */
 static void sql_embed(apr_pool_t *p, pgpool_query_definition *query, const char *sql,
                       apr_size_t length)
 {
@@ -162,7 +162,7 @@ static const apr_array_header_t *words_of(apr_pool_t *p, const char *args)
     return words;
 }
 
-/* Inside <Limit> and <LimitExcept> `limited` has the bits of their methods. */
+/* limited: the bits of the methods of the <Limit> or <LimitExcept> around it; -1: none. */
 static void query_put(pgpool_query_conf *conf, const pgpool_query_definition *query,
                       apr_int64_t limited)
 {
@@ -245,7 +245,7 @@ static const char *set_status(cmd_parms *cmd, void *dir_conf, const char *condit
     return pgpool_query_status_add(rules, condition, status);
 }
 
-/* A number of bytes, or of the unit that follows it: K, M or G.  Returns false for others. */
+/* A number of bytes, or of the unit that follows it: K, M or G.  false: the text is neither. */
 static bool size_parse(const char *text, apr_off_t *size)
 {
     static const char units[] = "KMG";

@@ -1,5 +1,5 @@
 /*
- * The reader of mod_pgpool_query_form.h.
+ * Finds a value in a query string or an urlencoded form (mod_pgpool_query_form.h).
  */
 #include "mod_pgpool_query_form.h"
 

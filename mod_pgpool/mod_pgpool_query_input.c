@@ -34,7 +34,7 @@ static const char *body_of(const request_rec *r)
     return outer ? body_of(outer) : NULL;
 }
 
-/* The value of a name; NULL if it is absent, and if it is malformed, with *error. */
+/* The value of a name; NULL if it is absent, or, with *error, if it is malformed. */
 static const char *find_value(request_rec *r, const char *form, const char *kind,
                               const char *name, const char **error)
 {
@@ -84,7 +84,7 @@ static const char *evaluate_body(ap_expr_eval_ctx_t *ctx, const void *data)
     return body ? body : "";
 }
 
-/* httpd's hook: expressions know our names. */
+/* A hook of httpd: find our functions and variables for an expression. */
 static int expression_lookup(ap_expr_lookup_parms *parms)
 {
     *parms->data = NULL;
@@ -175,7 +175,7 @@ static bool is_form(const request_rec *r)
            (!type[length] || strchr("; \t", type[length]));
 }
 
-/* The length that the client announces is a good estimate, but the chunks are the truth. */
+/* Refuses early.  The bytes that arrive are counted in any case. */
 static bool is_announced_longer(const request_rec *r, apr_off_t most)
 {
     const char *text = apr_table_get(r->headers_in, "Content-Length");
@@ -263,7 +263,7 @@ int pgpool_input_read(request_rec *r, int uses, apr_off_t most)
 
     if (!uses)
         return ap_discard_request_body(r);
-    /* A request inside another one has no body of its own, nor has one whose body is read. */
+    /* A subrequest has no body of its own, and a body can be read only once. */
     if (r->main || body_of(r) || !ap_request_has_body(r))
         return OK;
     if ((uses & PGPOOL_USES_FORM) && !is_form(r))

@@ -42,7 +42,7 @@ int pgpool_input_read(request_rec *r, int uses, apr_off_t most);
  * %{form:name}, and there is no such name.  Otherwise NULL comes with *error, the reason. */
 const char *pgpool_input_value(request_rec *r, const pgpool_input *input, const char **error);
 
-/* The fault of the values that this request's expressions have asked for; or NULL. */
+/* The fault that this request's expressions have found in the client's values; NULL: none. */
 const char *pgpool_input_error(const request_rec *r);
 
 void pgpool_input_register(void);

@@ -19,8 +19,8 @@ struct pgpool_output {
     const struct format *format;
     pgpool_spool *spool;
     bool etag;
-    bool begun; /* the first result was there */
-    bool found; /* there was a row, with a value for those formats that ask for one */
+    bool begun; /* the first result has come */
+    bool found; /* a row has come, with a value for those formats that ask for one */
     bool bytea; /* the value is a bytea */
     const char *error;
 };
@@ -146,9 +146,8 @@ static apr_status_t csv_begin(pgpool_output *output, const PGresult *rows)
 /* --- formats ---------------------------------------------------------------- */
 
 /* The operator's SQL stands at the top level of WITH, where PostgreSQL allows it to write. `.*`
- * makes the name the row even if there is a column named pgpool_query.  Every other name says
- * that it is PostgreSQL's own: search_path may put a schema first in which anybody may create.
- */
+ * makes the name the row even if there is a column named pgpool_query.  The function's name has
+ * its schema, since search_path may begin with a schema in which anybody may create. */
 #define JSON_ROWS "SELECT pg_catalog.row_to_json(pgpool_query.*) FROM pgpool_query"
 
 static const struct format {

@@ -17,11 +17,11 @@
 #include <libpq-fe.h>
 
 typedef enum {
-    PGPOOL_FORMAT_ARRAY,  /* a JSON array of an object a row */
+    PGPOOL_FORMAT_ARRAY,  /* a JSON array with one object for each row */
     PGPOOL_FORMAT_OBJECT, /* the one row as a JSON object; the statement fails with 21000, and
                              has no effect, if there are several */
     PGPOOL_FORMAT_VALUE,  /* the first column of the first row: the bytes of text or bytea */
-    PGPOOL_FORMAT_LINES,  /* a JSON object a line */
+    PGPOOL_FORMAT_LINES,  /* one JSON object on each line */
     PGPOOL_FORMAT_CSV,    /* RFC 4180, with a header; null is empty, an empty text is "" */
     PGPOOL_FORMATS,
 } pgpool_format;
@@ -29,7 +29,7 @@ typedef enum {
 /* Returns PGPOOL_FORMATS for a word that is no format's name. */
 pgpool_format pgpool_format_find(const char *name);
 
-/* The format's statement around the SQL. */
+/* The SQL, embedded in the format's own statement. */
 const char *pgpool_output_sql(apr_pool_t *p, pgpool_format format, const char *sql,
                               apr_size_t length);
 
@@ -43,7 +43,7 @@ pgpool_output *pgpool_output_make(request_rec *r, pgpool_format format, apr_off_
  * pgpool_output_error() tells why. */
 apr_status_t pgpool_output_rows(void *baton, const PGresult *rows);
 
-/* The last row was there. */
+/* Call it after the last row. */
 apr_status_t pgpool_output_finish(pgpool_output *output);
 
 /* Why the body could not be made; NULL if rows and finish have succeeded. */

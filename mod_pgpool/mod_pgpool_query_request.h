@@ -1,6 +1,6 @@
 /*
- * The files of mod_pgpool_query share the functions of mod_pgpool, and what the module
- * keeps of a request.
+ * Shared by the files of mod_pgpool_query: the functions of mod_pgpool, and the record that the
+ * module keeps of a request.
  */
 #ifndef MOD_PGPOOL_QUERY_REQUEST_H
 #define MOD_PGPOOL_QUERY_REQUEST_H
@@ -34,7 +34,7 @@ void pgpool_query_request_register(void);
 typedef struct {
     const char *body;        /* NULL: it was not read */
     const char *input_error; /* NULL, or what is wrong with a value that it has brought */
-    int pins;                /* of an initial request: the connections given to its family */
+    int pins;                /* of an initial request: how often its family got a connection */
 } pgpool_query_request;
 
 /* find: NULL if nothing is kept. */

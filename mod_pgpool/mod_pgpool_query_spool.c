@@ -99,7 +99,7 @@ static apr_status_t file_append(pgpool_spool *spool)
     return rv == APR_SUCCESS ? rv : file_fail(spool, "write", rv);
 }
 
-/* Make room in memory: more of it, or by moving to the file what is there. */
+/* Make room in memory: take more of it, or move its content to the file. */
 static apr_status_t memory_make_room(pgpool_spool *spool)
 {
     apr_status_t rv = APR_SUCCESS;

@@ -1,5 +1,5 @@
 /*
- * A spool: the body of an answer, from its first byte to its last.
+ * A spool: the body of an answer, kept until it is complete.
  *
  * Model.  The caller writes, finishes, and then takes the body as buckets.  Up to 1 MB stays in
  * memory.  A longer body goes into a temporary file, so that memory stays flat whatever the

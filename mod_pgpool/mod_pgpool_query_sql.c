@@ -1,5 +1,5 @@
 /*
- * The scanner of mod_pgpool_query_sql.h.
+ * Scans the SQL of a PgPoolQuery (mod_pgpool_query_sql.h).
  */
 #include "mod_pgpool_query_sql.h"
 
@@ -18,10 +18,9 @@ static bool continues_identifier(char c)
     return starts_identifier(c) || isdigit((unsigned char)c) || c == '$';
 }
 
-/* Each *_end() takes where something begins and returns where it ends, or NULL if it does not.
- */
+/* Each *_end() takes the begin of a token and returns its end; NULL: it is not closed. */
 
-/* A doubled quote stands for itself, as does in E'' what follows a backslash. */
+/* A doubled quote does not end the text; nor does a quote behind a backslash in E''. */
 static const char *quoted_end(const char *at, bool backslashes)
 {
     const char quote = *at++;
@@ -52,7 +51,7 @@ static const char *block_comment_end(const char *at)
     return NULL;
 }
 
-/* $tag$ ... $tag$; a dollar sign that begins no tag ends at once. */
+/* $tag$ ... $tag$; a dollar sign that begins no tag is a token of its own. */
 static const char *dollar_quoted_end(const char *at)
 {
     const char *tag = at++, *close;

@@ -3,9 +3,9 @@
  *
  * mod_pgpool_query embeds the operator's statement in one of its own.  An unclosed quote or a
  * second statement would be reported by the server in words about that wrapper, and only at the
- * first request.  The scanner knows PostgreSQL's lexical rules as of
- * standard_conforming_strings on: strings, E'' strings, quoted identifiers, dollar quotes,
- * nested comments.  It knows no grammar.
+ * first request.  The scanner knows PostgreSQL's lexical rules with standard_conforming_strings
+ * on: strings, E'' strings, quoted identifiers, dollar quotes, nested comments.  It knows no
+ * grammar.
  */
 #ifndef MOD_PGPOOL_QUERY_SQL_H
 #define MOD_PGPOOL_QUERY_SQL_H

@@ -1,8 +1,8 @@
 /*
  * From an SQLSTATE to an HTTP status: PgPoolQueryStatus over the defaults of mod_pgpool.
  *
- * A rule is for one SQLSTATE, for all that begin as it says, or for the want of a row.  Of the
- * rules for an SQLSTATE the longest one wins, of equals the last.
+ * A rule is for one SQLSTATE, for all with the same beginning, or for an answer without a row.
+ * Of the rules for an SQLSTATE the longest one wins, of equals the last.
  */
 #ifndef MOD_PGPOOL_QUERY_STATUS_H
 #define MOD_PGPOOL_QUERY_STATUS_H
