@@ -11,14 +11,14 @@
  *                has used it the statements by label, with what post_connect hooks have added.
  *   handle       apr_dbd_t: one lease, with its transaction and its last error.
  *
- * Prepared by need.  A prepared statement of apr_dbd is its text and its parameters' types; the
- * pool prepares it on a connection when it is first executed there.  So a bad one makes no
+ * Prepared on demand.  A prepared statement of apr_dbd is its text and its parameters' types;
+ * the pool prepares it on a connection when it is first executed there.  So a bad one makes no
  * other fail, and none is lost with a connection.
  *
  * Return.  ap_dbd_acquire() shares the request's pin with pgpool_acquire(); the pin
  * gives the connection back.  ap_dbd_open() has a lease of its own until ap_dbd_close(), or
- * until its pool dies; for the process's pool, which lives as long as the child, only close
- * counts.
+ * until the caller's apr_pool_t dies; that of the process lives as long as the child, so there
+ * only close counts.
  *
  * Threads.  Configuration: the parent's one thread, and child_init.  A handle and its
  * connection: the thread that has the lease.  A connection's end: any thread, after its lease.
@@ -50,7 +50,7 @@ typedef struct {
     APR_OPTIONAL_FN_TYPE(pgpool_config_value) *config_value;
 } pgpool_dbd_functions;
 
-/* From check_config on. */
+/* Set from check_config on. */
 extern pgpool_dbd_functions pgpool_dbd_api;
 
 /* The error for a configuration without mod_pgpool. */
@@ -91,14 +91,14 @@ void pgpool_dbd_conf_prepare(apr_pool_t *p, server_rec *main_server);
 /* --- leases: mod_pgpool_dbd_lease.c ----------------------------------------- */
 
 struct apr_dbd_t {
-    PGconn *conn;                 /* NULL: it was given back */
-    server_rec *s;                /* whose statements it has */
-    request_rec *initial;         /* whose pin it shares; NULL: its own lease */
+    PGconn *conn;                 /* NULL: none yet */
+    server_rec *s;                /* the server whose statements it has */
+    request_rec *initial;         /* the request whose pin it shares; NULL: its own lease */
     request_rec *running;         /* of that family: the last one that acquired and lives */
-    conn_rec *client;             /* whose configuration refers to it; NULL: none */
+    conn_rec *client;             /* the client's connection that keeps it; NULL: none */
     uint64_t lease;               /* of that pin */
     apr_pool_t *own, *caller;     /* of its own lease; caller: NULL for the process's pool */
-    apr_dbd_transaction_t *trans; /* that is open; or NULL */
+    apr_dbd_transaction_t *trans; /* the open one; or NULL */
     ap_dbd_t shown;               /* what the consumer has */
     char error[512];              /* what went wrong last */
 };
@@ -106,7 +106,7 @@ struct apr_dbd_t {
 /* Whether the handle still has its connection. */
 bool pgpool_dbd_handle_is_held(const apr_dbd_t *handle);
 
-/* Give a connection back that has its own lease; a request's stays. */
+/* Give back the connection of a handle with its own lease; a request's stays. */
 void pgpool_dbd_handle_close(apr_dbd_t *handle);
 
 /* --- apr_dbd's layout: mod_pgpool_dbd_layout.c ------------------------------ */

@@ -99,8 +99,8 @@ static const char *set_exptime(cmd_parms *cmd, void *dir, const char *seconds)
     return setting_offer(cmd, "PgPoolIdleTimeout", apr_pstrcat(cmd->pool, seconds, "s", NULL));
 }
 
-/* The pool closes idle connections above PgPoolMin after PgPoolIdleTimeout, so nothing depends
- * on it. */
+/* The pool closes idle connections above PgPoolMin after PgPoolIdleTimeout, so DBDKeep has no
+ * effect; post_connect hooks see it. */
 static const char *set_keep(cmd_parms *cmd, void *dir, const char *number)
 {
     if (!*number || number[strspn(number, "0123456789")] || strlen(number) > 9)

@@ -1,8 +1,8 @@
 /*
  * The driver's functions (mod_pgpool_dbd_driver.h).
  *
- * All results are whole ones: the connection is free for the next statement at once, and a
- * look-up without a row waits for nothing.
+ * Each result is read as a whole: the connection is free for the next statement at once, and a
+ * look-up without a row takes no longer than one with a row.
  */
 #include "mod_pgpool_dbd_driver.h"
 
@@ -22,7 +22,7 @@ int pgpool_dbd_fail(apr_dbd_t *handle, const char *error)
     return 1;
 }
 
-/* In one line: consumers write it into the log. */
+/* Set the handle's error, in one line: consumers write it into the log. */
 static void error_set(apr_dbd_t *handle, const PGresult *error)
 {
     const char *message = PQresultErrorField(error, PG_DIAG_MESSAGE_PRIMARY);
@@ -62,8 +62,8 @@ int pgpool_dbd_command(apr_dbd_t *handle, const char *sql)
     return wrong;
 }
 
-/* Run a statement of the consumer's.  An error fails the transaction that it stands in, unless
- * that one ignores errors; then a savepoint keeps the others' work. */
+/* Run a statement of the consumer's.  An error fails the transaction around it, unless the
+ * transaction ignores errors: then a savepoint keeps the work of its other statements. */
 static int statement_run(apr_dbd_t *handle, const pgpool_statement *statement,
                          const pgpool_params *params, PGresult **result)
 {
@@ -153,7 +153,7 @@ static int num_tuples(apr_dbd_results_t *res)
 }
 
 /* number: from 1, where the consumer has asked for random access; else, or if it is negative,
- * the next one.  At the end of a result that is read once its memory is freed. */
+ * the next one.  Without random access the result's memory is freed at its end. */
 static int get_row(apr_pool_t *p, apr_dbd_results_t *res, apr_dbd_row_t **row, int number)
 {
     const bool is_next = number < 0 || !res->is_random;
@@ -232,7 +232,7 @@ static const char *text_escape(apr_pool_t *p, const char *text, apr_dbd_t *handl
     const size_t length = strlen(text);
     char *escaped = apr_pcalloc(p, 2 * length + 1);
 
-    /* Without the connection libpq knows no error, but the text is escaped all the same. */
+    /* The connection may have gone back; PQescapeString() needs none. */
     if (pgpool_dbd_handle_is_held(handle))
         PQescapeStringConn(handle->conn, escaped, text, length, NULL);
     else
@@ -261,7 +261,7 @@ static int text_select(apr_pool_t *p, apr_dbd_t *handle, apr_dbd_results_t **res
     return results_make(wrong, p, result, res, random);
 }
 
-/* Nothing is sent: see "prepared by need" in mod_pgpool_dbd.h. */
+/* Nothing is sent: see "Prepared on demand" in mod_pgpool_dbd.h. */
 static int statement_prepare(apr_pool_t *p, apr_dbd_t *handle, const char *sql,
                              const char *label, int nargs, int nvals, apr_dbd_type_e *types,
                              apr_dbd_prepared_t **prepared)

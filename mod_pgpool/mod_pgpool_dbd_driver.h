@@ -84,7 +84,7 @@ extern const apr_dbd_driver_t pgpool_dbd_driver;
 const Oid *pgpool_dbd_type_oids(apr_pool_t *p, const apr_dbd_type_e *types, int n);
 
 /* Bring the arguments of a call into libpq's form.  is_binary: each points at a C value of its
- * mark's type; else each is a text.  false: a length is none that libpq takes. */
+ * mark's type; else each is a text.  false: a LOB's length is out of libpq's range. */
 bool pgpool_dbd_params_bind(apr_pool_t *p, const apr_dbd_prepared_t *prepared,
                             const void *const *args, bool is_binary, pgpool_params *params);
 
@@ -108,15 +108,15 @@ int pgpool_dbd_transaction_mode_set(apr_dbd_transaction_t *trans, int mode);
 
 /* --- statements: mod_pgpool_dbd_driver.c ------------------------------------- */
 
-/* Run one statement, without a look at the transaction.  0, or 1 with the handle's error set.
- */
+/* Run one statement, whatever the state of the transaction.  Returns 0, or 1 with the handle's
+ * error set. */
 int pgpool_dbd_execute(apr_dbd_t *handle, const pgpool_statement *statement,
                        const pgpool_params *params, PGresult **result);
 
 /* Set the handle's error.  Returns 1. */
 int pgpool_dbd_fail(apr_dbd_t *handle, const char *error);
 
-/* Run a text that has no result. */
+/* Run a command whose result does not matter.  Returns 0 or 1. */
 int pgpool_dbd_command(apr_dbd_t *handle, const char *sql);
 
 #endif

@@ -92,6 +92,7 @@ static const char *s_escape(apr_pool_t *p, const char *text, apr_dbd_t *h)
 static int s_prepare(apr_pool_t *p, apr_dbd_t *h, const char *sql, const char *label, int nargs,
                      int nvals, apr_dbd_type_e *types, apr_dbd_prepared_t **prepared)
 {
+    /* apr_dbd_prepare() has translated the marks by the driver's pformat. */
     const bool is_right = !strcmp(sql, "a $1 b $2 %") && nargs == 2 && nvals == 5 &&
                           types[0] == APR_DBD_TYPE_STRING && types[1] == APR_DBD_TYPE_BLOB;
 

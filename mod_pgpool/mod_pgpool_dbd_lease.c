@@ -124,7 +124,7 @@ static apr_status_t caller_cleanup(void *data)
     return APR_SUCCESS;
 }
 
-/* The death of its own memory gives the connection back. */
+/* pgpool_open() has tied the connection to the handle's own memory. */
 void pgpool_dbd_handle_close(apr_dbd_t *handle)
 {
     if (handle->initial || !handle->own)

@@ -15,8 +15,8 @@ static apr_status_t transaction_cleanup(void *data)
     return APR_SUCCESS;
 }
 
-/* The caller may pass its former transaction again.  There is no second one in a transaction:
- * the consumers of a request share its connection. */
+/* The caller may pass its former transaction again.  The consumers of a request share its
+ * connection, so only one of them can have a transaction at a time. */
 int pgpool_dbd_transaction_start(apr_pool_t *p, apr_dbd_t *handle,
                                  apr_dbd_transaction_t **trans)
 {
