@@ -47,7 +47,7 @@ bool pgpool_metric_is_plain_counter(const pgpool_metric *metric);
 /* Whether this is the family of connections by state. */
 bool pgpool_metric_is_state(const pgpool_metric *metric);
 
-/* All connections of a view, whatever their state. */
+/* How many connections a view has, in whatever state; the metric "open" has fewer. */
 int pgpool_metric_connections(const pgpool_pool_view *view);
 
 apr_uint64_t pgpool_histogram_count(const pgpool_pool_view *view,

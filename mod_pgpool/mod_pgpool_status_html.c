@@ -236,9 +236,9 @@ static void print_bars(request_rec *r, const pgpool_pool_view *view)
     unsigned i;
 
     ap_rprintf(r,
-               "<svg role=\"img\" aria-label=\"%d open, %d of them in use, of at most %d\">\n"
+               "<svg role=\"img\" aria-label=\"%d connections of at most %d, %d in use\">\n"
                "<rect class=\"track\" width=\"100%%\" height=\"100%%\"/>\n",
-               pgpool_metric_connections(view), view->stats.state[PGP_IN_USE], view->limit);
+               pgpool_metric_connections(view), view->limit, view->stats.state[PGP_IN_USE]);
     for (i = 0; i < SHOWN_STATES; i++) {
         const int n = view->stats.state[shown_states[i]];
 
@@ -264,9 +264,10 @@ static void print_limits(request_rec *r, const pgpool_pool_view *view)
     const pgp_settings *settings = view->settings;
     const int n = view->children;
 
-    ap_rprintf(r, "<p class=\"note\">%d open of at most %d: PgPoolMax %d × %d child%s = %d, ",
-               pgpool_metric_connections(view), view->limit, settings->max, n,
-               n == 1 ? "" : "ren", settings->max * n);
+    ap_rprintf(
+        r, "<p class=\"note\">%d connections of at most %d: PgPoolMax %d × %d child%s = %d, ",
+        pgpool_metric_connections(view), view->limit, settings->max, n, n == 1 ? "" : "ren",
+        settings->max * n);
     if (settings->total_max)
         ap_rprintf(r, "PgPoolTotalMax %d", settings->total_max);
     else
@@ -498,12 +499,11 @@ void pgpool_print_html(request_rec *r, const pgpool_snapshot *all,
     for (i = 0; i < all->pools->nelts; i++)
         print_pool(r, all, i, before);
     print_children(r, all);
-    ap_rputs(
-        "</main>\n<footer><p class=\"note\">Each child publishes its metrics when "
-        "something happens, and once a second at least. A time is known as the bound below "
-        "which it lies; the longest is exact.  mod_pgpool " PGPOOL_VERSION ".</p></footer>\n"
-        "</body>\n</html>\n",
-        r);
+    ap_rputs("</main>\n<footer><p class=\"note\">Each child publishes its metrics when "
+             "something happens, and once a second at least. A time is the upper bound of its "
+             "bucket; the longest is exact.  mod_pgpool " PGPOOL_VERSION ".</p></footer>\n"
+             "</body>\n</html>\n",
+             r);
 }
 
 /* Plain HTML, since mod_status has neither style nor classes. */

@@ -78,15 +78,16 @@ static void histogram_samples(request_rec *r, const pgpool_histogram *histogram,
 static void histogram_family(request_rec *r, const pgpool_histogram *histogram,
                              const pgpool_snapshot *all)
 {
-    const char *name = apr_pstrcat(r->pool, histogram->key, "_seconds", NULL);
+    const char *name = apr_pstrcat(r->pool, histogram->key, "_seconds", NULL), *help;
     int i;
 
     family_head(r, name, "histogram", histogram->help);
     family_unit_seconds(r, name);
     for (i = 0; i < all->pools->nelts; i++)
         histogram_samples(r, histogram, view_of(all, i));
+    help = apr_pstrcat(r->pool, "The longest time of pgpool_", name, NULL);
     name = apr_pstrcat(r->pool, "longest_", name, NULL);
-    family_head(r, name, "gauge", "The longest of them");
+    family_head(r, name, "gauge", help);
     family_unit_seconds(r, name);
     for (i = 0; i < all->pools->nelts; i++)
         ap_rprintf(r, "pgpool_%s{pool=\"%s\"} %.6f\n", name, view_of(all, i)->label,

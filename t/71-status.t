@@ -274,7 +274,7 @@ subtest 'health' => sub {
     my $page = status($one)->{content};
     like $page, qr{<title>down }, 'the title is that of the worst pool';
     like $page, qr{<h2>default</h2> <span class="word exhausted">exhausted</span>}, 'each has its own';
-    like $page, qr{aria-label="5 open, 5 of them in use, of at most 5"}, 'a bar';
+    like $page, qr{aria-label="5 connections of at most 5, 5 in use"}, 'a bar';
     like $page, qr{aria-label="3 waiting"}, '... and another';
     let_go(@held);
     finish(@waiting);
