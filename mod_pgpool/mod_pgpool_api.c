@@ -71,8 +71,8 @@ static apr_status_t pin_report_loss(request_rec *r, request_rec *initial, pgpool
 
     pgp_slot_last_words(pin->slot, &error);
     text = apr_psprintf(r->pool,
-                        "pool %s: backend %u, pinned to this request, is gone%s%s; what it had "
-                        "not committed is lost",
+                        "pool %s: backend %u, pinned to this request, is gone%s%s; uncommitted "
+                        "work is lost",
                         pgp_pool_name(pool), pgp_slot_backend(pin->slot),
                         *error.message ? ": " : "", pgp_error_print(words, &error));
     *lost = (lost_connection){.pool = pool, .connection = pgp_pool_detach(&pin->slot)};
@@ -126,9 +126,9 @@ static apr_status_t pin_set_vars(request_rec *r, request_rec *initial, pgpool_pi
         return pgpool_fail(r, PGP_MSG_IDENTITY, PGPOOL_EUNAVAIL,
                            apr_psprintf(r->pool,
                                         "pool %s: PgPoolSet: %s has the connection, and its "
-                                        "settings cannot be changed for a request of which "
-                                        "the end is not seen: one that is only looked up, or "
-                                        "a filter's",
+                                        "settings cannot be changed for a request whose end is "
+                                        "not seen: one that is only looked up, or whose "
+                                        "handler has finished",
                                         pgp_pool_name(pin->pool->core), outer->r->uri));
     switch (pgpool_lease_set(r, pin->slot, vars, PGP_NEVER, &error)) {
     case PGP_SET_DONE:

@@ -381,7 +381,7 @@ const command_rec pgpool_commands[] = {
         "when a connection goes back: at the end of the request, of the response or of "
         "authentication"),
     AP_INIT_TAKE1("PgPoolAbort", set_abort, NULL, RSRC_CONF | ACCESS_CONF,
-                  "whether to cancel or to ignore: the client of a statement hangs up"),
+                  "what to do when the client of a statement hangs up: cancel or ignore"),
     AP_INIT_TAKE1("PgPoolStatementTimeout", set_statement_timeout, NULL,
                   RSRC_CONF | ACCESS_CONF, "how long a statement may take; 0 = no limit"),
     AP_INIT_TAKE2("PgPoolSet", set_session_variable, NULL, RSRC_CONF | ACCESS_CONF,

@@ -187,8 +187,7 @@ static int order_handle(request_rec *r)
         return order_refuse(r, HTTP_NOT_FOUND, "this server has no pool of that name");
     if (definition->place < 0)
         return order_refuse(r, HTTP_CONFLICT,
-                            "the pool has no place in shared memory until httpd is stopped and "
-                            "started");
+                            "the pool has no place in shared memory (see PGP1017)");
     if (!suspension_read(form.time, &time))
         return order_refuse(r, HTTP_BAD_REQUEST,
                             "for takes a time up to 1h such as 30s or 5min");
@@ -204,9 +203,9 @@ static const char page_head[] =
     "body{max-width:48rem;margin:0 auto;padding:1rem;font:15px/1.45 system-ui,sans-serif}"
     "form{display:flex;flex-wrap:wrap;gap:.5rem;margin:.5rem 0 1.5rem}"
     "input{width:6rem}</style>\n</head>\n<body>\n<h1>PostgreSQL pools: control</h1>\n"
-    "<p>Suspended: requests wait, until PgPoolAcquireTimeout; work that runs goes on; idle "
-    "connections are closed.  Reconnect: each connection is replaced as soon as nobody uses "
-    "it.</p>\n";
+    "<p>Suspended: requests wait, for PgPoolAcquireTimeout at most; work that runs goes on; "
+    "idle connections are closed.  Reconnect: each connection is replaced as soon as nobody "
+    "uses it.</p>\n";
 
 /* A name has no character that HTML must escape. */
 static void pool_print(request_rec *r, const char *name, const pgpool_definition *definition)

@@ -107,8 +107,8 @@ static const char *judge_why(apr_pool_t *p, const pgpool_pool_view *view)
 
     if (view->place < 0)
         return "This pool is new since the start and has no place in shared memory: nothing is "
-               "known of it, and no PgPoolTotalMax holds for it, until httpd is stopped and "
-               "started.";
+               "known of it, and no PgPoolTotalMax holds for it, until a graceful restart "
+               "finds a free place, or httpd is stopped and started.";
     if (!view->children)
         return "No child publishes its metrics in shared memory: nothing is known (see PGP1017 "
                "in the error log).";
@@ -119,8 +119,8 @@ static const char *judge_why(apr_pool_t *p, const pgpool_pool_view *view)
                             apr_time_sec(view->suspended) + 1, in_use, waiters);
     if (view->starved)
         return apr_psprintf(p,
-                            "No connection to the server: %d of %d children have none and can "
-                            "make none (%d failures in a row); %s. They answer 503.",
+                            "No connection to the server: %d of %d children have none, can "
+                            "make none (%d failures in a row) and answer 503; %s.",
                             view->starved, view->children, stats->down, waiters);
     if (stats->down)
         return apr_psprintf(p,

@@ -290,7 +290,7 @@ const command_rec pgpool_query_directives[] = {
     AP_INIT_RAW_ARGS("PgPoolQuery", set_query, NULL, ACCESS_CONF,
                      "an SQL statement, and an expression for each of its parameters"),
     AP_INIT_TAKE12("PgPoolQueryFormat", set_format, NULL, ACCESS_CONF,
-                   "array, object, value, lines or csv; and an expression for the type"),
+                   "array, object, value, lines or csv; an expression for the Content-Type"),
     AP_INIT_TAKE2("PgPoolQueryStatus", set_status, NULL, ACCESS_CONF,
                   "none, an SQLSTATE or the beginning of one, and the status for it"),
     AP_INIT_TAKE1("PgPoolQueryBody", set_size,

@@ -112,7 +112,7 @@ subtest 'a look-up' => sub {
     my $from = $httpd->log_end;
     $answer = ask('lowly', 'acquire', $who, 'lookfile=looked-up', $who);
     tells $answer, { early => 'EUNAVAIL', value => [qw(lowly lowly)] }, 'one whose end is not seen may not';
-    like $httpd->error_log($from), qr/PGP1015: .*has the connection, and its settings cannot be changed for a request of which the end is not seen/,
+    like $httpd->error_log($from), qr/PGP1015: .*has the connection, and its settings cannot be changed for a request whose end is not seen/,
         '... and the log says why';
     tells ask('alice', 'acquire', 'lookfile=looked-up', $who), { early => 0, 'early.value' => 'alice', value => 'alice' },
         '... as long as it would change anything';
