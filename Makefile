@@ -59,10 +59,10 @@ export PGPOOL_CC = $(CC)
 .SECONDARY:
 
 all: $(modules)
-# The driver of t/61-cancel-race.t is linked there, in two ways.
+# t/61-cancel-race.t links the objects of t/race itself, in two ways.
 tests: $(modules) $(units) $(fuzzers) $(helpers) $(call objects,t/race/*.c)
 
-# The set-up may install the very tools that are asked above, hence a make of its own after it.
+# t/setup may install the tools that were asked above, so a second make asks them again.
 run test bench soak:
 	t/setup
 	@$(MAKE) --no-print-directory in-$@
