@@ -41,9 +41,9 @@ static bool user_is_claim(const request_rec *r)
     const pgpool_authn authn = kept ? kept->authn : PGPOOL_AUTHN_NONE;
 
     if (r->status == HTTP_UNAUTHORIZED || r->status == HTTP_PROXY_AUTHENTICATION_REQUIRED)
-        return 1;
+        return true;
     if (r->handler && !strcmp(r->handler, "form-login-handler"))
-        return 1;
+        return true;
     if (authn == PGPOOL_AUTHN_NONE)
         return apr_table_get(r->notes, AP_GET_BASIC_AUTH_PW_NOTE) != NULL;
     return authn == PGPOOL_AUTHN_BEGUN;

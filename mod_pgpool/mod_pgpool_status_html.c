@@ -2,7 +2,7 @@
  * Prints the status page, and the section in mod_status (mod_pgpool_status.h).
  *
  * html_escape() takes every text from outside.  Everything else printed here is a number, a
- * word of the tables, or a label, whose characters HTML need not escape (pgpool_definition).
+ * text of our own, or a label, whose characters HTML need not escape (pgpool_definition).
  */
 #include "mod_pgpool_status.h"
 
