@@ -185,15 +185,27 @@ static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
     return pool->first_host;
 }
 
-/* Log a failed attempt: at level error if the gate lets it pass, else at level debug.  One that
- * began before another child found the server well again says nothing new. */
+/* Whether another child has found the server well again since this attempt began, so that the
+ * attempt's failure says nothing new.  It may be the first failure with its cause, so the gates
+ * of all causes are asked. */
+static bool failure_is_stale(pgp_pool *pool, apr_time_t began, apr_time_t now)
+{
+    int id;
+
+    for (id = PGP_GATE_CONNECT; id <= PGP_GATE_FAILED; id++)
+        if (pgp_gate_is_stale(pgp_share_gate(pool, id), began, now))
+            return true;
+    return false;
+}
+
+/* Log a failed attempt: at level error if the gate lets it pass, else at level debug. */
 static void failure_log(const pgp_slot *slot, const pgp_error *error, apr_interval_time_t wait,
                         apr_time_t now)
 {
     pgp_pool *pool = slot->pool;
     pgp_gate *gate = pgp_share_gate(pool, failure_gate(error));
     pgp_gate_count count = {.lasted = 0};
-    const bool may = !pgp_gate_is_stale(gate, slot->born, now) &&
+    const bool may = !failure_is_stale(pool, slot->born, now) &&
                      pgp_gate_pass(gate, now, PGP_LOG_PERIOD, &count);
     char more[80] = "";
 

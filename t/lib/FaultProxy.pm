@@ -158,8 +158,9 @@ sub accept_one {
     my $client = $self->{listener}->accept or return;
     $self->{accepted}++;
     return reset_socket($client) if $self->{mode} eq 'reject';
-    return $self->add_end($client, client => 1, lost => 1, peer => { out => '' },
-        error => $self->{sqlstate}) if $self->{mode} =~ /mute|error|hole/;
+    my %alone = (client => 1, peer => { out => '' });
+    return $self->add_end($client, %alone, error => $self->{sqlstate}) if $self->{mode} eq 'error';
+    return $self->add_end($client, %alone, lost => 1) if $self->{mode} =~ /mute|hole/;
     my $server = $self->reach or return reset_socket($client);
     my $one = $self->add_end($client, client => 1);
     my $two = $self->add_end($server, peer => $one);

@@ -325,17 +325,20 @@ START_TEST(outage_is_logged_once_for_all_children)
 }
 END_TEST
 
-/* The first of two attempts fails, but late. */
+/* The first of two attempts fails, but late, and with the SQLSTATE that is the baton. */
 static void first_fails_late(fake *world)
 {
     world->plan = (fake_plan){.end = FAKE_DONE};
-    if (!world->baton)
-        world->plan = (fake_plan){.end = FAKE_FAILS, .sqlstate = "57P03", .takes = PGP_SEC(1)};
-    world->baton = world;
+    if (world->baton)
+        world->plan = (fake_plan){
+            .end = FAKE_FAILS, .sqlstate = world->baton, .takes = PGP_SEC(1)};
+    world->baton = NULL;
 }
 
+static char *const late_cause[] = {"57P03", "53300", ""};
+
 /* Both children try while the server comes up.  The attempt that came too early fails after the
- * other child has logged the end of the outage. */
+ * other child has logged the end of the outage, with the cause that was logged or another. */
 START_TEST(late_failure_is_no_new_outage)
 {
     stage *s = stage_posted("PgPoolMin 1", "PgPoolMax 4", NULL);
@@ -346,6 +349,7 @@ START_TEST(late_failure_is_no_new_outage)
     go_down(s, "57P03");
     keep(s, PGP_SEC(20));
     failed = s->world->failed;
+    s->world->baton = late_cause[_i];
     s->world->on_connect = first_fails_late;
     keep(s, PGP_SEC(20));
     ck_assert_int_eq(s->world->failed, failed + 1);
@@ -639,7 +643,7 @@ int main(void)
     tcase_add_test(t, request_hastens_the_next_attempt_at_a_starting_server);
     tcase_add_test(t, one_caller_probes_a_starting_server);
     tcase_add_test(t, outage_is_logged_once_for_all_children);
-    tcase_add_test(t, late_failure_is_no_new_outage);
+    tcase_add_loop_test(t, late_failure_is_no_new_outage, 0, LENGTH(late_cause));
     tcase_add_test(t, starting_up_does_not_lengthen_later_waits);
     t = tcase(suite, "attempts");
     tcase_add_test(t, back_off_doubles);
