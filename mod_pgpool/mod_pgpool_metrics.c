@@ -168,8 +168,8 @@ const pgpool_histogram pgpool_histograms[] = {
      .time = PGP_TIME_HOLD},
     {.key = "permit_wait",
      .label = "waited for a permit",
-     .help = "how long requests waited while PgPoolTotalMax allowed no further connection, a "
-             "part of all waits",
+     .help = "how long requests waited while PgPoolTotalMax or PgPoolServerMax allowed no "
+             "further connection, a part of all waits",
      .time = PGP_TIME_PERMIT},
     {.key = "connect",
      .label = "connecting took",

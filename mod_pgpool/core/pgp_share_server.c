@@ -66,6 +66,8 @@ static bool server_take_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
     if (pgp_policy_may_take(&look, for_wait, 1) && pgp_permits_take(&server->quota, now))
         return true;
     pool->share.lacks_server = for_wait;
+    if (for_wait)
+        pool->share.last_short_at = now;
     server->ring = true;
     return false;
 }

@@ -480,7 +480,7 @@ START_TEST(refused_demand_makes_another_pool_give_way)
 END_TEST
 
 /* There is a permit of the pool's quota, but none of the server's.  The published wait begins
- * when the request came. */
+ * when the request came, and it counts as a wait for a permit. */
 START_TEST(wait_for_the_servers_permit_is_published)
 {
     stage *s = stage_posted("PgPoolMin 0", "PgPoolMax 4", FOREVER, NULL);
@@ -489,6 +489,7 @@ START_TEST(wait_for_the_servers_permit_is_published)
     pgp_outlook look;
     pgp_slot *lent[2];
     apr_time_t began;
+    pgp_stats stats;
     borrower *b;
 
     warm(s, 2);
@@ -505,6 +506,8 @@ START_TEST(wait_for_the_servers_permit_is_published)
     release(lent[1]);
     keep(s, PGP_SEC(3));
     release(granted(b));
+    pgp_pool_read_stats(other->pool, &stats);
+    ck_assert_int_ge(stats.n[PGP_N_TIME_US + PGP_TIME_PERMIT], PGP_MS(500));
 }
 END_TEST
 
