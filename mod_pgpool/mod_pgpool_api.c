@@ -60,9 +60,10 @@ static apr_status_t lost_cleanup(void *data)
     return APR_SUCCESS;
 }
 
-/* Report a loss once: the next acquire borrows another connection. */
-static apr_status_t pin_report_loss(request_rec *r, request_rec *initial, pgpool_pin *pin)
+/* The loss is reported once: the next acquire borrows another connection. */
+apr_status_t pgpool_pin_report_loss(request_rec *r, pgpool_pin *pin)
 {
+    request_rec *initial = pgpool_request_initial(r);
     pgp_pool *pool = pin->pool->core;
     lost_connection *lost = apr_palloc(initial->pool, sizeof(*lost));
     char words[PGP_ERROR_WORDS];
@@ -139,7 +140,7 @@ static apr_status_t pin_set_vars(request_rec *r, request_rec *initial, pgpool_pi
         break;
     }
     pgp_slot_shutdown(pin->slot, "PgPoolSet could not be set");
-    return pin_report_loss(r, initial, pin);
+    return pgpool_pin_report_loss(r, pin);
 }
 
 static bool releases_at_response(const request_rec *r)
@@ -180,6 +181,17 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pgpool_pin 
     return APR_SUCCESS;
 }
 
+static pgpool_pin *pin_find_or_make(request_rec *initial, const pgpool_child_pool *pool)
+{
+    pgpool_pin *pin = pgpool_pin_find(initial, pool);
+
+    if (pin)
+        return pin;
+    if (!pgpool_request_of(initial)->pins)
+        pgpool_release_at_request_end(initial);
+    return pgpool_pin_make(initial, pool);
+}
+
 apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
 {
     request_rec *initial = pgpool_request_initial(r);
@@ -200,16 +212,11 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
                                         "pool %s: there is no such pool in this server; write "
                                         "PgPoolConninfo or <PgPool %s> in its configuration",
                                         name, name));
-    pin = pgpool_pin_find(initial, pool);
-    if (!pin) {
-        if (!pgpool_request_of(initial)->pins)
-            pgpool_release_at_request_end(initial);
-        pin = pgpool_pin_make(initial, pool);
-    }
+    pin = pin_find_or_make(initial, pool);
     pgpool_request_of(initial)->has_bad_value = false;
 
     if (pin->slot && !pgp_slot_is_alive(pin->slot))
-        return pin_report_loss(r, initial, pin);
+        return pgpool_pin_report_loss(r, pin);
     if (!pin->slot && pin->failure.rv && pgp_now(pgpool_child_env()) < pin->failure.until) {
         pgpool_note_error(r, pin->failure.text);
         return pin->failure.rv;
@@ -240,11 +247,6 @@ pgpool_pin *pgpool_pin_of(request_rec *r, const char *name)
         r->server, pool_name_or_default(name, r->per_dir_config));
 
     return pool ? pgpool_pin_find(pgpool_request_initial(r), pool) : NULL;
-}
-
-apr_status_t pgpool_pin_report_loss(request_rec *r, pgpool_pin *pin)
-{
-    return pin_report_loss(r, pgpool_request_initial(r), pin);
 }
 
 uint64_t pgpool_lease_number(request_rec *r, const char *name)

@@ -67,10 +67,8 @@ static int count_starved(const pgpool_snapshot *all, int pool)
 
     for (i = 0; i < all->children->nelts; i++) {
         const pgp_stats *stats = &child_pool(all, i, pool)->stats;
-        const int established = stats->state[PGP_IDLE] + stats->state[PGP_IN_USE] +
-                                stats->state[PGP_CLEANING];
 
-        starved += stats->down > 0 && established == 0;
+        starved += stats->down > 0 && !pgp_stats_open(stats);
     }
     return starved;
 }

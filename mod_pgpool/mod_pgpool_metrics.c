@@ -21,10 +21,9 @@ enum { ENCRYPTION_TLS, ENCRYPTION_NONE, ENCRYPTIONS };
 
 static apr_int64_t get_open(const pgpool_pool_view *view, int encryption)
 {
-    const int *state = view->stats.state;
-    const int open = state[PGP_IDLE] + state[PGP_IN_USE] + state[PGP_CLEANING];
+    const pgp_stats *stats = &view->stats;
 
-    return encryption == ENCRYPTION_TLS ? view->stats.tls : open - view->stats.tls;
+    return encryption == ENCRYPTION_TLS ? stats->tls : pgp_stats_open(stats) - stats->tls;
 }
 
 static apr_int64_t get_waiting(const pgpool_pool_view *view, int member)

@@ -103,8 +103,7 @@ void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
         stats->longest[i] = confined(stats->longest[i], MOST_COUNTED);
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = confined(stats->state[i], MOST_AT_ONCE);
-    stats->tls = confined(stats->tls, stats->state[PGP_IDLE] + stats->state[PGP_IN_USE] +
-                                          stats->state[PGP_CLEANING]);
+    stats->tls = confined(stats->tls, pgp_stats_open(stats));
     stats->waiting = confined(stats->waiting, MOST_AT_ONCE);
     stats->down = confined(stats->down, APR_INT32_MAX);
     stats->error_at = confined(stats->error_at, now);
