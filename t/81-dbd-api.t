@@ -45,6 +45,10 @@ DBDPrepareSQL "SELECT 'main'" Who-Am-I
   DBDPrepareSQL "SELECT 'other'" Who-Am-I
   DBDPrepareSQL "SELECT 'alone'" alone
 </VirtualHost>
+<VirtualHost *>
+  ServerName ends
+  DBDParams "$conninfo application_name='ends in the hook'"
+</VirtualHost>
 CONF
 
 my $numbers = '-5 250 -300 65000 -70000 4000000000 -5000000000 -9000000000000000000 '
@@ -100,7 +104,8 @@ for my $mpm (Httpd::mpms()) {
     is $as->('other', '/all?alone'), "alone 0 alone\n", 'a label of one host';
     is $as->('main', '/all?alone'), "alone -2\n", '... is unknown in another';
     is $as->('other', '/all?late'), "late 0 late\n", 'a label that a module adds in post_config';
-    like query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'}),
+    like query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
+        AND application_name <> 'ends in the hook'}),
         $mpm eq 'prefork' ? qr/./ : qr/^[1-4]$/, 'both hosts share one pool';
 
     is $httpd->get('/hold')->{content}, "0 0\n", 'a transaction that is left open';
@@ -110,6 +115,8 @@ for my $mpm (Httpd::mpms()) {
     is $httpd->get('/outer')->{content}, "inner 0 outer 0\n", 'PgPoolStatementTimeout is that of the request that runs';
     like $httpd->error_log, qr/PGP1012: .* is gone: its statement had no end within PgPoolStatementTimeout;/,
         '... and the log says why the connection is gone';
+    is finish($httpd->begin('/named', headers => {Host => 'ends'}))->{status}, 503,
+        'a post_connect hook that costs each connection is not called without end';
     $httpd->stop;
     query($pg, 'DELETE FROM thing');
 }

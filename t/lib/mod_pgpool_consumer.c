@@ -350,14 +350,17 @@ static int handle(request_rec *r)
     return OK;
 }
 
-/* Prepare one more statement on each new connection, and drop all that its session has. */
+/* Prepare one more statement on each new connection, and drop all that its session has.  In the
+ * server whose connections are named for it the hook ends them. */
 static apr_status_t post_connect(apr_pool_t *p, dbd_cfg_t *conf, ap_dbd_t *dbd)
 {
     apr_dbd_prepared_t *prepared = NULL;
     int n;
 
     apr_dbd_query(dbd->driver, dbd->handle, &n, "DISCARD ALL");
-
+    apr_dbd_query(dbd->driver, dbd->handle, &n,
+                  "SELECT pg_terminate_backend(pg_backend_pid()) "
+                  "WHERE current_setting('application_name') = 'ends in the hook'");
     if (strcmp(conf->name, "pgsql") != 0 || conf->nmax != 3 || conf->exptime != 60)
         return APR_EGENERAL;
     apr_dbd_prepare(dbd->driver, p, dbd->handle, "SELECT 'hook'", "of the hook", &prepared);
