@@ -84,6 +84,11 @@ subtest 'no more than PgPoolStatements' => sub {
     tells probe($httpd, 'acquire', $prepared), { value => 'pgpool_1 pgpool_3' }, 'the statement that was not used for longest is dropped';
     tells probe($httpd, 'acquire', 'sql=BEGIN', 'query=SELECT 4', $prepared),
         { value => [4, 'pgpool_1 pgpool_3'] }, 'in a transaction none is dropped';
+    for my $n (1 .. 3) {
+        tells probe($httpd, 'query=SELECT * FROM item WHERE id = 1'), { status => 0, value => 1 }, "result's shape $n";
+        query($pg, "ALTER TABLE item ADD shape$n text");
+    }
+    tells probe($httpd, 'acquire', $prepared), { value => 'pgpool_3 pgpool_6' }, '... and those of former shapes are dropped';
     $httpd->stop;
     for my $directives ('PgPoolStatements 0', 'PgPoolReset all', 'PgPoolReset transaction') {
         $httpd = served($directives);

@@ -23,6 +23,17 @@ static bool close_send(PGconn *conn, const char *name)
 #endif
 }
 
+static pgp_pq_statement *statement_find(const pgp_pq_run *run)
+{
+    return pgp_pq_statements_find(&run->connection->statements, &run->query->key);
+}
+
+/* Whether the session has as many statements as it may. */
+static bool is_full(const pgp_pq_run *run)
+{
+    return run->connection->statements.count >= run->connection->settings->statements;
+}
+
 static bool room_make(pgp_pq_run *run)
 {
     pgp_pq_statements *list = &run->connection->statements;
@@ -42,6 +53,15 @@ static bool prepare(pgp_pq_run *run)
 
     run->phase = PGP_RUN_PREPARING;
     return PQsendPrepare(run->connection->conn, made->name, key->sql, key->nparams, key->types);
+}
+
+/* The server may never have prepared what it was asked to. */
+static void prepare_forget(pgp_pq_run *run)
+{
+    pgp_pq_statement *asked = statement_find(run);
+
+    if (run->phase == PGP_RUN_PREPARING && asked)
+        pgp_pq_statements_drop(&run->connection->statements, asked);
 }
 
 /* statement: NULL: it is not prepared. */
@@ -70,21 +90,19 @@ static bool execute(pgp_pq_run *run, const pgp_pq_statement *statement)
 
 static bool prepared_execute(pgp_pq_run *run)
 {
-    return execute(run, pgp_pq_statements_find(&run->connection->statements, &run->query->key));
+    return execute(run, statement_find(run));
 }
 
 static bool first_send(pgp_pq_run *run, bool is_in_transaction)
 {
     const bool is_text = run->query->key.nparams < 0;
-    const int most = is_text ? 0 : run->connection->settings->statements;
-    pgp_pq_statements *list = &run->connection->statements;
-    const pgp_pq_statement *known = most ? pgp_pq_statements_find(list, &run->query->key)
-                                         : NULL;
+    const bool may_prepare = !is_text && run->connection->settings->statements;
+    const pgp_pq_statement *known = may_prepare ? statement_find(run) : NULL;
 
     run->was_prepared = known != NULL;
-    if (known || !most || (list->count >= most && is_in_transaction))
+    if (known || !may_prepare || (is_full(run) && is_in_transaction))
         return execute(run, known);
-    return list->count >= most ? room_make(run) : prepare(run);
+    return is_full(run) ? room_make(run) : prepare(run);
 }
 
 /* --- from phase to phase ---------------------------------------------------- */
@@ -102,36 +120,52 @@ static bool has_field(const PGresult *result, int field, const char *value)
     return has && !strcmp(has, value);
 }
 
-/* Whether the server has refused to execute the statement because of how it was prepared.  Such
- * an error has no context, while one that comes from inside of a function has; the function in
- * the server's source tells it from others of its class. */
-static bool is_stale(const PGresult *error)
+/* Whether the server has refused to execute the statement because of how it was prepared; then
+ * the list learns it.  Such an error has no context, while one that comes from inside of a
+ * function has; the function in the server's source tells it from others of its class. */
+static bool stale_handle(pgp_pq_run *run)
 {
-    if (PQresultErrorField(error, PG_DIAG_CONTEXT))
+    pgp_pq_statements *list = &run->connection->statements;
+    const PGresult *error = run->last;
+    pgp_pq_statement *statement;
+
+    if (!run->is_prepared || PQresultErrorField(error, PG_DIAG_CONTEXT))
         return false;
-    return has_field(error, PG_DIAG_SQLSTATE, "26000") || /* invalid_sql_statement_name */
-           (has_field(error, PG_DIAG_SQLSTATE, "0A000") &&
-            has_field(error, PG_DIAG_SOURCE_FUNCTION, "RevalidateCachedQuery"));
+    if (has_field(error, PG_DIAG_SQLSTATE, "26000")) { /* invalid_sql_statement_name */
+        pgp_pq_statements_forget(list);
+        return true;
+    }
+    if (!has_field(error, PG_DIAG_SQLSTATE, "0A000") ||
+        !has_field(error, PG_DIAG_SOURCE_FUNCTION, "RevalidateCachedQuery"))
+        return false;
+    statement = statement_find(run);
+    if (statement)
+        pgp_pq_statements_outdate(list, statement);
+    return true;
 }
 
 /* Go on to the next phase.  false: that was the last one, or nothing can be sent. */
 static bool phase_next(pgp_pq_run *run)
 {
-    pgp_pq_statements *list = &run->connection->statements;
-    const bool is_stale_now = run->phase == PGP_RUN_EXECUTING && run->is_prepared &&
-                              is_stale(run->last);
-
-    if (run->phase == PGP_RUN_PREPARING && PQresultStatus(run->last) != PGRES_COMMAND_OK) {
-        pgp_pq_statements_drop(list, pgp_pq_statements_find(list, &run->query->key));
-        return false;
+    switch (run->phase) {
+    case PGP_RUN_MAKING_ROOM:
+        last_clear(run);
+        return prepare(run);
+    case PGP_RUN_PREPARING:
+        if (PQresultStatus(run->last) != PGRES_COMMAND_OK) {
+            prepare_forget(run);
+            return false;
+        }
+        last_clear(run);
+        return prepared_execute(run);
+    case PGP_RUN_EXECUTING:
+        if (!stale_handle(run) || !run->may_repeat)
+            return false;
+        run->may_repeat = false;
+        last_clear(run);
+        return is_full(run) ? room_make(run) : prepare(run);
     }
-    if (is_stale_now)
-        pgp_pq_statements_forget(list);
-    if (run->phase == PGP_RUN_EXECUTING && !(is_stale_now && run->may_repeat))
-        return false;
-    run->may_repeat &= run->phase != PGP_RUN_EXECUTING;
-    last_clear(run);
-    return run->phase == PGP_RUN_PREPARING ? prepared_execute(run) : prepare(run);
+    return false;
 }
 
 /* The last result is the caller's.  Without one libpq has refused to send, and says why. */
@@ -232,16 +266,6 @@ pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct poll
     run->has_waited = true;
     *await = pgp_pq_exchange_await(run->connection, unsent != 0);
     return PGP_RUN_WAIT;
-}
-
-/* The server may never have prepared what it was asked to. */
-static void prepare_forget(pgp_pq_run *run)
-{
-    pgp_pq_statements *list = &run->connection->statements;
-    pgp_pq_statement *asked = pgp_pq_statements_find(list, &run->query->key);
-
-    if (run->phase == PGP_RUN_PREPARING && asked)
-        pgp_pq_statements_drop(list, asked);
 }
 
 void pgp_pq_run_abandon(pgp_pq_run *run)

@@ -6,7 +6,8 @@
  * it waits for the event that step() names, with whatever else it has to watch.  A run has
  * these phases, each one message and its answer:
  *
- *     MAKING_ROOM   the statement used least goes, since PgPoolStatements are prepared
+ *     MAKING_ROOM   an outdated statement, or the one not used for longest, is dropped, since
+ *                   PgPoolStatements are prepared
  *     PREPARING     the statement is new to the session
  *     EXECUTING
  *

@@ -51,7 +51,8 @@ pgp_pq_statement *pgp_pq_statements_find(pgp_pq_statements *list,
     pgp_pq_statement *statement;
 
     APR_RING_FOREACH (statement, &list->ring, pgp_pq_statement, entry) {
-        if (statement->hash != hash || !keys_equal(&statement->key, key))
+        if (statement->is_outdated || statement->hash != hash ||
+            !keys_equal(&statement->key, key))
             continue;
         APR_RING_REMOVE(statement, entry);
         APR_RING_INSERT_HEAD(&list->ring, statement, pgp_pq_statement, entry);
@@ -73,12 +74,20 @@ pgp_pq_statement *pgp_pq_statements_add(pgp_pq_statements *list,
         memcpy(own_types, key->types, types);
     memcpy(own_text, key->sql, text);
     statement->hash = hash_of(key);
+    statement->is_outdated = false;
     statement->key = (pgp_pq_statement_key){
         .sql = own_text, .nparams = key->nparams, .types = key->types ? own_types : NULL};
     apr_snprintf(statement->name, sizeof statement->name, "pgpool_%u", ++list->named);
     APR_RING_INSERT_HEAD(&list->ring, statement, pgp_pq_statement, entry);
     list->count++;
     return statement;
+}
+
+void pgp_pq_statements_outdate(pgp_pq_statements *list, pgp_pq_statement *statement)
+{
+    statement->is_outdated = true;
+    APR_RING_REMOVE(statement, entry);
+    APR_RING_INSERT_TAIL(&list->ring, statement, pgp_pq_statement, entry);
 }
 
 pgp_pq_statement *pgp_pq_statements_oldest(const pgp_pq_statements *list)

@@ -2,9 +2,11 @@
  * The prepared statements of a connection: those that its session has, and their names.
  *
  * Model.  A list, the statement used last at its front.  A statement is known by its text and
- * its parameters' types.  Its name is never given again in the same session, so a statement
- * that the session still has, though the list has forgotten it, is in nobody's way.  The list
- * itself does not talk to the server: pgp_pq_run.h prepares, runs and drops statements.
+ * its parameters' types.  One that is outdated is no longer found, but stays on the list, as
+ * the first to be dropped, since the session still has it.  A name is never given again in the
+ * same session, so a statement that the session still has, though the list has forgotten it, is
+ * in nobody's way.  The list itself does not talk to the server: pgp_pq_run.h prepares, runs
+ * and drops statements.
  *
  * Ownership.  The list belongs to its connection and copies all that it keeps.
  *
@@ -31,6 +33,7 @@ struct pgp_pq_statement {
     APR_RING_ENTRY(pgp_pq_statement) entry;
     uint64_t hash;
     pgp_pq_statement_key key; /* of memory behind this struct */
+    bool is_outdated;
     char name[24];
 };
 
@@ -50,7 +53,11 @@ pgp_pq_statement *pgp_pq_statements_find(pgp_pq_statements *list,
 pgp_pq_statement *pgp_pq_statements_add(pgp_pq_statements *list,
                                         const pgp_pq_statement_key *key);
 
-/* The statement that has not been used for longest; the list is not empty. */
+/* The session has the statement, but cannot execute it any more. */
+void pgp_pq_statements_outdate(pgp_pq_statements *list, pgp_pq_statement *statement);
+
+/* The statement to be dropped next: an outdated one, or the one that has not been used for
+ * longest.  The list is not empty. */
 pgp_pq_statement *pgp_pq_statements_oldest(const pgp_pq_statements *list);
 
 void pgp_pq_statements_drop(pgp_pq_statements *list, pgp_pq_statement *statement);

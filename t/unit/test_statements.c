@@ -68,6 +68,24 @@ START_TEST(types_tell_statements_apart)
 }
 END_TEST
 
+/* The session still has it, so it counts until it is dropped. */
+START_TEST(outdated_statement_is_not_found)
+{
+    const pgp_pq_statement_key key = text_key("b");
+
+    add("a");
+    add("b");
+    add("c");
+    pgp_pq_statements_outdate(&list, pgp_pq_statements_find(&list, &key));
+    ck_assert_str_eq(name_of("b"), "none");
+    ck_assert_int_eq(list.count, 3);
+    ck_assert_str_eq(pgp_pq_statements_oldest(&list)->name, "pgpool_2");
+    add("b");
+    ck_assert_str_eq(name_of("b"), "pgpool_4");
+    ck_assert_str_eq(pgp_pq_statements_oldest(&list)->name, "pgpool_2");
+}
+END_TEST
+
 START_TEST(least_used_is_the_oldest)
 {
     add("a");
@@ -100,6 +118,7 @@ int main(void)
     tcase_add_checked_fixture(t, list_begin, list_end);
     tcase_add_test(t, statement_is_known_by_its_text);
     tcase_add_test(t, types_tell_statements_apart);
+    tcase_add_test(t, outdated_statement_is_not_found);
     tcase_add_test(t, least_used_is_the_oldest);
     tcase_add_test(t, no_name_is_given_twice);
     return suite_run(suite);
