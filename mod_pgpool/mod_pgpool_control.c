@@ -146,24 +146,22 @@ static int order_write(request_rec *r, const order_form *form,
 {
     pgp_board *board = pgpool_child_board()->core;
     const apr_time_t now = pgp_now(pgpool_child_env());
-    pgp_orders orders = pgp_board_orders(board, definition->place, now);
     const char *done;
 
     if (!strcmp(form->action, "suspend")) {
-        orders.suspended_until = now + time;
+        pgp_board_suspend(board, definition->place, now + time);
         done = apr_psprintf(r->pool, "suspended for %" APR_TIME_T_FMT " s", apr_time_sec(time));
     }
     else if (!strcmp(form->action, "resume")) {
-        orders.suspended_until = 0;
+        pgp_board_suspend(board, definition->place, 0);
         done = "resumed";
     }
     else if (!strcmp(form->action, "reconnect")) {
-        orders.reconnect_before = now;
+        pgp_board_reconnect(board, definition->place, now);
         done = "reconnects";
     }
     else
         return order_refuse(r, HTTP_BAD_REQUEST, "action is suspend, resume or reconnect");
-    pgp_board_order(board, definition->place, &orders);
     return order_report(r, definition, done);
 }
 

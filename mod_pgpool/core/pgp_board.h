@@ -147,8 +147,10 @@ typedef struct {
  * be, and a time that is still to come, are no orders. */
 pgp_orders pgp_board_orders(const pgp_board *board, int place, apr_time_t now);
 
-/* Give orders, and wake all children. */
-void pgp_board_order(pgp_board *board, int place, const pgp_orders *orders);
+/* Give one order, and wake all children.  It leaves the other one as it is, also if two
+ * operators order at the same time.  until: 0 ends a suspension. */
+void pgp_board_suspend(pgp_board *board, int place, apr_time_t until);
+void pgp_board_reconnect(pgp_board *board, int place, apr_time_t before);
 
 /* --- readers ---------------------------------------------------------------- */
 

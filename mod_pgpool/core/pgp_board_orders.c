@@ -37,15 +37,37 @@ pgp_orders pgp_board_orders(const pgp_board *board, int p, apr_time_t now)
     return given;
 }
 
-void pgp_board_order(pgp_board *board, int p, const pgp_orders *given)
+/* A pool that gets the place begins without orders. */
+static pgp_shared_orders *orders_of(pgp_board *board, int p)
 {
     pgp_shared_orders *o = &board->orders[p];
+    const unsigned tenure = board->places[p].tenure;
+
+    if (atomic_load(&o->tenure) != tenure) {
+        atomic_store(&o->suspended_until, 0);
+        atomic_store(&o->reconnect_before, 0);
+        atomic_store(&o->tenure, tenure);
+    }
+    return o;
+}
+
+static void children_ring(pgp_board *board)
+{
     int s;
 
-    atomic_store(&o->suspended_until, given->suspended_until);
-    atomic_store(&o->reconnect_before, given->reconnect_before);
-    atomic_store(&o->tenure, board->places[p].tenure);
     for (s = 0; s < pgp_board_top(board); s++)
         if (pgp_board_is_live(board, s))
             pgp_board_ring(board, s);
+}
+
+void pgp_board_suspend(pgp_board *board, int p, apr_time_t until)
+{
+    atomic_store(&orders_of(board, p)->suspended_until, until);
+    children_ring(board);
+}
+
+void pgp_board_reconnect(pgp_board *board, int p, apr_time_t before)
+{
+    atomic_store(&orders_of(board, p)->reconnect_before, before);
+    children_ring(board);
 }

@@ -187,7 +187,8 @@ START_TEST(lock_that_is_taken_meanwhile_does_no_harm)
 }
 END_TEST
 
-/* Another pool gets the place.  It inherits no figures, neither in a seat nor in the totals. */
+/* Another pool gets the place.  It inherits no figures, neither in a seat nor in the totals,
+ * and no orders. */
 START_TEST(new_pool_counts_from_zero)
 {
     pgp_stats stats = {.n[PGP_N_ACQUIRES] = 7}, more = {.n[PGP_N_ACQUIRES] = 1};
@@ -199,12 +200,16 @@ START_TEST(new_pool_counts_from_zero)
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 7);
     ck_assert(
         pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW, PGP_NEVER, &count));
+    pgp_board_suspend(board, 0, NOW + PGP_SEC(60));
     fake_locks_die(locks, locks->pid);
     configure(&b, NULL);
     configure(&b, &c);
     ck_assert_int_eq(configure(&b, &d), 1);
     ck_assert_int_eq(configure(&b, &d), 0);
     ck_assert_int_eq(pgp_board_place(board, &d), 0);
+    ck_assert_int_eq(pgp_board_orders(board, 0, NOW).suspended_until, 0);
+    pgp_board_reconnect(board, 0, NOW);
+    ck_assert_int_eq(pgp_board_orders(board, 0, NOW).suspended_until, 0);
     ck_assert_int_eq(totals_of(0).n[PGP_N_ACQUIRES], 0);
     ck_assert(
         pgp_gate_pass(pgp_board_gate(board, 0, PGP_GATE_CONNECT), NOW, PGP_NEVER, &count));
@@ -839,6 +844,24 @@ START_TEST(one_child_logs_for_all)
 }
 END_TEST
 
+/* Two operators may order at the same time. */
+START_TEST(order_leaves_the_other_one)
+{
+    pgp_orders orders;
+
+    pgp_board_suspend(board, 0, NOW + PGP_SEC(60));
+    pgp_board_reconnect(board, 0, NOW);
+    orders = pgp_board_orders(board, 0, NOW + 1);
+    ck_assert_int_eq(orders.suspended_until, NOW + PGP_SEC(60));
+    ck_assert_int_eq(orders.reconnect_before, NOW);
+    pgp_board_suspend(board, 0, 0);
+    orders = pgp_board_orders(board, 0, NOW + 1);
+    ck_assert_int_eq(orders.suspended_until, 0);
+    ck_assert_int_eq(orders.reconnect_before, NOW);
+    ck_assert_int_eq(pgp_board_orders(board, 1, NOW + 1).reconnect_before, 0);
+}
+END_TEST
+
 /* A child's attempt was under way when another child logged the end of the outage.  If it fails
  * afterwards, it must not log a new outage. */
 START_TEST(late_failure_is_stale)
@@ -880,6 +903,7 @@ int main(void)
     tcase_add_test(t, child_that_leaves_meanwhile_is_folded_later);
     tcase_add_test(t, wait_of_an_ended_child_does_not_count);
     tcase_add_test(t, one_child_logs_for_all);
+    tcase_add_test(t, order_leaves_the_other_one);
     tcase_add_test(t, late_failure_is_stale);
     tcase_add_test(t, figures_are_read_while_they_are_published);
     tcase_add_test(t, hostile_memory);
