@@ -123,6 +123,7 @@ PgPoolConnectTimeout 300ms
 PgPoolRetry 10ms 20ms
 PgPoolAcquireTimeout 60s
 <PgPool other>
+  PgPoolConnectTimeout 5s
   PgPoolConninfo "$direct"
 </PgPool>
 CONF
@@ -151,11 +152,11 @@ subtest 'a resolver that hangs' => sub {
     my $heals = "$ENV{TESTDIR}/resolver-heals";
     my $port = $proxy->port;
     my $httpd = probed(<<"CONF", preload => ['preload_lookup'], env => { LOOKUP_HANGS_UNTIL => $heals });
-PgPoolConnectTimeout 300ms
 PgPoolRetry 10ms 20ms
 PgPoolMin 1
 PgPoolConninfo "$direct"
 <PgPool lost>
+  PgPoolConnectTimeout 300ms
   PgPoolConninfo "host=db.hang.test port=$port dbname=postgres"
   PgPoolAcquireTimeout 700ms
 </PgPool>
