@@ -62,17 +62,29 @@ int pgpool_dbd_command(apr_dbd_t *handle, const char *sql)
     return wrong;
 }
 
-/* Run a statement of the consumer's.  An error fails the transaction around it, unless the
- * transaction ignores errors: then a savepoint keeps the work of its other statements. */
+static bool is_ignoring_errors(const apr_dbd_t *handle)
+{
+    return handle->trans && (handle->trans->mode & APR_DBD_TRANSACTION_IGNORE_ERRORS);
+}
+
+/* An error fails the transaction around it, unless that ignores errors.  Returns 1. */
+static int statement_fail(apr_dbd_t *handle)
+{
+    if (handle->trans && !is_ignoring_errors(handle))
+        handle->trans->failed = true;
+    return 1;
+}
+
+/* Run a statement of the consumer's.  In a transaction that ignores errors a savepoint keeps
+ * the work of its other statements. */
 static int statement_run(apr_dbd_t *handle, const pgpool_statement *statement,
                          const pgpool_params *params, PGresult **result)
 {
-    apr_dbd_transaction_t *trans = handle->trans;
-    const bool is_ignoring = trans && (trans->mode & APR_DBD_TRANSACTION_IGNORE_ERRORS);
+    const bool is_ignoring = is_ignoring_errors(handle);
     int wrong;
 
     *result = NULL;
-    if (trans && trans->failed && !is_ignoring)
+    if (handle->trans && handle->trans->failed && !is_ignoring)
         return 1;
     if (is_ignoring && pgpool_dbd_command(handle, "SAVEPOINT pgpool_dbd"))
         return 1;
@@ -80,9 +92,14 @@ static int statement_run(apr_dbd_t *handle, const pgpool_statement *statement,
     if (is_ignoring)
         pgpool_dbd_command(handle, wrong ? "ROLLBACK TO SAVEPOINT pgpool_dbd"
                                          : "RELEASE SAVEPOINT pgpool_dbd");
-    else if (wrong && trans)
-        trans->failed = true;
-    return wrong;
+    return wrong ? statement_fail(handle) : 0;
+}
+
+/* Refuse a statement of the consumer's, without asking the server. */
+static int statement_refuse(apr_dbd_t *handle, const char *why)
+{
+    pgpool_dbd_fail(handle, why);
+    return statement_fail(handle);
 }
 
 static void failure_log(const apr_dbd_t *handle, const apr_dbd_prepared_t *prepared)
@@ -104,11 +121,11 @@ static int prepared_run(apr_pool_t *p, apr_dbd_t *handle, const apr_dbd_prepared
 
     *result = NULL;
     if (!prepared)
-        return pgpool_dbd_fail(handle, "there is no prepared statement with that label");
+        return statement_refuse(handle, "there is no prepared statement with that label");
     if (pgpool_dbd_params_bind(p, prepared, args, is_binary, &params))
         wrong = statement_run(handle, &prepared->statement, &params, result);
     else
-        wrong = pgpool_dbd_fail(handle, "a LOB's length is negative or exceeds 2 GB");
+        wrong = statement_refuse(handle, "a LOB's length is negative or exceeds 2 GB");
     if (wrong)
         failure_log(handle, prepared);
     return wrong;

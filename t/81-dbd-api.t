@@ -87,6 +87,9 @@ failed 0 0 0 1 1 0 t1
 rollback 0 1 0 0 t1
 ignoring 0 2 0 1 0 0 t1
 mode 0
+prepare 0
+refused 0 0 1 0 t1
+refused 0 0 1 0 t1
 two 0 1 1
 late 0 late
 END

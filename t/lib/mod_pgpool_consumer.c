@@ -226,6 +226,26 @@ static void check_transactions(consumer *c)
     ap_rprintf(c->r, "mode %d\n", apr_dbd_transaction_mode_get(D, NULL));
 }
 
+/* Statements that the driver refuses fail the transaction, too. */
+static void check_refusals(consumer *c)
+{
+    apr_dbd_prepared_t *st = prepared_of(c, "SELECT length(%pDc::text)");
+    const char *args[] = {"four", "-1", NULL, NULL};
+    int i, n;
+
+    for (i = 0; i < 2; i++) {
+        apr_dbd_transaction_t *trans = NULL;
+        apr_dbd_results_t *res = NULL;
+        int rv = apr_dbd_transaction_start(D, P, H, &trans);
+
+        ap_rprintf(c->r, "refused %d %d", rv,
+                   apr_dbd_query(D, H, &n, "INSERT INTO thing (name) VALUES ('t2')"));
+        ap_rprintf(c->r, " %d", apr_dbd_pselect(D, P, H, &res, i ? st : NULL, 0, 4, args) != 0);
+        rv = apr_dbd_transaction_end(D, P, trans);
+        ap_rprintf(c->r, " %d %s\n", rv, things(c));
+    }
+}
+
 /* A transaction begun inside another one; and a failure that the driver does not see. */
 static void check_odd_transactions(consumer *c)
 {
@@ -344,6 +364,7 @@ static int handle(request_rec *r)
         check_lobs(c);
         check_lob_lengths(c);
         check_transactions(c);
+        check_refusals(c);
         check_odd_transactions(c);
     }
     check_labels(c);
