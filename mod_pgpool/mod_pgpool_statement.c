@@ -31,7 +31,8 @@ typedef struct {
     request_rec *r;
     const char *pool; /* as the caller has named it */
     pgpool_pin *pin;
-    bool is_borrowed; /* this call has borrowed the connection */
+    bool is_borrowed;   /* this call has borrowed the connection */
+    apr_uint64_t lease; /* of that connection */
     pgp_pq_query query;
     pgp_pq_run run;
     pgpool_client client;
@@ -80,10 +81,22 @@ static const char *shutdown_cause(apr_status_t rv)
     }
 }
 
+/* Whether the pin still holds the connection that the statement runs on.  What the rows pass,
+ * such as an output filter, may acquire as well: then it learns that the connection has died,
+ * and the pin gives it up or holds another one. */
+static bool connection_is_held(const query_call *call)
+{
+    return call->pin->slot && pgp_slot_lease_id(call->pin->slot) == call->lease;
+}
+
 /* Leave with the statement under way.  A connection that the request had before is shut down,
  * since somebody may still have its PGconn. */
 static apr_status_t statement_abandon(query_call *call, apr_status_t rv)
 {
+    if (!connection_is_held(call)) {
+        pgp_pq_run_forget(&call->run);
+        return rv;
+    }
     if (rv == PGPOOL_ETIMEDOUT) {
         pgp_slot_set_cancel(call->pin->slot, PGP_CANCEL_DEADLINE);
         deadline_report(call);
@@ -174,7 +187,9 @@ static apr_status_t rows_hand_out(query_call *call, PGresult *rows)
 
     call->has_rows = true;
     PQclear(rows);
-    return rv == APR_SUCCESS ? limits_check(call) : rv;
+    if (rv != APR_SUCCESS)
+        return rv;
+    return connection_is_held(call) ? limits_check(call) : PGPOOL_ELOST;
 }
 
 /* *result is set only if the statement has ended. */
@@ -224,6 +239,7 @@ static apr_status_t call_begin(query_call *call, const pgpool_statement *st,
     if (rv != APR_SUCCESS)
         return rv;
     call->pin = pgpool_pin_of(call->r, call->pool);
+    call->lease = pgp_slot_lease_id(call->pin->slot);
     pgpool_request_of(pgpool_request_initial(call->r))->sqlstate[0] = '\0';
     call->query = pgpool_execute_compose(st, params);
     call->query.by_rows = call->fn != NULL;

@@ -60,6 +60,23 @@ subtest 'rows as they come' => sub {
     $httpd->stop;
 };
 
+# The first two rows are there when the session ends.  The function acquires, as an output filter of
+# another module may that the rows pass.
+subtest 'a loss that is noticed between two rows' => sub {
+    my $httpd = served('');
+    my $dies = q{=SELECT repeat('x', 10000), CASE WHEN i = 3 THEN pg_terminate_backend(pg_backend_pid()) END}
+        . ' FROM generate_series(1, 5) i';
+    for my $before ([], ['acquire']) {
+        my @has = map { 0 } @$before;
+        tells probe($httpd, @$before, "meddle$dies", 'again', 'sql=SELECT 7'),
+            { status => @has ? [@has, 'ELOST'] : 'ELOST', meddled => 'ELOST', again => 0, value => 7 }, 'reported to the function';
+        tells probe($httpd, @$before, "replace$dies", 'again', 'sql=SELECT 7'),
+            { status => @has ? [@has, 'ELOST'] : 'ELOST', meddled => ['ELOST', 0], again => 0, same => 1, value => 7 },
+            '... which has the next connection already: it stays';
+    }
+    $httpd->stop;
+};
+
 subtest 'prepared once a connection' => sub {
     my $httpd = served('');
     my $select = 'query=SELECT name FROM item WHERE id = $1';

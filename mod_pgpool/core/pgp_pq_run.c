@@ -268,6 +268,11 @@ pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct poll
     return PGP_RUN_WAIT;
 }
 
+void pgp_pq_run_forget(pgp_pq_run *run)
+{
+    last_clear(run);
+}
+
 void pgp_pq_run_abandon(pgp_pq_run *run)
 {
     last_clear(run);

@@ -81,4 +81,8 @@ pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct poll
 void pgp_pq_run_abandon(pgp_pq_run *run);
 void pgp_pq_run_shutdown(pgp_pq_run *run, const char *why);
 
+/* Free what the run itself holds.  For a caller that has lost its connection meanwhile: another
+ * borrower may have it. */
+void pgp_pq_run_forget(pgp_pq_run *run);
+
 #endif

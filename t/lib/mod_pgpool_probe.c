@@ -21,6 +21,9 @@
  *                    sqlstate
  *   rows=SQL         pgpool_query_rows: status, rows, calls (with rows), empty (calls without)
  *   stop=SQL         the same with a function that stops at the first row
+ *   meddle=SQL       the same with a function that waits for 300 ms at the first row and
+ *                    acquires: meddled (status), status
+ *   replace=SQL      the same with a function that acquires once more then
  *   httpstatus       pgpool_http_status of the last status: httpstatus; unless it is OK, the
  *                    response has it and the list ends
  *   strerror         pgpool_strerror of the last status: strerror
@@ -138,6 +141,7 @@ typedef struct {
     int *noticed;               /* of the last notice */
     PGresult *kept;             /* of the last keep */
     apr_array_header_t *params; /* of const char *, for the next query; NULL: none */
+    int meddles;                /* so often the function of meddle is still to acquire */
 } probe_t;
 
 /* A command returns NEXT, or the handler's result, which ends the list. */
@@ -381,6 +385,41 @@ static int rows_run(probe_t *probe, const char *sql, int stops)
     tell(probe, "calls=%d", seen.calls);
     tell(probe, "empty=%d", seen.empty);
     return NEXT;
+}
+
+/* Acquires as an output filter might that the rows pass. */
+static apr_status_t meddle_with_rows(void *baton, const PGresult *rows)
+{
+    probe_t *probe = baton;
+
+    if (probe->meddles)
+        apr_sleep(apr_time_from_msec(300));
+    for (; probe->meddles; probe->meddles--) {
+        const apr_status_t rv = acquire(probe->r, probe->pool, &probe->conn);
+
+        tell(probe, "meddled=%s", status_name(probe->r->pool, rv));
+    }
+    return APR_SUCCESS;
+}
+
+static int rows_meddled(probe_t *probe, const char *sql, int times)
+{
+    const pgpool_statement st = statement_of(probe, sql);
+
+    probe->meddles = times;
+    probe->rv = query_rows(probe->r, probe->pool, &st, NULL, meddle_with_rows, probe);
+    tell(probe, "status=%s", status_name(probe->r->pool, probe->rv));
+    return NEXT;
+}
+
+static int run_meddle(probe_t *probe, const char *arg)
+{
+    return rows_meddled(probe, arg, 1);
+}
+
+static int run_replace(probe_t *probe, const char *arg)
+{
+    return rows_meddled(probe, arg, 2);
 }
 
 static int run_rows(probe_t *probe, const char *arg)
@@ -1032,6 +1071,8 @@ static const command_t commands[] = {
     {"query", run_query, 0},
     {"rows", run_rows, 0},
     {"stop", run_rows_stopped, 0},
+    {"meddle", run_meddle, 0},
+    {"replace", run_replace, 0},
     {"sql", run_sql, 1},
     {"socket", run_socket, 1},
     {"state", run_state, 1},
