@@ -21,15 +21,19 @@ pgp_gate *pgp_board_gate(pgp_board *board, int p, pgp_gate_id id)
 
 /* --- what an operator orders -------------------------------------------------- */
 
+/* 0: there is no such order.  A pool that gets the place begins without orders. */
+static apr_time_t order_read(const pgp_board *board, int p, const pgp_shared_order *order)
+{
+    return atomic_load(&order->tenure) == board->places[p].tenure ? atomic_load(&order->time)
+                                                                  : 0;
+}
+
 pgp_orders pgp_board_orders(const pgp_board *board, int p, apr_time_t now)
 {
     const pgp_shared_orders *o = &board->orders[p];
-    pgp_orders given = {.suspended_until = 0};
+    pgp_orders given = {.suspended_until = order_read(board, p, &o->suspended_until),
+                        .reconnect_before = order_read(board, p, &o->reconnect_before)};
 
-    if (atomic_load(&o->tenure) != board->places[p].tenure)
-        return given;
-    given.suspended_until = atomic_load(&o->suspended_until);
-    given.reconnect_before = atomic_load(&o->reconnect_before);
     if (given.suspended_until <= now || given.suspended_until - PGP_SUSPENSION_MOST > now)
         given.suspended_until = 0;
     if (given.reconnect_before < 0 || given.reconnect_before > now)
@@ -37,18 +41,11 @@ pgp_orders pgp_board_orders(const pgp_board *board, int p, apr_time_t now)
     return given;
 }
 
-/* A pool that gets the place begins without orders. */
-static pgp_shared_orders *orders_of(pgp_board *board, int p)
+/* The time first: nobody may read the time of an earlier pool's order with the new tenure. */
+static void order_give(pgp_board *board, int p, pgp_shared_order *order, apr_time_t time)
 {
-    pgp_shared_orders *o = &board->orders[p];
-    const unsigned tenure = board->places[p].tenure;
-
-    if (atomic_load(&o->tenure) != tenure) {
-        atomic_store(&o->suspended_until, 0);
-        atomic_store(&o->reconnect_before, 0);
-        atomic_store(&o->tenure, tenure);
-    }
-    return o;
+    atomic_store(&order->time, time);
+    atomic_store(&order->tenure, board->places[p].tenure);
 }
 
 static void children_ring(pgp_board *board)
@@ -62,12 +59,12 @@ static void children_ring(pgp_board *board)
 
 void pgp_board_suspend(pgp_board *board, int p, apr_time_t until)
 {
-    atomic_store(&orders_of(board, p)->suspended_until, until);
+    order_give(board, p, &board->orders[p].suspended_until, until);
     children_ring(board);
 }
 
 void pgp_board_reconnect(pgp_board *board, int p, apr_time_t before)
 {
-    atomic_store(&orders_of(board, p)->reconnect_before, before);
+    order_give(board, p, &board->orders[p].reconnect_before, before);
     children_ring(board);
 }

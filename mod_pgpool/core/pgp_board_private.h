@@ -66,10 +66,15 @@ typedef struct {
     pgp_gate gates[PGP_GATES];
 } pgp_shared_gates;
 
-/* An operator's orders for a pool. */
+/* An operator's order for a pool.  Each has a tenure of its own, so that two orders that are
+ * given at the same time do not touch each other. */
 typedef struct {
-    _Atomic unsigned tenure;
-    _Atomic apr_int64_t suspended_until, reconnect_before;
+    _Atomic unsigned tenure; /* of the pool that it is for; 0: it was never given */
+    _Atomic apr_int64_t time;
+} pgp_shared_order;
+
+typedef struct {
+    pgp_shared_order suspended_until, reconnect_before;
 } pgp_shared_orders;
 
 typedef struct {

@@ -862,6 +862,47 @@ START_TEST(order_leaves_the_other_one)
 }
 END_TEST
 
+#define FIRST_ORDERS 100000
+
+static _Atomic int rounds_begun, rounds_ended, ordered_place;
+
+static void *reconnects_order(void *unused)
+{
+    for (int k = 1; k <= FIRST_ORDERS; k++) {
+        while (atomic_load(&rounds_begun) < k)
+            ;
+        pgp_board_reconnect(board, atomic_load(&ordered_place), NOW);
+        atomic_store(&rounds_ended, k);
+    }
+    return NULL;
+}
+
+/* Also the first two orders for a pool that has got its place may come at the same time. */
+START_TEST(first_orders_do_not_undo_each_other)
+{
+    pthread_t other;
+    char server[32];
+    const pgp_board_pool pool = {.name = "main", .server = server};
+
+    pthread_create(&other, NULL, reconnects_order, NULL);
+    for (int k = 1; k <= FIRST_ORDERS; k++) {
+        pgp_orders orders;
+
+        snprintf(server, sizeof server, "dbname=%d", k);
+        configure(&pool, NULL);
+        atomic_store(&ordered_place, pgp_board_place(board, &pool));
+        atomic_store(&rounds_begun, k);
+        pgp_board_suspend(board, ordered_place, NOW + PGP_SEC(60));
+        while (atomic_load(&rounds_ended) < k)
+            ;
+        orders = pgp_board_orders(board, ordered_place, NOW + 1);
+        ck_assert_int_eq(orders.suspended_until, NOW + PGP_SEC(60));
+        ck_assert_int_eq(orders.reconnect_before, NOW);
+    }
+    pthread_join(other, NULL);
+}
+END_TEST
+
 /* A child's attempt was under way when another child logged the end of the outage.  If it fails
  * afterwards, it must not log a new outage. */
 START_TEST(late_failure_is_stale)
@@ -904,6 +945,7 @@ int main(void)
     tcase_add_test(t, wait_of_an_ended_child_does_not_count);
     tcase_add_test(t, one_child_logs_for_all);
     tcase_add_test(t, order_leaves_the_other_one);
+    tcase_add_test(t, first_orders_do_not_undo_each_other);
     tcase_add_test(t, late_failure_is_stale);
     tcase_add_test(t, figures_are_read_while_they_are_published);
     tcase_add_test(t, hostile_memory);
