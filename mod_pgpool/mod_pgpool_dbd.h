@@ -7,8 +7,9 @@
  * and queries with labels.  A consumer gets an ap_dbd_t: a driver in apr_dbd's form
  * (mod_pgpool_dbd_driver.h), a handle, and its server's prepared statements.
  *
- *   connection   what the bridge keeps of a PGconn, as long as that lives: for each server that
- *                has used it the statements by label, with what post_connect hooks have added.
+ *   connection   what the bridge keeps of a PGconn, as long as that lives or a handle has it:
+ *                for each server that has used the PGconn the statements by label, with what
+ *                post_connect hooks have added.
  *   handle       apr_dbd_t: one lease, with its transaction and its last error.
  *
  * Prepared on demand.  A prepared statement of apr_dbd is its text and its parameters' types;
@@ -21,7 +22,8 @@
  * only close counts.
  *
  * Threads.  Configuration: the parent's one thread, and child_init.  A handle and its
- * connection: the thread that has the lease.  A connection's end: any thread, after its lease.
+ * connection: the thread that has the lease.  Statements that a handle has: read only.  A
+ * connection's end: any thread, after its lease.
  */
 #ifndef MOD_PGPOOL_DBD_H
 #define MOD_PGPOOL_DBD_H

@@ -4,6 +4,7 @@
  */
 #include "mod_pgpool_dbd_driver.h"
 
+#include <stdatomic.h>
 #include <apr_hooks.h>
 #include <apr_strings.h>
 #include <http_log.h>
@@ -19,20 +20,31 @@ APR_IMPLEMENT_OPTIONAL_HOOK_RUN_ALL(dbd, DBD, apr_status_t, post_connect,
 
 /* --- connections ------------------------------------------------------------ */
 
-/* Instance data of a PGconn. */
+/* Instance data of a PGconn.  A handle may have its statements for longer than the PGconn
+ * lives: a request keeps what ap_dbd_acquire() gave after its connection has gone back. */
 typedef struct {
     apr_pool_t *p;
     apr_hash_t *prepared; /* pgpool_dbd_conf * -> its statements by label */
+    _Atomic int users;    /* the PGconn, and each handle that has statements of it */
 } connection_data;
+
+static apr_status_t connection_unref(void *data)
+{
+    connection_data *here = data;
+
+    if (atomic_fetch_sub(&here->users, 1) == 1)
+        apr_pool_destroy(here->p);
+    return APR_SUCCESS;
+}
 
 static int connection_event(PGEventId id, void *info, void *unused)
 {
     if (id == PGEVT_CONNDESTROY) {
         const PGEventConnDestroy *event = info;
-        const connection_data *ended = PQinstanceData(event->conn, connection_event);
+        connection_data *ended = PQinstanceData(event->conn, connection_event);
 
         if (ended)
-            apr_pool_destroy(ended->p);
+            connection_unref(ended);
     }
     return 1;
 }
@@ -50,7 +62,7 @@ static connection_data *connection_of(PGconn *conn)
         return NULL;
     apr_pool_tag(p, "pgpool dbd connection");
     made = apr_palloc(p, sizeof(*made));
-    *made = (connection_data){.p = p, .prepared = apr_hash_make(p)};
+    *made = (connection_data){.p = p, .prepared = apr_hash_make(p), .users = 1};
     PQsetInstanceData(conn, connection_event, made);
     return made;
 }
@@ -64,14 +76,18 @@ static void handle_set(apr_dbd_t *handle, server_rec *s, PGconn *conn, apr_pool_
         .handle = handle, .driver = &pgpool_dbd_driver, .prepared = prepared, .pool = p};
 }
 
-/* The statements of a server on a connection. */
-static apr_hash_t *prepared_of(server_rec *s, PGconn *conn)
+/* The statements of a server on a connection, for as long as p lives. */
+static apr_hash_t *prepared_of(server_rec *s, PGconn *conn, apr_pool_t *p)
 {
     const pgpool_dbd_conf *conf = pgpool_dbd_conf_of(s);
-    const connection_data *here = connection_of(conn);
+    connection_data *here = connection_of(conn);
     apr_hash_t *prepared = here ? apr_hash_get(here->prepared, &conf, sizeof conf) : NULL;
 
-    return prepared ? prepared : conf->prepared;
+    if (!prepared)
+        return conf->prepared;
+    atomic_fetch_add(&here->users, 1);
+    apr_pool_cleanup_register(p, here, connection_unref, apr_pool_cleanup_null);
+    return prepared;
 }
 
 /* The first time that a server uses a connection, the post_connect hooks run: they may add
@@ -163,7 +179,7 @@ ap_dbd_t *ap_dbd_open(apr_pool_t *p, server_rec *s)
     handle->own = own;
     post_connect_run(s, conn);
     handle->caller = lives_as_long_as_process(p, s) ? NULL : p;
-    handle_set(handle, s, conn, own, prepared_of(s, conn));
+    handle_set(handle, s, conn, own, prepared_of(s, conn, own));
     if (handle->caller)
         apr_pool_cleanup_register(p, handle, caller_cleanup, apr_pool_cleanup_null);
     return &handle->shown;
@@ -258,7 +274,8 @@ ap_dbd_t *ap_dbd_acquire(request_rec *r)
     if (handle->lease != lease) {
         transaction_forget(handle);
         handle->lease = lease;
-        handle_set(handle, r->server, conn, initial->pool, prepared_of(r->server, conn));
+        handle_set(handle, r->server, conn, initial->pool,
+                   prepared_of(r->server, conn, initial->pool));
     }
     return &handle->shown;
 }

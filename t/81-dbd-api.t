@@ -33,6 +33,10 @@ DBDPrepareSQL "SELECT 'main'" Who-Am-I
   SetHandler dbd-brief
   PgPoolStatementTimeout 50ms
 </Location>
+<Location /kept>
+  SetHandler dbd-kept
+  PgPoolRelease auth
+</Location>
 <Location /hold>
   SetHandler dbd-hold
 </Location>
@@ -115,6 +119,8 @@ for my $mpm (Httpd::mpms()) {
     poll_until { query($pg, q{SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'}) == 0 };
     is query($pg, q{SELECT count(*) FROM thing WHERE name = 'held'}), 0, 'it is rolled back';
     is $httpd->get("/lost$_")->{content}, "0 1 1 0 1\n", 'a transaction whose connection is lost' for '', '?asked';
+    is $httpd->get('/kept')->{content}, "kept 1 1 1 1 the connection was given back to its pool\n",
+        'what an early acquire gave, after its connection has been closed';
     is $httpd->get('/outer')->{content}, "inner 0 outer 0\n", 'PgPoolStatementTimeout is that of the request that runs';
     like $httpd->error_log, qr/PGP1012: .* is gone: its statement had no end within PgPoolStatementTimeout;/,
         '... and the log says why the connection is gone';

@@ -6,6 +6,8 @@
  *   SetHandler dbd-consumer   calls all of them
  *   SetHandler dbd-hold       begins a transaction, writes a row, and leaves it open
  *   SetHandler dbd-lost       loses its connection in a transaction, and acquires another one
+ *   SetHandler dbd-kept       uses what was acquired before the handler, after its connection
+ *                             has been closed
  */
 #include <stdbool.h>
 #include <httpd.h>
@@ -320,6 +322,32 @@ static void check_timeouts(consumer *c)
     ap_rprintf(c->r, " outer %d\n", apr_dbd_query(D, H, &n, "SELECT pg_sleep(1)"));
 }
 
+/* Acquire early, and keep what comes of it for the handler. */
+static int acquire_early(request_rec *r)
+{
+    if (r->handler && !strcmp(r->handler, "dbd-kept"))
+        ap_set_module_config(r->request_config, &pgpool_consumer_module, ap_dbd_acquire(r));
+    return DECLINED;
+}
+
+/* The handle's connection has gone back, so it is the next one to be lent.  Lose it, wait until
+ * the pool has closed it, and go on with the statements that came with the handle. */
+static void check_kept(consumer *c)
+{
+    ap_dbd_t *other = ap_dbd_open(P, c->r->server);
+    apr_dbd_prepared_t *st;
+    int n, rv = apr_dbd_query(other->driver, other->handle, &n,
+                              "SELECT pg_terminate_backend(pg_backend_pid())");
+
+    ap_dbd_close(c->r->server, other);
+    apr_sleep(apr_time_from_msec(300));
+    c->dbd = ap_get_module_config(c->r->request_config, &pgpool_consumer_module);
+    st = apr_hash_get(c->dbd->prepared, "of the hook", APR_HASH_KEY_STRING);
+    ap_rprintf(c->r, "kept %d %d %d", rv, apr_dbd_native_handle(D, H) == NULL, st != NULL);
+    rv = apr_dbd_pvquery(D, P, H, &n, st, NULL);
+    ap_rprintf(c->r, " %d %s\n", rv, apr_dbd_error(D, H, rv));
+}
+
 static int handle(request_rec *r)
 {
     consumer at = {.r = r}, *c = &at;
@@ -328,10 +356,14 @@ static int handle(request_rec *r)
 
     if (!r->handler || strncmp(r->handler, "dbd-", 4) != 0)
         return DECLINED;
+    ap_set_content_type(r, "text/plain");
+    if (!strcmp(r->handler, "dbd-kept")) {
+        check_kept(c);
+        return OK;
+    }
     c->dbd = ap_dbd_acquire(r);
     if (!c->dbd)
         return HTTP_SERVICE_UNAVAILABLE;
-    ap_set_content_type(r, "text/plain");
     if (!strcmp(r->handler, "dbd-lost")) {
         lose(c, r->args != NULL);
         return OK;
@@ -401,6 +433,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
 
 static void register_hooks(apr_pool_t *p)
 {
+    ap_hook_fixups(acquire_early, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(handle, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_REALLY_LAST);
     APR_OPTIONAL_HOOK(dbd, post_connect, post_connect, NULL, NULL, APR_HOOK_MIDDLE);
