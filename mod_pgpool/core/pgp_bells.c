@@ -28,8 +28,8 @@ static void bell_ring(void *baton, int seat)
         eventfd_write(fd, 1); /* it fails only if many rings are pending already */
 }
 
-/* Make an eventfd with a high number, if the process may have such numbers.  select() takes
- * only descriptors below FD_SETSIZE, so those are left to modules that use it. */
+/* Make an eventfd whose number is FD_SETSIZE or more, if the process may have such numbers.
+ * select() takes only smaller ones, so they are left to modules that use it. */
 static int bell_make(void)
 {
     const int low = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -4,11 +4,11 @@
  * Model.  The parent makes an eventfd for each of the first seats of the board, and all its
  * children inherit them.  A child rings a seat by writing to the seat's eventfd, which the
  * keeper in that seat polls.  If the process may have only few descriptors, there are fewer
- * bells than seats.  A keeper without a bell looks by itself: every 50 ms or more often while a
- * request waits for a permit, otherwise every 500 ms.
+ * bells than seats.  A keeper without a bell looks at the board by itself: every 50 ms or more
+ * often while a request waits for a permit, otherwise every 500 ms.
  *
- * Trust.  A hostile child can ring the bells of others, or silence them by reading.  Then those
- * look too often, or only as often as without a bell.
+ * Trust.  A hostile child can ring the bells of other children, or silence them by reading.
+ * Then those children look too often, or only as often as without a bell.
  *
  * Threads.  Any.  The board takes its bells through this struct of functions, so that unit
  * tests can play several children in one process.

@@ -4,7 +4,8 @@
 
 #include "pgp_settings.h"
 
-/* Times that other processes have written may lie ahead by this much. */
+/* A time that another process has written may lie ahead of this process's clock by this much.
+ */
 #define SKEW PGP_MS(500)
 
 /* No honest child counts more events. */
@@ -15,7 +16,8 @@ static bool is_past(apr_int64_t time, apr_time_t now)
     return time > 0 && time <= now + SKEW;
 }
 
-static pgp_gate_count taken_count(pgp_gate *gate, apr_int64_t since, apr_time_t now)
+/* The count for a line.  Counting starts anew. */
+static pgp_gate_count count_take(pgp_gate *gate, apr_int64_t since, apr_time_t now)
 {
     const apr_uint64_t events = atomic_exchange(&gate->events, 0);
 
@@ -41,7 +43,7 @@ bool pgp_gate_pass(pgp_gate *gate, apr_time_t now, apr_interval_time_t period,
         return false;
     if (!atomic_compare_exchange_strong(&gate->last, &last, now))
         return false;
-    *count = taken_count(gate, since, now);
+    *count = count_take(gate, since, now);
     return true;
 }
 
@@ -59,10 +61,10 @@ bool pgp_gate_close(pgp_gate *gate, apr_time_t now, apr_interval_time_t quiet,
 
     if (!is_past(since, now) || (is_past(last, now) && now - last < quiet))
         return false;
-    /* Before it is closed: a late event must not find it closed at an unknown time. */
+    /* First the time: a late event that finds the gate closed has to know since when. */
     atomic_store(&gate->closed, now);
     if (!atomic_compare_exchange_strong(&gate->since, &since, 0))
         return false;
-    *count = taken_count(gate, since, now);
+    *count = count_take(gate, since, now);
     return true;
 }

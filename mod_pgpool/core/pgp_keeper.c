@@ -18,15 +18,9 @@
 
 #define JOIN_STEP PGP_MS(2)
 
-/* During a clean-up the keeper looks at the connection this often even if nothing arrives: it
- * may have to send a second cancel request. */
+/* During a clean-up the keeper looks at the connection this often even if nothing arrives: the
+ * driver may have to cancel once more. */
 #define CLEANING_STEP PGP_MS(50)
-
-/* The keeper visits the board at most this often. */
-#define REAP_STEP PGP_MS(50)
-
-/* All children together log the lack of a free seat this often. */
-#define CLAIM_LOG_STEP PGP_SEC(60)
 
 struct pgp_keeper {
     /* immutable once started */
@@ -45,9 +39,9 @@ struct pgp_keeper {
     pgp_slot **slots;   /* room for all slots of all pools */
     struct pollfd *fds; /* room for their sockets, the wake_fd and the bell */
     int nslots, nfds;
-    int seat; /* of this child, on the board; -1: none yet */
-    int bell; /* of that seat; -1: none */
-    apr_time_t reaped_at;
+    int seat;             /* of this child, on the board; -1: none yet */
+    int bell;             /* of that seat; -1: none */
+    apr_time_t reaped_at; /* when it last visited the board */
 };
 
 apr_status_t pgp_keeper_create(pgp_keeper **created, apr_pool_t *p, const pgp_env *env)
@@ -66,14 +60,14 @@ apr_status_t pgp_keeper_create(pgp_keeper **created, apr_pool_t *p, const pgp_en
     return APR_SUCCESS;
 }
 
-static void wake(void *baton)
+static void keeper_wake(void *baton)
 {
     pgp_keeper_wake(baton);
 }
 
 pgp_waker pgp_keeper_waker(pgp_keeper *keeper)
 {
-    return (pgp_waker){.wake = wake, .baton = keeper};
+    return (pgp_waker){.wake = keeper_wake, .baton = keeper};
 }
 
 void pgp_keeper_add(pgp_keeper *keeper, pgp_pool *pool)
@@ -95,7 +89,7 @@ void pgp_keeper_wake(pgp_keeper *keeper)
     const eventfd_t one = 1;
     ssize_t written = write(keeper->wake_fd, &one, sizeof one);
 
-    (void)written; /* it fails only if wake-ups without number are pending already */
+    (void)written; /* it fails only if the counter is full, and then the keeper wakes as well */
     errno = kept_errno;
 }
 
@@ -147,7 +141,7 @@ static void seat_claim(pgp_keeper *keeper, apr_time_t now)
     if (seat >= 0)
         seat_set(keeper, seat);
     else if (pgp_gate_pass(pgp_board_gate(keeper->board, PGP_NO_PLACE, PGP_GATE_CLAIM), now,
-                           CLAIM_LOG_STEP, &count))
+                           PGP_LOG_PERIOD, &count))
         pgp_log(keeper->env, PGP_LOG_WARNING, PGP_MSG_BOARD, NULL, 0,
                 "a child finds all %d seats in shared memory taken, and makes no connection "
                 "until one is free: older children that finish long requests hold them; end "
@@ -183,7 +177,7 @@ static void board_visit(pgp_keeper *keeper)
     const apr_time_t now = pgp_now(keeper->env);
     bool drained;
 
-    if (!keeper->board || now < keeper->reaped_at + REAP_STEP)
+    if (!keeper->board || now < keeper->reaped_at + PGP_BOARD_REAP_STEP)
         return;
     keeper->reaped_at = now;
     pgp_board_reap(keeper->board, now);
@@ -194,8 +188,8 @@ static void board_visit(pgp_keeper *keeper)
         seat_claim(keeper, now);
 }
 
-/* Empty the bell before the pools look at the other children: then a later ring still ends the
- * poll(). */
+/* Tell the pools that the bell has rung.  The bell is emptied before they look at the other
+ * children, so that a later ring ends the next poll(). */
 static void bell_hear(pgp_keeper *keeper)
 {
     eventfd_t rings;
@@ -265,7 +259,7 @@ static bool pools_leave(pgp_keeper *keeper)
     return left == keeper->pools->nelts;
 }
 
-static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
+static void *APR_THREAD_FUNC keeper_run(apr_thread_t *thread, void *data)
 {
     pgp_keeper *keeper = data;
 
@@ -274,13 +268,13 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
         const apr_time_t next = pgp_keeper_round(keeper);
 
         if (next == 0)
-            continue; /* the next round publishes what this one has changed */
+            continue; /* the next round publishes the changes that this one has made */
         if (atomic_load(&keeper->phase) == PGP_STOPPED && pools_leave(keeper))
             break;
         sleep_until(keeper, next);
     }
-    /* A connection in use needs its permit until this process ends; then another child reaps
-     * the seat. */
+    /* While a connection is in use, this child keeps its seat, and so the connection's permit.
+     * Another child reaps the seat when this process has ended. */
     if (keeper->seat >= 0 && is_drained(keeper))
         seat_leave(keeper, pgp_now(keeper->env));
     atomic_store(&keeper->ended, true);
@@ -294,7 +288,7 @@ apr_status_t pgp_keeper_start(pgp_keeper *keeper)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    rv = apr_thread_create(&keeper->thread, NULL, run, keeper, keeper->p);
+    rv = apr_thread_create(&keeper->thread, NULL, keeper_run, keeper, keeper->p);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rv;
 }

@@ -32,9 +32,6 @@
 #include "pgp_pool.h"
 #include "pgp_pool_outage.h"
 
-/* All children together log a condition that lasts this often. */
-#define PGP_LOG_PERIOD PGP_SEC(60)
-
 /* A borrower that waits: on its stack, in the queue from queue_insert_locked() until
  * waiter_leave_locked(). */
 typedef struct waiter {
