@@ -46,7 +46,7 @@ apr_status_t pgpool_board_make(apr_pool_t *p, int pools)
         rv = pgp_board_create(&board, p, seats, places, &locks);
     if (rv != APR_SUCCESS)
         return rv;
-    pgp_board_hang_bells(board, &bells);
+    pgp_board_attach_bells(board, &bells);
     retained = ap_retained_data_create(board_key(key), sizeof(*retained));
     *retained = (pgpool_board){.core = board, .start = pgpool_env_now()};
     return APR_SUCCESS;

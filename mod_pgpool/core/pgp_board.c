@@ -1,4 +1,4 @@
-/* Makes the board's memory, and finds everything in it (pgp_board.h). */
+/* Makes the board's memory, and tells where everything is in it (pgp_board.h). */
 #include "pgp_board_private.h"
 
 #include <errno.h>
@@ -6,19 +6,9 @@
 #include <unistd.h>
 #include <sys/mman.h>
 
-pgp_standing *pgp_board_standing(const pgp_board *board, int s, int row)
+pgp_standing *pgp_board_standing(const pgp_board *board, int seat, int row)
 {
-    return &board->standings[(apr_size_t)row * board->nseats + s];
-}
-
-pgp_turn *pgp_board_turn(const pgp_board *board, int row)
-{
-    return &board->turns[row];
-}
-
-apr_time_t *pgp_board_times(const pgp_board *board)
-{
-    return board->times;
+    return &board->standings[(apr_size_t)row * board->nseats + seat];
 }
 
 int pgp_board_top(const pgp_board *board)
@@ -28,14 +18,14 @@ int pgp_board_top(const pgp_board *board)
     return top < 0 ? 0 : top > board->nseats ? board->nseats : top;
 }
 
-int pgp_board_pool_row(const pgp_board *board, int p)
+int pgp_board_pool_row(const pgp_board *board, int place)
 {
-    return p;
+    return place;
 }
 
-int pgp_board_server_row(const pgp_board *board, int p)
+int pgp_board_server_row(const pgp_board *board, int place)
 {
-    return board->nplaces + board->places[p].host;
+    return board->nplaces + board->places[place].host;
 }
 
 int pgp_board_seats(const pgp_board *board)
@@ -53,9 +43,9 @@ int pgp_board_reaper_byte(const pgp_board *board)
     return board->nseats;
 }
 
-int pgp_board_place_byte(const pgp_board *board, int p)
+int pgp_board_place_byte(const pgp_board *board, int place)
 {
-    return board->nseats + 1 + p;
+    return board->nseats + 1 + place;
 }
 
 /* --- the parent ------------------------------------------------------------- */
@@ -80,7 +70,8 @@ apr_size_t pgp_board_layout(void)
            sizeof(pgp_shared_orders) * 71;
 }
 
-/* The next part of the mapping, of this size; *used grows by it.  base NULL: only count. */
+/* The next part of the mapping, which has this size.  Adds the size to *used.  base NULL: there
+ * is no mapping yet, the caller only wants the sum. */
 static void *part_next(char *base, apr_size_t *used, apr_size_t size)
 {
     void *part = base ? base + *used : NULL;
@@ -106,8 +97,9 @@ static apr_size_t parts_set(pgp_board *board, char *base)
     return used;
 }
 
-/* The memory is a sealed file with a name, so that an operator sees in /proc/PID/maps what
- * it is, and no child can cut it off under the feet of the parent.  It costs what is used. */
+/* The memory is a file, whose name an operator finds in /proc/PID/maps.  It is sealed: if a
+ * child could truncate it, the others would die of SIGBUS.  Pages that nobody writes cost
+ * nothing. */
 static apr_status_t memory_map(char **base, apr_size_t size)
 {
     const int fd = memfd_create("mod_pgpool-board", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -146,18 +138,18 @@ apr_status_t pgp_board_create(pgp_board **made, apr_pool_t *p, int seats, int pl
     return APR_SUCCESS;
 }
 
-void pgp_board_hang_bells(pgp_board *board, const pgp_bells *bells)
+void pgp_board_attach_bells(pgp_board *board, const pgp_bells *bells)
 {
     board->bells = *bells;
 }
 
-void pgp_board_ring(const pgp_board *board, int s)
+void pgp_board_ring(const pgp_board *board, int seat)
 {
     if (board->bells.baton)
-        board->bells.ring(board->bells.baton, s);
+        board->bells.ring(board->bells.baton, seat);
 }
 
-int pgp_board_bell(const pgp_board *board, int s)
+int pgp_board_bell(const pgp_board *board, int seat)
 {
-    return board->bells.baton ? board->bells.fd(board->bells.baton, s) : -1;
+    return board->bells.baton ? board->bells.fd(board->bells.baton, seat) : -1;
 }

@@ -15,7 +15,7 @@
  * made it.  A hostile child can falsify figures, take all permits, hide those of others, and
  * keep locks while it lives: it can deny the service and exceed the caps, and no more.
  *
- * Life.  Locks of the kernel (pgp_locks.h), not words in memory, tell whether a child lives.
+ * Life.  The kernel's locks (pgp_locks.h), not words in memory, tell whether a child lives.
  * There is one lock for each seat, held by its child; one for each place, shared by all
  * children whose configuration has that pool; and one for the reaper.  A seat has one of
  * these states:
@@ -30,10 +30,10 @@
  * Totals.  The reaper is one process at a time: the one that holds its lock.  It folds the
  * counters of an ended child into the totals, which therefore never go backwards.  There are
  * two copies of the totals.  The reaper writes the idle copy completely: the figures of the
- * other copy plus those of the child, and whose they are (seat and incarnation).  Then it flips
- * one word, which makes the idle copy the current one.  Wherever the reaper is killed, the
- * current copy is whole, and tells the next reaper which child it contains already.  A
- * reader reads the flip word before and after, and leaves out the seat that the current copy
+ * other copy plus those of the child, and the child's name (seat and incarnation).  Then it
+ * increments one word (flips), which makes the idle copy the current one.  Wherever the reaper
+ * is killed, the current copy is whole, and names the child that it has counted last.  A reader
+ * reads flips before and after the figures, and leaves out the seat that the current copy
  * names.
  *
  * Places.  The parent gives places to the pools of each new configuration.  It recognises a
@@ -58,10 +58,10 @@
 #include "pgp_locks.h"
 #include "pgp_stats.h"
 
-/* How long the permits of an ended child count. */
+/* The permits of an ended child count for this time. */
 #define PGP_BOARD_GRACE PGP_MS(500)
 
-/* All children together look for ended ones this often. */
+/* The children together look for ended ones this often, and each of them no more often. */
 #define PGP_BOARD_REAP_STEP PGP_MS(50)
 
 typedef struct pgp_board pgp_board;
@@ -75,10 +75,11 @@ typedef struct {
 
 /* --- the parent ------------------------------------------------------------- */
 
-/* How many seats to make if the MPM allows so many children at a time.  There are spare seats
- * for ended children that still count (PGP_BOARD_GRACE), and for older generations that finish
- * their requests, which MPM worker does not count among its children: three generations, but
- * from 256 to 1024 spare seats.  An unused seat costs address space only. */
+/* How many seats to make if the MPM allows this many children at a time.  Spare seats are for
+ * ended children that still count (PGP_BOARD_GRACE), and for children of older generations that
+ * finish their requests, which MPM worker does not count among its children.  There are three
+ * spare seats for each child, but at least 256 and at most 1024.  An unused seat costs address
+ * space only. */
 int pgp_board_seats_for(int children);
 
 /* How many locks a board needs. */
@@ -90,9 +91,9 @@ apr_status_t pgp_board_create(pgp_board **board, apr_pool_t *p, int seats, int p
                               const pgp_locks *locks);
 
 /* Give the board the bells by which children wake each other. */
-void pgp_board_hang_bells(pgp_board *board, const pgp_bells *bells);
+void pgp_board_attach_bells(pgp_board *board, const pgp_bells *bells);
 
-/* A number that is different for a board of a different layout. */
+/* A number that tells boards of different layouts apart. */
 apr_size_t pgp_board_layout(void);
 
 /* Give places to the pools of a new configuration.  Returns how many pools got none. */
@@ -109,6 +110,9 @@ int pgp_board_server_row(const pgp_board *board, int place);
 
 /* The descriptor that the child in a seat polls for its bell, or -1. */
 int pgp_board_bell(const pgp_board *board, int seat);
+
+/* Ring the child in a seat. */
+void pgp_board_ring(const pgp_board *board, int seat);
 
 /* Claim a seat for this process.  Returns its number, or -1 if none is free now. */
 int pgp_board_claim(pgp_board *board, apr_time_t now);
@@ -133,8 +137,8 @@ pgp_gate *pgp_board_gate(pgp_board *board, int place, pgp_gate_id id);
 
 /* --- what an operator orders -------------------------------------------------- */
 
-/* For a pool in all children, those included that start later.  Times on the env's clock; 0:
- * never. */
+/* Orders for a pool in all children, also in those that start later.  The times are on the
+ * env's clock; 0: there is no such order. */
 typedef struct {
     apr_time_t suspended_until;  /* it lends nothing, and has no idle connection */
     apr_time_t reconnect_before; /* older connections are closed as soon as nobody uses them */
@@ -143,8 +147,8 @@ typedef struct {
 /* The longest suspension. */
 #define PGP_SUSPENSION_MOST PGP_SEC(3600)
 
-/* The orders for the pool of a place.  A suspension that has ended or is longer than any can
- * be, and a time that is still to come, are no orders. */
+/* The orders for the pool of a place.  A suspension does not count if it has ended or is longer
+ * than PGP_SUSPENSION_MOST, nor does a reconnect_before that lies in the future. */
 pgp_orders pgp_board_orders(const pgp_board *board, int place, apr_time_t now);
 
 /* Give one order, and wake all children.  It leaves the other one as it is, also if two

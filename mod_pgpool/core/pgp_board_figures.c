@@ -5,9 +5,9 @@
 
 /* --- a child's figures ------------------------------------------------------ */
 
-static pgp_cell *cell_of(const pgp_board *board, int s, int p)
+static pgp_cell *cell_of(const pgp_board *board, int seat, int place)
 {
-    return &board->cells[(apr_size_t)s * board->nplaces + p];
+    return &board->cells[(apr_size_t)seat * board->nplaces + place];
 }
 
 static bool is_zero(const pgp_stats *stats)
@@ -17,8 +17,9 @@ static bool is_zero(const pgp_stats *stats)
     return !memcmp(stats, &nothing, sizeof nothing);
 }
 
-/* Memory order keeps the steps in sequence: release here, acquire in cell_read().  A cell has
- * one writer; afterwards the version is even, whatever it was before. */
+/* The stores are releases, and cell_read() acquires: a reader that has seen a new word sees the
+ * odd version, too.  A cell has one writer; afterwards the version is even, whatever it was
+ * before. */
 static void cell_write(pgp_cell *c, const pgp_stats *stats)
 {
     const unsigned version = atomic_load(&c->version) | 1;
@@ -32,8 +33,9 @@ static void cell_write(pgp_cell *c, const pgp_stats *stats)
     atomic_store(&c->version, version + 1);
 }
 
-/* A writer that died or lost its processor in the middle leaves an odd version.  Then the copy
- * is a mixture of old and new figures, but no number is torn and no counter goes back. */
+/* A writer that died or lost its processor in the middle leaves an odd version.  Then the
+ * reader gives up after some tries and takes a mixture of old and new figures, in which no
+ * number is torn and no counter goes back. */
 static void cell_read(const pgp_cell *c, apr_time_t now, pgp_stats *stats)
 {
     apr_uint64_t words[PGP_STATS_WORDS];
@@ -50,14 +52,14 @@ static void cell_read(const pgp_cell *c, apr_time_t now, pgp_stats *stats)
     pgp_stats_confine(stats, now);
 }
 
-void pgp_board_publish(pgp_board *board, int s, int p, const pgp_stats *stats)
+void pgp_board_publish(pgp_board *board, int seat, int place, const pgp_stats *stats)
 {
-    pgp_standing *st = pgp_board_standing(board, s, p);
-    const unsigned tenure = board->places[p].tenure;
+    pgp_standing *st = pgp_board_standing(board, seat, place);
+    const unsigned tenure = board->places[place].tenure;
 
     if (atomic_load(&st->tenure) != tenure && is_zero(stats))
         return;
-    cell_write(cell_of(board, s, p), stats);
+    cell_write(cell_of(board, seat, place), stats);
     atomic_store(&st->tenure, tenure);
 }
 
@@ -87,12 +89,13 @@ static void totals_write(pgp_totals *t, const pgp_stats *stats, unsigned tenure)
 }
 
 /* Write the totals of one place with the figures of an ended child.  If both have the same
- * tenure, they are added; otherwise those of the younger remain.  The child's open connections
- * are counted as killed. */
-static void place_fold(pgp_board *board, int s, int p, const pgp_totals *from, pgp_totals *to)
+ * tenure, the sum is written; otherwise those of the greater tenure.  The child's open
+ * connections count as killed. */
+static void place_fold(pgp_board *board, int seat, int place, const pgp_totals *from,
+                       pgp_totals *to)
 {
     const unsigned old = atomic_load(&from->tenure);
-    const unsigned more = atomic_load(&pgp_board_standing(board, s, p)->tenure);
+    const unsigned more = atomic_load(&pgp_board_standing(board, seat, place)->tenure);
     pgp_stats sum, stats;
 
     if (!old && !more) {
@@ -103,7 +106,7 @@ static void place_fold(pgp_board *board, int s, int p, const pgp_totals *from, p
     if (old >= more)
         totals_read(from, &sum);
     if (more >= old) {
-        cell_read(cell_of(board, s, p), 0, &stats);
+        cell_read(cell_of(board, seat, place), 0, &stats);
         stats.n[PGP_N_CLOSES + PGP_REASON_KILLED] += pgp_stats_open(&stats);
         pgp_stats_add(&sum, &stats);
         pgp_stats_confine(&sum, 0);
@@ -111,22 +114,23 @@ static void place_fold(pgp_board *board, int s, int p, const pgp_totals *from, p
     totals_write(to, &sum, old > more ? old : more);
 }
 
-void pgp_board_fold(pgp_board *board, int s, unsigned from, unsigned to)
+void pgp_board_fold(pgp_board *board, int seat, unsigned from, unsigned to)
 {
-    int p;
+    int place;
 
-    for (p = 0; p < board->nplaces; p++)
-        place_fold(board, s, p, &board->copies[from][p], &board->copies[to][p]);
+    for (place = 0; place < board->nplaces; place++)
+        place_fold(board, seat, place, &board->copies[from][place], &board->copies[to][place]);
 }
 
-void pgp_board_read(const pgp_board *board, int s, int p, apr_time_t now, pgp_stats *stats)
+void pgp_board_read(const pgp_board *board, int seat, int place, apr_time_t now,
+                    pgp_stats *stats)
 {
-    const pgp_totals *current = &board->copies[pgp_board_flips(board) & 1][p];
-    const unsigned tenure = board->places[p].tenure;
+    const pgp_totals *current = &board->copies[pgp_board_flips(board) & 1][place];
+    const unsigned tenure = board->places[place].tenure;
 
     memset(stats, 0, sizeof *stats);
-    if (s >= 0 && atomic_load(&pgp_board_standing(board, s, p)->tenure) == tenure)
-        cell_read(cell_of(board, s, p), now, stats);
-    else if (s < 0 && atomic_load(&current->tenure) == tenure)
+    if (seat >= 0 && atomic_load(&pgp_board_standing(board, seat, place)->tenure) == tenure)
+        cell_read(cell_of(board, seat, place), now, stats);
+    else if (seat < 0 && atomic_load(&current->tenure) == tenure)
         totals_read(current, stats);
 }

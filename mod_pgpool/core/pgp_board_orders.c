@@ -5,10 +5,10 @@
 /* --- what one child logs for all -------------------------------------------- */
 
 /* A pool that gets the place begins with closed gates. */
-pgp_gate *pgp_board_gate(pgp_board *board, int p, pgp_gate_id id)
+pgp_gate *pgp_board_gate(pgp_board *board, int place, pgp_gate_id id)
 {
-    pgp_shared_gates *n = &board->gates[p < 0 ? board->nplaces : p];
-    const unsigned tenure = p < 0 ? 1 : board->places[p].tenure;
+    pgp_shared_gates *n = &board->gates[place < 0 ? board->nplaces : place];
+    const unsigned tenure = place < 0 ? 1 : board->places[place].tenure;
     int i;
 
     if (atomic_load(&n->tenure) != tenure) {
@@ -22,17 +22,18 @@ pgp_gate *pgp_board_gate(pgp_board *board, int p, pgp_gate_id id)
 /* --- what an operator orders -------------------------------------------------- */
 
 /* 0: there is no such order.  A pool that gets the place begins without orders. */
-static apr_time_t order_read(const pgp_board *board, int p, const pgp_shared_order *order)
+static apr_time_t order_read(const pgp_board *board, int place, const pgp_shared_order *order)
 {
-    return atomic_load(&order->tenure) == board->places[p].tenure ? atomic_load(&order->time)
-                                                                  : 0;
+    return atomic_load(&order->tenure) == board->places[place].tenure
+               ? atomic_load(&order->time)
+               : 0;
 }
 
-pgp_orders pgp_board_orders(const pgp_board *board, int p, apr_time_t now)
+pgp_orders pgp_board_orders(const pgp_board *board, int place, apr_time_t now)
 {
-    const pgp_shared_orders *o = &board->orders[p];
-    pgp_orders given = {.suspended_until = order_read(board, p, &o->suspended_until),
-                        .reconnect_before = order_read(board, p, &o->reconnect_before)};
+    const pgp_shared_orders *o = &board->orders[place];
+    pgp_orders given = {.suspended_until = order_read(board, place, &o->suspended_until),
+                        .reconnect_before = order_read(board, place, &o->reconnect_before)};
 
     if (given.suspended_until <= now || given.suspended_until - PGP_SUSPENSION_MOST > now)
         given.suspended_until = 0;
@@ -42,29 +43,29 @@ pgp_orders pgp_board_orders(const pgp_board *board, int p, apr_time_t now)
 }
 
 /* The time first: nobody may read the time of an earlier pool's order with the new tenure. */
-static void order_give(pgp_board *board, int p, pgp_shared_order *order, apr_time_t time)
+static void order_give(pgp_board *board, int place, pgp_shared_order *order, apr_time_t time)
 {
     atomic_store(&order->time, time);
-    atomic_store(&order->tenure, board->places[p].tenure);
+    atomic_store(&order->tenure, board->places[place].tenure);
 }
 
 static void children_ring(pgp_board *board)
 {
-    int s;
+    int seat;
 
-    for (s = 0; s < pgp_board_top(board); s++)
-        if (pgp_board_is_live(board, s))
-            pgp_board_ring(board, s);
+    for (seat = 0; seat < pgp_board_top(board); seat++)
+        if (pgp_board_is_live(board, seat))
+            pgp_board_ring(board, seat);
 }
 
-void pgp_board_suspend(pgp_board *board, int p, apr_time_t until)
+void pgp_board_suspend(pgp_board *board, int place, apr_time_t until)
 {
-    order_give(board, p, &board->orders[p].suspended_until, until);
+    order_give(board, place, &board->orders[place].suspended_until, until);
     children_ring(board);
 }
 
-void pgp_board_reconnect(pgp_board *board, int p, apr_time_t before)
+void pgp_board_reconnect(pgp_board *board, int place, apr_time_t before)
 {
-    order_give(board, p, &board->orders[p].reconnect_before, before);
+    order_give(board, place, &board->orders[place].reconnect_before, before);
     children_ring(board);
 }

@@ -17,48 +17,49 @@ static apr_uint64_t hash(const char *text)
 static int place_find(const pgp_board *board, const pgp_board_pool *pool)
 {
     const apr_uint64_t server = hash(pool->server);
-    int p;
+    int place;
 
-    for (p = 0; p < board->nplaces; p++) {
-        const pgp_place *at = &board->places[p];
+    for (place = 0; place < board->nplaces; place++) {
+        const pgp_place *at = &board->places[place];
 
         if (at->tenure && at->server == server && at->nth == pool->nth &&
             !strcmp(at->name, pool->name))
-            return p;
+            return place;
     }
     return -1;
 }
 
 int pgp_board_place(const pgp_board *board, const pgp_board_pool *pool)
 {
-    const int p = place_find(board, pool);
+    const int place = place_find(board, pool);
 
-    return p >= 0 && board->places[p].current ? p : -1;
+    return place >= 0 && board->places[place].current ? place : -1;
 }
 
 /* Whether a place is taken.  A place of the last configuration counts as taken, because a new
  * child of that configuration may not hold its locks yet. */
-static bool is_taken(const pgp_board *board, int p)
+static bool is_taken(const pgp_board *board, int place)
 {
-    const pgp_place *at = &board->places[p];
+    const pgp_place *at = &board->places[place];
 
     return at->current || at->before ||
            (at->tenure &&
-            board->locks.holder(board->locks.baton, pgp_board_place_byte(board, p)));
+            board->locks.holder(board->locks.baton, pgp_board_place_byte(board, place)));
 }
 
 static bool is_host_in_use(const pgp_board *board, int h)
 {
-    int p;
+    int place;
 
-    for (p = 0; p < board->nplaces; p++)
-        if (board->places[p].tenure && board->places[p].host == h && is_taken(board, p))
+    for (place = 0; place < board->nplaces; place++)
+        if (board->places[place].tenure && board->places[place].host == h &&
+            is_taken(board, place))
             return true;
     return false;
 }
 
-/* The number of a pool's server.  There are as many as places, so one is free; but a process
- * may take a place's lock at any moment, so the bound does not rest on that. */
+/* The number of a pool's server.  There are as many numbers as places, so one should be free.
+ * But a process may take a place's lock at any moment; if none is free, the last is shared. */
 static int host_number(pgp_board *board, const pgp_board_pool *pool)
 {
     const apr_uint64_t wanted = hash(pool->host ? pool->host : pool->server);
@@ -77,12 +78,12 @@ static int host_number(pgp_board *board, const pgp_board_pool *pool)
 static pgp_place *place_free(pgp_board *board)
 {
     pgp_place *free = NULL;
-    int p;
+    int place;
 
-    for (p = 0; p < board->nplaces; p++) {
-        pgp_place *at = &board->places[p];
+    for (place = 0; place < board->nplaces; place++) {
+        pgp_place *at = &board->places[place];
 
-        if ((free && at->tenure >= free->tenure) || is_taken(board, p))
+        if ((free && at->tenure >= free->tenure) || is_taken(board, place))
             continue;
         free = at;
     }
@@ -104,8 +105,8 @@ static bool place_give(pgp_board *board, const pgp_board_pool *pool)
     return true;
 }
 
-/* A pool that comes back to its place finds its server's number again, or gets another one if
- * that is given away. */
+/* Keep the place of a pool of the new configuration.  If the place was not taken meanwhile, its
+ * server's number may have been given away, so the pool asks for a number again. */
 static void place_keep(pgp_board *board, pgp_place *at, const pgp_board_pool *pool)
 {
     if (!is_taken(board, (int)(at - board->places)))
@@ -115,15 +116,15 @@ static void place_keep(pgp_board *board, pgp_place *at, const pgp_board_pool *po
 
 int pgp_board_configure(pgp_board *board, const pgp_board_pool *pools, int n)
 {
-    int i, p, without = 0;
+    int i, place, without = 0;
 
-    for (p = 0; p < board->nplaces; p++) {
-        board->places[p].before = board->places[p].current;
-        board->places[p].current = false;
+    for (place = 0; place < board->nplaces; place++) {
+        board->places[place].before = board->places[place].current;
+        board->places[place].current = false;
     }
     for (i = 0; i < n; i++)
-        if ((p = place_find(board, &pools[i])) >= 0)
-            place_keep(board, &board->places[p], &pools[i]);
+        if ((place = place_find(board, &pools[i])) >= 0)
+            place_keep(board, &board->places[place], &pools[i]);
     for (i = 0; i < n; i++)
         if (pgp_board_place(board, &pools[i]) < 0)
             without += !place_give(board, &pools[i]);

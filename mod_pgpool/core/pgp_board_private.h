@@ -5,7 +5,7 @@
  *   pgp_board_places.c   places of pools, and numbers of servers
  *   pgp_board_seats.c    the life and death of the children in their seats
  *   pgp_board_figures.c  figures of children, and totals of those that have ended
- *   pgp_board_orders.c   what all children share about a pool: orders, and gates of the log
+ *   pgp_board_orders.c   an operator's orders for a pool, and the gates of the log
  *   pgp_permits.c        permits
  */
 #ifndef PGP_BOARD_PRIVATE_H
@@ -19,8 +19,8 @@
 
 /* --- shared memory: written by any child, believed by none ------------------- */
 
-/* A child's part in one quota.  Only that child writes it: its keeper, and request threads the
- * two times of waits and idle connections. */
+/* A child's permits of one quota, and what the others need to know about them.  Only that child
+ * writes here: its keeper, and its request threads waits_since and idle_since. */
 typedef struct {
     _Alignas(PGP_CACHE_LINE) _Atomic int permits;
     _Atomic int closing, connecting;
@@ -103,7 +103,7 @@ struct pgp_board {
     pgp_place *places;
     apr_uint64_t *hosts; /* [place] hashes of the servers' hosts and ports; 0: free */
     pgp_bells bells;
-    apr_time_t *times; /* [seat] for the keeper's use */
+    apr_time_t *times; /* [seat] for the keeper's use in pgp_permits.c */
 
     /* shared */
     pgp_head *head;
@@ -119,20 +119,14 @@ struct pgp_board {
 /* --- pgp_board.c ------------------------------------------------------------ */
 
 pgp_standing *pgp_board_standing(const pgp_board *board, int seat, int row);
-pgp_turn *pgp_board_turn(const pgp_board *board, int row);
 
 /* No seat of this number or above was ever claimed. */
 int pgp_board_top(const pgp_board *board);
 
-/* The byte of the reaper's lock, and that of a place's (pgp_locks.h).  A seat's is its
- * number. */
+/* The byte of the reaper's lock, and of a place's lock (pgp_locks.h).  The byte of a seat's
+ * lock is its number. */
 int pgp_board_reaper_byte(const pgp_board *board);
 int pgp_board_place_byte(const pgp_board *board, int place);
-
-/* An array with room for a time of each seat, for the keeper's use. */
-apr_time_t *pgp_board_times(const pgp_board *board);
-
-void pgp_board_ring(const pgp_board *board, int seat);
 
 /* --- pgp_board_seats.c ------------------------------------------------------ */
 

@@ -152,7 +152,7 @@ static void wait_publish_locked(pgp_pool *pool, apr_time_t since)
     if (since == pool->share.waits_since)
         return;
     pool->share.waits_since = since;
-    pgp_permits_wait(&pool->share.quota, since);
+    pgp_permits_set_wait(&pool->share.quota, since);
 }
 
 void pgp_share_queue_changed_locked(pgp_pool *pool)
@@ -174,7 +174,7 @@ void pgp_share_idle_changed_locked(pgp_pool *pool)
     if (since == pool->share.idle_since)
         return;
     pool->share.idle_since = since;
-    pgp_permits_idle(&pool->share.quota, since);
+    pgp_permits_set_idle(&pool->share.quota, since);
 }
 
 /* Returns whether the counts have changed. */
@@ -185,7 +185,7 @@ static bool moving_publish_locked(pgp_pool *pool, apr_time_t now)
     const bool changed = closing != pool->share.closing || connecting != pool->share.connecting;
 
     if (changed || closing || connecting)
-        pgp_permits_moving(&pool->share.quota, closing, connecting, now);
+        pgp_permits_set_moving(&pool->share.quota, closing, connecting, now);
     pool->share.closing = closing;
     pool->share.connecting = connecting;
     return changed;
@@ -386,9 +386,9 @@ void pgp_share_settle_locked(pgp_pool *pool, bool lacks, apr_time_t now)
     idle_pass_locked(pool, now);
     reserve_make_locked(pool, now);
     pace = pgp_share_pace(pool, &share->look);
-    pgp_permits_settle(
+    pgp_permits_set_turn(
         &share->quota, &share->look,
-        pgp_policy_turn(&share->look, &pace, pgp_permits_passed(&share->quota, now)));
+        pgp_policy_turn(&share->look, &pace, pgp_permits_last_turn(&share->quota, now)));
 }
 
 bool pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since)
@@ -436,7 +436,7 @@ void pgp_share_ring(pgp_pool *pool)
     if (ring && is_sharing(pool))
         pgp_permits_ring(&share->quota, now_of(pool), pgp_share_patience(pool));
     if (one >= 0 && is_sharing(pool))
-        pgp_permits_ring_one(&share->quota, one);
+        pgp_board_ring(share->quota.board, one);
 }
 
 void pgp_pool_hear_bell(pgp_pool *pool)

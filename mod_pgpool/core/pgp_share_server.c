@@ -198,10 +198,10 @@ static void publish(pgp_server *server, const server_state *state, apr_time_t no
     if (server->waits_since && !state->waits_since)
         server->ring = true;
     if (server->waits_since != state->waits_since)
-        pgp_permits_wait(&server->quota, state->waits_since);
+        pgp_permits_set_wait(&server->quota, state->waits_since);
     server->waits_since = state->waits_since;
-    pgp_permits_moving(&server->quota, state->closing, state->connecting, now);
-    pgp_permits_idle(&server->quota, state->idle_since);
+    pgp_permits_set_moving(&server->quota, state->closing, state->connecting, now);
+    pgp_permits_set_idle(&server->quota, state->idle_since);
 }
 
 /* Close the longest idle connection of this child, if it has been idle for longer than a
@@ -239,7 +239,7 @@ static void idlest_ring(pgp_server *server, const pgp_outlook *look, apr_time_t 
     if (look->idlest < 0 || !server->waits_since || now - server->rung_at < LOOK_STEP)
         return;
     server->rung_at = now;
-    pgp_permits_ring_one(&server->quota, look->idlest);
+    pgp_board_ring(server->quota.board, look->idlest);
 }
 
 static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr_time_t now)
@@ -260,8 +260,9 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     if (uncovered > 0 && !given)
         idlest_ring(server, &look, now);
     pace = pgp_share_pace(state.first, &look);
-    pgp_permits_settle(&server->quota, &look,
-                       pgp_policy_turn(&look, &pace, pgp_permits_passed(&server->quota, now)));
+    pgp_permits_set_turn(
+        &server->quota, &look,
+        pgp_policy_turn(&look, &pace, pgp_permits_last_turn(&server->quota, now)));
     if (server->ring)
         pgp_permits_ring(&server->quota, now, pgp_share_patience(state.first));
     server->ring = false;

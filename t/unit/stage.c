@@ -167,7 +167,7 @@ static void bells_hang(pgp_board *board, apr_pool_t *p, stage_keeper *first)
 
     bells->first = first;
     REQUIRE(pgp_bells_create(&bells->real, p, BOARD_SEATS) == APR_SUCCESS, "no bells");
-    pgp_board_hang_bells(board, &hung);
+    pgp_board_attach_bells(board, &hung);
 }
 
 static pgp_board *board_made(apr_pool_t *p)

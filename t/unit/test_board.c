@@ -269,7 +269,7 @@ static int dead_child(void)
     quota = quota_of(seat);
     REQUIRE(pgp_permits_take(&quota, NOW), "no permit");
     REQUIRE(pgp_permits_take(&quota, NOW), "no permit");
-    pgp_permits_wait(&quota, NOW);
+    pgp_permits_set_wait(&quota, NOW);
     pgp_board_publish(board, seat, 0, &stats);
     fake_locks_die(locks, DYING);
     locks->pid = pid;
@@ -686,10 +686,10 @@ static void use_permits(int seat, int row, apr_time_t now)
     ck_assert(look.first_since >= 0 && look.idle_since >= 0 && look.turn > 0);
     if (pgp_permits_take(&quota, now))
         pgp_permits_give(&quota);
-    pgp_permits_wait(&quota, now);
+    pgp_permits_set_wait(&quota, now);
     pgp_permits_ring(&quota, now, PGP_SEC(3));
     pgp_permits_pass(&quota, pgp_permits_turn(&quota), now);
-    pgp_permits_settle(&quota, &look, now);
+    pgp_permits_set_turn(&quota, &look, now);
 }
 
 /* Call all that an honest child calls, in memory that is full of hostile words. */

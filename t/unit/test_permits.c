@@ -45,7 +45,7 @@ static void permits_begin(void)
     locks = fake_locks_make(p, pgp_board_locks(SEATS, 3));
     fake = fake_locks_of(locks);
     REQUIRE(pgp_board_create(&board, p, SEATS, 3, &fake) == APR_SUCCESS, "no board");
-    pgp_board_hang_bells(board, &bells);
+    pgp_board_attach_bells(board, &bells);
     pgp_board_configure(board, pools, 3);
     for (i = 0; i < SEATS; i++)
         child[i] = (pgp_quota){.board = board,
@@ -136,9 +136,9 @@ END_TEST
 
 START_TEST(children_wait_in_order)
 {
-    pgp_permits_wait(&child[0], NOW - 20);
-    pgp_permits_wait(&child[1], NOW - 30);
-    pgp_permits_wait(&child[2], NOW - 20);
+    pgp_permits_set_wait(&child[0], NOW - 20);
+    pgp_permits_set_wait(&child[1], NOW - 30);
+    pgp_permits_set_wait(&child[2], NOW - 20);
     ck_assert_int_eq(look_of(1).ahead, 0);
     ck_assert_int_eq(look_of(0).ahead, 1); /* of equal waits the lower seat's is first */
     ck_assert_int_eq(look_of(2).ahead, 2);
@@ -151,19 +151,19 @@ END_TEST
 
 START_TEST(first_without_a_permit)
 {
-    pgp_permits_wait(&child[0], NOW - 20);
-    pgp_permits_wait(&child[1], NOW - 30);
-    pgp_permits_wait(&child[2], NOW - 10);
+    pgp_permits_set_wait(&child[0], NOW - 20);
+    pgp_permits_set_wait(&child[1], NOW - 30);
+    pgp_permits_set_wait(&child[2], NOW - 10);
     pgp_permits_take(&child[3], NOW);
     pgp_permits_take(&child[3], NOW);
     pgp_permits_take(&child[3], NOW);
     ck_assert_int_eq(look_of(3).first_since, NOW - 30);
-    pgp_permits_moving(&child[3], 1, 0, NOW); /* one is closing; child 1 will get it */
+    pgp_permits_set_moving(&child[3], 1, 0, NOW); /* one is closing; child 1 will get it */
     ck_assert_int_eq(look_of(3).first_since, NOW - 20);
-    pgp_permits_moving(&child[3], 0, 0, NOW);
+    pgp_permits_set_moving(&child[3], 0, 0, NOW);
     pgp_permits_give(&child[3]); /* a free permit counts like one that is closing */
     ck_assert_int_eq(look_of(3).first_since, NOW - 20);
-    pgp_permits_moving(&child[3], 1, 1, NOW);
+    pgp_permits_set_moving(&child[3], 1, 1, NOW);
     ck_assert_int_eq(look_of(3).first_since, NOW - 10);
     ck_assert_int_eq(look_of(0).connecting, 1);
 }
@@ -171,8 +171,8 @@ END_TEST
 
 START_TEST(outdated_wait_does_not_count)
 {
-    pgp_permits_wait(&child[0], NOW - PATIENCE - 1);
-    pgp_permits_wait(&child[1], NOW + PGP_SEC(1));
+    pgp_permits_set_wait(&child[0], NOW - PATIENCE - 1);
+    pgp_permits_set_wait(&child[1], NOW + PGP_SEC(1));
     ck_assert_int_eq(look_of(2).waiting, 0);
     ck_assert_int_eq(look_of(0).waiting, 1); /* but a child's own wait does */
 }
@@ -183,12 +183,12 @@ START_TEST(longest_idle)
     pgp_permits_take(&child[0], NOW);
     pgp_permits_take(&child[1], NOW);
     ck_assert_int_eq(look_of(2).idlest, -1);
-    pgp_permits_idle(&child[0], NOW - 10);
-    pgp_permits_idle(&child[1], NOW - 20);
+    pgp_permits_set_idle(&child[0], NOW - 10);
+    pgp_permits_set_idle(&child[1], NOW - 20);
     ck_assert_int_eq(look_of(2).idlest, child[1].seat);
     ck_assert_int_eq(look_of(2).idle_since, NOW - 20);
     ck_assert_int_eq(look_of(1).idlest, child[0].seat); /* its own does not count */
-    pgp_permits_idle(&child[1], 0);
+    pgp_permits_set_idle(&child[1], 0);
     ck_assert_int_eq(look_of(2).idlest, child[0].seat);
 }
 END_TEST
@@ -197,9 +197,9 @@ END_TEST
 
 START_TEST(children_that_free_permits_belong_to_are_rung)
 {
-    pgp_permits_wait(&child[0], NOW - 10);
-    pgp_permits_wait(&child[1], NOW - 30);
-    pgp_permits_wait(&child[2], NOW - 20);
+    pgp_permits_set_wait(&child[0], NOW - 10);
+    pgp_permits_set_wait(&child[1], NOW - 30);
+    pgp_permits_set_wait(&child[2], NOW - 20);
     pgp_permits_take(&child[3], NOW);
     pgp_permits_ring(&child[3], NOW, PATIENCE); /* two permits are free */
     ck_assert_int_eq(rung[1], 1);
@@ -240,12 +240,12 @@ START_TEST(turn_is_passed_once)
     pgp_outlook look = look_of(0);
 
     ck_assert(look.turn == INT64_MAX);
-    pgp_permits_settle(&child[0], &look, NOW + 5);
+    pgp_permits_set_turn(&child[0], &look, NOW + 5);
     ck_assert_int_eq(pgp_permits_turn(&child[1]), NOW + 5);
     ck_assert(pgp_permits_pass(&child[1], NOW + 5, NOW + 7));
     ck_assert(!pgp_permits_pass(&child[2], NOW + 5, NOW + 8));
     ck_assert(pgp_permits_turn(&child[2]) == INT64_MAX);
-    ck_assert_int_eq(pgp_permits_passed(&child[3], NOW + 9), NOW + 5);
+    ck_assert_int_eq(pgp_permits_last_turn(&child[3], NOW + 9), NOW + 5);
 }
 END_TEST
 
@@ -253,10 +253,10 @@ START_TEST(turn_is_not_set_on_an_outdated_look)
 {
     pgp_outlook look = look_of(0), old;
 
-    pgp_permits_settle(&child[0], &look, NOW + 5);
+    pgp_permits_set_turn(&child[0], &look, NOW + 5);
     old = look_of(1);
     ck_assert(pgp_permits_pass(&child[2], NOW + 5, NOW + 6));
-    pgp_permits_settle(&child[1], &old, NOW + 7);
+    pgp_permits_set_turn(&child[1], &old, NOW + 7);
     ck_assert(pgp_permits_turn(&child[2]) == INT64_MAX);
 }
 END_TEST
@@ -265,13 +265,13 @@ START_TEST(missed_turns_are_made_up_for)
 {
     pgp_outlook look = look_of(0);
 
-    pgp_permits_settle(&child[0], &look, NOW - PGP_MS(30));
+    pgp_permits_set_turn(&child[0], &look, NOW - PGP_MS(30));
     ck_assert(pgp_permits_pass(&child[1], NOW - PGP_MS(30), NOW));
-    ck_assert_int_eq(pgp_permits_passed(&child[1], NOW), NOW - PGP_MS(30));
+    ck_assert_int_eq(pgp_permits_last_turn(&child[1], NOW), NOW - PGP_MS(30));
     look = look_of(0);
-    pgp_permits_settle(&child[0], &look, NOW - PGP_SEC(3));
+    pgp_permits_set_turn(&child[0], &look, NOW - PGP_SEC(3));
     ck_assert(pgp_permits_pass(&child[1], NOW - PGP_SEC(3), NOW));
-    ck_assert_int_eq(pgp_permits_passed(&child[1], NOW), NOW - PGP_MS(200)); /* the most */
+    ck_assert_int_eq(pgp_permits_last_turn(&child[1], NOW), NOW - PGP_MS(200)); /* the most */
 }
 END_TEST
 

@@ -99,7 +99,7 @@ START_TEST(idle_connection_gives_way_within_a_second)
 
     keep(s, PGP_MS(10));
     ck_assert(pgp_permits_take(&other, s->world->now));
-    pgp_permits_wait(&other, s->world->now);
+    pgp_permits_set_wait(&other, s->world->now);
     keep(s, PGP_MS(900));
     ck_assert_int_eq(fake_logged(s->world, "closed (shared)"), 1);
 }
@@ -286,7 +286,7 @@ START_TEST(outdated_wait_does_not_keep_a_permit)
     borrower *b;
 
     work(s);
-    pgp_permits_wait(&frozen, s->world->now);
+    pgp_permits_set_wait(&frozen, s->world->now);
     keep(s, PGP_MS(2500));
     b = queue_up(s);
     keep(s, PGP_MS(400));
@@ -307,7 +307,7 @@ START_TEST(nobody_waits_for_a_stopped_child_that_closes)
     warm(s, 2);
     stopped = foreign(s);
     ck_assert(pgp_permits_take(&stopped, s->world->now));
-    pgp_permits_moving(&stopped, 1, 0, s->world->now);
+    pgp_permits_set_moving(&stopped, 1, 0, s->world->now);
     other = stage_child(s, "PgPoolMin 0", "PgPoolMax 4", "PgPoolTotalMax 3", FOREVER, NULL);
     keep(s, PGP_SEC(2));
     b = queue_up(other);
@@ -554,7 +554,7 @@ START_TEST(nobody_waits_for_a_stopped_child_with_an_idle_connection)
     stopped = foreign(s);
     stopped.row = pgp_board_server_row(s->board, 0);
     ck_assert(pgp_permits_take(&stopped, s->world->now));
-    pgp_permits_idle(&stopped, s->world->now - PGP_SEC(1));
+    pgp_permits_set_idle(&stopped, s->world->now - PGP_SEC(1));
     keep(s, PGP_SEC(1));
     b = queue_up(other);
     keep(s, PGP_SEC(1));
