@@ -78,7 +78,7 @@ static void servers_share(const pgpool_child *c)
             server->place = definition->place;
         server->pools++;
         server->max_over_children += pgp_pool_max_over_children(c->pools[i].core);
-        pgp_pool_share_server(c->pools[i].core, server);
+        pgp_pool_attach_server(c->pools[i].core, server);
     }
 }
 

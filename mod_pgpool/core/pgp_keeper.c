@@ -106,13 +106,13 @@ void pgp_keeper_enter_phase(pgp_keeper *keeper, pgp_phase phase)
 
 /* Go on with a slot in the keeper's hands.  Returns true if its state has changed; otherwise
  * the next poll() waits for the slot's event, too. */
-static bool slot_step(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
+static bool pending_step(pgp_keeper *keeper, pgp_slot *slot, apr_time_t *next)
 {
     if (slot->state != PGP_CLOSING && !slot->connection) {
         pgp_pool_grow_begin(slot);
         return true;
     }
-    if (slot->state == PGP_CLOSING ? pgp_pool_close(slot) : pgp_pool_step(slot))
+    if (slot->state == PGP_CLOSING ? pgp_slot_close(slot) : pgp_slot_step(slot))
         return true;
     keeper->fds[keeper->nfds++] = slot->await;
     if (slot->deadline < *next)
@@ -128,7 +128,7 @@ static void seat_set(pgp_keeper *keeper, int seat)
 
     keeper->seat = seat;
     keeper->bell = seat < 0 ? -1 : pgp_board_bell(keeper->board, seat);
-    pgp_pool_set_servers_child((pgp_pool **)keeper->pools->elts, keeper->pools->nelts, seat);
+    pgp_pool_set_servers_seat((pgp_pool **)keeper->pools->elts, keeper->pools->nelts, seat);
     for (i = 0; i < keeper->pools->nelts; i++)
         pgp_pool_set_seat(APR_ARRAY_IDX(keeper->pools, i, pgp_pool *), seat);
 }
@@ -225,7 +225,7 @@ apr_time_t pgp_keeper_round(pgp_keeper *keeper)
             next = due;
         n = pgp_pool_list_pending(pool, keeper->slots);
         for (k = 0; k < n; k++)
-            changed |= slot_step(keeper, keeper->slots[k], &next);
+            changed |= pending_step(keeper, keeper->slots[k], &next);
     }
     due = pgp_pool_settle_servers((pgp_pool **)keeper->pools->elts, keeper->pools->nelts,
                                   pgp_now(keeper->env));

@@ -3,7 +3,7 @@
  *
  * Model.  A keeper looks after several pools, in rounds.  In each round it does what time
  * brings for each pool (pgp_pool_maintain), and goes on with each slot that is in its hands:
- * one step of connecting or cleaning up (pgp_pool_step) or of closing (pgp_pool_close).  Then
+ * one step of connecting or cleaning up (pgp_slot_step) or of closing (pgp_slot_close).  Then
  * it sleeps in one poll() until a socket is ready, a deadline comes, or another thread wakes
  * it.  Nothing in a round blocks, so a slow server delays no other.
  *

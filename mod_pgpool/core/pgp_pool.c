@@ -1,6 +1,4 @@
-/*
- * Makes a pool, and lends its connections: the algorithm of acquire (pgp_pool.h).
- */
+/* Makes a pool, and lends its connections: the algorithm of acquire (pgp_pool.h). */
 #include "pgp_pool_private.h"
 
 #include <apr_strings.h>
@@ -16,10 +14,10 @@ typedef struct {
     apr_time_t start;
     pgp_slot *slot;       /* the one that was taken */
     bool needs_ping;      /* the slot needs a round trip before it is given out */
-    bool has_waited;      /* for any of those that were taken */
+    bool has_waited;      /* in one of the tries */
     bool is_retry;        /* PgPoolMaxWaiters has let this caller in before */
     bool wake_keeper;     /* the keeper does not know of the demand yet */
-    apr_time_t probed_at; /* since when it awaits an attempt to connect; 0: it does not */
+    apr_time_t probed_at; /* when the caller began to await an attempt to connect; 0: never */
 } acquire_request;
 
 static void slots_make(pgp_pool *pool, apr_pool_t *p)
@@ -69,7 +67,7 @@ const pgp_settings *pgp_pool_settings(const pgp_pool *pool)
 
 /* --- acquire ---------------------------------------------------------------- */
 
-/* Whether this caller may wait although waiting is futile, for one attempt to connect. */
+/* Whether this caller may await one attempt to connect, although waiting is futile. */
 static bool may_probe_locked(acquire_request *req, apr_time_t now)
 {
     PGP_LOCKED(req->pool);
@@ -86,8 +84,8 @@ static bool may_probe_locked(acquire_request *req, apr_time_t now)
     return true;
 }
 
-/* With PgPoolAcquireTimeout 0 a caller still waits for a connection that the keeper reads from:
- * it is as good as idle. */
+/* With PgPoolAcquireTimeout 0 a caller still waits while the keeper reads from a connection,
+ * since that one is as good as idle. */
 static bool may_wait_locked(const acquire_request *req, apr_time_t now)
 {
     PGP_LOCKED(req->pool);
@@ -121,8 +119,9 @@ static void borrower_describe_locked(pgp_slot *slot, const pgp_acquire_info *inf
         at = apr_cpystrn(at, *what, end - at);
 }
 
-/* A connection was taken: note on its slot what its acquire is, and whether it needs a ping.
- * The thread that handed it over may have read the clock before the wait began. */
+/* A connection was taken: record on its slot how long the acquire has waited and for what, and
+ * whether the connection needs a ping.  The thread that handed it over may have read the clock
+ * before the wait began. */
 static void request_note_locked(acquire_request *req, apr_time_t idle_at)
 {
     PGP_LOCKED(req->pool);
@@ -162,7 +161,7 @@ static void discard_unfit(pgp_slot **unfit, pgp_reason reason, const pgp_error *
             "found unfit before it was given out (%s): %s", pgp_reason_name(reason),
             pgp_error_print(words, error));
     if (reason == PGP_REASON_UNCLEAN)
-        pgp_reset_failed(*unfit, error);
+        pgp_slot_log_reset_failure(*unfit, error);
     lock(pool);
     pool->stats.n[PGP_N_UNFIT]++;
     unlock(pool);
@@ -174,7 +173,7 @@ static pgp_outcome request_take(acquire_request *req, apr_time_t now)
 {
     pgp_pool *pool = req->pool;
     const apr_time_t until = req->info->until;
-    apr_time_t idle_at = now; /* until when it was idle; after a wait it was not idle */
+    apr_time_t idle_at = now; /* the end of its idle time; after a hand-off it has none */
     pgp_outcome outcome = PGP_GRANTED;
 
     lock(pool);
@@ -192,7 +191,7 @@ static pgp_outcome request_take(acquire_request *req, apr_time_t now)
     }
     else if (!may_wait_locked(req, now)) {
         demand_note_locked(req);
-        outcome = pgp_shortage_locked(pool);
+        outcome = pgp_pool_shortage_locked(pool);
     }
     else {
         outcome = pgp_queue_wait_locked(pool, until, now, &req->slot);
@@ -204,7 +203,7 @@ static pgp_outcome request_take(acquire_request *req, apr_time_t now)
     if (outcome == PGP_GRANTED)
         request_note_locked(req, idle_at);
     else
-        pgp_refusal_count_locked(pool, outcome, &req->info->error);
+        pgp_pool_count_refusal_locked(pool, outcome, &req->info->error);
     unlock(pool);
     if (req->wake_keeper)
         pool->waker.wake(pool->waker.baton);

@@ -63,8 +63,8 @@ typedef struct {
     const char *const *what; /* what the client wants, in parts; NULL ends them */
 
     /* by the pool */
-    apr_time_t until; /* the deadline, on the env's clock; 0 at first.  Passed again, it holds
-                       * for one more acquire of the same caller */
+    apr_time_t until; /* the deadline, on the env's clock.  0 at first; if the caller acquires
+                       * again with the same info, this deadline still holds */
     apr_interval_time_t waited; /* microseconds in the queue */
     pgp_error error;            /* set only if the outcome is not PGP_GRANTED */
 } pgp_acquire_info;
@@ -75,19 +75,16 @@ typedef struct {
     void *baton;
 } pgp_waker;
 
-/*
- * Make a pool that has no connection yet.  Name, settings, env and waker must
- * live as long as the pool; max slots are made here and never more.
- * Returns APR_SUCCESS, or APR's error from making a mutex.
- */
+/* Make a pool that has no connection yet.  Name, settings, env and waker must live as long as
+ * the pool.  Returns APR_SUCCESS, or APR's error from making a mutex. */
 apr_status_t pgp_pool_create(pgp_pool **pool, apr_pool_t *p, const char *name,
                              const pgp_settings *settings, const pgp_env *env, pgp_waker waker);
 
 const char *pgp_pool_name(const pgp_pool *pool);
 const pgp_settings *pgp_pool_settings(const pgp_pool *pool);
 
-/* Put the pool on a board that it shares with other children, at this place.
- * Before the keeper starts. */
+/* Give the pool a place on the board that it shares with other children.  Before the keeper
+ * starts. */
 void pgp_pool_attach_board(pgp_pool *pool, pgp_board *board, int place);
 
 /* The server that some of a child's pools connect to. */
@@ -95,34 +92,32 @@ typedef struct {
     /* immutable once the keeper runs */
     const char *name; /* pgp_conninfo_server() */
     int pools;        /* how many of the child's pools connect to it */
-    apr_int64_t
-        max_over_children; /* connections that all children may ask for, for all of these */
-    int place;             /* of one of these pools; its gates serve them all; -1: none */
-    int max;               /* the least PgPoolServerMax of them; 0: none has one */
+    int place;        /* the place of one of these pools: its gates serve them all; -1: none */
+    int max;          /* the least PgPoolServerMax of these pools; 0: none has one */
+    apr_int64_t max_over_children; /* connections that all children may ask for, for all of
+                                    * these pools */
 
     /* the core's own (pgp_share_server.c); 0 at the beginning */
     pgp_quota quota;
-    int first;              /* which of the keeper's pools is the first of them */
-    int connecting;         /* attempts under way, as of this round of the keeper */
+    int first;              /* the index of the first of these pools among the keeper's */
+    int connecting;         /* attempts under way in this round of the keeper */
     apr_time_t waits_since; /* as published */
-    apr_time_t rung_at;     /* when it last rang the child with the longest idle connection */
-    bool ring;
+    apr_time_t rung_at; /* when this child last rang the one with the longest idle connection */
+    bool ring;          /* ring the children that the free permits belong to */
 } pgp_server;
 
 /* How many connections all children may ask for, for one pool. */
 apr_int64_t pgp_pool_max_over_children(const pgp_pool *pool);
 
-/* Say which other pools go to the same server; before the keeper starts.  The struct must
- * live as long as the pool.  Without it the pool is the only one. */
-void pgp_pool_share_server(pgp_pool *pool, pgp_server *server);
+/* Tell the pool its server, which its other pools have in common with it.  Before the keeper
+ * starts, after pgp_pool_attach_board().  The struct must live as long as the pool.  A pool
+ * without it is the server's only one. */
+void pgp_pool_attach_server(pgp_pool *pool, pgp_server *server);
 
 /* --- borrowers: any thread -------------------------------------------------- */
 
-/*
- * Borrow a connection, within PgPoolAcquireTimeout.
- *
- * *slot and info->waited are set if PGP_GRANTED; all of the info if not.
- */
+/* Borrow a connection, within PgPoolAcquireTimeout.  Sets *slot and info->waited if the outcome
+ * is PGP_GRANTED, otherwise all of the info. */
 pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **slot, pgp_acquire_info *info);
 
 /* Give up a connection that has failed before its borrower did anything with it. */
@@ -169,9 +164,9 @@ unsigned pgp_slot_backend(const pgp_slot *slot);
 /* The figures of this moment. */
 void pgp_pool_read_stats(pgp_pool *pool, pgp_stats *stats);
 
-/* Whether one more refusal (an outcome other than GRANTED) is worth a line in the log: the
- * first of its kind in all children is, and one a minute while it goes on.  Then *unlogged is
- * how many were not logged since the last that was. */
+/* Whether to log one more refusal (an outcome other than GRANTED): the first of its kind in all
+ * children, and one a minute while refusals go on.  If so, *unlogged is the number of refusals
+ * that were not logged since the last line. */
 bool pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged);
 
 /* --- a borrowed connection: its borrower's thread ---------------------------- */

@@ -1,6 +1,4 @@
-/*
- * The invariants of pgp_pool.h, as a function.
- */
+/* Checks the invariants of pgp_pool.h. */
 #include "pgp_pool_private.h"
 
 /* How many slots a state's list holds that are in that state; -1 if another one is there. */

@@ -1,6 +1,4 @@
-/*
- * How a pool grows: slots are reserved for demand, connected, and handed out.
- */
+/* Grows a pool: reserves slots for demand, connects them, and hands them out. */
 #include "pgp_pool_private.h"
 
 #include <string.h>
@@ -9,8 +7,8 @@
 
 #include "pgp_pool_keeper.h"
 
-/* A first host that did not answer is tried again after so long: sooner would cost
- * each new connection PgPoolConnectTimeout. */
+/* Attempts return to the first host after this time.  If they returned sooner while it is down,
+ * each new connection would cost PgPoolConnectTimeout. */
 #define FIRST_HOST_AGAIN PGP_SEC(60)
 
 /* --- demand ----------------------------------------------------------------- */
@@ -39,22 +37,22 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
     const bool resting = pool->phase == PGP_STOPPED || now < pool->outage.retry_at ||
                          pgp_pool_is_suspended_locked(pool, now);
     int start = resting ? 0 : pgp_policy_growth(&demand);
-    int asked = demand.waiting - demand.connecting; /* for requests; more are for Min */
+    int asked = demand.waiting - demand.connecting; /* for requests; others are for PgPoolMin */
 
     pgp_share_look_locked(pool, start > 0 && asked > 0, now);
     for (; start > 0 && pgp_share_take_locked(pool, asked > 0, now); start--, asked--)
         connect_reserve_locked(pool);
     pgp_share_settle_locked(pool, start > 0 && asked > 0, now);
-    /* A connection that is closing, or that another child gives up, makes room in a later
-     * round. */
+    /* Otherwise the demand stays: a connection that is closing, or that another child gives up,
+     * makes room in a later round. */
     if (!resting && start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
         pool->refused_demand = false;
 }
 
 /* --- success ---------------------------------------------------------------- */
 
-/* Hand the new connection to a waiter, or park it.  If the pool has been stopped meanwhile, it
- * is closed. */
+/* Hand the new connection to a waiter, or park it.  Retire it if the pool has been stopped
+ * meanwhile, or an operator wants it closed. */
 static void slot_admit(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
@@ -108,7 +106,7 @@ static void capacity_check(const pgp_slot *slot)
                 most, pool->env->children, settings->max, settings->total_max, capacity);
 }
 
-/* The gate for a failed attempt: a new cause is logged although another one was before. */
+/* The gate for a failed attempt.  Each kind of cause has its own. */
 static pgp_gate_id failure_gate(const pgp_error *error)
 {
     switch (pgp_policy_failure(error->sqlstate)) {
@@ -168,11 +166,11 @@ void pgp_pool_grow_done(pgp_slot *slot)
     slot_admit(slot);
 }
 
-/* The first host of a failed attempt has had its chance: begin with the next one. */
+/* An attempt has failed: the next one begins with the host after its first host. */
 static void first_host_leave(pgp_pool *pool, const pgp_slot *slot, apr_time_t now)
 {
     if (slot->first_host != pool->first_host)
-        return; /* another attempt has said so */
+        return; /* another attempt has moved on already */
     pool->first_host++;
     pool->first_left = now;
 }
@@ -185,9 +183,9 @@ static unsigned first_host_choose(pgp_pool *pool, apr_time_t now)
     return pool->first_host;
 }
 
-/* Whether another child has found the server well again since this attempt began, so that the
- * attempt's failure says nothing new.  It may be the first failure with its cause, so the gates
- * of all causes are asked. */
+/* Whether a child has connected since this attempt began, so that the attempt's failure says
+ * nothing new.  That child has closed the gates of all causes, and the one of this failure may
+ * never have been open; so this function asks all of them. */
 static bool failure_is_stale(pgp_pool *pool, apr_time_t began, apr_time_t now)
 {
     int id;
@@ -219,8 +217,9 @@ static void failure_log(const pgp_slot *slot, const pgp_error *error, apr_interv
             wait / 1000, more);
 }
 
-/* The server has no place left, but some places are this httpd's: what is idle gives way, and
- * the next attempt is made when a place is free.  That is no outage. */
+/* The server takes no more connections, but some of those that it has are this httpd's: idle
+ * ones give way, and the keeper makes the next attempt when a permit is free.  That is no
+ * outage. */
 static bool full_server_handle(pgp_slot *slot, const pgp_error *error, apr_time_t now)
 {
     pgp_pool *pool = slot->pool;

@@ -13,7 +13,8 @@
 apr_time_t pgp_pool_maintain(pgp_pool *pool);
 
 /* Look at the idle connections, once a second.  Retire those that the server has closed, before
- * a request gets them.  Read and drop what the server has sent, so that it need not wait.
+ * a request gets them.  Read and drop the data that the server has sent, so that it need not
+ * wait for room.
  * slots, fds: room for PgPoolMax entries.  Returns the time of the next look. */
 apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **slots, struct pollfd *fds);
 
@@ -26,14 +27,14 @@ void pgp_pool_grow_begin(pgp_slot *slot);
 
 /* Go on with a slot that is CONNECTING or CLEANING.  Returns true if the slot has left that
  * state; false if it waits for slot->await, until slot->deadline at most. */
-bool pgp_pool_step(pgp_slot *slot);
+bool pgp_slot_step(pgp_slot *slot);
 
 /* Go on with a slot that is CLOSING.  Returns true if the slot is FREE now; false if it waits
- * for the end of the backend (slot->await), until slot->deadline at most. */
-bool pgp_pool_close(pgp_slot *slot);
+ * until the backend has ended (slot->await), or until slot->deadline. */
+bool pgp_slot_close(pgp_slot *slot);
 
-/* Tell the pool the child's seat on the board, without which it makes no connection.  -1: the
- * child is about to leave its seat, and the pool leaves its counters there. */
+/* Tell the pool the child's seat on the board.  Without a seat the pool makes no connection.
+ * -1: the child is about to leave its seat, and the pool leaves its counters there. */
 void pgp_pool_set_seat(pgp_pool *pool, int seat);
 
 /* Whether the pool has a connection, or a request wants one. */
@@ -45,7 +46,7 @@ bool pgp_pool_is_used(pgp_pool *pool);
 apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now);
 
 /* Tell the servers of these pools the child's seat (see pgp_pool_set_seat()). */
-void pgp_pool_set_servers_child(pgp_pool **pools, int n, int seat);
+void pgp_pool_set_servers_seat(pgp_pool **pools, int n, int seat);
 
 /* Tell the pool that another child has rung: a permit is free, or the child waits for one. */
 void pgp_pool_hear_bell(pgp_pool *pool);

@@ -1,21 +1,20 @@
-/*
- * Maintains a pool as time passes: retires connections, warns of long leases, and looks at idle
- * connections.
- */
+/* Maintains a pool as time passes: retires connections, warns of long leases, and looks at idle
+ * connections. */
 #include "pgp_pool_private.h"
 
 #include <poll.h>
 
 #include "pgp_pool_keeper.h"
 
-/* The keeper looks at a pool at least this often.  So an idle connection that grows old needs
- * no alarm of its own. */
-#define LONGEST_STEP PGP_MS(500)
+/* The keeper maintains a pool at least this often, so it needs no timer for each connection
+ * that grows old. */
+#define MAINTAIN_STEP PGP_MS(500)
 
-/* The keeper looks at the idle connections this often, */
+/* The keeper looks at the idle connections this often. */
 #define WATCH_STEP PGP_SEC(1)
 
-/* and this soon again if it has read something: the server may have waited for room. */
+/* If the keeper has read something, it looks again this soon: the server may have waited for
+ * room in the socket, and go on sending. */
 #define WATCH_AGAIN PGP_MS(20)
 
 /* --- time -------------------------------------------------------------------- */
@@ -44,10 +43,9 @@ static void idle_retire_due_locked(pgp_pool *pool, apr_time_t now)
     }
 }
 
-/* Obey the operator's orders.  During a suspension the server may be restarted: no connection
- * is idle or being made, and what happened before tells nothing of the server that comes back.
- */
-static void orders_obey_locked(pgp_pool *pool, apr_time_t now)
+/* Apply the operator's orders.  During a suspension the server may be restarted: so the pool
+ * keeps no idle connection and makes none, and forgets the outage and the server's capacity. */
+static void orders_apply_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     pgp_slot *slot, *newer;
@@ -73,11 +71,11 @@ static void orders_obey_locked(pgp_pool *pool, apr_time_t now)
     }
 }
 
-/* When the keeper has to look again although nobody wakes it. */
-static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
+/* The time at which the keeper has to maintain the pool again although nobody wakes it. */
+static apr_time_t next_turn_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    apr_time_t next = now + LONGEST_STEP;
+    apr_time_t next = now + MAINTAIN_STEP;
 
     if (pool->waiting && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
         next = now + PGP_GROWTH_STEP;
@@ -85,14 +83,14 @@ static apr_time_t next_locked(pgp_pool *pool, apr_time_t now)
         next = pool->outage.retry_at;
     if (now < pool->orders.suspended_until && pool->orders.suspended_until < next)
         next = pool->orders.suspended_until;
-    if (pgp_share_is_capped(pool) && now < pool->share.look_at && pool->share.look_at < next)
+    if (pgp_share_has_own_cap(pool) && now < pool->share.look_at && pool->share.look_at < next)
         next = pool->share.look_at;
     return next;
 }
 
 /* A connection that has been in use for longer than PgPoolHoldWarning without a warning yet,
  * with a copy of its borrower's description; NULL: there is none. */
-static pgp_slot *overlong_locked(pgp_pool *pool, apr_time_t now, pgp_borrower *borrower)
+static pgp_slot *lease_overlong_locked(pgp_pool *pool, apr_time_t now, pgp_borrower *borrower)
 {
     PGP_LOCKED(pool);
     const apr_interval_time_t limit = pool->settings->hold_warning;
@@ -114,7 +112,7 @@ static void long_leases_warn(pgp_pool *pool, apr_time_t now)
 
     do {
         lock(pool);
-        overlong = overlong_locked(pool, now, &borrower);
+        overlong = lease_overlong_locked(pool, now, &borrower);
         unlock(pool);
         if (overlong)
             pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_HELD, pool->name, borrower.backend,
@@ -132,23 +130,23 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool)
     apr_time_t next;
 
     lock(pool);
-    orders_obey_locked(pool, now);
+    orders_apply_locked(pool, now);
     idle_retire_due_locked(pool, now);
     pgp_pool_grow_locked(pool, now);
-    pgp_stats_take_locked(pool, &stats);
-    next = next_locked(pool, now);
+    pgp_pool_take_stats_locked(pool, &stats);
+    next = next_turn_locked(pool, now);
     unlock(pool);
     pgp_share_ring(pool);
     pgp_share_publish(pool, &stats);
     long_leases_warn(pool, now);
-    pgp_refusals_end(pool, now);
+    pgp_pool_end_refusals(pool, now);
     return next;
 }
 
 /* --- idle connections -------------------------------------------------------- */
 
-/* Retire an idle connection that the server has closed.  If a borrower has had it meanwhile,
- * the borrower has found out. */
+/* Retire an idle connection that the server has closed.  If a borrower has taken it since the
+ * poll(), the borrower finds out. */
 static void idle_found_ended(pgp_slot *slot, apr_time_t seen)
 {
     pgp_pool *pool = slot->pool;
@@ -165,14 +163,14 @@ static void idle_found_ended(pgp_slot *slot, apr_time_t seen)
     unlock(pool);
     if (!ended)
         return;
-    pgp_slot_last_words(slot, &error); /* it is the keeper's now */
+    pgp_slot_last_words(slot, &error); /* the keeper owns the connection now */
     pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_UNFIT, pool->name, pgp_slot_backend(slot),
             "was closed by the server while idle%s%s", *error.message ? ": " : "",
             pgp_error_print(words, &error));
 }
 
-/* Take an idle connection into the keeper's hands.  One that came back a moment ago stays idle:
- * a request may want it at any moment, and reads from it then. */
+/* Take an idle connection into the keeper's hands.  A connection that came back a moment ago
+ * stays idle: a request is likely to want it soon, and reads from it then. */
 static bool idle_take(pgp_slot *slot, apr_time_t seen)
 {
     pgp_pool *pool = slot->pool;
@@ -185,7 +183,7 @@ static bool idle_take(pgp_slot *slot, apr_time_t seen)
     return pool->reading;
 }
 
-/* Park the connection again, or hand it to a waiter.  Reading makes it no younger. */
+/* Park the connection again, or hand it to a waiter.  It has been idle all the time. */
 static void idle_give_back(pgp_slot *slot, apr_time_t now)
 {
     pgp_pool *pool = slot->pool;
@@ -206,12 +204,12 @@ static void idle_retire(pgp_slot *slot, const pgp_error *error)
             "found unfit while idle (%s): %s", pgp_reason_name(reason),
             pgp_error_print(words, error));
     if (reason == PGP_REASON_UNCLEAN)
-        pgp_reset_failed(slot, error);
+        pgp_slot_log_reset_failure(slot, error);
     pgp_slot_retire(slot, reason);
     lock(pool);
     pool->reading = false;
-    if (!pool->settings->acquire_timeout) /* callers wait for the one that was read from only */
-        pgp_queue_end_all_locked(pool, pgp_shortage_locked(pool));
+    if (!pool->settings->acquire_timeout) /* callers have waited for this connection only */
+        pgp_queue_end_all_locked(pool, pgp_pool_shortage_locked(pool));
     unlock(pool);
 }
 
@@ -230,10 +228,10 @@ static bool idle_read(pgp_slot *slot, apr_time_t seen)
     return true;
 }
 
-/* A connection may be borrowed and closed between the list and the poll(), and its descriptor
- * may be another's by then; the functions above find out, for it is not idle any more, or not
- * since so long.  The oldest connection is read first, so that the newest is in front again
- * afterwards. */
+/* A listed connection may be borrowed and closed before the poll(), and its descriptor may
+ * belong to another connection by then.  So the functions above look again under the lock: that
+ * slot is not idle any more, or has not been idle for long enough.  The oldest connection is
+ * read first, so that the newest is in front again afterwards. */
 apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **slots, struct pollfd *fds)
 {
     const apr_time_t now = now_of(pool);

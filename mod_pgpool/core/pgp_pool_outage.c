@@ -1,8 +1,8 @@
-/* The outage of a pool's server (pgp_pool_outage.h). */
+/* Decides when to retry, wait or probe while attempts to connect fail (pgp_pool_outage.h). */
 #include "pgp_pool_outage.h"
 
-/* To an address where nobody listens an attempt costs the server nothing, so it may be made
- * this much more often. */
+/* An attempt to an address where nobody listens costs the server nothing, so callers may probe
+ * this many times as often. */
 #define ABSENT_FACTOR 10
 
 apr_interval_time_t pgp_outage_fail(pgp_outage *outage, const pgp_failed_attempt *attempt,
@@ -17,7 +17,7 @@ apr_interval_time_t pgp_outage_fail(pgp_outage *outage, const pgp_failed_attempt
     outage->on_demand = false;
     if (outage->failures && attempt->began < outage->last)
         return outage->retry_at > attempt->ended ? outage->retry_at - attempt->ended : 0;
-    /* A server that starts up will be there soon: once more the outage may be short. */
+    /* A server that starts up will be there soon, so waiting makes sense again. */
     if (!outage->failures || (kind == PGP_FAILURE_STARTING && is_new_kind))
         outage->futile_since = attempt->ended;
     if (is_new_kind || (is_hastened && !on_demand))
@@ -33,7 +33,7 @@ apr_interval_time_t pgp_outage_fail(pgp_outage *outage, const pgp_failed_attempt
     return wait;
 }
 
-void pgp_outage_deprive(pgp_outage *outage, apr_time_t now)
+void pgp_outage_note_none_left(pgp_outage *outage, apr_time_t now)
 {
     outage->futile_since = now;
 }

@@ -25,10 +25,11 @@
 
 typedef struct {
     int failures; /* in a row; attempts that ran at the same time count as one; 0: no outage */
-    int repeats;  /* how many of the last ones were of one kind, and not made for a caller */
+    int repeats;  /* how many of the last failures were of one kind, and not of attempts that
+                   * were made for a caller */
     pgp_failure kind;        /* of the last failure */
     pgp_error error;         /* of the last failure */
-    apr_time_t last;         /* when it was */
+    apr_time_t last;         /* when the last failure was */
     apr_time_t retry_at;     /* when the keeper makes the next attempt */
     apr_time_t futile_since; /* since when callers wait without a usable connection */
     bool on_demand;          /* the next attempt is made for a caller */
@@ -42,24 +43,24 @@ typedef struct {
     apr_uint32_t random; /* for the jitter of the wait */
 } pgp_failed_attempt;
 
-/* Record a failure.  An attempt that began before another one failed tells nothing new.
- * Returns how long the keeper waits before the next attempt. */
+/* Record a failure, unless the attempt began before another one failed: then it tells nothing
+ * new.  Returns how long the keeper waits before the next attempt. */
 apr_interval_time_t pgp_outage_fail(pgp_outage *outage, const pgp_failed_attempt *attempt,
                                     const pgp_backoff *retry);
 
-/* The last usable connection has gone. */
-void pgp_outage_deprive(pgp_outage *outage, apr_time_t now);
+/* The last usable connection has gone: callers have none from now on. */
+void pgp_outage_note_none_left(pgp_outage *outage, apr_time_t now);
 
-/* Whether a caller without a usable connection waits in vain.  patience: as long as a caller
- * may wait. */
+/* Whether a caller without a usable connection waits in vain.  patience: how long a caller may
+ * wait. */
 bool pgp_outage_is_futile(const pgp_outage *outage, apr_time_t now,
                           apr_interval_time_t patience);
 
-/* A caller begins to wait: a server that starts up is tried again soon. */
+/* A caller begins to wait: if the server starts up, make the next attempt soon. */
 void pgp_outage_hasten(pgp_outage *outage, apr_time_t now, const pgp_backoff *retry);
 
-/* Whether a caller may await an attempt although waiting is futile.  If none is under way, one
- * is due now. */
+/* Whether a caller may await an attempt although waiting is futile.  If so, and none is under
+ * way, one is due now. */
 bool pgp_outage_may_probe(pgp_outage *outage, apr_time_t now, const pgp_backoff *retry,
                           bool is_under_way);
 

@@ -1,7 +1,5 @@
-/*
- * Slots in the keeper's hands: their connections are made, cleaned up or closed, step by step;
- * and the phases of a pool.
- */
+/* Goes on with the slots in the keeper's hands, step by step: connects, cleans up, closes; and
+ * takes a pool from phase to phase. */
 #include "pgp_pool_private.h"
 
 #include <apr_strings.h>
@@ -27,7 +25,7 @@ int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **slots)
     int n = 0;
 
     lock(pool);
-    if (pool->has_keeper) { /* else borrowers close what they return */
+    if (pool->has_keeper) { /* else borrowers close the connections that they return */
         n = pgp_pool_list_locked(pool, PGP_CLOSING, slots);
         n += pgp_pool_list_locked(pool, PGP_CLEANING, slots + n);
         n += pgp_pool_list_locked(pool, PGP_CONNECTING, slots + n);
@@ -58,7 +56,7 @@ static void step_late(const pgp_slot *slot, pgp_error *error)
                  (connecting ? settings->connect_timeout : settings->check_timeout) / 1000);
 }
 
-bool pgp_pool_step(pgp_slot *slot)
+bool pgp_slot_step(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
     const bool connecting = slot->state == PGP_CONNECTING;
@@ -82,21 +80,21 @@ bool pgp_pool_step(pgp_slot *slot)
 
 /* --- closing ----------------------------------------------------------------- */
 
-/* Without a cap the slot is free as soon as the server has been told.  With a cap the server's
- * process counts as long as it lives, up to LINGER. */
-bool pgp_pool_close(pgp_slot *slot)
+/* Without a cap the slot is free as soon as the driver has told the server.  With a cap the
+ * connection counts as long as the server's process lives, up to LINGER. */
+bool pgp_slot_close(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
     pgp_error unsaid;
 
     if (!slot->deadline) {
-        pgp_close_begin(slot);
+        pgp_slot_close_begin(slot);
         slot->deadline = now_of(pool) + LINGER;
     }
     if (slot->connection && pgp_share_has_cap(pool) && now_of(pool) < slot->deadline &&
         pool->env->driver->step(slot->connection, &slot->await, &unsaid) == PGP_STEP_AGAIN)
         return false;
-    pgp_close_end(slot);
+    pgp_slot_close_end(slot);
     return true;
 }
 
@@ -124,7 +122,7 @@ bool pgp_pool_leave(pgp_pool *pool)
     lock(pool);
     has_left = pool->phase == PGP_STOPPED && count(pool, PGP_CLOSING) == 0 &&
                count(pool, PGP_CLEANING) == 0;
-    pgp_stats_take_locked(pool, &stats);
+    pgp_pool_take_stats_locked(pool, &stats);
     if (has_left)
         pool->has_keeper = false;
     unlock(pool);

@@ -8,9 +8,9 @@
  *   pgp_pool_slot.c     a slot, for its borrower; how it is retired
  *   pgp_pool_stats.c    figures
  *   pgp_pool_grow.c     new connections
- *   pgp_pool_maint.c    what time brings: retirement, warnings, a look at idle connections
+ *   pgp_pool_maint.c    maintenance: retirement, warnings, a look at idle connections
  *   pgp_pool_pending.c  slots in the keeper's hands, step by step; the phases
- *   pgp_pool_outage.c   attempts to connect fail
+ *   pgp_pool_outage.c   when attempts to connect fail: retry, wait, probe
  *   pgp_pool_check.c    the invariants
  *   pgp_share.c         permits, shared with the other children
  *   pgp_share_server.c  permits, shared with the other pools of a server
@@ -39,8 +39,8 @@ typedef struct waiter {
     apr_time_t until;
     bool ended;
     pgp_outcome outcome;
-    pgp_slot *slot;             /* if PGP_GRANTED */
-    struct waiter *ended_after; /* see ended in pgp_pool */
+    pgp_slot *slot;            /* if PGP_GRANTED */
+    struct waiter *next_ended; /* the next one that unlock() wakes */
     sem_t woken;
 } waiter;
 
@@ -58,22 +58,22 @@ typedef struct {
     bool is_waiting;                  /* a request waits for a permit */
     bool lacks_server;                /* there was no permit of the server's for a request */
     bool at_cap;                      /* there was no permit for this child */
-    apr_time_t gained_at;             /* when it took a permit for a request */
+    apr_time_t gained_at;             /* when this child last took a permit for a request */
     apr_time_t last_short_at;         /* when a request last waited for a permit; 0: never */
     apr_interval_time_t connect_time; /* smoothed; 0: not measured yet */
 
-    /* what is to be done */
-    bool rung;          /* another child has rung: look */
-    apr_time_t look_at; /* look then in any case */
+    /* due in this round or a later one */
+    bool rung;          /* another child has rung: look at the others */
+    apr_time_t look_at; /* look at the others then in any case */
     bool ring;          /* ring the children that the free permits belong to */
-    int ring_one;       /* and the one in this seat; -1: none */
+    int ring_one;       /* ring the child in this seat, too; -1: none */
 } pool_share;
 
 struct pgp_pool {
     /* immutable once the keeper runs */
     pgp_board *board;   /* NULL: alone */
     int place;          /* on it */
-    pgp_server *server; /* NULL: it goes where no other pool does */
+    pgp_server *server; /* NULL: no other pool uses the same server */
     const char *name;
     const pgp_settings *settings;
     const pgp_env *env;
@@ -82,20 +82,20 @@ struct pgp_pool {
     apr_thread_mutex_t *lock;
 
     /* atomic */
-    pgp_gate gates[PGP_GATES]; /* of a pool without a board */
+    pgp_gate gates[PGP_GATES]; /* for a pool without a place on a board */
 
     /* guarded by lock */
     pthread_t locked_by; /* 0: nobody */
     pgp_slot_list lists[PGP_STATES];
     APR_RING_HEAD(waiter_ring, waiter) queue;
     int waiting;
-    waiter *ended;            /* waiters to be woken by unlock(), the last one first */
+    waiter *ended;            /* unlock() wakes these, the last one first */
     apr_time_t demand_since;  /* since when the queue has not been empty */
-    apr_time_t suspect_since; /* what was idle before this may be dead as well */
+    apr_time_t suspect_since; /* connections that were idle before this may be dead as well */
     apr_uint64_t leases;
     pgp_outage outage;
     pgp_orders orders;   /* an operator's, as the keeper has last seen them */
-    bool refused_demand; /* a caller that would not wait got none: grow for the next */
+    bool refused_demand; /* a caller that could not wait got none: grow for the next */
     pool_share share;
     pgp_stats stats; /* without its gauges */
     bool reading;    /* the keeper reads from an idle connection, then parks or retires it */
@@ -105,8 +105,8 @@ struct pgp_pool {
     /* the keeper's thread only */
     apr_time_t watch_at;   /* when the idle connections are to be looked at */
     bool surveyed;         /* a connection was asked for the server's capacity */
-    unsigned first_host;   /* with which entry of the hosts the next attempt begins */
-    apr_time_t first_left; /* when an attempt that began with it has failed */
+    unsigned first_host;   /* the entry of the hosts with which the next attempt begins */
+    apr_time_t first_left; /* when first_host last changed because an attempt failed */
 };
 
 /* Each _locked function asserts this first. */
@@ -127,8 +127,8 @@ static inline bool holds_lock(const pgp_pool *pool)
 /* Which invariant of pgp_pool.h does not hold; NULL: all hold. */
 const char *pgp_pool_broken_locked(const pgp_pool *pool);
 
-/* Unlock, then wake the waiters whose wait this thread has ended: earlier they would wake up
- * only to sleep again, for the lock.  A waiter's memory is gone as soon as it is woken. */
+/* Unlock, then wake the waiters whose wait this thread has ended.  If it woke them first, they
+ * would only sleep again, for the lock.  A waiter's memory is gone as soon as it is woken. */
 static inline void unlock(pgp_pool *pool)
 {
     waiter *w = pool->ended, *next;
@@ -138,7 +138,7 @@ static inline void unlock(pgp_pool *pool)
     pool->locked_by = 0;
     apr_thread_mutex_unlock(pool->lock);
     for (; w; w = next) {
-        next = w->ended_after;
+        next = w->next_ended;
         sem_post(&w->woken);
     }
 }
@@ -173,13 +173,17 @@ static inline int live_locked(const pgp_pool *pool)
 void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason);
 /* Retire each connection whose slot is in this state. */
 void pgp_pool_retire_all_locked(pgp_pool *pool, pgp_state state, pgp_reason reason);
+/* Whether an operator has suspended the pool: it lends nothing, and callers wait. */
+bool pgp_pool_is_suspended_locked(const pgp_pool *pool, apr_time_t now);
+/* Whether an operator wants a connection closed that nobody uses. */
+bool pgp_slot_is_ordered_away_locked(const pgp_slot *slot, apr_time_t now);
 
 /* --- pgp_pool_stats.c ------------------------------------------------------- */
 
 /* Count a lease that ends: its acquire, its statements, its time. */
 void pgp_slot_count_lease_locked(pgp_slot *slot, apr_time_t now);
-/* The figures of this moment. */
-void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats);
+/* Copy the figures of this moment. */
+void pgp_pool_take_stats_locked(pgp_pool *pool, pgp_stats *stats);
 
 /* --- pgp_pool_queue.c ------------------------------------------------------- */
 
@@ -199,36 +203,32 @@ void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t idle_si
 /* --- pgp_pool_refusal.c ----------------------------------------------------- */
 
 /* The outcome for a caller that gets no connection. */
-pgp_outcome pgp_shortage_locked(const pgp_pool *pool);
+pgp_outcome pgp_pool_shortage_locked(const pgp_pool *pool);
 /* Whether a caller would wait in vain: no connection is usable, and the outage goes on. */
 bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now);
 /* Count an acquire that ends without a connection, and explain it to its caller. */
-void pgp_refusal_count_locked(pgp_pool *pool, pgp_outcome outcome, pgp_error *error);
-/* Log how many callers failed since the last line, if it is more than a minute old. */
-void pgp_refusals_end(pgp_pool *pool, apr_time_t now);
+void pgp_pool_count_refusal_locked(pgp_pool *pool, pgp_outcome outcome, pgp_error *error);
+/* Callers get connections again, if no refusal was logged for more than a minute: log how many
+ * callers were refused since the last line. */
+void pgp_pool_end_refusals(pgp_pool *pool, apr_time_t now);
 
 /* --- pgp_pool_return.c ------------------------------------------------------ */
 
 /* Retire a connection.  Without a keeper it is closed here and now. */
 void pgp_slot_retire(pgp_slot *slot, pgp_reason reason);
 /* Close the connection of a CLOSING slot: tell the server, then free connection and slot. */
-void pgp_close_begin(pgp_slot *slot);
-void pgp_close_end(pgp_slot *slot);
+void pgp_slot_close_begin(pgp_slot *slot);
+void pgp_slot_close_end(pgp_slot *slot);
 /* End a lease, or a clean-up: hand the connection off, park it, clean it up, or retire it. */
 void pgp_slot_finish(pgp_slot *slot);
-/* Warn, once a minute, if the server has rejected a reset. */
-void pgp_reset_failed(pgp_slot *slot, const pgp_error *error);
-
-/* Whether an operator has suspended the pool: it lends nothing, and callers wait. */
-bool pgp_pool_is_suspended_locked(const pgp_pool *pool, apr_time_t now);
-/* Whether an operator wants a connection closed that nobody uses. */
-bool pgp_slot_is_ordered_away_locked(const pgp_slot *slot, apr_time_t now);
+/* A reset has failed: warn, once a minute, if the server has rejected it. */
+void pgp_slot_log_reset_failure(pgp_slot *slot, const pgp_error *error);
 
 /* --- pgp_pool_grow.c -------------------------------------------------------- */
 
-/* Reserve slots for demand: CONNECTING from now on. */
+/* Reserve slots for demand; they are CONNECTING from now on. */
 void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now);
-/* How an attempt to connect has ended. */
+/* An attempt to connect has succeeded, or has failed. */
 void pgp_pool_grow_done(pgp_slot *slot);
 void pgp_pool_grow_failed(pgp_slot *slot, const pgp_error *error);
 
@@ -239,15 +239,17 @@ int pgp_pool_list_locked(const pgp_pool *pool, pgp_state state, pgp_slot **slots
 
 /* --- pgp_share.c ------------------------------------------------------------ */
 
-bool pgp_share_is_capped(const pgp_pool *pool);
+/* Whether PgPoolTotalMax limits the pool. */
+bool pgp_share_has_own_cap(const pgp_pool *pool);
 /* In microseconds: time of a connect, greatest age of a wait; and the pace of turns. */
 apr_interval_time_t pgp_share_connect_time(const pgp_pool *pool);
 apr_interval_time_t pgp_share_patience(const pgp_pool *pool);
 pgp_pace pgp_share_pace(const pgp_pool *pool, const pgp_outlook *look);
 /* The keeper calls these in this order.  look: publish whether a request wants a permit, and
  * look at the other children.  take_own: take a permit of the pool's own quota; returns false
- * if there is none.  gained: the permits of a new connection are complete.  settle: publish and
- * do what follows; lacks: a request got no permit. */
+ * if there is none.  gained: the permits of a new connection are complete.  settle: publish
+ * whether a request still lacks a permit, close idle connections in favour of other children,
+ * and set the next turn. */
 void pgp_share_look_locked(pgp_pool *pool, bool wants, apr_time_t now);
 bool pgp_share_take_own_locked(pgp_pool *pool, bool for_wait, apr_time_t now);
 void pgp_share_gained_locked(pgp_pool *pool, bool for_wait, apr_time_t now);
@@ -272,7 +274,8 @@ void pgp_share_publish(pgp_pool *pool, const pgp_stats *stats);
 
 /* --- pgp_share_server.c ----------------------------------------------------- */
 
-/* Whether a cap applies, so that another pool or child may wait for a connection's permits. */
+/* Whether PgPoolTotalMax or the server limits the pool, so that another pool or child may wait
+ * for a connection's permits. */
 bool pgp_share_has_cap(const pgp_pool *pool);
 /* Take the permits of a connection, of the pool's quota and of the server's: both, or none and
  * return false.  Give them back, once its backend has ended. */

@@ -1,4 +1,4 @@
-/* The queue of a pool: callers that wait, and the hand-off of connections to them. */
+/* Queues callers that wait, and hands connections off to them. */
 #include "pgp_pool_private.h"
 
 static void queue_insert_locked(pgp_pool *pool, waiter *w, apr_time_t now)
@@ -13,7 +13,7 @@ static void queue_insert_locked(pgp_pool *pool, waiter *w, apr_time_t now)
     APR_RING_INSERT_AFTER(before, w, entry);
 }
 
-/* Each waiter leaves the queue here, and only once. */
+/* Take a waiter out of the queue.  No other function does. */
 static void waiter_leave_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *slot)
 {
     PGP_LOCKED(pool);
@@ -29,7 +29,7 @@ void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_s
 {
     PGP_LOCKED(pool);
     waiter_leave_locked(pool, w, outcome, slot);
-    w->ended_after = pool->ended;
+    w->next_ended = pool->ended;
     pool->ended = w;
 }
 
@@ -68,8 +68,8 @@ void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t idle_si
     pgp_share_idle_changed_locked(pool);
 }
 
-/* Whether to wake the keeper for a new waiter: it can open a connection.  If several lack
- * permits, the first of them tells the other children. */
+/* Whether to wake the keeper for a new waiter, because it can open a connection.  Once requests
+ * lack a permit, only the first waiter wakes it, to tell the other children. */
 static bool needs_keeper_locked(const pgp_pool *pool)
 {
     PGP_LOCKED(pool);
@@ -88,7 +88,7 @@ static void waiter_sleep(pgp_pool *pool, waiter *w)
     lock(pool);
     ended = w->ended;
     if (!ended)
-        waiter_leave_locked(pool, w, pgp_shortage_locked(pool), NULL);
+        waiter_leave_locked(pool, w, pgp_pool_shortage_locked(pool), NULL);
     unlock(pool);
     while (ended && sem_wait(&w->woken) != 0)
         ; /* a signal */

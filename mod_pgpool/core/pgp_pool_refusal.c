@@ -1,12 +1,12 @@
-/* Callers that get no connection: why, what they are told, and what is logged. */
+/* Refuses callers: tells them why they get no connection, counts, and logs. */
 #include "pgp_pool_private.h"
 
 #include <apr_strings.h>
 
-/* Callers get connections again if no failure was worth a line for this long. */
+/* If no refusal was logged for this long, callers get connections again. */
 #define REFUSALS_OVER (PGP_LOG_PERIOD + PGP_SEC(10))
 
-pgp_outcome pgp_shortage_locked(const pgp_pool *pool)
+pgp_outcome pgp_pool_shortage_locked(const pgp_pool *pool)
 {
     PGP_LOCKED(pool);
     return live_locked(pool) > 0 || (pool->share.at_cap && !pool->outage.failures)
@@ -21,7 +21,7 @@ bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now)
            pgp_outage_is_futile(&pool->outage, now, pool->settings->acquire_timeout);
 }
 
-/* Which children hold how many of the permits, as the keeper has last seen it. */
+/* Say how many permits this child and the others hold, as the keeper has last seen it. */
 static void cap_explain_locked(const pgp_pool *pool, pgp_error *error)
 {
     PGP_LOCKED(pool);
@@ -37,7 +37,7 @@ static void cap_explain_locked(const pgp_pool *pool, pgp_error *error)
 }
 
 /* While connects fail, the last one's error is the cause. */
-void pgp_refusal_count_locked(pgp_pool *pool, pgp_outcome outcome, pgp_error *error)
+void pgp_pool_count_refusal_locked(pgp_pool *pool, pgp_outcome outcome, pgp_error *error)
 {
     PGP_LOCKED(pool);
     if (outcome == PGP_EXHAUSTED)
@@ -51,7 +51,7 @@ void pgp_refusal_count_locked(pgp_pool *pool, pgp_outcome outcome, pgp_error *er
     else if (pool->outage.failures)
         *error = pool->outage.error;
     else if (error->message[0])
-        return; /* what made the last one unfit says more than the shortage */
+        return; /* why the last connection was unfit: that says more than the shortage */
     else if (pool->board && pool->share.quota.seat < 0)
         *error = (pgp_error){
             .message = "this child has no seat in the memory that all children "
@@ -84,7 +84,7 @@ bool pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogge
     return may;
 }
 
-void pgp_refusals_end(pgp_pool *pool, apr_time_t now)
+void pgp_pool_end_refusals(pgp_pool *pool, apr_time_t now)
 {
     static const pgp_outcome outcomes[] = {PGP_EXHAUSTED, PGP_UNAVAILABLE};
     pgp_gate_count count;

@@ -1,7 +1,7 @@
-/* A connection that comes back to its pool is lent again, cleaned up, or closed. */
+/* Takes connections back: lends them again, cleans them up, or closes them. */
 #include "pgp_pool_private.h"
 
-void pgp_close_begin(pgp_slot *slot)
+void pgp_slot_close_begin(pgp_slot *slot)
 {
     const pgp_pool *pool = slot->pool;
 
@@ -11,7 +11,7 @@ void pgp_close_begin(pgp_slot *slot)
         pool->env->driver->close(slot->connection);
 }
 
-void pgp_close_end(pgp_slot *slot)
+void pgp_slot_close_end(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
 
@@ -25,7 +25,6 @@ void pgp_close_end(pgp_slot *slot)
     pgp_share_ring(pool);
 }
 
-/* Retire a connection: the keeper closes it.  Without a keeper it is closed at once. */
 void pgp_slot_retire(pgp_slot *slot, pgp_reason reason)
 {
     pgp_pool *pool = slot->pool;
@@ -43,18 +42,18 @@ void pgp_slot_retire(pgp_slot *slot, pgp_reason reason)
     if (kept)
         pool->waker.wake(pool->waker.baton);
     else {
-        pgp_close_begin(slot);
-        pgp_close_end(slot);
+        pgp_slot_close_begin(slot);
+        pgp_slot_close_end(slot);
     }
 }
 
-void pgp_reset_failed(pgp_slot *slot, const pgp_error *error)
+void pgp_slot_log_reset_failure(pgp_slot *slot, const pgp_error *error)
 {
     pgp_pool *pool = slot->pool;
     pgp_gate_count count;
 
     if (!*error->sqlstate)
-        return; /* no word of the server's: it was too late */
+        return; /* the server has said nothing: the answer was late */
     if (pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_RESET), now_of(pool), PGP_LOG_PERIOD,
                       &count))
         pgp_log(
@@ -114,7 +113,7 @@ static void slot_clean_up(pgp_slot *slot)
         pgp_slot_retire(slot, PGP_REASON_STOP);
 }
 
-/* Log why the server ended a connection: its borrower may not have done so. */
+/* Log why the server ended a connection, since its borrower may not log that. */
 static void loss_log(const pgp_slot *slot)
 {
     const pgp_pool *pool = slot->pool;
@@ -152,11 +151,11 @@ void pgp_slot_finish(pgp_slot *slot)
     }
 }
 
-/* Whether another child's turn has come.  Then the connection is closed without a reset, which
- * would only keep the server's process busy. */
-static bool is_passed_on(pgp_pool *pool)
+/* Whether a connection that comes back has to be passed on to another child, whose turn has
+ * come.  Its session is not reset: that would only keep the server's process busy. */
+static bool turn_pass(pgp_pool *pool)
 {
-    int passed;
+    bool passed;
 
     if (!pgp_share_is_turn(pool))
         return false;
@@ -174,7 +173,7 @@ void pgp_pool_release(pgp_slot **released)
     *released = NULL;
     pgp_log(pool->env, PGP_LOG_DEBUG, PGP_MSG_RETURNED, pool->name, pgp_slot_backend(slot),
             "returned, lease %" APR_UINT64_T_FMT, slot->lease);
-    if (is_passed_on(pool))
+    if (turn_pass(pool))
         pgp_slot_retire(slot, PGP_REASON_SHARED);
     else
         pgp_slot_finish(slot);

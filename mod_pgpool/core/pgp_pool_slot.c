@@ -1,4 +1,4 @@
-/* A slot of a pool, for its borrower; and how it is retired. */
+/* Serves the borrower of a slot, and retires slots. */
 #include "pgp_pool_private.h"
 
 /* If this was the last usable connection, waiting may be futile from now on. */
@@ -13,7 +13,7 @@ void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason)
     pool->stats.n[PGP_N_CLOSES + slot->reason]++;
     pgp_slot_move(pool->lists, slot, PGP_CLOSING);
     if (lived && !live_locked(pool))
-        pgp_outage_deprive(&pool->outage, now_of(pool));
+        pgp_outage_note_none_left(&pool->outage, now_of(pool));
 }
 
 void pgp_pool_retire_all_locked(pgp_pool *pool, pgp_state state, pgp_reason reason)

@@ -1,8 +1,8 @@
-/* The figures of a pool: counts what its borrowers do, and takes the figures of a moment. */
+/* Counts what the borrowers of a pool do, and copies its figures. */
 #include "pgp_pool_private.h"
 
-/* The borrower marks the slot without the lock, as soon as its check has succeeded; a thread
- * that has the lock anyway counts. */
+/* Count a successful acquire once.  Its borrower has marked the slot without the lock; a thread
+ * that holds the lock anyway counts. */
 static void grant_count_locked(pgp_slot *slot)
 {
     PGP_LOCKED(slot->pool);
@@ -33,7 +33,7 @@ void pgp_slot_count_lease_locked(pgp_slot *slot, apr_time_t now)
     pgp_stats_time(stats, PGP_TIME_HOLD, now - slot->borrower.since);
 }
 
-void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
+void pgp_pool_take_stats_locked(pgp_pool *pool, pgp_stats *stats)
 {
     PGP_LOCKED(pool);
     static const pgp_state established[] = {PGP_IDLE, PGP_IN_USE, PGP_CLEANING};
@@ -57,6 +57,6 @@ void pgp_stats_take_locked(pgp_pool *pool, pgp_stats *stats)
 void pgp_pool_read_stats(pgp_pool *pool, pgp_stats *stats)
 {
     lock(pool);
-    pgp_stats_take_locked(pool, stats);
+    pgp_pool_take_stats_locked(pool, stats);
     unlock(pool);
 }

@@ -32,28 +32,14 @@ static bool is_attached(const pgp_pool *pool)
     return pool->board && pool->share.quota.seat >= 0;
 }
 
-bool pgp_share_is_capped(const pgp_pool *pool)
+bool pgp_share_has_own_cap(const pgp_pool *pool)
 {
     return pool->share.quota.cap > 0;
 }
 
 static bool is_sharing(const pgp_pool *pool)
 {
-    return is_attached(pool) && pgp_share_is_capped(pool);
-}
-
-void pgp_pool_share_server(pgp_pool *pool, pgp_server *server)
-{
-    const int max = pool->settings->server_max;
-
-    pool->server = server;
-    if (max && (!server->max || max < server->max))
-        server->max = max;
-    if (!pool->board)
-        return;
-    server->quota.board = pool->board;
-    server->quota.row = pgp_board_server_row(pool->board, pool->place);
-    server->quota.seat = -1;
+    return is_attached(pool) && pgp_share_has_own_cap(pool);
 }
 
 void pgp_pool_attach_board(pgp_pool *pool, pgp_board *board, int place)
@@ -71,7 +57,7 @@ void pgp_pool_attach_board(pgp_pool *pool, pgp_board *board, int place)
 static void counters_leave_locked(pgp_pool *pool, pgp_stats *stats)
 {
     PGP_LOCKED(pool);
-    pgp_stats_take_locked(pool, stats);
+    pgp_pool_take_stats_locked(pool, stats);
     memset(pool->stats.n, 0, sizeof pool->stats.n);
     memset(pool->stats.longest, 0, sizeof pool->stats.longest);
 }
@@ -126,12 +112,11 @@ void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took)
     share->connect_time = share->connect_time ? (7 * share->connect_time + took) / 8 : took;
 }
 
-/* --- what is published ------------------------------------------------------ */
+/* --- publishing ------------------------------------------------------------- */
 
 /* Since when the oldest request of this child has waited, but no earlier than the child's last
- * permit: otherwise the old requests of one child would take all permits before another
- * child's.
- */
+ * permit: otherwise a child with many old requests would take all permits before any other
+ * child. */
 static apr_time_t oldest_wait_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -288,7 +273,7 @@ void pgp_share_give_own_locked(pgp_pool *pool)
     if (!is_attached(pool))
         return;
     pgp_permits_give(&pool->share.quota);
-    pool->share.ring = pgp_share_is_capped(pool);
+    pool->share.ring = pgp_share_has_own_cap(pool);
 }
 
 /* --- giving up -------------------------------------------------------------- */
@@ -303,8 +288,9 @@ static pgp_slot *long_idle_locked(const pgp_pool *pool, apr_time_t now,
     return count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= time ? slot : NULL;
 }
 
-/* The close is published first: another child that looks in between counts the connection
- * twice, not zero times. */
+/* Close an idle connection in favour of another child.  Publish the close before the
+ * idle time: a child that looks in between then counts the connection twice, and not zero
+ * times. */
 static void idle_give_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -326,8 +312,8 @@ static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
         idle_give_locked(pool, slot, now);
 }
 
-/* Keep a permit free for the children that have none: the child with the longest idle
- * connection closes that one. */
+/* Keep a permit free for the children that have none: if none is free, the child that has the
+ * longest idle connection closes it. */
 static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -344,6 +330,7 @@ static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
         pool->share.look_at = slot->idle_since + enough;
 }
 
+/* A request lacks a permit: choose the child to ring, and when to look at the others again. */
 static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
@@ -399,7 +386,7 @@ bool pgp_share_was_short_locked(const pgp_pool *pool, apr_time_t since)
 
 bool pgp_share_is_turn(const pgp_pool *pool)
 {
-    return (pgp_share_is_capped(pool) && pgp_permits_turn(&pool->share.quota) != INT64_MAX) ||
+    return (pgp_share_has_own_cap(pool) && pgp_permits_turn(&pool->share.quota) != INT64_MAX) ||
            (pool->server && pool->server->quota.board &&
             pgp_permits_turn(&pool->server->quota) != INT64_MAX);
 }

@@ -1,6 +1,6 @@
 /*
- * Shares the permits of a server among all pools that use it: PgPoolServerMax, and the case
- * that the server has no connection left (SQLSTATE 53300).
+ * Shares the permits of a server among all pools that use it: for PgPoolServerMax, and while
+ * the server takes no more connections (SQLSTATE 53300).
  *
  * A server has a quota, as a pool has (pgp_permits.h).  Its cap is the least PgPoolServerMax of
  * its pools.  After a 53300 the cap is for 30 s the number of connections that the server was
@@ -12,19 +12,19 @@
 #include "pgp_pool_keeper.h"
 #include "pgp_pool_private.h"
 
-/* How long the number counts that was found at a 53300. */
+/* The number of connections that was found at a 53300 counts for this time. */
 #define FULL_FOR PGP_SEC(30)
 
-/* While a child has so many attempts to connect to a server under way, over all of its pools,
- * it begins none for PgPoolMin: with hundreds of pools they would keep a request's attempt
- * waiting at the server. */
+/* While a child has this many attempts to connect to a server under way, over all of its pools,
+ * it begins none for PgPoolMin.  If hundreds of pools began theirs at once, a request's attempt
+ * would have to wait at the server. */
 #define WARMING_MOST 4
 
 /* A child whose requests wait looks again after this time if no bell rings. */
-#define LOOK_STEP PGP_MS(20)
+#define SERVER_LOOK_STEP PGP_MS(20)
 
-/* The child with the longest idle connection gives way first, but if a request has waited for
- * this time that child may be stopped. */
+/* The child with the longest idle connection gives way first.  But if a request has waited for
+ * this time, that child may be stopped, and another one gives way. */
 #define IDLEST_PATIENCE PGP_MS(200)
 
 static bool is_attached(const pgp_server *server)
@@ -42,6 +42,20 @@ static void cap_update(pgp_server *server, apr_time_t now)
     const int full = pgp_permits_full(&server->quota, now, FULL_FOR);
 
     server->quota.cap = server->max && (!full || server->max < full) ? server->max : full;
+}
+
+void pgp_pool_attach_server(pgp_pool *pool, pgp_server *server)
+{
+    const int max = pool->settings->server_max;
+
+    pool->server = server;
+    if (max && (!server->max || max < server->max))
+        server->max = max;
+    if (!pool->board)
+        return;
+    server->quota.board = pool->board;
+    server->quota.row = pgp_board_server_row(pool->board, pool->place);
+    server->quota.seat = -1;
 }
 
 /* --- for one pool ----------------------------------------------------------- */
@@ -92,8 +106,8 @@ bool pgp_server_found_full(pgp_pool *pool, apr_time_t now)
     if (!is_attached(server))
         return false;
     pgp_permits_look(&server->quota, now, pgp_share_patience(pool), &look);
-    /* This attempt holds a permit, too.  So do others that will get the same answer; then the
-     * least number is right. */
+    /* This attempt holds a permit, too.  Other attempts that fail in the same way do as well,
+     * so the least number that is found is right. */
     taken = look.used - 1;
     known = pgp_permits_full(&server->quota, now, FULL_FOR);
     if (taken < 1)
@@ -107,7 +121,7 @@ bool pgp_server_found_full(pgp_pool *pool, apr_time_t now)
 
 bool pgp_share_has_cap(const pgp_pool *pool)
 {
-    return pgp_share_is_capped(pool) || has_cap(pool->server);
+    return pgp_share_has_own_cap(pool) || has_cap(pool->server);
 }
 
 bool pgp_share_take_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
@@ -193,7 +207,7 @@ static server_state state_of(const pgp_server *server, pgp_pool **pools, int n, 
     return state;
 }
 
-static void publish(pgp_server *server, const server_state *state, apr_time_t now)
+static void server_publish(pgp_server *server, const server_state *state, apr_time_t now)
 {
     if (server->waits_since && !state->waits_since)
         server->ring = true;
@@ -232,11 +246,12 @@ static bool is_idlest(const server_state *state, const pgp_outlook *look, apr_ti
            now - look->first_since >= IDLEST_PATIENCE;
 }
 
-/* Only a child that waits rings, and no more often than it looks: two children with connections
- * that are idle too short to give way would wake each other without an end. */
+/* Ring the child with the longest idle connection.  Only a child that waits rings, and no more
+ * often than it looks: otherwise two children whose connections have not been idle for long
+ * enough would wake each other without an end. */
 static void idlest_ring(pgp_server *server, const pgp_outlook *look, apr_time_t now)
 {
-    if (look->idlest < 0 || !server->waits_since || now - server->rung_at < LOOK_STEP)
+    if (look->idlest < 0 || !server->waits_since || now - server->rung_at < SERVER_LOOK_STEP)
         return;
     server->rung_at = now;
     pgp_board_ring(server->quota.board, look->idlest);
@@ -249,14 +264,14 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     pgp_pace pace;
     int uncovered, given = 0;
 
-    publish(server, &state, now);
+    server_publish(server, &state, now);
     pgp_permits_look(&server->quota, now, pgp_share_patience(state.first), &look);
     uncovered = look.waiting - look.free - look.coming;
     for (; uncovered > 0 && is_idlest(&state, &look, now) && idle_give(&state, now);
          uncovered--, given++)
         state = state_of(server, pools, n, now);
     if (given)
-        publish(server, &state, now);
+        server_publish(server, &state, now);
     if (uncovered > 0 && !given)
         idlest_ring(server, &look, now);
     pace = pgp_share_pace(state.first, &look);
@@ -266,13 +281,14 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     if (server->ring)
         pgp_permits_ring(&server->quota, now, pgp_share_patience(state.first));
     server->ring = false;
-    /* A permit that has become free since a pool asked in vain is to be taken at once. */
+    /* If a permit has become free since a pool asked in vain, a round takes it at once. */
     if (given || (state.waits_since && look.free > look.ahead))
         return 0;
-    return state.waits_since ? now + LOOK_STEP : PGP_NEVER;
+    return state.waits_since ? now + SERVER_LOOK_STEP : PGP_NEVER;
 }
 
-/* Attempts that a round has begun in vain are not counted any more in the next one. */
+/* Count the attempts under way anew, since server_take_locked() counts also those that then get
+ * no permit. */
 static void connecting_count(pgp_pool **pools, int n)
 {
     int i;
@@ -294,7 +310,6 @@ apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now)
     int i;
 
     connecting_count(pools, n);
-
     for (i = 0; i < n; i++) {
         pgp_server *server = pools[i]->server;
         apr_time_t due;
@@ -311,7 +326,7 @@ apr_time_t pgp_pool_settle_servers(pgp_pool **pools, int n, apr_time_t now)
     return next;
 }
 
-void pgp_pool_set_servers_child(pgp_pool **pools, int n, int seat)
+void pgp_pool_set_servers_seat(pgp_pool **pools, int n, int seat)
 {
     int i;
 

@@ -10,7 +10,7 @@
  *   pgp_pool_return.c   slot_give_back, slot_clean_up, slot_retire
  *   pgp_pool_grow.c     slot_admit
  *   pgp_pool_maint.c    pool_maintain, with pgp_pool_watch_idle()
- *   pgp_pool_pending.c  pool_enter_phase; and pool_step, with pgp_pool_close(); pgp_pool_leave() is
+ *   pgp_pool_pending.c  pool_enter_phase; and slot_step, with pgp_slot_close(); pgp_pool_leave() is
  *                       the end of each round in keeper()
  * The states and edges are those of pgp_slot.h.  An atomic block is the code between lock() and
  * unlock(); between two blocks any other process may run.  Time and chance are choices: at any
@@ -322,7 +322,7 @@ inline slot_admit(s)
     fi
 }
 
-inline pool_step(s)
+inline slot_step(s)
 {
     if
     :: slot[s].state == CLOSING -> atomic { move(s, FREE, NOBODY) }
@@ -373,9 +373,9 @@ proctype keeper()
         :: !stopped
         fi;
         atomic { pool_maintain() };
-        pool_step(0);
+        slot_step(0);
 #if SLOTS == 2
-        pool_step(1);
+        slot_step(1);
 #endif
         atomic {
             if

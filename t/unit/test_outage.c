@@ -79,7 +79,7 @@ START_TEST(waiting_is_futile_after_the_patience)
     fails(&outage, "", NOW, false);
     ck_assert(!pgp_outage_is_futile(&outage, NOW + PGP_SEC(2), PGP_SEC(2)));
     ck_assert(pgp_outage_is_futile(&outage, NOW + PGP_SEC(2) + 1, PGP_SEC(2)));
-    pgp_outage_deprive(&outage, NOW + PGP_SEC(2));
+    pgp_outage_note_none_left(&outage, NOW + PGP_SEC(2));
     ck_assert(!pgp_outage_is_futile(&outage, NOW + PGP_SEC(4), PGP_SEC(2)));
     fails(&outage, "57P03", NOW + PGP_SEC(9), false);
     ck_assert(!pgp_outage_is_futile(&outage, NOW + PGP_SEC(10), PGP_SEC(2)));

@@ -166,7 +166,7 @@ START_TEST(return_between_stop_and_leave)
     pgp_pool_enter_phase(s->pool, PGP_STOPPED);
     release(conn);
     ck_assert_int_eq(pgp_pool_list_pending(s->pool, in_hand), 1);
-    ck_assert_int_eq(pgp_pool_step(in_hand[0]), 1);
+    ck_assert_int_eq(pgp_slot_step(in_hand[0]), 1);
     ck_assert_int_eq(slots(s, PGP_CLOSING), 1);
     ck_assert_int_eq(idle(s), 0);
 }

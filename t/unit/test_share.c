@@ -438,8 +438,8 @@ static stage *server_shared(stage *s, stage *beside, const char *timeout)
     stage *other = stage_beside(beside, "PgPoolMin 0", "PgPoolMax 4", "PgPoolServerMax 2",
                                 timeout, FOREVER, NULL);
 
-    pgp_pool_share_server(s->pool, server);
-    pgp_pool_share_server(other->pool, server);
+    pgp_pool_attach_server(s->pool, server);
+    pgp_pool_attach_server(other->pool, server);
     return other;
 }
 
@@ -523,8 +523,8 @@ START_TEST(min_waits_for_the_attempts_of_requests)
     int i;
 
     server->pools = 2;
-    pgp_pool_share_server(s->pool, server);
-    pgp_pool_share_server(other->pool, server);
+    pgp_pool_attach_server(s->pool, server);
+    pgp_pool_attach_server(other->pool, server);
     keep(s, PGP_SEC(1));
     conn = acquire(other);
     s->world->plan = (fake_plan){.takes = PGP_SEC(2), .end = FAKE_DONE};
