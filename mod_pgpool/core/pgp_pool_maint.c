@@ -72,7 +72,7 @@ static void orders_apply_locked(pgp_pool *pool, apr_time_t now)
 }
 
 /* The time at which the keeper has to maintain the pool again although nobody wakes it. */
-static apr_time_t next_turn_locked(pgp_pool *pool, apr_time_t now)
+static apr_time_t next_round_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     apr_time_t next = now + MAINTAIN_STEP;
@@ -134,7 +134,7 @@ apr_time_t pgp_pool_maintain(pgp_pool *pool)
     idle_retire_due_locked(pool, now);
     pgp_pool_grow_locked(pool, now);
     pgp_pool_take_stats_locked(pool, &stats);
-    next = next_turn_locked(pool, now);
+    next = next_round_locked(pool, now);
     unlock(pool);
     pgp_share_ring(pool);
     pgp_share_publish(pool, &stats);
