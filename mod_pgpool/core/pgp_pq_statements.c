@@ -8,28 +8,9 @@
 
 #include "pgp_alloc.h"
 
-/* FNV-1a. */
-#define HASH_START UINT64_C(14695981039346656037)
-#define HASH_PRIME UINT64_C(1099511628211)
-
-static uint64_t hash_add(uint64_t hash, const void *data, size_t size)
-{
-    const unsigned char *byte = data;
-
-    for (; size--; byte++)
-        hash = (hash ^ *byte) * HASH_PRIME;
-    return hash;
-}
-
 static size_t types_size(const pgp_pq_statement_key *key)
 {
     return key->types ? key->nparams * sizeof(*key->types) : 0;
-}
-
-static uint64_t hash_of(const pgp_pq_statement_key *key)
-{
-    return hash_add(hash_add(HASH_START, key->sql, strlen(key->sql)), key->types,
-                    types_size(key));
 }
 
 static bool keys_equal(const pgp_pq_statement_key *a, const pgp_pq_statement_key *b)
@@ -47,12 +28,10 @@ void pgp_pq_statements_init(pgp_pq_statements *list)
 pgp_pq_statement *pgp_pq_statements_find(pgp_pq_statements *list,
                                          const pgp_pq_statement_key *key)
 {
-    const uint64_t hash = hash_of(key);
     pgp_pq_statement *statement;
 
     APR_RING_FOREACH (statement, &list->ring, pgp_pq_statement, entry) {
-        if (statement->is_outdated || statement->hash != hash ||
-            !keys_equal(&statement->key, key))
+        if (statement->is_outdated || !keys_equal(&statement->key, key))
             continue;
         APR_RING_REMOVE(statement, entry);
         APR_RING_INSERT_HEAD(&list->ring, statement, pgp_pq_statement, entry);
@@ -73,7 +52,6 @@ pgp_pq_statement *pgp_pq_statements_add(pgp_pq_statements *list,
     if (types)
         memcpy(own_types, key->types, types);
     memcpy(own_text, key->sql, text);
-    statement->hash = hash_of(key);
     statement->is_outdated = false;
     statement->key = (pgp_pq_statement_key){
         .sql = own_text, .nparams = key->nparams, .types = key->types ? own_types : NULL};

@@ -2,11 +2,11 @@
  * The prepared statements of a connection: those that its session has, and their names.
  *
  * Model.  A list, the statement used last at its front.  A statement is known by its text and
- * its parameters' types.  One that is outdated is no longer found, but stays on the list, as
- * the first to be dropped, since the session still has it.  A name is never given again in the
- * same session, so a statement that the session still has, though the list has forgotten it, is
- * in nobody's way.  The list itself does not talk to the server: pgp_pq_run.h prepares, runs
- * and drops statements.
+ * its parameters' types.  An outdated statement stays on the list, since the session still has
+ * it, but find() skips it and it is the first to be dropped.  The list gives each name once in
+ * a session, so a statement that the session still has but the list has forgotten does no harm.
+ * The list itself does not talk to the server: pgp_pq_run.h prepares, runs and drops
+ * statements.
  *
  * Ownership.  The list belongs to its connection and copies all that it keeps.
  *
@@ -16,7 +16,6 @@
 #define PGP_PQ_STATEMENTS_H
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <apr_ring.h>
 #include <libpq-fe.h>
 
@@ -31,8 +30,7 @@ typedef struct pgp_pq_statement pgp_pq_statement;
 
 struct pgp_pq_statement {
     APR_RING_ENTRY(pgp_pq_statement) entry;
-    uint64_t hash;
-    pgp_pq_statement_key key; /* of memory behind this struct */
+    pgp_pq_statement_key key; /* its text and types lie behind this struct */
     bool is_outdated;
     char name[24];
 };
@@ -45,7 +43,8 @@ typedef struct {
 
 void pgp_pq_statements_init(pgp_pq_statements *list);
 
-/* The statement, which is the one used last from now on; NULL: it is not on the list. */
+/* Find a statement, and move it to the front: it is the one used last.  NULL: it is not on the
+ * list, or outdated. */
 pgp_pq_statement *pgp_pq_statements_find(pgp_pq_statements *list,
                                          const pgp_pq_statement_key *key);
 
