@@ -20,14 +20,15 @@
 int pgp_policy_growth(const pgp_demand *d)
 {
     /* During an outage one attempt is wanted in any case, to notice its end. */
-    const int wanted = MOST(MOST(d->min - d->live, d->waiting), d->down);
-    const int at_once = d->down ? 1 : 1 + (int)LEAST(d->demand_age / PGP_GROWTH_STEP, 10000);
+    const int wanted = MOST(MOST(d->min - d->live, d->waiting), (int)d->is_outage);
+    const int at_once = d->is_outage ? 1
+                                     : 1 + (int)LEAST(d->demand_age / PGP_GROWTH_STEP, 10000);
     const int start = LEAST(wanted, at_once) - d->connecting;
 
     return MOST(LEAST(start, d->free), 0);
 }
 
-static bool passed(apr_interval_time_t limit, apr_interval_time_t elapsed)
+static bool has_elapsed(apr_interval_time_t limit, apr_interval_time_t elapsed)
 {
     return limit != PGP_NEVER && elapsed >= limit;
 }
@@ -37,7 +38,7 @@ pgp_reason pgp_policy_retire(const pgp_slot *slot, const pgp_settings *settings,
 {
     if (slot->expires != PGP_NEVER && now >= slot->expires)
         return PGP_REASON_LIFETIME;
-    if (spare > 0 && passed(settings->idle_timeout, now - slot->idle_since))
+    if (spare > 0 && has_elapsed(settings->idle_timeout, now - slot->idle_since))
         return PGP_REASON_IDLE;
     return PGP_REASON_NONE;
 }
@@ -45,7 +46,8 @@ pgp_reason pgp_policy_retire(const pgp_slot *slot, const pgp_settings *settings,
 bool pgp_policy_ping_due(const pgp_slot *slot, const pgp_settings *settings,
                          apr_time_t suspect_since, apr_time_t now)
 {
-    return passed(settings->ping, now - slot->idle_since) || slot->idle_since < suspect_since;
+    return has_elapsed(settings->ping, now - slot->idle_since) ||
+           slot->idle_since < suspect_since;
 }
 
 bool pgp_policy_may_take(const pgp_outlook *look, bool for_wait, bool may_take_last)
@@ -69,11 +71,11 @@ pgp_pace pgp_policy_pace(int waiting, apr_interval_time_t connect_time,
     return (pgp_pace){.step = step, .turn = LEAST(waiting * step, longest_turn)};
 }
 
-apr_time_t pgp_policy_turn(const pgp_outlook *look, const pgp_pace *pace, apr_time_t passed)
+apr_time_t pgp_policy_turn(const pgp_outlook *look, const pgp_pace *pace, apr_time_t last_turn)
 {
     if (!look->first_since || look->coming + look->connecting >= 2 + look->cap / PERMITS_A_MOVE)
         return INT64_MAX;
-    return MOST(look->first_since + pace->turn, passed + pace->step);
+    return MOST(look->first_since + pace->turn, last_turn + pace->step);
 }
 
 apr_time_t pgp_policy_expiry(const pgp_settings *settings, apr_time_t now, apr_uint32_t random)

@@ -11,8 +11,8 @@
 #include "pgp_slot.h"
 #include "pgp_permits.h"
 
-/* For each such time that requests have waited, one more connection may be opened at the same
- * time. */
+/* While requests wait, one more attempt to connect may run at the same time for each such step
+ * that they have waited. */
 #define PGP_GROWTH_STEP PGP_MS(50)
 
 typedef struct {
@@ -22,7 +22,7 @@ typedef struct {
     int free;                       /* slots left */
     int waiting;                    /* requests that wait; 1 if none does but one was refused */
     apr_interval_time_t demand_age; /* how long requests have been waiting */
-    int down;                       /* the last attempt failed: make one at a time */
+    bool is_outage;                 /* the last attempt failed: make one at a time */
 } pgp_demand;
 
 /* How many attempts to connect to start now. */
@@ -53,8 +53,8 @@ typedef struct {
 pgp_pace pgp_policy_pace(int waiting, apr_interval_time_t connect_time,
                          apr_interval_time_t acquire_timeout);
 
-/* The time of the next turn; INT64_MAX: there is none.  passed: the time of the last one. */
-apr_time_t pgp_policy_turn(const pgp_outlook *look, const pgp_pace *pace, apr_time_t passed);
+/* The time of the next turn; INT64_MAX: there is none.  last_turn: the time of the last one. */
+apr_time_t pgp_policy_turn(const pgp_outlook *look, const pgp_pace *pace, apr_time_t last_turn);
 
 /* The time at which a connection made now expires, or PGP_NEVER.  It is PgPoolMaxLifetime away,
  * less 0-20 % at random, so that connections made together do not expire together. */

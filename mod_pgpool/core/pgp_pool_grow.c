@@ -32,7 +32,7 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
         .free = count(pool, PGP_FREE),
         .waiting = pool->waiting ? pool->waiting : pool->refused_demand,
         .demand_age = pool->waiting ? now - pool->demand_since : 0,
-        .down = pool->outage.failures > 0,
+        .is_outage = pool->outage.failures > 0,
     };
     const bool resting = pool->phase == PGP_STOPPED || now < pool->outage.retry_at ||
                          pgp_pool_is_suspended_locked(pool, now);
