@@ -13,14 +13,14 @@
  *         others:  close()
  *     close(), in any phase  --step()-->  destroy()
  *
- * Between two leases a connection is idle: check_idle() or take_in() looks at it, and prepare()
- * makes it ready for its borrower where check_idle() says so.
+ * Between two leases a connection is idle: check_idle() or read_idle() looks at it, and
+ * prepare() makes it ready for its borrower if check_idle() says so or a ping is due.
  *
  * Ownership.  A connection has one owner at a time (pgp_slot.h says who that is), and belongs
  * to the driver's user from connect() until destroy().
  *
  * Threads.  Only the owner's thread calls these functions on a connection, so a connection has
- * no lock. Nothing here blocks but prepare() and set(), which have a deadline.
+ * no lock.  Nothing here blocks but prepare() and set_vars(), which have a deadline.
  *
  * Errors.  A function that returns bool returns true for success.  It sets *error only if it
  * fails.  A driver asserts that it is called in the order above.
@@ -52,14 +52,14 @@ typedef struct {
 typedef enum {
     PGP_STEP_AGAIN, /* it waits for the event in *await */
     PGP_STEP_DONE,  /* ready and clean; after close(): its backend is gone */
-    PGP_STEP_FAILED /* *error says why; the connection only takes close() and destroy() */
+    PGP_STEP_FAILED /* *error says why; only close() and destroy() may follow */
 } pgp_step;
 
 /* The state of an idle connection. */
 typedef enum {
     PGP_IDLE_DEAD,         /* closed, half closed, or no longer what it was made for */
     PGP_IDLE_QUIET,        /* nothing has come */
-    PGP_IDLE_HEARD,        /* something came unasked and was read: only a ping will tell more */
+    PGP_IDLE_HEARD,        /* the server has sent something unasked: ping it before use */
     PGP_IDLE_RESET_PENDING /* prepare() has to collect the answer to its reset */
 } pgp_idle_state;
 
@@ -80,8 +80,8 @@ typedef enum {
 
 typedef struct pgp_driver {
     /* Start to connect.  first_host: the entry of the hosts to begin with (modulo their
-     * number).  survey: also ask the server for its capacity.  owner: kept for those who have
-     * only the handle.  Returns NULL if the attempt has failed already. */
+     * number).  survey: also ask the server for its capacity.  owner: kept for callers that
+     * have only the handle.  Returns NULL if the attempt has failed already. */
     pgp_connection *(*connect)(const pgp_context *context, unsigned first_host, bool survey,
                                void *owner, pgp_error *error);
     /* Go on with connecting, cleaning up or closing. */
@@ -95,11 +95,11 @@ typedef struct pgp_driver {
     pgp_idle_state (*check_idle)(pgp_connection *connection, pgp_error *error);
     /* Read what an idle connection has received, up to a bound, the answer to its reset
      * included, and drop it.  false: the connection is unfit. */
-    bool (*take_in)(pgp_connection *connection, pgp_error *error);
+    bool (*read_idle)(pgp_connection *connection, pgp_error *error);
     /* Shut the connection's socket down.  why: a literal, for the last words. */
     void (*shutdown)(pgp_connection *connection, const char *why);
-    /* Set *error to what the server has said of the end of a lost connection, or to why it was
-     * shut down, or to an empty message.  A borrower's own results stay. */
+    /* Set *error to the server's reason for the end of a lost connection, or to the reason for
+     * its shutdown(), or to an empty message.  A borrower's own results stay. */
     void (*last_words)(pgp_connection *connection, pgp_error *error);
     /* Make an idle connection ready for a borrower, until `until` (the env's clock): collect
      * the answer to its reset; if `ping`, make a round trip.  false: the connection is unfit.
@@ -107,20 +107,20 @@ typedef struct pgp_driver {
     bool (*prepare)(pgp_connection *connection, bool ping, apr_time_t until, pgp_error *error);
     /* Whether a borrowed connection's session has these variables and no others of ours, and no
      * result tells that the borrower has undone any.  Costs nothing. */
-    bool (*is_set)(const pgp_connection *connection, const pgp_vars *vars);
+    bool (*has_vars)(const pgp_connection *connection, const pgp_vars *vars);
     /* Other code has used the borrowed connection, and may have changed its variables without a
-     * result that tells: the next set() sends them again. */
-    void (*doubt)(pgp_connection *connection);
+     * result that tells: the next set_vars() sends them again. */
+    void (*doubt_vars)(pgp_connection *connection);
     /* Give a borrowed connection's session these variables and no others of ours, until
      * `until`. */
-    pgp_set_outcome (*set)(pgp_connection *connection, const pgp_vars *vars, apr_time_t until,
-                           pgp_error *error);
+    pgp_set_outcome (*set_vars)(pgp_connection *connection, const pgp_vars *vars,
+                                apr_time_t until, pgp_error *error);
     /* End a lease: restore what a borrower may have changed in the client's library, send the
      * reset if one is due, and say in what state the connection is.  Waits for nothing.  To be
      * called again when the clean-up of a DIRTY connection is done. */
     pgp_return (*finish_lease)(pgp_connection *connection);
-    /* Start to clean up a DIRTY connection: end what still runs, roll back.  Returns whether
-     * something still runs, and will be cancelled unless it ends first. */
+    /* Start to clean up a DIRTY connection: end whatever still runs, roll back.  Returns
+     * whether something still runs, which step() cancels unless it ends first. */
     bool (*cleanup)(pgp_connection *connection);
     /* Start to close, in any phase: tell the server, and wait for nothing.  The handle is gone
      * afterwards; step() is DONE when the server's process has ended, and never FAILED. */

@@ -9,7 +9,7 @@
 
 /* libpq indents the lines after the first by tabs.  A LOCATION helps only the developers of the
  * server. */
-void pgp_error_text(pgp_error *error, const char *text)
+void pgp_error_set_text(pgp_error *error, const char *text)
 {
     char *out = error->message;
     const char *end = out + sizeof error->message - 3;

@@ -21,7 +21,7 @@ typedef struct {
 
 /* Set the message to a text of libpq's, which may have several lines; longer text is cut.  The
  * other fields stay. */
-void pgp_error_text(pgp_error *error, const char *text);
+void pgp_error_set_text(pgp_error *error, const char *text);
 
 /* Print "message (SQLSTATE 57P01)", or the message alone where there is no SQLSTATE.  Returns
  * words. */

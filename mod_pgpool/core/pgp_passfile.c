@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <apr_strings.h>
 
-static void explain(const char *path, char *words, apr_size_t size)
+static void file_explain(const char *path, char *words, apr_size_t size)
 {
     struct stat file;
     int length;
@@ -41,6 +41,6 @@ void pgp_passfile_explain(PGconn *conn, char *words, apr_size_t size)
     apr_cpystrn(words, "there is no passfile, and no home directory to have one", size);
     for (o = options; o && o->keyword; o++)
         if (!strcmp(o->keyword, "passfile") && o->val && *o->val)
-            explain(o->val, words, size);
+            file_explain(o->val, words, size);
     PQconninfoFree(options);
 }

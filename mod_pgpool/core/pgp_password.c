@@ -25,7 +25,7 @@ extern char **environ;
 #define PREFIX_LENGTH 5
 
 /* A cloud's token may have a few kilobytes. */
-#define LONGEST 8191
+#define LONGEST_PASSWORD 8191
 
 /* How often to look whether a command has ended, in milliseconds. */
 #define END_STEP 2
@@ -35,7 +35,7 @@ struct pgp_password {
     apr_interval_time_t patience;
     char error[200];
     size_t length;
-    char text[LONGEST + 3]; /* with the end of its line, and a null */
+    char text[LONGEST_PASSWORD + 3]; /* with the end of its line, and a null */
 };
 
 /* --- the source -------------------------------------------------------------- */
@@ -86,22 +86,22 @@ static const char *path_of(const pgp_password *password)
     return APR_ARRAY_IDX(password->source, 0, const char *) + PREFIX_LENGTH;
 }
 
-static void fail(pgp_password *password, const char *why)
+static void password_fail(pgp_password *password, const char *why)
 {
     apr_snprintf(password->error, sizeof password->error, "PgPoolPassword: %.120s: %s",
                  path_of(password), why);
 }
 
-static void fail_system(pgp_password *password, int error)
+static void password_fail_system(pgp_password *password, int error)
 {
     char words[64];
 
-    fail(password, apr_strerror(error, words, sizeof words));
+    password_fail(password, apr_strerror(error, words, sizeof words));
 }
 
 /* --- reading ----------------------------------------------------------------- */
 
-/* Read what comes next.  Returns what read() does; 0 as well if there is no room for more. */
+/* Read the next piece.  Returns the result of read(): 0 at the end, or if there is no room. */
 static ssize_t piece_read(pgp_password *password, int fd)
 {
     const size_t room = sizeof password->text - 1 - password->length;
@@ -115,7 +115,7 @@ static ssize_t piece_read(pgp_password *password, int fd)
     return got;
 }
 
-/* Cut the end of the line off. */
+/* Cut the end of the line off, and check the rest. */
 static void line_take(pgp_password *password)
 {
     char *text = password->text;
@@ -126,14 +126,14 @@ static void line_take(pgp_password *password)
         password->length--;
     text[password->length] = '\0';
     if (!password->length)
-        fail(password, "is empty");
-    else if (password->length > LONGEST)
-        fail(password, "is too long for a password");
+        password_fail(password, "is empty");
+    else if (password->length > LONGEST_PASSWORD)
+        password_fail(password, "is too long for a password");
     else if (strlen(text) != password->length || strchr(text, '\n'))
-        fail(password, "has more than the one line of a password");
+        password_fail(password, "has more than the one line of a password");
 }
 
-/* Opening does not wait for the other end of a pipe, which is then refused. */
+/* Read a regular file.  O_NONBLOCK: open() must not await the other end of a pipe. */
 static void file_read(pgp_password *password)
 {
     const int fd = open(path_of(password), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -141,16 +141,16 @@ static void file_read(pgp_password *password)
     ssize_t got = 1;
 
     if (fd < 0) {
-        fail_system(password, errno);
+        password_fail_system(password, errno);
         return;
     }
     if (fstat(fd, &is) != 0 || !S_ISREG(is.st_mode))
-        fail(password, "is no regular file");
+        password_fail(password, "is no regular file");
     else {
         while (got > 0)
             got = piece_read(password, fd);
         if (got < 0)
-            fail_system(password, errno);
+            password_fail_system(password, errno);
         else
             line_take(password);
     }
@@ -235,8 +235,8 @@ static bool command_reap(pid_t pid)
     return status == 0;
 }
 
-/* The command's group, with all that the command has started, keeps its number until the
- * command is reaped; so it can be killed before. */
+/* Take the command's output.  If the command is late, kill its process group, with all that it
+ * has started.  The group keeps its number until the command is reaped, so kill it first. */
 static void output_take(pgp_password *password, int fd, pid_t pid)
 {
     const apr_int64_t until = now_ms() + password->patience / 1000;
@@ -247,11 +247,11 @@ static void output_take(pgp_password *password, int fd, pid_t pid)
         kill(-pid, SIGKILL);
     has_succeeded = command_reap(pid);
     if (!is_in_time)
-        fail(password, "gave no password within PgPoolConnectTimeout, and was killed");
+        password_fail(password, "gave no password within PgPoolConnectTimeout, and was killed");
     else if (has_succeeded)
         line_take(password);
     else
-        fail(password, "the command has failed; what it said is in this log");
+        password_fail(password, "the command has failed; what it said is in this log");
 }
 
 static void command_read(pgp_password *password)
@@ -260,13 +260,13 @@ static void command_read(pgp_password *password)
     pid_t pid;
 
     if (pipe2(ends, O_CLOEXEC) != 0) {
-        fail_system(password, errno);
+        password_fail_system(password, errno);
         return;
     }
     error = command_start(password, ends[1], &pid);
     close(ends[1]);
     if (error)
-        fail_system(password, error);
+        password_fail_system(password, error);
     else
         output_take(password, ends[0], pid);
     close(ends[0]);

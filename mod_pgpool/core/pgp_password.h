@@ -2,7 +2,7 @@
  * A password that is read anew for each connect: from a file, or from the output of a command.
  *
  * Model.  The source is a list: "file:/path" alone, or "exec:/path" and the command's
- * arguments. The password is its one line, without the end of the line.  An attempt to connect
+ * arguments.  The password is its one line, without the end of the line.  An attempt to connect
  * makes a pgp_password, reads it on a thread of its own (pgp_task.h), since file systems and
  * commands may take their time, and frees it as soon as libpq has its copy.
  *

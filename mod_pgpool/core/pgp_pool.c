@@ -269,15 +269,15 @@ pgp_set_outcome pgp_slot_set_vars(pgp_slot *slot, const pgp_vars *vars, apr_time
 {
     const pgp_driver *driver = slot->pool->env->driver;
 
-    if (driver->is_set(slot->connection, vars))
+    if (driver->has_vars(slot->connection, vars))
         return PGP_SET_DONE;
     *error = (pgp_error){.message = ""};
-    return driver->set(slot->connection, vars, check_deadline(slot->pool, until), error);
+    return driver->set_vars(slot->connection, vars, check_deadline(slot->pool, until), error);
 }
 
 void pgp_slot_doubt_vars(pgp_slot *slot)
 {
-    slot->pool->env->driver->doubt(slot->connection);
+    slot->pool->env->driver->doubt_vars(slot->connection);
 }
 
 void pgp_pool_discard_unfit(pgp_slot **slot, const pgp_error *error)

@@ -221,7 +221,7 @@ static bool idle_read(pgp_slot *slot, apr_time_t seen)
 
     if (!idle_take(slot, seen))
         return false;
-    if (slot->pool->env->driver->take_in(slot->connection, &error))
+    if (slot->pool->env->driver->read_idle(slot->connection, &error))
         idle_give_back(slot, seen);
     else
         idle_retire(slot, &error);

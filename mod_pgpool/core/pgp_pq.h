@@ -72,7 +72,7 @@ struct pgp_connection {
     PGconn *conn; /* NULL in LOOKING_UP and CLOSING */
     pgp_pq_phase phase;
     pgp_task *task; /* in LOOKING_UP the look-up; else a cancel that is on its way; or NULL */
-    int closing_fd; /* in CLOSING: reaches its end with the server's process; or -1 */
+    int closing_fd; /* in CLOSING: reads end of file when the server's process ends; or -1 */
 
     /* of the session; written when it is connected */
     unsigned backend; /* kept here, since libpq forgets it when the connection is lost */
@@ -83,9 +83,9 @@ struct pgp_connection {
         char hot_standby, read_only;
     } role;
 
-    bool reset_pending;     /* a reset was sent, and its answer has not been collected */
-    bool is_terminated;     /* the server has said unasked why it ends it: exchange.error */
-    const char *shut_down;  /* why we have shut its socket down; NULL: we have not */
+    bool reset_pending;    /* a reset was sent, and its answer has not been collected */
+    bool is_terminated;    /* the server has said that it ends the connection: exchange.error */
+    const char *shut_down; /* why the driver has shut the socket down; NULL: it has not */
     _Atomic bool is_unused; /* nobody has it, see pgp_pq_callbacks_trap() */
 
     /* from connect() to READY */
@@ -94,7 +94,7 @@ struct pgp_connection {
         bool survey;                     /* ask for the capacity after PgPoolInitSQL */
         pgp_pq_lookup *lookup;           /* the task's while it runs */
         bool is_second;                  /* the server has rejected the first password */
-        PostgresPollingStatusType wants; /* in CONNECTING */
+        PostgresPollingStatusType wants; /* in CONNECTING: the event that libpq waits for */
         int init_started;                /* in INITIALISING: statements sent so far */
     } connecting;
 
@@ -168,7 +168,7 @@ void pgp_pq_error_connection(pgp_error *error, const pgp_connection *connection)
 void pgp_pq_error_result(pgp_error *error, const pgp_connection *connection,
                          const PGresult *result);
 /* Note that the server ends the connection, and why: the error that a result holds. */
-void pgp_pq_error_ends(pgp_connection *connection, const PGresult *result);
+void pgp_pq_error_note_end(pgp_connection *connection, const PGresult *result);
 /* A result's severity in English, "" if it has none. */
 const char *pgp_pq_error_severity(const PGresult *result);
 
@@ -183,9 +183,9 @@ pgp_connection *pgp_pq_callbacks_connection(const PGconn *conn);
 void pgp_pq_callbacks_listen(pgp_connection *connection);
 /* Take back what a borrower may have set in the client's library. */
 void pgp_pq_callbacks_restore(pgp_connection *connection);
-/* Say whether nobody has the connection from now on.  A build with a sanitizer aborts when a
- * result comes then, since a borrower uses a connection that it has given back.  Other builds
- * do nothing here. */
+/* Say whether the connection is unused from now on.  A build with a sanitizer aborts if a
+ * result comes while it is unused: a borrower uses a connection that it has given back.  Other
+ * builds do nothing here. */
 void pgp_pq_callbacks_trap(pgp_connection *connection, bool is_unused);
 
 /* --- pgp_pq_exchange.c: in nonblocking mode --------------------------------- */
@@ -193,20 +193,19 @@ void pgp_pq_callbacks_trap(pgp_connection *connection, bool is_unused);
 /* The events that poll() reports of a descriptor at this moment; POLLERR if poll() itself
  * fails. */
 short pgp_pq_exchange_poll_now(int fd, short events);
-/* Whether libpq would wait for the server to take in what may be left to send: the connection
- * is in blocking mode, and its socket has no room. */
+/* Whether libpq would block until the server takes data that may be unsent: the connection is
+ * in blocking mode, and its socket has no room. */
 bool pgp_pq_exchange_is_blocked(const pgp_connection *connection);
-/* Enter nonblocking mode.  PQsetnonblocking() waits until it has sent what is unsent; if the
- * socket does not take that at once, it is shut down instead.  false: the connection is lost.
- */
+/* Enter nonblocking mode.  PQsetnonblocking() first sends all unsent data, and waits for that;
+ * if the socket has no room, this shuts it down instead.  false: the connection is lost. */
 bool pgp_pq_exchange_set_nonblocking(pgp_connection *connection);
-/* Shut the socket down: whatever a holder of the PGconn tries next fails.  why: a literal, for
+/* Shut the socket down: whatever anyone tries next with the PGconn fails.  why: a literal, for
  * the last words. */
 void pgp_pq_exchange_shutdown(pgp_connection *connection, const char *why);
 /* Start an exchange.  false: *error says why. */
 bool pgp_pq_exchange_send(pgp_connection *connection, const char *sql, pgp_error *error);
-/* Note in connection->exchange what a result says of it.  Returns whether the exchange is over,
- * though libpq will give no NULL after it: a COPY. */
+/* Note in connection->exchange whether a result is an error.  Returns true if the exchange ends
+ * here, without libpq's NULL: at a COPY, which the driver does not take part in. */
 bool pgp_pq_exchange_judge(pgp_connection *connection, const PGresult *result);
 /* Go on with an exchange as far as the answer has come. */
 pgp_step pgp_pq_exchange_receive(pgp_connection *connection, struct pollfd *await,
@@ -222,7 +221,7 @@ void pgp_pq_exchange_drop_notifies(pgp_connection *connection);
 
 bool pgp_pq_idle_is_alive(pgp_connection *connection);
 pgp_idle_state pgp_pq_idle_check(pgp_connection *connection, pgp_error *error);
-bool pgp_pq_idle_take_in(pgp_connection *connection, pgp_error *error);
+bool pgp_pq_idle_read(pgp_connection *connection, pgp_error *error);
 bool pgp_pq_idle_prepare(pgp_connection *connection, bool ping, apr_time_t until,
                          pgp_error *error);
 void pgp_pq_idle_last_words(pgp_connection *connection, pgp_error *error);

@@ -1,10 +1,10 @@
 /*
  * The functions that libpq calls: an event procedure for results, a receiver for notices.
  *
- * A result carries the notice receiver of its PGconn, the processor and their batons along, and
- * may outlive the connection.  It calls them only with a NOTICE of libpq's own, so the receiver
- * must not follow its baton then.  The baton is NULL where a borrower has put back the
- * functions that it found, since libpq does not tell their batons.
+ * A result has copies of its PGconn's notice receiver, notice processor and their batons, and
+ * may outlive the connection.  But it calls them only with notices of libpq's own, so the
+ * receiver uses its baton only for an error.  A borrower that replaces these functions, and
+ * later puts back the ones that it found, gives them NULL batons: libpq does not tell theirs.
  */
 #include "pgp_pq.h"
 
@@ -75,14 +75,14 @@ static void notice_log(void *baton, const char *text)
 
     if (!context)
         return;
-    pgp_error_text(&line, text);
+    pgp_error_set_text(&line, text);
     pgp_log(context->env, PGP_LOG_DEBUG, PGP_MSG_NOTICE, context->pool, 0,
             "the server says: %s", line.message);
 }
 
 /* Hand a notice to the processor of its result, which may be a borrower's.  Only libpq's own
- * receiver can do that.  Only a PGconn tells where it is, so one is made that never
- * connects: the function cannot be kept with a connection that the result may have outlived. */
+ * receiver can do that, and only a PGconn tells its address.  So this makes a PGconn that never
+ * connects: the address cannot be kept with a connection that the result may have outlived. */
 static void notice_pass_on(const PGresult *result)
 {
     PGconn *none = PQconnectStart("?");
@@ -106,7 +106,7 @@ static void notice_receive(void *baton, const PGresult *result)
     pgp_connection *connection = baton;
 
     if (connection && is_error(pgp_pq_error_severity(result)))
-        pgp_pq_error_ends(connection, result);
+        pgp_pq_error_note_end(connection, result);
     notice_pass_on(result);
 }
 

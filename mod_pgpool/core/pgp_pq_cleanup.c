@@ -1,11 +1,12 @@
 /*
- * Ending what a borrower left running, without a wait.
+ * Ends whatever a borrower has left running, without waiting.
  *
- * The driver drains what has come.  It ends a COPY IN, and gives a pipeline the rollback and
- * the sync that it lacks.  If something still runs then, it cancels that, and what comes behind
- * it.  PQcancel() blocks and has no deadline, so it runs as a task; and since a cancel may
- * arrive after its statement has ended, the connection is not handed on before the task is done
- * and a round trip has taken in what the cancel hits.  A rollback ends the transaction.
+ * The driver reads and drops the results that have come.  It ends a COPY IN, and gives a
+ * pipeline the rollback and the sync that it lacks.  If a statement still runs then, the driver
+ * cancels it and those behind it.  PQcancel() blocks and has no deadline, so it runs as a task.
+ * A cancel may arrive after its statement has ended.  So the driver waits for the task, and
+ * then makes a round trip, for the late cancel to hit.  At last a rollback ends the
+ * transaction.
  */
 #include "pgp_pq.h"
 
@@ -16,12 +17,12 @@
 #define RESULTS_A_STEP 1000
 #define ROWS_A_RESULT 100
 
-/* If nothing has come of a cancel by then, another one is sent. */
+/* If a cancel has had no effect after this time, the driver sends another one. */
 #define CANCEL_AGAIN PGP_MS(50)
 
 /* --- cancelling -------------------------------------------------------------- */
 
-/* The connection itself will tell what came of the cancel. */
+/* Send a cancel request.  Its outcome shows on the connection itself. */
 static void cancel_run(PGcancel *cancel)
 {
     char unsaid[256];
@@ -45,8 +46,8 @@ static void cancel_start(pgp_connection *connection)
         PQfreeCancel(cancel);
 }
 
-/* Something runs that was not cancelled yet; or it was, but the cancel may have come before the
- * server had begun with it. */
+/* Whether to cancel what runs: the driver has not cancelled it yet; or it has, but the cancel
+ * may have arrived before the server began with the statement. */
 static bool cancel_is_due(const pgp_connection *connection)
 {
     return !connection->cleanup.cancelled || connection->cleanup.answered ||
@@ -162,7 +163,7 @@ static pgp_step drain_step(pgp_connection *connection, struct pollfd *await, pgp
 {
     drain_state state = DRAIN_NEVER;
 
-    /* The server takes in nothing until it is done with what it has: a cancel makes room. */
+    /* The server takes no more input before its statement has ended: a cancel makes room. */
     if (pgp_pq_exchange_is_blocked(connection)) {
         if (cancel_is_due(connection))
             cancel_start(connection);
@@ -229,11 +230,11 @@ static pgp_step transaction_ended(pgp_connection *connection, pgp_error *error)
 {
     connection->phase = READY;
     pgp_pq_exchange_drop_notifies(connection); /* the transaction's end has brought them */
-    /* The results that were drained may not tell of all that was done. */
+    /* The dropped results may not tell all effects of the lease. */
     connection->lease.effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
     if (PQtransactionStatus(connection->conn) == PQTRANS_IDLE)
         return PGP_STEP_DONE;
-    pgp_error_text(error, "the transaction could not be ended");
+    pgp_error_set_text(error, "the transaction could not be ended");
     return PGP_STEP_FAILED;
 }
 

@@ -1,4 +1,5 @@
-/* Closing a connection without waiting for the server, and telling when its process is gone. */
+/* Closes a connection without waiting for the server, and tells when the server's process has
+ * ended. */
 
 #include "pgp_pq.h"
 
@@ -44,7 +45,7 @@ void pgp_pq_close_start(pgp_connection *connection)
         pgp_pq_idle_take_answer(connection, &unsaid);
     if (connection->conn && PQtransactionStatus(connection->conn) == PQTRANS_ACTIVE) {
         pgp_pq_cleanup_abandon(connection);
-        /* PQfinish() would still send what the borrower has queued, for the server to run. */
+        /* Otherwise PQfinish() would send statements that the borrower has queued. */
         shutdown(PQsocket(connection->conn), SHUT_WR);
     }
     connection->closing_fd = connection->conn ? conn_finish(connection) : -1;

@@ -1,4 +1,4 @@
-/* Connecting with libpq: names, hosts, log-in, PgPoolInitSQL, the server's capacity. */
+/* Connects with libpq: looks names up, logs in, runs PgPoolInitSQL, asks for the capacity. */
 
 #include "pgp_pq_connect.h"
 
@@ -65,8 +65,8 @@ void pgp_pq_connect_abandon(pgp_connection *connection)
 
 /* --- logging in ------------------------------------------------------------- */
 
-/* Say why there is no connection.  The passfile's part comes first, since the rest may be long
- * and be cut. */
+/* Set *error to the reason why there is no connection.  The passfile's part comes first, since
+ * the rest may be too long. */
 static void login_error(pgp_connection *connection, pgp_error *error)
 {
     char words[sizeof error->message], *end;
@@ -77,46 +77,57 @@ static void login_error(pgp_connection *connection, pgp_error *error)
     pgp_passfile_explain(connection->conn, words, sizeof words);
     end = words + strlen(words);
     apr_snprintf(end, sizeof words - (end - words), ": %s", error->message);
-    pgp_error_text(error, words);
+    pgp_error_set_text(error, words);
 }
 
-/* Begin to log in.  libpq lets the later of two equal keywords win.  Before the connection
- * string stand defaults: only keepalives together with tcp_user_timeout end a black hole. After
- * it stand the hosts, as they were looked up, and the encoding, which neither a service file
- * nor the environment may change, and the password of PgPoolPassword. */
+/* Give libpq the parameters.  It lets the later of two equal keywords win.  Before the
+ * connection string stand defaults: only keepalives together with tcp_user_timeout end a black
+ * hole.  After it stand the hosts, as they were looked up; the encoding, which neither a
+ * service file nor the environment may change; and the password of PgPoolPassword. */
+static PGconn *conn_start(const pgp_connection *connection)
+{
+    const pgp_pq_lookup *lookup = connection->connecting.lookup;
+    const char *host[3] = {NULL, NULL, NULL}; /* libpq ignores a NULL */
+    const bool has_hosts = pgp_pq_hosts_params(lookup->hosts, connection->connecting.first_host,
+                                               host);
+    const char *const params[][2] = {
+        {"fallback_application_name", "mod_pgpool"},
+        {"keepalives", "1"},
+        {"keepalives_idle", "5"},
+        {"keepalives_interval", "2"},
+        {"keepalives_count", "3"},
+        {"tcp_user_timeout", "10000"},
+        {"dbname", connection->settings->conninfo},
+        {"host", has_hosts ? host[0] : NULL},
+        {"hostaddr", has_hosts ? host[1] : NULL},
+        {"port", has_hosts ? host[2] : NULL},
+        {"client_encoding", "UTF8"},
+        {"password", lookup->password ? pgp_password_text(lookup->password) : NULL},
+        {NULL, NULL},
+    };
+    enum { PARAMS = sizeof params / sizeof *params };
+    const char *keywords[PARAMS], *values[PARAMS];
+    int i;
+
+    for (i = 0; i < PARAMS; i++) {
+        keywords[i] = params[i][0];
+        values[i] = params[i][1];
+    }
+    return PQconnectStartParams(keywords, values, 1);
+}
+
 static bool login_start(pgp_connection *connection, pgp_error *error)
 {
-    static const char *const keywords[] = {"fallback_application_name",
-                                           "keepalives",
-                                           "keepalives_idle",
-                                           "keepalives_interval",
-                                           "keepalives_count",
-                                           "tcp_user_timeout",
-                                           "dbname",
-                                           "host",
-                                           "hostaddr",
-                                           "port",
-                                           "client_encoding",
-                                           "password",
-                                           NULL};
-    const pgp_pq_lookup *lookup = connection->connecting.lookup;
-    const char *host[3] = {NULL, NULL, NULL};
-    const char *values[] = {
-        "mod_pgpool", "1",  "5",  "2",    "3",  "10000", connection->settings->conninfo,
-        NULL,         NULL, NULL, "UTF8", NULL, NULL};
+    const char *why = lookup_error(connection->connecting.lookup);
 
-    if (lookup_error(lookup)) {
-        pgp_error_text(error, lookup_error(lookup));
+    if (why) {
+        pgp_error_set_text(error, why);
         return false;
     }
-    if (pgp_pq_hosts_params(lookup->hosts, connection->connecting.first_host, host))
-        memcpy(values + 7, host, sizeof host);
-    if (lookup->password)
-        values[11] = pgp_password_text(lookup->password);
-    connection->conn = PQconnectStartParams(keywords, values, 1);
+    connection->conn = conn_start(connection);
     pgp_pq_connect_abandon(connection);
     if (!connection->conn || !pgp_pq_callbacks_register(connection)) {
-        pgp_error_text(error, "libpq cannot register the connection: out of memory");
+        pgp_error_set_text(error, "libpq cannot register the connection: out of memory");
         return false;
     }
     PQsetErrorVerbosity(connection->conn, PQERRORS_VERBOSE);
@@ -139,14 +150,14 @@ bool pgp_pq_connect_start(pgp_connection *connection, pgp_error *error)
     connection->task = lookup_start(lookup);
     if (connection->task)
         return true;
-    pgp_error_text(error, "there is no thread to look up the host's name or the password");
+    pgp_error_set_text(error, "there is no thread to look up the host's name or the password");
     return false;
 }
 
 /* --- setting up the session ------------------------------------------------- */
 
-/* Whether the connection speaks UTF-8.  UTF8 was asked for, so a proxy that does not tell has
- * it. */
+/* Note the encoding, and check that it is UTF-8.  A proxy may not tell the encoding; then it
+ * has the one that login_start() asked for. */
 static bool note_encoding(pgp_connection *connection, pgp_error *error)
 {
     const char *name = PQparameterStatus(connection->conn, "client_encoding");
@@ -172,7 +183,7 @@ static pgp_step session_ready(pgp_connection *connection, pgp_error *error)
     if (PQtransactionStatus(connection->conn) == PQTRANS_IDLE &&
         pgp_pq_reset_set_blocking(connection))
         return PGP_STEP_DONE;
-    pgp_error_text(error, "PgPoolInitSQL leaves a transaction open");
+    pgp_error_set_text(error, "PgPoolInitSQL leaves a transaction open");
     return PGP_STEP_FAILED;
 }
 
@@ -201,8 +212,8 @@ static pgp_step survey_start(pgp_connection *connection, struct pollfd *await, p
                                                         : PGP_STEP_FAILED;
 }
 
-/* Whether the last statement of PgPoolInitSQL has prepared something without being a PREPARE: a
- * reset that keeps prepared statements would run it again, and fail. */
+/* Whether the last statement of PgPoolInitSQL has prepared something, though it does not begin
+ * with PREPARE: a reset that keeps prepared statements would run it again, and fail. */
 static bool init_hides_prepare(const pgp_connection *connection)
 {
     const apr_array_header_t *sql = connection->settings->init_sql;
@@ -227,8 +238,8 @@ static pgp_step init_step(pgp_connection *connection, struct pollfd *await, pgp_
         if (step != PGP_STEP_DONE)
             return step;
         if (init_hides_prepare(connection)) {
-            pgp_error_text(error,
-                           "PgPoolInitSQL: a PREPARE must stand in a directive of its own");
+            pgp_error_set_text(error,
+                               "PgPoolInitSQL: a PREPARE must stand in a directive of its own");
             return PGP_STEP_FAILED;
         }
         pgp_pq_effects_forget(connection);
@@ -244,8 +255,8 @@ static pgp_step init_step(pgp_connection *connection, struct pollfd *await, pgp_
 
 /* --- phases ----------------------------------------------------------------- */
 
-/* Whether the password may have changed between its reading and the log-in. */
-static bool may_have_changed(const pgp_connection *connection, const pgp_error *error)
+/* Whether to read the password once more: it may have changed before the log-in. */
+static bool needs_second_login(const pgp_connection *connection, const pgp_error *error)
 {
     return connection->settings->password && !connection->connecting.is_second &&
            !strcmp(error->sqlstate, "28P01");
@@ -278,8 +289,8 @@ static pgp_step login_step(pgp_connection *connection, struct pollfd *await, pgp
         *wants = PQconnectPoll(connection->conn);
         if (*wants == PGRES_POLLING_FAILED) {
             login_error(connection, error);
-            return may_have_changed(connection, error) ? login_again(connection, await, error)
-                                                       : PGP_STEP_FAILED;
+            return needs_second_login(connection, error) ? login_again(connection, await, error)
+                                                         : PGP_STEP_FAILED;
         }
         if (*wants == PGRES_POLLING_OK) {
             connection->backend = (unsigned)PQbackendPID(connection->conn);

@@ -1,4 +1,4 @@
-/* The driver on libpq: its table, and what a connection tells of itself. */
+/* The driver on libpq: its table, and the facts that a connection knows about itself. */
 
 #include "pgp_pq_driver.h"
 
@@ -52,31 +52,31 @@ static pgp_step driver_step(pgp_connection *connection, struct pollfd *await, pg
     return step;
 }
 
-static int link_capacity(const pgp_connection *connection)
+static int driver_capacity(const pgp_connection *connection)
 {
     pgp_pq_assert_ready(connection);
     return connection->capacity;
 }
 
-static const char *link_tls(const pgp_connection *connection)
+static const char *driver_tls(const pgp_connection *connection)
 {
     pgp_pq_assert_ready(connection);
     return PQsslInUse(connection->conn) ? PQsslAttribute(connection->conn, "protocol") : NULL;
 }
 
-static unsigned link_backend(const pgp_connection *connection)
+static unsigned driver_backend(const pgp_connection *connection)
 {
     pgp_pq_assert(connection);
     return connection->backend;
 }
 
-static int link_socket(const pgp_connection *connection)
+static int driver_socket(const pgp_connection *connection)
 {
     pgp_pq_assert_ready(connection);
     return PQsocket(connection->conn);
 }
 
-static void *link_handle(const pgp_connection *connection)
+static void *driver_handle(const pgp_connection *connection)
 {
     pgp_pq_assert_ready(connection);
     return connection->conn;
@@ -99,20 +99,20 @@ const pgp_driver pgp_pq_driver = {
     .step = driver_step,
     .is_alive = pgp_pq_idle_is_alive,
     .check_idle = pgp_pq_idle_check,
-    .take_in = pgp_pq_idle_take_in,
+    .read_idle = pgp_pq_idle_read,
     .shutdown = pgp_pq_exchange_shutdown,
     .last_words = pgp_pq_idle_last_words,
     .prepare = pgp_pq_idle_prepare,
-    .is_set = pgp_pq_vars_are_set,
-    .doubt = pgp_pq_vars_doubt,
-    .set = pgp_pq_vars_set,
+    .has_vars = pgp_pq_vars_are_set,
+    .doubt_vars = pgp_pq_vars_doubt,
+    .set_vars = pgp_pq_vars_set,
     .finish_lease = pgp_pq_reset_finish_lease,
     .cleanup = pgp_pq_cleanup_start,
     .close = pgp_pq_close_start,
     .destroy = pgp_pq_close_destroy,
-    .capacity = link_capacity,
-    .tls = link_tls,
-    .backend = link_backend,
-    .socket = link_socket,
-    .handle = link_handle,
+    .capacity = driver_capacity,
+    .tls = driver_tls,
+    .backend = driver_backend,
+    .socket = driver_socket,
+    .handle = driver_handle,
 };

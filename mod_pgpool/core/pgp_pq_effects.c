@@ -83,8 +83,8 @@ static unsigned effects_of_result(const PGresult *result)
     }
 }
 
-/* Whether all prepared statements have gone.  If a borrower drops a single one, it is its own.
- */
+/* Whether all prepared statements have gone.  A borrower that drops a single statement drops
+ * one of its own. */
 static bool drops_all(const PGresult *result)
 {
     const char *tag = PQcmdStatus((PGresult *)result);

@@ -9,7 +9,7 @@
 
 void pgp_pq_error_last(pgp_error *error, const pgp_connection *connection)
 {
-    pgp_error_text(error, PQerrorMessage(connection->conn));
+    pgp_error_set_text(error, PQerrorMessage(connection->conn));
 }
 
 static bool is_sqlstate(const char *text)
@@ -40,7 +40,7 @@ void pgp_pq_error_connection(pgp_error *error, const pgp_connection *connection)
             apr_cpystrn(error->sqlstate, at + 3, sizeof error->sqlstate);
     error->own_limit = !strcmp(error->sqlstate, "53300") && is_own_limit(text);
     error->absent = strstr(text, strerror(ECONNREFUSED)) || strstr(text, strerror(ENOENT));
-    pgp_error_text(error, text);
+    pgp_error_set_text(error, text);
 }
 
 void pgp_pq_error_result(pgp_error *error, const pgp_connection *connection,
@@ -51,7 +51,7 @@ void pgp_pq_error_result(pgp_error *error, const pgp_connection *connection,
 
     if (sqlstate)
         apr_cpystrn(error->sqlstate, sqlstate, sizeof error->sqlstate);
-    pgp_error_text(error, text ? text : PQerrorMessage(connection->conn));
+    pgp_error_set_text(error, text ? text : PQerrorMessage(connection->conn));
 }
 
 /* PgBouncer's own errors have the localised field alone, in English. */
@@ -64,7 +64,7 @@ const char *pgp_pq_error_severity(const PGresult *result)
     return severity ? severity : "";
 }
 
-void pgp_pq_error_ends(pgp_connection *connection, const PGresult *result)
+void pgp_pq_error_note_end(pgp_connection *connection, const PGresult *result)
 {
     connection->exchange.failed = true;
     connection->exchange.rejected = false;

@@ -149,7 +149,7 @@ bool pgp_pq_exchange_receive_until(pgp_connection *connection, apr_time_t until,
         step = pgp_pq_exchange_receive(connection, &await, error);
     while (step == PGP_STEP_AGAIN && sleep_until(connection, &await, until));
     if (step == PGP_STEP_AGAIN)
-        pgp_error_text(error, "no answer from the server before the deadline");
+        pgp_error_set_text(error, "no answer from the server before the deadline");
     return step == PGP_STEP_DONE;
 }
 

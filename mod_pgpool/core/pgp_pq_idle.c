@@ -1,4 +1,4 @@
-/* An idle connection: is it alive, what has it received, is it ready for its next borrower? */
+/* Checks idle connections, reads the data that they receive, and prepares them for use. */
 
 #include "pgp_pq.h"
 
@@ -53,8 +53,8 @@ void pgp_pq_idle_note_role(pgp_connection *connection)
     connection->role.read_only = parameter_read(connection, "default_transaction_read_only");
 }
 
-/* Whether a server that was asked for as a primary, say, still is one.  A borrower's variable
- * that stands in for the server's own hides that. */
+/* Whether the server still has the role that it had at first, if target_session_attrs asks for
+ * a role.  A borrower's variable may hide the server's own one; then nothing tells. */
 static bool has_kept_role(const pgp_connection *connection)
 {
     return !connection->role.matters || connection->vars.hide_role ||
@@ -65,7 +65,8 @@ static bool has_kept_role(const pgp_connection *connection)
 
 /* --- last words ------------------------------------------------------------- */
 
-/* The answer to a reset is the driver's to take.  It may end with the reason. */
+/* Take the answer to a reset, which is the driver's own.  Its last result may say why the
+ * server ends the connection. */
 static void results_take(pgp_connection *connection)
 {
     PGresult *result;
@@ -77,8 +78,8 @@ static void results_take(pgp_connection *connection)
 }
 
 /* An error that comes outside of a statement goes to the driver's notice receiver.  An error
- * that ends a borrower's statement stays in libpq as the borrower's result: only its text is
- * read. */
+ * that ends a borrower's statement stays in libpq as the borrower's result: this function only
+ * copies its text. */
 void pgp_pq_idle_last_words(pgp_connection *connection, pgp_error *error)
 {
     PGVerbosity before;
@@ -101,7 +102,7 @@ void pgp_pq_idle_last_words(pgp_connection *connection, pgp_error *error)
         PQisBusy(connection->conn); /* libpq parses what it has read */
     }
     if (connection->shut_down && !connection->is_terminated)
-        pgp_error_text(error, connection->shut_down);
+        pgp_error_set_text(error, connection->shut_down);
     else if (connection->is_terminated || connection->exchange.failed)
         *error = connection->exchange.error;
     else if (is_active)
@@ -145,7 +146,7 @@ pgp_idle_state pgp_pq_idle_check(pgp_connection *connection, pgp_error *error)
         return state;
     pgp_pq_idle_last_words(connection, error);
     if (!*error->message)
-        pgp_error_text(error, why ? why : closed_while_idle);
+        pgp_error_set_text(error, why ? why : closed_while_idle);
     return PGP_IDLE_DEAD;
 }
 
@@ -156,8 +157,8 @@ static bool reset_done(pgp_connection *connection, pgp_error *error)
 {
     if (pgp_pq_reset_set_blocking(connection) && has_kept_role(connection))
         return true;
-    pgp_error_text(error,
-                   pgp_pq_has_kept_encoding(connection) ? role_changed : encoding_changed);
+    pgp_error_set_text(error,
+                       pgp_pq_has_kept_encoding(connection) ? role_changed : encoding_changed);
     return false;
 }
 
@@ -199,7 +200,7 @@ bool pgp_pq_idle_take_answer(pgp_connection *connection, pgp_error *error)
     return step == PGP_STEP_DONE && reset_done(connection, error);
 }
 
-bool pgp_pq_idle_take_in(pgp_connection *connection, pgp_error *error)
+bool pgp_pq_idle_read(pgp_connection *connection, pgp_error *error)
 {
     bool is_fit;
 

@@ -12,8 +12,9 @@
  *              statements and plans: a PL/pgSQL function keeps its plans.
  *   prepared   the same, and DEALLOCATE ALL: for a lease that has deallocated a statement where
  *              PgPoolInitSQL prepares one.  Its PREPAREs run again as well.
- *   all        DISCARD ALL.  It cannot share a message with other statements.  So where there
- * is PgPoolInitSQL, this message lists the statements of DISCARD ALL instead.
+ *   all        DISCARD ALL.  It cannot share a message with other statements.  So if
+ *              PgPoolInitSQL has to follow, this message lists the statements of DISCARD ALL
+ *              instead.
  *
  * Ownership and threads.  The messages live as long as the settings.  The functions on a
  * connection are for its owner (pgp_driver.h); the others are for any thread.
@@ -46,7 +47,7 @@ void pgp_pq_reset_begin_lease(pgp_connection *connection);
 /* The driver's finish_lease(). */
 pgp_return pgp_pq_reset_finish_lease(pgp_connection *connection);
 
-/* Without an answer to wait for: enter blocking mode, as a borrower expects it.  false: the
+/* No answer is pending any more: enter blocking mode, as a borrower expects it.  false: the
  * connection is lost, or does not speak UTF-8. */
 bool pgp_pq_reset_set_blocking(pgp_connection *connection);
 

@@ -45,8 +45,9 @@ static bool room_make(pgp_pq_run *run)
     return is_sent;
 }
 
-/* The statement is on the list from now on; a refusal takes it off again. */
-static bool prepare(pgp_pq_run *run)
+/* Put the statement on the list, and prepare it.  prepare_forget() takes it off again if the
+ * server refuses it. */
+static bool prepare_send(pgp_pq_run *run)
 {
     const pgp_pq_statement_key *key = &run->query->key;
     const pgp_pq_statement *made = pgp_pq_statements_add(&run->connection->statements, key);
@@ -55,7 +56,7 @@ static bool prepare(pgp_pq_run *run)
     return PQsendPrepare(run->connection->conn, made->name, key->sql, key->nparams, key->types);
 }
 
-/* The server may never have prepared what it was asked to. */
+/* Take the statement off the list again: the server may never have prepared it. */
 static void prepare_forget(pgp_pq_run *run)
 {
     pgp_pq_statement *asked = statement_find(run);
@@ -64,8 +65,8 @@ static void prepare_forget(pgp_pq_run *run)
         pgp_pq_statements_drop(&run->connection->statements, asked);
 }
 
-/* statement: NULL: it is not prepared. */
-static bool execute(pgp_pq_run *run, const pgp_pq_statement *statement)
+/* statement: the prepared statement to execute; NULL: send the text. */
+static bool execute_send(pgp_pq_run *run, const pgp_pq_statement *statement)
 {
     const pgp_pq_query *query = run->query;
     const pgp_pq_statement_key *key = &query->key;
@@ -82,15 +83,10 @@ static bool execute(pgp_pq_run *run, const pgp_pq_statement *statement)
                                     query->lengths, query->formats, query->result_format);
     run->phase = PGP_RUN_EXECUTING;
     run->is_prepared = statement != NULL;
-    /* libpq 17 can make chunks of rows; it keeps a row back until its chunk is full. */
+    /* Not libpq 17's chunks of rows: libpq keeps a row back until its chunk is full. */
     if (is_sent && query->by_rows)
         PQsetSingleRowMode(conn);
     return is_sent;
-}
-
-static bool prepared_execute(pgp_pq_run *run)
-{
-    return execute(run, statement_find(run));
 }
 
 static bool first_send(pgp_pq_run *run, bool is_in_transaction)
@@ -101,8 +97,8 @@ static bool first_send(pgp_pq_run *run, bool is_in_transaction)
 
     run->was_prepared = known != NULL;
     if (known || !may_prepare || (is_full(run) && is_in_transaction))
-        return execute(run, known);
-    return is_full(run) ? room_make(run) : prepare(run);
+        return execute_send(run, known);
+    return is_full(run) ? room_make(run) : prepare_send(run);
 }
 
 /* --- from phase to phase ---------------------------------------------------- */
@@ -120,10 +116,11 @@ static bool has_field(const PGresult *result, int field, const char *value)
     return has && !strcmp(has, value);
 }
 
-/* Whether the server has refused to execute the statement because of how it was prepared; then
- * the list learns it.  Such an error has no context, while one that comes from inside of a
- * function has; the function in the server's source tells it from others of its class. */
-static bool stale_handle(pgp_pq_run *run)
+/* Whether the server has refused to execute the statement because its session has lost it, or
+ * cannot execute it any more.  If so, correct the list.  Such an error has no context, while an
+ * error from inside of a function has one; the name of the server's own function tells it from
+ * other errors with SQLSTATE 0A000. */
+static bool refusal_handle(pgp_pq_run *run)
 {
     pgp_pq_statements *list = &run->connection->statements;
     const PGresult *error = run->last;
@@ -144,26 +141,26 @@ static bool stale_handle(pgp_pq_run *run)
     return true;
 }
 
-/* Go on to the next phase.  false: that was the last one, or nothing can be sent. */
+/* Go on to the next phase.  false: there is none, or libpq cannot send its message. */
 static bool phase_next(pgp_pq_run *run)
 {
     switch (run->phase) {
     case PGP_RUN_MAKING_ROOM:
         last_clear(run);
-        return prepare(run);
+        return prepare_send(run);
     case PGP_RUN_PREPARING:
         if (PQresultStatus(run->last) != PGRES_COMMAND_OK) {
             prepare_forget(run);
             return false;
         }
         last_clear(run);
-        return prepared_execute(run);
+        return execute_send(run, statement_find(run));
     case PGP_RUN_EXECUTING:
-        if (!stale_handle(run) || !run->may_repeat)
+        if (!refusal_handle(run) || !run->may_repeat)
             return false;
         run->may_repeat = false;
         last_clear(run);
-        return is_full(run) ? room_make(run) : prepare(run);
+        return is_full(run) ? room_make(run) : prepare_send(run);
     }
     return false;
 }
@@ -180,7 +177,7 @@ static PGresult *run_end(pgp_pq_run *run)
     if (PQstatus(conn) == CONNECTION_OK)
         return last ? last : PQmakeEmptyPGresult(conn, PGRES_FATAL_ERROR);
     if (last && PQresultStatus(last) == PGRES_FATAL_ERROR)
-        pgp_pq_error_ends(run->connection, last);
+        pgp_pq_error_note_end(run->connection, last);
     PQclear(last);
     return NULL;
 }
@@ -233,9 +230,8 @@ pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct poll
     PGconn *conn = run->connection->conn;
     int unsent = PQflush(conn);
 
-    /* The rows that have come already are used up first: to read more with each row would take
-     * memory for the whole result.  A moment after the message was sent nothing has come yet.
-     */
+    /* Use up the rows that have come before reading more: to read with each row would take
+     * memory for the whole result.  Do not read before the first wait: nothing has come yet. */
     if (unsent < 0 || (run->has_waited && PQisBusy(conn) && !PQconsumeInput(conn))) {
         *result = run_end(run);
         return PGP_RUN_DONE;

@@ -6,20 +6,20 @@
  * it waits for the event that step() names, with whatever else it has to watch.  A run has
  * these phases, each one message and its answer:
  *
- *     MAKING_ROOM   an outdated statement, or the one not used for longest, is dropped, since
- *                   PgPoolStatements are prepared
- *     PREPARING     the statement is new to the session
- *     EXECUTING
+ *     MAKING_ROOM   drops an outdated statement, or the one not used for longest: the session
+ *                   has PgPoolStatements prepared statements already
+ *     PREPARING     prepares a statement that is new to the session
+ *     EXECUTING     executes it
  *
- * A run begins at the first phase that it needs, usually EXECUTING.  A statement is not
- * prepared where PgPoolStatements is 0, or where room has to be made inside of a transaction:
- * the message for that may fail, and would fail the transaction.
+ * A run begins at the first phase that it needs, usually EXECUTING.  It prepares nothing if
+ * PgPoolStatements is 0; nor if it would have to make room inside of a transaction, since the
+ * message for that may fail, and would fail the transaction.
  *
- * Made again.  A statement may have been lost (a DISCARD ALL that no result told of, a proxy
- * with another session behind it), or the shape of its result may have changed.  The server
- * then refuses to execute it before it has done anything.  Outside of a transaction the run
- * prepares it again and executes it, once; inside, the transaction has failed, and its owner
- * has to repeat it.  Nothing else is ever executed twice.
+ * Made again.  A session may have lost a statement (a DISCARD ALL that no result told of, a
+ * proxy with another session behind it), or the shape of its result may have changed.  The
+ * server then refuses to execute it before it has done anything.  Outside of a transaction the
+ * run prepares it again and executes it, once; inside, the transaction has failed, and its
+ * owner has to repeat it.  Nothing else is ever executed twice.
  *
  * Effects.  To prepare or to drop a statement is not an effect of the lease: PgPoolReset auto
  * need not undo it.
@@ -75,9 +75,9 @@ bool pgp_pq_run_begin(pgp_pq_run *run, PGconn *conn, const pgp_pq_query *query);
 /* Go on as far as the answer has come.  *result is the caller's to clear. */
 pgp_pq_run_state pgp_pq_run_step(pgp_pq_run *run, PGresult **result, struct pollfd *await);
 
-/* Abandon a run in the middle; a borrower's return then cancels the statement.  Where others go
- * on having the PGconn, shut it down as well: that asks the server to cancel the statement,
- * without waiting.  why: a literal, for the connection's last words. */
+/* Abandon a run in the middle; the borrower's return then cancels the statement.  shutdown() is
+ * for a PGconn that others still have: it asks the server to cancel the statement, without
+ * waiting, and shuts the socket down.  why: a literal, for the connection's last words. */
 void pgp_pq_run_abandon(pgp_pq_run *run);
 void pgp_pq_run_shutdown(pgp_pq_run *run, const char *why);
 

@@ -1,4 +1,4 @@
-/* Session variables on libpq: setting, undoing, and noticing that they may be gone. */
+/* Sets session variables, undoes them, and notices that a session may have lost them. */
 
 #include "pgp_pq_vars.h"
 
@@ -88,7 +88,8 @@ static const char *sql_separator(const char *sql, const char *end)
     return end == sql ? "SELECT " : ",";
 }
 
-/* Append what gives variables their defaults back: the highest rank first, down to `lowest`. */
+/* Append calls that give variables their defaults back: the highest rank first, down to
+ * `lowest`. */
 static char *sql_append_undo(char *sql, char *end, const char *stop, const pgp_vars *vars,
                              int lowest)
 {
@@ -102,7 +103,7 @@ static char *sql_append_undo(char *sql, char *end, const char *stop, const pgp_v
     return end;
 }
 
-/* Append what sets variables; params: room for two for each. */
+/* Append calls that set variables.  params: room for two for each variable. */
 static void sql_append_set(char *sql, char *end, const char *stop, const pgp_vars *vars,
                            const char **params)
 {
@@ -118,7 +119,8 @@ static void sql_append_set(char *sql, char *end, const char *stop, const pgp_var
             }
 }
 
-/* The variables' defaults are the server's, so what PgPoolInitSQL sets comes after them. */
+/* The message that undoes what is applied.  It gives the variables the server's defaults, so
+ * PgPoolInitSQL follows. */
 static char *undo_message(const pgp_connection *connection)
 {
     const char *begin = connection->settings->undo_begin, *end = connection->settings->undo_end;
@@ -259,7 +261,7 @@ pgp_set_outcome pgp_pq_vars_set(pgp_connection *connection, const pgp_vars *vars
         return set_failed(connection, error);
     in_use = is_in_use(connection, pgp_vars_equal(connection->vars.applied, vars));
     if (in_use || !pgp_pq_has_kept_encoding(connection)) {
-        pgp_error_text(error, in_use ? in_use_text : encoding_text);
+        pgp_error_set_text(error, in_use ? in_use_text : encoding_text);
         return PGP_SET_DENIED;
     }
     if (!pgp_pq_exchange_set_nonblocking(connection))

@@ -21,7 +21,7 @@
 
 #include "pgp_pq.h"
 
-/* The driver's is_set() and set(). */
+/* The driver's has_vars() and set_vars(). */
 bool pgp_pq_vars_are_set(const pgp_connection *connection, const pgp_vars *vars);
 pgp_set_outcome pgp_pq_vars_set(pgp_connection *connection, const pgp_vars *vars,
                                 apr_time_t until, pgp_error *error);
@@ -35,7 +35,7 @@ void pgp_pq_vars_forget(pgp_connection *connection);
 /* Note what a result tells that may have changed the session (PGP_EFFECT_CHANGE). */
 void pgp_pq_vars_disturb(pgp_connection *connection, const PGresult *result);
 
-/* The driver's doubt().  What ran in a failed transaction has changed nothing. */
+/* The driver's doubt_vars().  Code that ran in a failed transaction has changed nothing. */
 void pgp_pq_vars_doubt(pgp_connection *connection);
 
 #endif

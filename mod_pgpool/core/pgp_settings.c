@@ -156,7 +156,7 @@ static const char *password_set(const pgp_option *o, apr_pool_t *p, int argc,
     return NULL;
 }
 
-static const char *sql_add(const pgp_option *o, apr_pool_t *p, const char *text, int first,
+static const char *sql_add(const pgp_option *o, apr_pool_t *p, const char *text, bool first,
                            apr_array_header_t **field)
 {
     if (!text[strspn(text, " \t\r\n;")])
@@ -188,7 +188,7 @@ static const char *reset_set(const pgp_option *o, apr_pool_t *p, const char *tex
 }
 
 static const char *option_read(pgp_settings *settings, apr_pool_t *p, const pgp_option *o,
-                               int first, int argc, const char *const *argv)
+                               bool first, int argc, const char *const *argv)
 {
     void *field = field_of(settings, o);
 
@@ -250,7 +250,7 @@ pgp_settings *pgp_settings_defaults(apr_pool_t *p)
         if (!pgp_options[id].initial)
             continue;
         apr_tokenize_to_argv(pgp_options[id].initial, &argv, p);
-        option_read(settings, p, &pgp_options[id], 1, 0, (const char *const *)argv);
+        option_read(settings, p, &pgp_options[id], true, 0, (const char *const *)argv);
     }
     return settings;
 }
@@ -291,7 +291,8 @@ static bool list_equal(const apr_array_header_t *a, const apr_array_header_t *b)
 
 bool pgp_settings_equal(const pgp_settings *a, const pgp_settings *b)
 {
-    int id, equal = 1;
+    bool equal = true;
+    int id;
 
     for (id = 0; id < PGP_OPTION_COUNT && equal; id++) {
         const pgp_option *o = &pgp_options[id];

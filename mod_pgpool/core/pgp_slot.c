@@ -1,4 +1,4 @@
-/* Moves slots between states, and names states and reasons (pgp_slot.h). */
+/* Moves slots between states, and names states, reasons and causes (pgp_slot.h). */
 
 #include "pgp_slot.h"
 

@@ -49,8 +49,8 @@ struct pgp_slot {
 
     /* guarded; in IN_USE: the acquire that took the connection */
     apr_interval_time_t waited; /* in the queue */
-    bool was_awaited;           /* it had to wait, */
-    bool lacked_permit;         /* and for a permit */
+    bool was_awaited;           /* the request had to wait */
+    bool lacked_permit;         /* the request had to wait for a permit */
 
     /* atomic */
     atomic_bool is_uncounted; /* in IN_USE: the acquire has succeeded, and is not counted yet */
@@ -66,7 +66,7 @@ struct pgp_slot {
     apr_time_t deadline;   /* of the keeper's work on it; 0: closing has not begun */
     struct pollfd await;   /* in the keeper's hands: the event that it waits for */
     apr_uint64_t lease;    /* in IN_USE: the lease's number, in this pool */
-    bool has_run_hooks;    /* those for a new connection */
+    bool has_run_hooks;    /* the hooks for a new connection have run */
     pgp_cancel cancel;     /* in IN_USE: why its statement was given up, or NONE */
     unsigned hits, misses; /* in IN_USE: statements that were prepared already, and others */
     void *baton;           /* in IN_USE: for the borrower's own use; NULL at first */

@@ -30,7 +30,7 @@ static int character_length(const unsigned char *text)
     return forms[i].length;
 }
 
-/* Of ASCII, or one of those that Unicode has beside them (C1). */
+/* Whether a text begins with a control character, of ASCII or of Unicode's C1. */
 static bool is_control(const unsigned char *text)
 {
     return *text < 0x20 || *text == 0x7f || (text[0] == 0xc2 && text[1] < 0xa0);

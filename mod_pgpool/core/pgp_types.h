@@ -1,7 +1,7 @@
 /*
- * States, close reasons, borrowers and phases: the types that the pool shares with the keeper,
- * the board and the printers of the status page.  pgp_slot.h has the rest of a slot, for the
- * pool's own files.
+ * States, reasons for a close, causes of a cancel, phases and borrowers: the types that the
+ * pool shares with the keeper, the board and the printers of the status page.  pgp_slot.h has
+ * the rest of a slot, for the pool's own files.
  */
 #ifndef PGP_TYPES_H
 #define PGP_TYPES_H
@@ -22,7 +22,7 @@ typedef enum {
     PGP_STATES
 } pgp_state;
 
-/* The reason for which a connection was closed.  Its word appears in the log and as a label of
+/* The reason why a connection was closed.  Its word appears in the log and as a label of
  * the metric. */
 typedef enum {
     PGP_REASON_NONE,
@@ -43,7 +43,7 @@ typedef enum {
     PGP_REASONS
 } pgp_reason;
 
-/* The cause for which a statement was cancelled.  Its word is a label of the metric. */
+/* The cause of a cancelled statement.  Its word is a label of the metric. */
 typedef enum {
     PGP_CANCEL_NONE,
     PGP_CANCEL_RETURN,   /* its borrower gave the connection back */

@@ -1,7 +1,7 @@
 /*
  * Lists of session variables (PgPoolSet): what one borrower wants its session to have.
  *
- * Ownership and threads.  Whoever makes a list owns it; nobody changes it afterwards, so any
+ * Ownership and threads.  The maker of a list owns it.  Nobody changes it after that, so any
  * thread may read it.
  */
 #ifndef PGP_VARS_H

@@ -346,12 +346,12 @@ static pgp_idle_state drv_check_idle(pgp_connection *connection, pgp_error *erro
     return idle;
 }
 
-static bool drv_take_in(pgp_connection *connection, pgp_error *error)
+static bool drv_read_idle(pgp_connection *connection, pgp_error *error)
 {
-    enter_ready(connection, "take_in");
+    enter_ready(connection, "read_idle");
     connection->readings++;
-    if (connection->world->on_take_in)
-        connection->world->on_take_in(connection->world);
+    if (connection->world->on_read_idle)
+        connection->world->on_read_idle(connection->world);
     if (connection->noisy)
         *error = (pgp_error){.message = "the fake is never quiet"};
     leave(connection);
@@ -408,23 +408,23 @@ static bool drv_prepare(pgp_connection *connection, bool ping, apr_time_t until,
     return good;
 }
 
-static bool drv_is_set(const pgp_connection *connection, const pgp_vars *vars)
+static bool drv_has_vars(const pgp_connection *connection, const pgp_vars *vars)
 {
     return vars->n == 0;
 }
 
-static void drv_doubt(pgp_connection *connection)
+static void drv_doubt_vars(pgp_connection *connection)
 {
-    enter_ready(connection, "doubt");
+    enter_ready(connection, "doubt_vars");
     leave(connection);
 }
 
-static pgp_set_outcome drv_set(pgp_connection *connection, const pgp_vars *vars,
-                               apr_time_t until, pgp_error *error)
+static pgp_set_outcome drv_set_vars(pgp_connection *connection, const pgp_vars *vars,
+                                    apr_time_t until, pgp_error *error)
 {
     pgp_set_outcome outcome = PGP_SET_DONE;
 
-    enter_ready(connection, "set");
+    enter_ready(connection, "set_vars");
     connection->vars += vars->n;
     connection->deadline = until;
     if (!answers(connection, error))
@@ -521,13 +521,13 @@ static const pgp_driver driver = {
     .step = drv_step,
     .is_alive = drv_is_alive,
     .check_idle = drv_check_idle,
-    .take_in = drv_take_in,
+    .read_idle = drv_read_idle,
     .shutdown = drv_shutdown,
     .last_words = drv_last_words,
     .prepare = drv_prepare,
-    .is_set = drv_is_set,
-    .doubt = drv_doubt,
-    .set = drv_set,
+    .has_vars = drv_has_vars,
+    .doubt_vars = drv_doubt_vars,
+    .set_vars = drv_set_vars,
     .finish_lease = drv_finish_lease,
     .cleanup = drv_cleanup,
     .close = drv_close,

@@ -58,20 +58,20 @@ struct pgp_connection {
     /* set by the test, while it owns the connection or nobody does */
     pgp_idle_state idle; /* the result of check_idle() */
     int gone;            /* is_alive() says false */
-    int mute;            /* does not answer prepare() and set() */
-    int refuses;         /* set() is denied */
+    int mute;            /* does not answer prepare() and set_vars() */
+    int refuses;         /* set_vars() is denied */
     int busy;            /* its borrower has left a statement under way */
     int unclean;         /* its server rejects the reset whose answer is pending */
     pgp_return returned; /* the result of finish_lease() */
     fake_plan cleaning;
     pgp_return cleaned; /* the result of finish_lease() after the clean-up */
-    int noisy;          /* take_in() fails: the server never stops sending */
+    int noisy;          /* read_idle() fails: the server never stops sending */
     pgp_error last_words;
     atomic_int stops; /* check_idle() does not return until this is 0 */
 
     /* counted by the fake */
     int prepared, pings, vars, cleanings, readings, closed;
-    apr_time_t deadline; /* of the last prepare() or set() */
+    apr_time_t deadline; /* of the last prepare() or set_vars() */
 
     /* the fake's own */
     fake *world;
@@ -102,7 +102,7 @@ struct fake {
     int socket;                      /* of the next connections, or -1 */
     void (*on_connect)(fake *world); /* may change the plan */
     void (*on_close)(fake *world, pgp_connection *connection);
-    void (*on_take_in)(fake *world);
+    void (*on_read_idle)(fake *world);
     int lingers; /* the server's process outlives its connection, until fake_process_ends() */
     void (*on_sleep)(void);     /* a thread is about to sleep in env->wait(), */
     void (*on_wake)(int woken); /* and has slept: it was woken, or its time is up */

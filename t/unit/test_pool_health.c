@@ -637,7 +637,7 @@ static void acquire_meanwhile(fake *world)
 {
     stage *s = world->baton;
 
-    world->on_take_in = NULL;
+    world->on_read_idle = NULL;
     world->baton = queue_up(s);
 }
 
@@ -652,7 +652,7 @@ static borrower *came_meanwhile(stage *s, int noisy)
     REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
     fake_connection(s->world, 1)->noisy = noisy;
     s->world->baton = s;
-    s->world->on_take_in = acquire_meanwhile;
+    s->world->on_read_idle = acquire_meanwhile;
     keep(s, PGP_SEC(1));
     return s->world->baton;
 }
@@ -684,7 +684,7 @@ START_TEST(wait_for_the_reader_is_not_negative)
     work(s);
     REQUIRE(write(ends[1], "notice", 6) == 6, "cannot write");
     s->world->baton = s;
-    s->world->on_take_in = acquire_a_moment_later;
+    s->world->on_read_idle = acquire_a_moment_later;
     keep(s, PGP_SEC(2));
     release(granted(s->world->baton));
     keep(s, PGP_SEC(1));
