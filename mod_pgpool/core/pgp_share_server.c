@@ -287,8 +287,8 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
     return state.waits_since ? now + SERVER_LOOK_STEP : PGP_NEVER;
 }
 
-/* Count the attempts under way anew, since server_take_locked() counts also those that then get
- * no permit. */
+/* Count the attempts under way anew, since a pool that asks for a permit counts also
+ * those that then get none. */
 static void connecting_count(pgp_pool **pools, int n)
 {
     int i;
