@@ -1,13 +1,12 @@
-/* Connection strings: checked and shown without giving away a secret. */
+/* Checks and prints connection strings without giving away a secret. */
 
 #include "pgp_conninfo.h"
 
 #include <stdbool.h>
 #include <string.h>
 #include <apr_strings.h>
-#include <libpq-fe.h>
 
-/* A complaint of libpq's without what stands between its first and its last quote: libpq quotes
+/* A complaint of libpq's without the text between its first and its last quote: libpq quotes
  * pieces of the string as they are, with the quotes in them. */
 static const char *complaint_blanked(apr_pool_t *p, const char *text)
 {
@@ -34,9 +33,9 @@ static bool has_at_sign(const char *hosts)
     return at != NULL;
 }
 
-/* Complain of pieces of a password that libpq has misread, since host, port and database are
- * shown when a connect fails.  In a URI's password, libpq takes what follows a "@" for the
- * host, what precedes a "/" for the port, and what follows that for the database. */
+/* Complain of pieces of a password that libpq has misread, since a failed connect shows host,
+ * port and database.  In a URI's password, libpq takes the text after a "@" for the host, the
+ * text before a "/" for the port, and the text after that for the database. */
 static const char *misread_complaint(const PQconninfoOption *all, bool is_uri)
 {
     const PQconninfoOption *o;
@@ -140,7 +139,7 @@ const char *pgp_conninfo_identity(apr_pool_t *p, const char *conninfo)
     return pairs_print(p, conninfo, NULL);
 }
 
-static const char *value_find(const PQconninfoOption *options, const char *keyword)
+const char *pgp_conninfo_value(const PQconninfoOption *options, const char *keyword)
 {
     const PQconninfoOption *o;
 
@@ -155,22 +154,23 @@ static const char *value_find(const PQconninfoOption *options, const char *keywo
 static const char *value_first(const PQconninfoOption *own, const PQconninfoOption *defaults,
                                const char *first, const char *second, const char *otherwise)
 {
-    const char *value = value_find(own, first);
+    const char *value = pgp_conninfo_value(own, first);
 
     if (!value && second)
-        value = value_find(own, second);
+        value = pgp_conninfo_value(own, second);
     if (!value)
-        value = value_find(defaults, first);
+        value = pgp_conninfo_value(defaults, first);
     if (!value && second)
-        value = value_find(defaults, second);
+        value = pgp_conninfo_value(defaults, second);
     return value ? value : otherwise;
 }
 
 const char *pgp_conninfo_server(apr_pool_t *p, const char *conninfo)
 {
     PQconninfoOption *own = PQconninfoParse(conninfo, NULL), *defaults = PQconndefaults();
-    const char *service = value_find(own, "service");
-    const char *text = service && !value_find(own, "host") && !value_find(own, "hostaddr")
+    const char *service = pgp_conninfo_value(own, "service");
+    const char *text = service && !pgp_conninfo_value(own, "host") &&
+                               !pgp_conninfo_value(own, "hostaddr")
                            ? apr_pstrcat(p, "service=", service, NULL)
                            : apr_pstrcat(
                                  p, value_first(own, defaults, "hostaddr", "host", "local"),

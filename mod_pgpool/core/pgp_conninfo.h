@@ -11,6 +11,7 @@
 #define PGP_CONNINFO_H
 
 #include <apr_pools.h>
+#include <libpq-fe.h>
 
 /* NULL if the string is good, else what is wrong with it: libpq's complaint; a piece of a
  * password that stands where it would be shown; or a client_encoding other than UTF8.  The
@@ -25,6 +26,10 @@ const char *pgp_conninfo_masked(apr_pool_t *p, const char *conninfo);
  * they are; libpq's defaults where the string says nothing.  "service=name" if a service file
  * tells the host: it is read anew for each connection. */
 const char *pgp_conninfo_server(apr_pool_t *p, const char *conninfo);
+
+/* The value of a parameter, which lives as long as the options; NULL if it is not given or is
+ * empty.  options may be NULL: then there are no values. */
+const char *pgp_conninfo_value(const PQconninfoOption *options, const char *keyword);
 
 /* The string as pairs without the secrets: equal for strings that differ only in secrets.  For
  * comparison, never for libpq. */

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <apr_strings.h>
 
+#include "pgp_conninfo.h"
+
 static void file_explain(const char *path, char *words, apr_size_t size)
 {
     struct stat file;
@@ -36,11 +38,12 @@ static void file_explain(const char *path, char *words, apr_size_t size)
 
 void pgp_passfile_explain(PGconn *conn, char *words, apr_size_t size)
 {
-    PQconninfoOption *options = PQconninfo(conn), *o;
+    PQconninfoOption *options = PQconninfo(conn);
+    const char *path = pgp_conninfo_value(options, "passfile");
 
-    apr_cpystrn(words, "there is no passfile, and no home directory to have one", size);
-    for (o = options; o && o->keyword; o++)
-        if (!strcmp(o->keyword, "passfile") && o->val && *o->val)
-            file_explain(o->val, words, size);
+    if (path)
+        file_explain(path, words, size);
+    else
+        apr_cpystrn(words, "there is no passfile, and no home directory to have one", size);
     PQconninfoFree(options);
 }

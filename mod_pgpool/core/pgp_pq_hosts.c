@@ -1,4 +1,4 @@
-/* The hosts of a connection string: their addresses, and their order. */
+/* Reads the hosts of a connection string, looks their addresses up, and orders them. */
 
 #include "pgp_pq_hosts.h"
 
@@ -7,7 +7,8 @@
 #include <string.h>
 #include <apr_strings.h>
 #include <apr_tables.h>
-#include <libpq-fe.h>
+
+#include "pgp_conninfo.h"
 
 typedef struct {
     const char *host, *addr, *port; /* "" where there is none */
@@ -62,10 +63,9 @@ static void entries_make(pgp_pq_hosts *hosts, const char *host, const char *addr
 
 static const char *option_value(const PQconninfoOption *options, const char *keyword)
 {
-    for (; options->keyword; options++)
-        if (!strcmp(options->keyword, keyword))
-            return options->val ? options->val : "";
-    return "";
+    const char *value = pgp_conninfo_value(options, keyword);
+
+    return value ? value : "";
 }
 
 pgp_pq_hosts *pgp_pq_hosts_read(const char *conninfo)
@@ -78,7 +78,7 @@ pgp_pq_hosts *pgp_pq_hosts_read(const char *conninfo)
     hosts = apr_pcalloc(p, sizeof(*hosts));
     hosts->p = p;
     hosts->entries = apr_array_make(p, 2, sizeof(entry));
-    if (options && (*option_value(options, "host") || *option_value(options, "hostaddr"))) {
+    if (*option_value(options, "host") || *option_value(options, "hostaddr")) {
         hosts->has_port = *option_value(options, "port") != '\0';
         entries_make(hosts, option_value(options, "host"), option_value(options, "hostaddr"),
                      option_value(options, "port"));

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "pgp_conninfo.h"
 #include "pgp_pq_reset.h"
 
 #ifndef POLLRDHUP
@@ -43,11 +44,10 @@ static char parameter_read(const pgp_connection *connection, const char *name)
 
 void pgp_pq_idle_note_role(pgp_connection *connection)
 {
-    PQconninfoOption *options = PQconninfo(connection->conn), *o;
+    PQconninfoOption *options = PQconninfo(connection->conn);
+    const char *wanted = pgp_conninfo_value(options, "target_session_attrs");
 
-    for (o = options; o && o->keyword; o++)
-        if (!strcmp(o->keyword, "target_session_attrs"))
-            connection->role.matters = o->val && strcmp(o->val, "any");
+    connection->role.matters = wanted && strcmp(wanted, "any");
     PQconninfoFree(options);
     connection->role.hot_standby = parameter_read(connection, "in_hot_standby");
     connection->role.read_only = parameter_read(connection, "default_transaction_read_only");
