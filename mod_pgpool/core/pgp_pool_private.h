@@ -160,6 +160,13 @@ static inline waiter *pgp_queue_first_locked(const pgp_pool *pool)
     return pool->waiting ? APR_RING_FIRST(&pool->queue) : NULL;
 }
 
+/* Since when the longest idle connection has been idle; 0: none is idle. */
+static inline apr_time_t idle_since_locked(const pgp_pool *pool)
+{
+    PGP_LOCKED(pool);
+    return count(pool, PGP_IDLE) ? APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since : 0;
+}
+
 /* Usable connections: idle, in use, or being cleaned up. */
 static inline int live_locked(const pgp_pool *pool)
 {
@@ -255,6 +262,9 @@ bool pgp_share_take_own_locked(pgp_pool *pool, bool for_wait, apr_time_t now);
 void pgp_share_gained_locked(pgp_pool *pool, bool for_wait, apr_time_t now);
 void pgp_share_settle_locked(pgp_pool *pool, bool lacks, apr_time_t now);
 void pgp_share_give_own_locked(pgp_pool *pool);
+/* The longest idle connection, if it has been idle for at least that time; otherwise NULL. */
+pgp_slot *pgp_share_long_idle_locked(const pgp_pool *pool, apr_time_t now,
+                                     apr_interval_time_t time);
 /* Ring the children that the steps above chose.  The lock is not held. */
 void pgp_share_ring(pgp_pool *pool);
 /* Record how long a connect took. */

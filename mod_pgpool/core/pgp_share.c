@@ -150,13 +150,9 @@ void pgp_share_queue_changed_locked(pgp_pool *pool)
 void pgp_share_idle_changed_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    apr_time_t since = 0;
+    const apr_time_t since = idle_since_locked(pool);
 
-    if (!is_sharing(pool))
-        return;
-    if (count(pool, PGP_IDLE) > 0)
-        since = APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since;
-    if (since == pool->share.idle_since)
+    if (!is_sharing(pool) || since == pool->share.idle_since)
         return;
     pool->share.idle_since = since;
     pgp_permits_set_idle(&pool->share.quota, since);
@@ -278,9 +274,8 @@ void pgp_share_give_own_locked(pgp_pool *pool)
 
 /* --- giving up -------------------------------------------------------------- */
 
-/* The longest idle connection, if it has been idle for at least that time; otherwise NULL. */
-static pgp_slot *long_idle_locked(const pgp_pool *pool, apr_time_t now,
-                                  apr_interval_time_t time)
+pgp_slot *pgp_share_long_idle_locked(const pgp_pool *pool, apr_time_t now,
+                                     apr_interval_time_t time)
 {
     PGP_LOCKED(pool);
     pgp_slot *slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
@@ -308,7 +303,7 @@ static void idle_pass_locked(pgp_pool *pool, apr_time_t now)
     pgp_slot *slot;
 
     while (look->waiting > look->free + look->coming &&
-           (slot = long_idle_locked(pool, now, pgp_share_connect_time(pool))) != NULL)
+           (slot = pgp_share_long_idle_locked(pool, now, pgp_share_connect_time(pool))) != NULL)
         idle_give_locked(pool, slot, now);
 }
 
@@ -319,7 +314,7 @@ static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
     PGP_LOCKED(pool);
     const apr_interval_time_t enough = 2 * pgp_share_connect_time(pool);
     const pgp_outlook *look = &pool->share.look;
-    pgp_slot *slot = long_idle_locked(pool, now, 0);
+    pgp_slot *slot = pgp_share_long_idle_locked(pool, now, 0);
 
     if (look->waiting || look->free + look->coming > 0 || !look->without || !slot ||
         (look->idle_since && look->idle_since < slot->idle_since))

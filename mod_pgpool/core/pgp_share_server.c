@@ -154,7 +154,6 @@ typedef struct {
     apr_time_t waits_since, idle_since;
     int closing, connecting;
     pgp_pool *idlest; /* it has the longest idle connection */
-    pgp_pool *first;  /* any of the pools */
 } server_state;
 
 static apr_time_t earlier(apr_time_t a, apr_time_t b)
@@ -180,16 +179,14 @@ static apr_time_t lacks_since_locked(pgp_pool *pool, apr_time_t now)
 
 static void state_add(server_state *state, pgp_pool *pool, apr_time_t now)
 {
-    lock(pool);
-    state->first = pool;
-    state->waits_since = earlier(state->waits_since, lacks_since_locked(pool, now));
-    if (count(pool, PGP_IDLE) > 0) {
-        const apr_time_t since = APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since;
+    apr_time_t since;
 
-        if (earlier(state->idle_since, since) == since) {
-            state->idle_since = since;
-            state->idlest = pool;
-        }
+    lock(pool);
+    state->waits_since = earlier(state->waits_since, lacks_since_locked(pool, now));
+    since = idle_since_locked(pool);
+    if (since && earlier(state->idle_since, since) == since) {
+        state->idle_since = since;
+        state->idlest = pool;
     }
     state->closing += count(pool, PGP_CLOSING);
     state->connecting += count(pool, PGP_CONNECTING);
@@ -224,19 +221,17 @@ static bool idle_give(const server_state *state, apr_time_t now)
 {
     pgp_pool *pool = state->idlest;
     pgp_slot *slot;
-    bool given = false;
 
     if (!pool)
         return false;
     lock(pool);
-    slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
-    if (count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= pgp_share_connect_time(pool)) {
+    slot = pgp_share_long_idle_locked(pool, now, pgp_share_connect_time(pool));
+    if (slot) {
         pgp_slot_retire_locked(slot, PGP_REASON_SHARED);
         pgp_share_idle_changed_locked(pool);
-        given = true;
     }
     unlock(pool);
-    return given;
+    return slot != NULL;
 }
 
 /* Whether this child's longest idle connection is the one that gives way. */
@@ -259,13 +254,14 @@ static void idlest_ring(pgp_server *server, const pgp_outlook *look, apr_time_t 
 
 static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr_time_t now)
 {
+    const pgp_pool *any = pools[server->first];
     server_state state = state_of(server, pools, n, now);
     pgp_outlook look;
     pgp_pace pace;
     int uncovered, given = 0;
 
     server_publish(server, &state, now);
-    pgp_permits_look(&server->quota, now, pgp_share_patience(state.first), &look);
+    pgp_permits_look(&server->quota, now, pgp_share_patience(any), &look);
     uncovered = look.waiting - look.free - look.coming;
     for (; uncovered > 0 && is_idlest(&state, &look, now) && idle_give(&state, now);
          uncovered--, given++)
@@ -274,12 +270,12 @@ static apr_time_t server_settle(pgp_server *server, pgp_pool **pools, int n, apr
         server_publish(server, &state, now);
     if (uncovered > 0 && !given)
         idlest_ring(server, &look, now);
-    pace = pgp_share_pace(state.first, &look);
+    pace = pgp_share_pace(any, &look);
     pgp_permits_set_turn(
         &server->quota, &look,
         pgp_policy_turn(&look, &pace, pgp_permits_last_turn(&server->quota, now)));
     if (server->ring)
-        pgp_permits_ring(&server->quota, now, pgp_share_patience(state.first));
+        pgp_permits_ring(&server->quota, now, pgp_share_patience(any));
     server->ring = false;
     /* If a permit has become free since a pool asked in vain, a round takes it at once. */
     if (given || (state.waits_since && look.free > look.ahead))
