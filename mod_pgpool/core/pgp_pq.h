@@ -169,6 +169,8 @@ void pgp_pq_error_result(pgp_error *error, const pgp_connection *connection,
                          const PGresult *result);
 /* Note that the server ends the connection, and why: the error that a result holds. */
 void pgp_pq_error_note_end(pgp_connection *connection, const PGresult *result);
+/* Whether a field of the error that a result holds (PG_DIAG_...) has this value. */
+bool pgp_pq_error_has_field(const PGresult *result, int field, const char *value);
 /* A result's severity in English, "" if it has none. */
 const char *pgp_pq_error_severity(const PGresult *result);
 

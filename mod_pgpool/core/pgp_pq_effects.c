@@ -58,13 +58,6 @@ unsigned pgp_pq_effects_of_tag(const char *tag, bool has_rows)
     return PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
 }
 
-static bool has_sqlstate(const PGresult *result, const char *sqlstate)
-{
-    const char *has = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-
-    return has && !strcmp(has, sqlstate);
-}
-
 static unsigned effects_of_result(const PGresult *result)
 {
     const char *tag = PQcmdStatus((PGresult *)result);
@@ -103,7 +96,8 @@ void pgp_pq_effects_note(pgp_connection *connection, const PGresult *result)
     const unsigned effects = effects_of_result(result);
 
     connection->lease.effects |= effects;
-    if (has_sqlstate(result, "25006")) /* read_only_sql_transaction */
+    /* read_only_sql_transaction */
+    if (pgp_pq_error_has_field(result, PG_DIAG_SQLSTATE, "25006"))
         connection->lease.read_only = true;
     pgp_pq_effects_measure(connection, PQresultMemorySize(result));
     if (effects & PGP_EFFECT_CHANGE)

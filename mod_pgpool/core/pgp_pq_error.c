@@ -54,6 +54,13 @@ void pgp_pq_error_result(pgp_error *error, const pgp_connection *connection,
     pgp_error_set_text(error, text ? text : PQerrorMessage(connection->conn));
 }
 
+bool pgp_pq_error_has_field(const PGresult *result, int field, const char *value)
+{
+    const char *has = PQresultErrorField(result, field);
+
+    return has && !strcmp(has, value);
+}
+
 /* PgBouncer's own errors have the localised field alone, in English. */
 const char *pgp_pq_error_severity(const PGresult *result)
 {

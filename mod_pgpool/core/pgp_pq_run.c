@@ -109,13 +109,6 @@ static void last_clear(pgp_pq_run *run)
     run->last = NULL;
 }
 
-static bool has_field(const PGresult *result, int field, const char *value)
-{
-    const char *has = PQresultErrorField(result, field);
-
-    return has && !strcmp(has, value);
-}
-
 /* Whether the server has refused to execute the statement because its session has lost it, or
  * cannot execute it any more.  If so, correct the list.  Such an error has no context, while an
  * error from inside of a function has one; the name of the server's own function tells it from
@@ -128,12 +121,13 @@ static bool refusal_handle(pgp_pq_run *run)
 
     if (!run->is_prepared || PQresultErrorField(error, PG_DIAG_CONTEXT))
         return false;
-    if (has_field(error, PG_DIAG_SQLSTATE, "26000")) { /* invalid_sql_statement_name */
+    if (pgp_pq_error_has_field(error, PG_DIAG_SQLSTATE,
+                               "26000")) { /* invalid_sql_statement_name */
         pgp_pq_statements_forget(list);
         return true;
     }
-    if (!has_field(error, PG_DIAG_SQLSTATE, "0A000") ||
-        !has_field(error, PG_DIAG_SOURCE_FUNCTION, "RevalidateCachedQuery"))
+    if (!pgp_pq_error_has_field(error, PG_DIAG_SQLSTATE, "0A000") ||
+        !pgp_pq_error_has_field(error, PG_DIAG_SOURCE_FUNCTION, "RevalidateCachedQuery"))
         return false;
     statement = statement_find(run);
     if (statement)
