@@ -68,7 +68,7 @@ static int count_starved(const pgpool_snapshot *all, int pool)
     for (i = 0; i < all->children->nelts; i++) {
         const pgp_stats *stats = &child_pool(all, i, pool)->stats;
 
-        starved += stats->down > 0 && !pgp_stats_open(stats);
+        starved += stats->failures > 0 && !pgp_stats_open(stats);
     }
     return starved;
 }
@@ -76,7 +76,7 @@ static int count_starved(const pgpool_snapshot *all, int pool)
 static pgpool_health judge_health(const pgpool_snapshot *all, int pool,
                                   const pgpool_pool_view *view)
 {
-    const bool is_failing = view->stats.down > 0;
+    const bool is_failing = view->stats.failures > 0;
     const bool has_waiters = view->stats.waiting > 0;
 
     if (view->place < 0 || !view->children)
@@ -119,12 +119,12 @@ static const char *judge_why(apr_pool_t *p, const pgpool_pool_view *view)
         return apr_psprintf(p,
                             "No connection to the server: %d of %d children have none, can "
                             "make none (%d failures in a row) and answer 503; %s.",
-                            view->starved, view->children, stats->down, waiters);
-    if (stats->down)
+                            view->starved, view->children, stats->failures, waiters);
+    if (stats->failures)
         return apr_psprintf(p,
                             "No new connection can be made (%d failures in a row); %d of those "
                             "that are open are in use; %s.",
-                            stats->down, in_use, waiters);
+                            stats->failures, in_use, waiters);
     if (view->health == PGPOOL_EXHAUSTED)
         return apr_psprintf(p,
                             "%d of at most %d connections are in use; %s. A request that has "

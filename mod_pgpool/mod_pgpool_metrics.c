@@ -38,7 +38,7 @@ static apr_int64_t get_suspended(const pgpool_pool_view *view, int member)
 
 static apr_int64_t get_failures(const pgpool_pool_view *view, int member)
 {
-    return view->stats.down;
+    return view->stats.failures;
 }
 
 static apr_int64_t get_counter(const pgpool_pool_view *view, int counter)

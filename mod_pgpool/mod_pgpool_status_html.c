@@ -283,9 +283,9 @@ static void print_error(request_rec *r, const pgpool_pool_view *view, apr_time_t
     if (!view->stats.error_at)
         return;
     ap_rprintf(r, "<p class=\"%s\"><strong>Last error, %s ago%s:</strong> %s%s%s%s</p>\n",
-               view->stats.down ? "error" : "note",
+               view->stats.failures ? "error" : "note",
                duration_text(r->pool, now - view->stats.error_at),
-               view->stats.down ? "" : " (connecting works again)",
+               view->stats.failures ? "" : " (connecting works again)",
                html_escape(r, error->message), *error->sqlstate ? " (SQLSTATE " : "",
                html_escape(r, error->sqlstate), *error->sqlstate ? ")" : "");
 }

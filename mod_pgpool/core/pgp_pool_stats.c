@@ -49,7 +49,7 @@ void pgp_pool_take_stats_locked(pgp_pool *pool, pgp_stats *stats)
     for (i = 0; i < PGP_STATES; i++)
         stats->state[i] = count(pool, i);
     stats->waiting = pool->waiting;
-    stats->down = pool->outage.failures;
+    stats->failures = pool->outage.failures;
     APR_RING_FOREACH (slot, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
         pgp_stats_add_borrower(stats, &slot->borrower);
 }

@@ -65,8 +65,8 @@ void pgp_stats_add(pgp_stats *sum, const pgp_stats *more)
     for (i = 0; i < PGP_TIMES; i++)
         if (more->longest[i] > sum->longest[i])
             sum->longest[i] = more->longest[i];
-    if (more->down > sum->down)
-        sum->down = more->down;
+    if (more->failures > sum->failures)
+        sum->failures = more->failures;
     if (more->error_at > sum->error_at) {
         sum->error_at = more->error_at;
         sum->error = more->error;
@@ -105,7 +105,7 @@ void pgp_stats_confine(pgp_stats *stats, apr_time_t now)
         stats->state[i] = confined(stats->state[i], MOST_AT_ONCE);
     stats->tls = confined(stats->tls, pgp_stats_open(stats));
     stats->waiting = confined(stats->waiting, MOST_AT_ONCE);
-    stats->down = confined(stats->down, APR_INT32_MAX);
+    stats->failures = confined(stats->failures, APR_INT32_MAX);
     stats->error_at = confined(stats->error_at, now);
     stats->error.sqlstate[sizeof stats->error.sqlstate - 1] = '\0';
     stats->error.message[sizeof stats->error.message - 1] = '\0';

@@ -52,7 +52,7 @@ typedef struct {
     int state[PGP_STATES];
     int tls; /* of those that are idle, in use or cleaning */
     int waiting;
-    int down;                              /* failed attempts to connect, in a row */
+    int failures;                          /* failed attempts to connect, in a row */
     apr_time_t error_at;                   /* of the last failed one; 0: none yet */
     pgp_error error;                       /* of the last failed one */
     pgp_borrower borrowers[PGP_BORROWERS]; /* longest first; since 0: the list ends */

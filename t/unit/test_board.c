@@ -661,7 +661,7 @@ static void figures_are_sane(const pgp_stats *stats, apr_time_t now)
         ck_assert(stats->n[i] <= APR_UINT64_C(1) << 53);
     for (i = 0; i < PGP_STATES; i++)
         ck_assert(stats->state[i] >= 0 && stats->state[i] <= 100000);
-    ck_assert(stats->waiting >= 0 && stats->down >= 0);
+    ck_assert(stats->waiting >= 0 && stats->failures >= 0);
     ck_assert(stats->longest[PGP_TIME_WAIT] >= 0 && stats->longest[PGP_TIME_HOLD] >= 0);
     ck_assert(stats->error_at >= 0 && stats->error_at <= now);
     ck_assert(memchr(stats->error.message, 0, sizeof stats->error.message));

@@ -107,8 +107,8 @@ START_TEST(figures_are_added)
     b.longest[PGP_TIME_WAIT] = 9;
     a.longest[PGP_TIME_HOLD] = 5;
     b.longest[PGP_TIME_HOLD] = 6;
-    a.down = 1;
-    b.down = 7;
+    a.failures = 1;
+    b.failures = 7;
     add_borrower(&a, 20);
     add_borrower(&b, 10);
     pgp_stats_add(&a, &b);
@@ -118,7 +118,7 @@ START_TEST(figures_are_added)
     ck_assert_int_eq(a.waiting, 8);
     ck_assert_int_eq(a.longest[PGP_TIME_WAIT], 10);
     ck_assert_int_eq(a.longest[PGP_TIME_HOLD], 6);
-    ck_assert_int_eq(a.down, 7);
+    ck_assert_int_eq(a.failures, 7);
     ck_assert_int_eq(a.borrowers[0].since, 10);
     ck_assert_int_eq(a.borrowers[1].since, 20);
     ck_assert_int_eq(a.borrowers[2].since, 0);
