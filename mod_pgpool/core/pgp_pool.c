@@ -78,7 +78,7 @@ static bool may_probe_locked(acquire_request *req, apr_time_t now)
     /* One at a time; and without a permit no attempt can be made. */
     if (pool->waiting || pool->share.at_cap ||
         !pgp_outage_may_probe(&pool->outage, now, &pool->settings->retry,
-                              count(pool, PGP_CONNECTING) > 0))
+                              pgp_pool_count(pool, PGP_CONNECTING) > 0))
         return false;
     req->probed_at = now;
     return true;
@@ -144,7 +144,7 @@ static void request_note_locked(acquire_request *req, apr_time_t idle_at)
  * sound. */
 static apr_time_t check_deadline(const pgp_pool *pool, apr_time_t until)
 {
-    const apr_time_t now = now_of(pool);
+    const apr_time_t now = pgp_pool_now(pool);
     const apr_time_t check = now + pool->settings->check_timeout, least = now + LAST_MOMENT;
 
     if (until != PGP_NEVER && until < least)
@@ -162,9 +162,9 @@ static void discard_unfit(pgp_slot **unfit, pgp_reason reason, const pgp_error *
             pgp_error_print(words, error));
     if (reason == PGP_REASON_UNCLEAN)
         pgp_slot_log_reset_failure(*unfit, error);
-    lock(pool);
+    pgp_pool_lock(pool);
     pool->stats.n[PGP_N_UNFIT]++;
-    unlock(pool);
+    pgp_pool_unlock(pool);
     pgp_pool_discard(unfit, reason);
 }
 
@@ -176,10 +176,10 @@ static pgp_outcome request_take(acquire_request *req, apr_time_t now)
     apr_time_t idle_at = now; /* the end of its idle time; after a hand-off it has none */
     pgp_outcome outcome = PGP_GRANTED;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     if (pool->phase == PGP_STOPPED)
         outcome = PGP_STOPPING;
-    else if (count(pool, PGP_IDLE) > 0 && now <= until) {
+    else if (pgp_pool_count(pool, PGP_IDLE) > 0 && now <= until) {
         req->slot = APR_RING_FIRST(&pool->lists[PGP_IDLE].ring);
         pgp_slot_lend_locked(pool, req->slot, now);
         pgp_share_idle_changed_locked(pool);
@@ -196,7 +196,7 @@ static pgp_outcome request_take(acquire_request *req, apr_time_t now)
     else {
         outcome = pgp_queue_wait_locked(pool, until, now, &req->slot);
         req->has_waited = true;
-        req->info->waited = now_of(pool) - req->start;
+        req->info->waited = pgp_pool_now(pool) - req->start;
         if (outcome == PGP_GRANTED)
             idle_at = req->slot->idle_since;
     }
@@ -204,7 +204,7 @@ static pgp_outcome request_take(acquire_request *req, apr_time_t now)
         request_note_locked(req, idle_at);
     else
         pgp_pool_count_refusal_locked(pool, outcome, &req->info->error);
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (req->wake_keeper)
         pool->waker.wake(pool->waker.baton);
     return outcome;
@@ -234,7 +234,7 @@ static pgp_reason request_check(acquire_request *req)
 pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **slot, pgp_acquire_info *info)
 {
     const pgp_settings *settings = pool->settings;
-    apr_time_t now = now_of(pool);
+    apr_time_t now = pgp_pool_now(pool);
     acquire_request req = {
         .pool = pool, .info = info, .start = now, .is_retry = info->until != 0};
     pgp_outcome outcome;
@@ -249,7 +249,7 @@ pgp_outcome pgp_pool_acquire(pgp_pool *pool, pgp_slot **slot, pgp_acquire_info *
            (unfit = request_check(&req)) != PGP_REASON_NONE) {
         discard_unfit(&req.slot, unfit, &info->error);
         req.is_retry = true;
-        now = now_of(pool);
+        now = pgp_pool_now(pool);
     }
     if (outcome != PGP_GRANTED)
         return outcome;

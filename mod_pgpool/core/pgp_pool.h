@@ -21,7 +21,7 @@
  * End of a wait.  Each waiter enforces its own deadline.  Another thread ends a wait under the
  * mutex (pgp_waiter_end_locked), a waiter whose deadline has passed leaves the queue under the
  * mutex, and `ended` says which came first: a connection that was handed over is always taken.
- * unlock() wakes the waiters after it has released the mutex.
+ * pgp_pool_unlock() wakes the waiters after it has released the mutex.
  *
  * Invariants, whenever the mutex is free:
  *   - each slot is on the list of its state, and on no other;

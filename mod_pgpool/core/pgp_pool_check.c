@@ -56,7 +56,7 @@ const char *pgp_pool_broken_locked(const pgp_pool *pool)
 
     if (!broken)
         broken = queue_broken(pool);
-    if (!broken && pool->waiting && count(pool, PGP_IDLE) > 0)
+    if (!broken && pool->waiting && pgp_pool_count(pool, PGP_IDLE) > 0)
         broken = "a request waits while a connection is idle";
     if (!broken && pool->waiting && pool->phase == PGP_STOPPED)
         broken = "a request waits for a stopped pool";

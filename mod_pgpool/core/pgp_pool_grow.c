@@ -27,9 +27,9 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
     PGP_LOCKED(pool);
     const pgp_demand demand = {
         .min = pool->phase == PGP_RUNNING ? pool->settings->min : 0,
-        .live = live_locked(pool),
-        .connecting = count(pool, PGP_CONNECTING),
-        .free = count(pool, PGP_FREE),
+        .live = pgp_pool_live_locked(pool),
+        .connecting = pgp_pool_count(pool, PGP_CONNECTING),
+        .free = pgp_pool_count(pool, PGP_FREE),
         .waiting = pool->waiting ? pool->waiting : pool->refused_demand,
         .demand_age = pool->waiting ? now - pool->demand_since : 0,
         .is_outage = pool->outage.failures > 0,
@@ -45,7 +45,7 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
     pgp_share_settle_locked(pool, start > 0 && asked > 0, now);
     /* Otherwise the demand stays: a connection that is closing, or that another child gives up,
      * makes room in a later round. */
-    if (!resting && start <= 0 && (demand.free > 0 || count(pool, PGP_CLOSING) == 0))
+    if (!resting && start <= 0 && (demand.free > 0 || pgp_pool_count(pool, PGP_CLOSING) == 0))
         pool->refused_demand = false;
 }
 
@@ -56,16 +56,16 @@ void pgp_pool_grow_locked(pgp_pool *pool, apr_time_t now)
 static void slot_admit(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
-    const apr_time_t now = now_of(pool);
+    const apr_time_t now = pgp_pool_now(pool);
 
-    lock(pool);
+    pgp_pool_lock(pool);
     if (pool->phase == PGP_STOPPED)
         pgp_slot_retire_locked(slot, PGP_REASON_STOP);
     else if (pgp_slot_is_ordered_away_locked(slot, now))
         pgp_slot_retire_locked(slot, PGP_REASON_ORDER);
     else
         pgp_slot_hand_off_locked(pool, slot, now, now);
-    unlock(pool);
+    pgp_pool_unlock(pool);
 }
 
 apr_int64_t pgp_pool_max_over_children(const pgp_pool *pool)
@@ -89,7 +89,7 @@ static void capacity_check(const pgp_slot *slot)
     pgp_gate_count count;
 
     if (capacity <= 0 || most <= capacity ||
-        !pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_CAPACITY), now_of(pool), PGP_NEVER,
+        !pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_CAPACITY), pgp_pool_now(pool), PGP_NEVER,
                        &count))
         return;
     if (server && server->pools > 1)
@@ -144,19 +144,19 @@ void pgp_pool_grow_done(pgp_slot *slot)
     const apr_time_t began = slot->born;
     bool may_end_outage = !pool->surveyed;
 
-    slot->born = now_of(pool);
+    slot->born = pgp_pool_now(pool);
     slot->expires = pgp_policy_expiry(pool->settings, slot->born, env->random(env->baton));
     slot->has_run_hooks = false;
     slot->socket = env->driver->socket(slot->connection);
     slot->borrower.backend = env->driver->backend(slot->connection);
     slot->is_tls = tls != NULL;
-    lock(pool);
+    pgp_pool_lock(pool);
     may_end_outage |= pool->outage.failures > 0;
     pool->outage = (pgp_outage){.failures = 0};
     pool->stats.n[PGP_N_CONNECTS]++;
     pgp_stats_time(&pool->stats, PGP_TIME_CONNECT, slot->born - began);
     pgp_share_connected_locked(pool, slot->born - began);
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (may_end_outage)
         outage_end(pool, slot->born);
     pgp_log(env, PGP_LOG_INFO, PGP_MSG_CONNECTED, pool->name, pgp_slot_backend(slot),
@@ -227,14 +227,14 @@ static bool full_server_handle(pgp_slot *slot, const pgp_error *error, apr_time_
 
     if (strcmp(error->sqlstate, "53300") != 0 || error->own_limit)
         return false;
-    lock(pool);
+    pgp_pool_lock(pool);
     ours = pgp_server_found_full(pool, now);
     if (ours) {
         pool->stats.error = *error;
         pool->stats.error_at = now;
         pgp_slot_retire_locked(slot, PGP_REASON_CONNECT);
     }
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (ours)
         pgp_log(pool->env, PGP_LOG_INFO, PGP_MSG_CONNECT_FAILED, pool->name, 0,
                 "the server has no place left, idle connections give way: %s", error->message);
@@ -246,12 +246,12 @@ void pgp_pool_grow_failed(pgp_slot *slot, const pgp_error *error)
     pgp_pool *pool = slot->pool;
     const pgp_env *env = pool->env;
     const apr_uint32_t random = env->random(env->baton);
-    const apr_time_t now = now_of(pool);
+    const apr_time_t now = pgp_pool_now(pool);
     apr_interval_time_t wait;
 
     if (full_server_handle(slot, error, now))
         return;
-    lock(pool);
+    pgp_pool_lock(pool);
     wait = pgp_outage_fail(&pool->outage,
                            &(pgp_failed_attempt){.error = error,
                                                  .began = slot->born,
@@ -264,7 +264,7 @@ void pgp_pool_grow_failed(pgp_slot *slot, const pgp_error *error)
     pgp_slot_retire_locked(slot, PGP_REASON_CONNECT);
     if (pgp_pool_is_futile_locked(pool, now))
         pgp_queue_end_all_locked(pool, PGP_UNAVAILABLE);
-    unlock(pool);
+    pgp_pool_unlock(pool);
     first_host_leave(pool, slot, now);
     failure_log(slot, error, wait, now);
 }
@@ -275,7 +275,7 @@ void pgp_pool_grow_begin(pgp_slot *slot)
     const pgp_env *env = pool->env;
     pgp_error error = {.sqlstate = ""};
 
-    slot->born = now_of(pool);
+    slot->born = pgp_pool_now(pool);
     slot->deadline = slot->born + pool->settings->connect_timeout;
     slot->borrower.backend = 0;
     /* Only the keeper writes outage.failures, so it may read it without the lock. */

@@ -24,7 +24,8 @@
 static void idle_retire_due_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    int spare = live_locked(pool) - (pool->phase == PGP_RUNNING ? pool->settings->min : 0);
+    int spare = pgp_pool_live_locked(pool) -
+                (pool->phase == PGP_RUNNING ? pool->settings->min : 0);
     pgp_slot *slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring), *newer;
     pgp_reason reason;
 
@@ -77,7 +78,7 @@ static apr_time_t next_round_locked(pgp_pool *pool, apr_time_t now)
     PGP_LOCKED(pool);
     apr_time_t next = now + MAINTAIN_STEP;
 
-    if (pool->waiting && count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
+    if (pool->waiting && pgp_pool_count(pool, PGP_FREE) > 0 && now + PGP_GROWTH_STEP < next)
         next = now + PGP_GROWTH_STEP;
     if (now < pool->outage.retry_at && pool->outage.retry_at < next)
         next = pool->outage.retry_at;
@@ -111,9 +112,9 @@ static void long_leases_warn(pgp_pool *pool, apr_time_t now)
     pgp_slot *overlong;
 
     do {
-        lock(pool);
+        pgp_pool_lock(pool);
         overlong = lease_overlong_locked(pool, now, &borrower);
-        unlock(pool);
+        pgp_pool_unlock(pool);
         if (overlong)
             pgp_log(pool->env, PGP_LOG_WARNING, PGP_MSG_HELD, pool->name, borrower.backend,
                     "has been held for %" APR_TIME_T_FMT " s by %s%s%s",
@@ -125,17 +126,17 @@ static void long_leases_warn(pgp_pool *pool, apr_time_t now)
 
 apr_time_t pgp_pool_maintain(pgp_pool *pool)
 {
-    const apr_time_t now = now_of(pool);
+    const apr_time_t now = pgp_pool_now(pool);
     pgp_stats stats;
     apr_time_t next;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     orders_apply_locked(pool, now);
     idle_retire_due_locked(pool, now);
     pgp_pool_grow_locked(pool, now);
     pgp_pool_take_stats_locked(pool, &stats);
     next = next_round_locked(pool, now);
-    unlock(pool);
+    pgp_pool_unlock(pool);
     pgp_share_ring(pool);
     pgp_share_publish(pool, &stats);
     long_leases_warn(pool, now);
@@ -154,13 +155,13 @@ static void idle_found_ended(pgp_slot *slot, apr_time_t seen)
     pgp_error error;
     bool ended;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     ended = slot->state == PGP_IDLE && slot->idle_since < seen;
     if (ended) {
         pool->suspect_since = seen;
         pgp_slot_retire_locked(slot, PGP_REASON_LOST);
     }
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (!ended)
         return;
     pgp_slot_last_words(slot, &error); /* the keeper owns the connection now */
@@ -175,11 +176,11 @@ static bool idle_take(pgp_slot *slot, apr_time_t seen)
 {
     pgp_pool *pool = slot->pool;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     pool->reading = slot->state == PGP_IDLE && slot->idle_since <= seen - WATCH_STEP;
     if (pool->reading)
         pgp_slot_move(pool->lists, slot, PGP_CLEANING);
-    unlock(pool);
+    pgp_pool_unlock(pool);
     return pool->reading;
 }
 
@@ -188,10 +189,10 @@ static void idle_give_back(pgp_slot *slot, apr_time_t now)
 {
     pgp_pool *pool = slot->pool;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     pool->reading = false;
     pgp_slot_hand_off_locked(pool, slot, slot->idle_since, now);
-    unlock(pool);
+    pgp_pool_unlock(pool);
 }
 
 static void idle_retire(pgp_slot *slot, const pgp_error *error)
@@ -206,11 +207,11 @@ static void idle_retire(pgp_slot *slot, const pgp_error *error)
     if (reason == PGP_REASON_UNCLEAN)
         pgp_slot_log_reset_failure(slot, error);
     pgp_slot_retire(slot, reason);
-    lock(pool);
+    pgp_pool_lock(pool);
     pool->reading = false;
     if (!pool->settings->acquire_timeout) /* callers have waited for this connection only */
         pgp_queue_end_all_locked(pool, pgp_pool_shortage_locked(pool));
-    unlock(pool);
+    pgp_pool_unlock(pool);
 }
 
 /* Read what the server has sent.  If nobody reads, its process blocks as soon as the socket is
@@ -234,16 +235,16 @@ static bool idle_read(pgp_slot *slot, apr_time_t seen)
  * read first, so that the newest is in front again afterwards. */
 apr_time_t pgp_pool_watch_idle(pgp_pool *pool, pgp_slot **slots, struct pollfd *fds)
 {
-    const apr_time_t now = now_of(pool);
+    const apr_time_t now = pgp_pool_now(pool);
     bool any_read = false;
     int i, n;
 
     if (now < pool->watch_at)
         return pool->watch_at;
     pool->watch_at = now + WATCH_STEP;
-    lock(pool);
+    pgp_pool_lock(pool);
     n = pgp_pool_list_locked(pool, PGP_IDLE, slots);
-    unlock(pool);
+    pgp_pool_unlock(pool);
     for (i = 0; i < n; i++)
         fds[i] = (struct pollfd){.fd = slots[i]->socket, .events = POLLIN | POLLRDHUP};
     if (poll(fds, n, 0) <= 0)

@@ -24,13 +24,13 @@ int pgp_pool_list_pending(pgp_pool *pool, pgp_slot **slots)
 {
     int n = 0;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     if (pool->has_keeper) { /* else borrowers close the connections that they return */
         n = pgp_pool_list_locked(pool, PGP_CLOSING, slots);
         n += pgp_pool_list_locked(pool, PGP_CLEANING, slots + n);
         n += pgp_pool_list_locked(pool, PGP_CONNECTING, slots + n);
     }
-    unlock(pool);
+    pgp_pool_unlock(pool);
     return n;
 }
 
@@ -63,7 +63,7 @@ bool pgp_slot_step(pgp_slot *slot)
     pgp_error error = {.sqlstate = ""};
     pgp_step step = pool->env->driver->step(slot->connection, &slot->await, &error);
 
-    if (step == PGP_STEP_AGAIN && now_of(pool) < slot->deadline)
+    if (step == PGP_STEP_AGAIN && pgp_pool_now(pool) < slot->deadline)
         return false;
     if (step == PGP_STEP_AGAIN)
         step_late(slot, &error);
@@ -89,9 +89,9 @@ bool pgp_slot_close(pgp_slot *slot)
 
     if (!slot->deadline) {
         pgp_slot_close_begin(slot);
-        slot->deadline = now_of(pool) + LINGER;
+        slot->deadline = pgp_pool_now(pool) + LINGER;
     }
-    if (slot->connection && pgp_share_has_cap(pool) && now_of(pool) < slot->deadline &&
+    if (slot->connection && pgp_share_has_cap(pool) && pgp_pool_now(pool) < slot->deadline &&
         pool->env->driver->step(slot->connection, &slot->await, &unsaid) == PGP_STEP_AGAIN)
         return false;
     pgp_slot_close_end(slot);
@@ -102,7 +102,7 @@ bool pgp_slot_close(pgp_slot *slot)
 
 void pgp_pool_enter_phase(pgp_pool *pool, pgp_phase phase)
 {
-    lock(pool);
+    pgp_pool_lock(pool);
     if (phase > pool->phase)
         pool->phase = phase;
     if (pool->phase == PGP_STOPPED) {
@@ -111,7 +111,7 @@ void pgp_pool_enter_phase(pgp_pool *pool, pgp_phase phase)
         pgp_pool_retire_all_locked(pool, PGP_CONNECTING, PGP_REASON_STOP);
         pgp_pool_retire_all_locked(pool, PGP_CLEANING, PGP_REASON_STOP);
     }
-    unlock(pool);
+    pgp_pool_unlock(pool);
 }
 
 bool pgp_pool_leave(pgp_pool *pool)
@@ -119,13 +119,13 @@ bool pgp_pool_leave(pgp_pool *pool)
     pgp_stats stats;
     bool has_left;
 
-    lock(pool);
-    has_left = pool->phase == PGP_STOPPED && count(pool, PGP_CLOSING) == 0 &&
-               count(pool, PGP_CLEANING) == 0;
+    pgp_pool_lock(pool);
+    has_left = pool->phase == PGP_STOPPED && pgp_pool_count(pool, PGP_CLOSING) == 0 &&
+               pgp_pool_count(pool, PGP_CLEANING) == 0;
     pgp_pool_take_stats_locked(pool, &stats);
     if (has_left)
         pool->has_keeper = false;
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (has_left)
         pgp_share_publish(pool, &stats);
     return has_left;

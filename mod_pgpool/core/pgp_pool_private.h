@@ -40,7 +40,7 @@ typedef struct waiter {
     bool ended;
     pgp_outcome outcome;
     pgp_slot *slot;            /* if PGP_GRANTED */
-    struct waiter *next_ended; /* the next one that unlock() wakes */
+    struct waiter *next_ended; /* the next one that pgp_pool_unlock() wakes */
     sem_t woken;
 } waiter;
 
@@ -67,7 +67,7 @@ typedef struct {
     apr_time_t look_at; /* look at the others then in any case */
     bool ring;          /* ring the children that the free permits belong to */
     int ring_one;       /* ring the child in this seat, too; -1: none */
-} pool_share;
+} pgp_pool_share;
 
 struct pgp_pool {
     /* immutable once the keeper runs */
@@ -89,14 +89,14 @@ struct pgp_pool {
     pgp_slot_list lists[PGP_STATES];
     APR_RING_HEAD(waiter_ring, waiter) queue;
     int waiting;
-    waiter *ended;            /* unlock() wakes these, the last one first */
+    waiter *ended;            /* pgp_pool_unlock() wakes these, the last one first */
     apr_time_t demand_since;  /* since when the queue has not been empty */
     apr_time_t suspect_since; /* connections that were idle before this may be dead as well */
     apr_uint64_t leases;
     pgp_outage outage;
     pgp_orders orders;   /* an operator's, as the keeper has last seen them */
     bool refused_demand; /* a caller that could not wait got none: grow for the next */
-    pool_share share;
+    pgp_pool_share share;
     pgp_stats stats; /* without its gauges */
     bool reading;    /* the keeper reads from an idle connection, then parks or retires it */
     bool has_keeper; /* the keeper still looks after this pool */
@@ -112,14 +112,14 @@ struct pgp_pool {
 /* Each _locked function asserts this first. */
 #define PGP_LOCKED(pool) PGP_CHECK((pool)->locked_by == pthread_self())
 
-static inline void lock(pgp_pool *pool)
+static inline void pgp_pool_lock(pgp_pool *pool)
 {
     apr_thread_mutex_lock(pool->lock);
     pool->locked_by = pthread_self();
 }
 
 /* Whether this thread holds the lock. */
-static inline bool holds_lock(const pgp_pool *pool)
+static inline bool pgp_pool_holds_lock(const pgp_pool *pool)
 {
     return pool->locked_by == pthread_self();
 }
@@ -129,7 +129,7 @@ const char *pgp_pool_broken_locked(const pgp_pool *pool);
 
 /* Unlock, then wake the waiters whose wait this thread has ended.  If it woke them first, they
  * would only sleep again, for the lock.  A waiter's memory is gone as soon as it is woken. */
-static inline void unlock(pgp_pool *pool)
+static inline void pgp_pool_unlock(pgp_pool *pool)
 {
     waiter *w = pool->ended, *next;
 
@@ -143,12 +143,12 @@ static inline void unlock(pgp_pool *pool)
     }
 }
 
-static inline apr_time_t now_of(const pgp_pool *pool)
+static inline apr_time_t pgp_pool_now(const pgp_pool *pool)
 {
     return pgp_now(pool->env);
 }
 
-static inline int count(const pgp_pool *pool, pgp_state state)
+static inline int pgp_pool_count(const pgp_pool *pool, pgp_state state)
 {
     return pool->lists[state].count;
 }
@@ -161,17 +161,20 @@ static inline waiter *pgp_queue_first_locked(const pgp_pool *pool)
 }
 
 /* Since when the longest idle connection has been idle; 0: none is idle. */
-static inline apr_time_t idle_since_locked(const pgp_pool *pool)
+static inline apr_time_t pgp_pool_idle_since_locked(const pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    return count(pool, PGP_IDLE) ? APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since : 0;
+    return pgp_pool_count(pool, PGP_IDLE)
+               ? APR_RING_LAST(&pool->lists[PGP_IDLE].ring)->idle_since
+               : 0;
 }
 
 /* Usable connections: idle, in use, or being cleaned up. */
-static inline int live_locked(const pgp_pool *pool)
+static inline int pgp_pool_live_locked(const pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    return count(pool, PGP_IDLE) + count(pool, PGP_IN_USE) + count(pool, PGP_CLEANING);
+    return pgp_pool_count(pool, PGP_IDLE) + pgp_pool_count(pool, PGP_IN_USE) +
+           pgp_pool_count(pool, PGP_CLEANING);
 }
 
 /* --- pgp_pool_slot.c -------------------------------------------------------- */
@@ -198,7 +201,7 @@ void pgp_pool_take_stats_locked(pgp_pool *pool, pgp_stats *stats);
  * was granted. */
 pgp_outcome pgp_queue_wait_locked(pgp_pool *pool, apr_time_t until, apr_time_t now,
                                   pgp_slot **slot);
-/* End a wait: the waiter leaves the queue now, and is woken by unlock(). */
+/* End a wait: the waiter leaves the queue now, and is woken by pgp_pool_unlock(). */
 void pgp_waiter_end_locked(pgp_pool *pool, waiter *w, pgp_outcome outcome, pgp_slot *slot);
 void pgp_queue_end_all_locked(pgp_pool *pool, pgp_outcome outcome);
 /* Begin a lease. */

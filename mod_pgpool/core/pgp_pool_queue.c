@@ -73,7 +73,8 @@ void pgp_slot_hand_off_locked(pgp_pool *pool, pgp_slot *slot, apr_time_t idle_si
 static bool needs_keeper_locked(const pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    return count(pool, PGP_FREE) > 0 && (!pool->share.waits_since || pool->waiting == 1);
+    return pgp_pool_count(pool, PGP_FREE) > 0 &&
+           (!pool->share.waits_since || pool->waiting == 1);
 }
 
 /* Sleep until another thread ends the wait or its deadline passes.  A waiter that was handed
@@ -85,11 +86,11 @@ static void waiter_sleep(pgp_pool *pool, waiter *w)
 
     if (env->wait(env->baton, &w->woken, w->until))
         return;
-    lock(pool);
+    pgp_pool_lock(pool);
     ended = w->ended;
     if (!ended)
         waiter_leave_locked(pool, w, pgp_pool_shortage_locked(pool), NULL);
-    unlock(pool);
+    pgp_pool_unlock(pool);
     while (ended && sem_wait(&w->woken) != 0)
         ; /* a signal */
 }
@@ -107,12 +108,12 @@ pgp_outcome pgp_queue_wait_locked(pgp_pool *pool, apr_time_t until, apr_time_t n
     queue_insert_locked(pool, &w, now);
     pgp_outage_hasten(&pool->outage, now, &pool->settings->retry);
     wake = needs_keeper_locked(pool);
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (wake)
         pool->waker.wake(pool->waker.baton);
     waiter_sleep(pool, &w);
     sem_destroy(&w.woken);
-    lock(pool);
+    pgp_pool_lock(pool);
     *slot = w.slot;
     return w.outcome;
 }

@@ -9,7 +9,7 @@
 pgp_outcome pgp_pool_shortage_locked(const pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    return live_locked(pool) > 0 || (pool->share.at_cap && !pool->outage.failures)
+    return pgp_pool_live_locked(pool) > 0 || (pool->share.at_cap && !pool->outage.failures)
                ? PGP_EXHAUSTED
                : PGP_UNAVAILABLE;
 }
@@ -17,7 +17,7 @@ pgp_outcome pgp_pool_shortage_locked(const pgp_pool *pool)
 bool pgp_pool_is_futile_locked(const pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    return live_locked(pool) == 0 &&
+    return pgp_pool_live_locked(pool) == 0 &&
            pgp_outage_is_futile(&pool->outage, now, pool->settings->acquire_timeout);
 }
 
@@ -26,12 +26,12 @@ static void cap_explain_locked(const pgp_pool *pool, pgp_error *error)
 {
     PGP_LOCKED(pool);
     const pgp_outlook *look = &pool->share.look;
-    const int mine = pool->settings->max - count(pool, PGP_FREE);
+    const int mine = pool->settings->max - pgp_pool_count(pool, PGP_FREE);
 
     apr_snprintf(error->message, sizeof error->message,
                  "all %d connections that PgPoolTotalMax allows are taken: %d by this child, "
                  "%d of them in use, and %d by %d other children; %d more requests wait here",
-                 pool->settings->total_max, mine, count(pool, PGP_IN_USE),
+                 pool->settings->total_max, mine, pgp_pool_count(pool, PGP_IN_USE),
                  look->used > mine ? look->used - mine : 0, look->holders - (mine > 0),
                  pool->waiting);
 }
@@ -46,7 +46,7 @@ void pgp_pool_count_refusal_locked(pgp_pool *pool, pgp_outcome outcome, pgp_erro
         pool->stats.n[PGP_N_UNAVAILABLE]++;
     if (outcome == PGP_STOPPING)
         *error = (pgp_error){.message = "this child is stopping"};
-    else if (pgp_pool_is_suspended_locked(pool, now_of(pool)))
+    else if (pgp_pool_is_suspended_locked(pool, pgp_pool_now(pool)))
         *error = (pgp_error){.message = "an operator has suspended the pool"};
     else if (pool->outage.failures)
         *error = pool->outage.error;
@@ -64,7 +64,7 @@ void pgp_pool_count_refusal_locked(pgp_pool *pool, pgp_outcome outcome, pgp_erro
         error->sqlstate[0] = '\0';
         apr_snprintf(error->message, sizeof error->message,
                      "all %d connections are in use (PgPoolMax %d), %d more are waiting",
-                     count(pool, PGP_IN_USE), pool->settings->max, pool->waiting);
+                     pgp_pool_count(pool, PGP_IN_USE), pool->settings->max, pool->waiting);
     }
 }
 
@@ -77,8 +77,8 @@ static pgp_gate *refusal_gate(pgp_pool *pool, pgp_outcome outcome)
 bool pgp_pool_may_log(pgp_pool *pool, pgp_outcome outcome, apr_uint64_t *unlogged)
 {
     pgp_gate_count count = {.events = 1};
-    const bool may = pgp_gate_pass(refusal_gate(pool, outcome), now_of(pool), PGP_LOG_PERIOD,
-                                   &count);
+    const bool may = pgp_gate_pass(refusal_gate(pool, outcome), pgp_pool_now(pool),
+                                   PGP_LOG_PERIOD, &count);
 
     *unlogged = count.events ? count.events - 1 : 0;
     return may;

@@ -18,27 +18,27 @@ void pgp_slot_close_end(pgp_slot *slot)
     if (slot->connection)
         pool->env->driver->destroy(slot->connection);
     slot->connection = NULL;
-    lock(pool);
+    pgp_pool_lock(pool);
     pgp_slot_move(pool->lists, slot, PGP_FREE);
     pgp_share_give_locked(pool);
-    unlock(pool);
+    pgp_pool_unlock(pool);
     pgp_share_ring(pool);
 }
 
 void pgp_slot_retire(pgp_slot *slot, pgp_reason reason)
 {
     pgp_pool *pool = slot->pool;
-    const apr_time_t now = now_of(pool);
+    const apr_time_t now = pgp_pool_now(pool);
     bool kept;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     if (slot->state == PGP_IN_USE)
         pgp_slot_count_lease_locked(slot, now);
     if (reason == PGP_REASON_LOST || reason == PGP_REASON_PING)
         pool->suspect_since = now;
     pgp_slot_retire_locked(slot, reason);
     kept = pool->has_keeper;
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (kept)
         pool->waker.wake(pool->waker.baton);
     else {
@@ -54,7 +54,7 @@ void pgp_slot_log_reset_failure(pgp_slot *slot, const pgp_error *error)
 
     if (!*error->sqlstate)
         return; /* the server has said nothing: the answer was late */
-    if (pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_RESET), now_of(pool), PGP_LOG_PERIOD,
+    if (pgp_gate_pass(pgp_share_gate(pool, PGP_GATE_RESET), pgp_pool_now(pool), PGP_LOG_PERIOD,
                       &count))
         pgp_log(
             pool->env, PGP_LOG_WARNING, PGP_MSG_RESET, pool->name, pgp_slot_backend(slot),
@@ -66,10 +66,10 @@ void pgp_slot_log_reset_failure(pgp_slot *slot, const pgp_error *error)
 static void slot_give_back(pgp_slot *slot)
 {
     pgp_pool *pool = slot->pool;
-    const apr_time_t now = now_of(pool);
+    const apr_time_t now = pgp_pool_now(pool);
     pgp_reason reason = PGP_REASON_NONE;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     if (pool->phase == PGP_STOPPED || (pool->phase == PGP_DRAINING && !pool->waiting))
         reason = PGP_REASON_STOP;
     else if (pool->settings->reset == PGP_RESET_CLOSE)
@@ -83,7 +83,7 @@ static void slot_give_back(pgp_slot *slot)
             pgp_slot_count_lease_locked(slot, now);
         pgp_slot_hand_off_locked(pool, slot, now, now);
     }
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (reason != PGP_REASON_NONE)
         pgp_slot_retire(slot, reason);
 }
@@ -98,15 +98,15 @@ static void slot_clean_up(pgp_slot *slot)
             "came back with work open, is being cleaned up");
     if (pool->env->driver->cleanup(slot->connection) && slot->cancel == PGP_CANCEL_NONE)
         slot->cancel = PGP_CANCEL_RETURN;
-    now = now_of(pool);
+    now = pgp_pool_now(pool);
     slot->deadline = now + pool->settings->check_timeout;
-    lock(pool);
+    pgp_pool_lock(pool);
     kept = pool->has_keeper;
     if (kept) {
         pgp_slot_count_lease_locked(slot, now);
         pgp_slot_move(pool->lists, slot, PGP_CLEANING);
     }
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (kept)
         pool->waker.wake(pool->waker.baton);
     else
@@ -159,9 +159,9 @@ static bool turn_pass(pgp_pool *pool)
 
     if (!pgp_share_is_turn(pool))
         return false;
-    lock(pool);
-    passed = pool->phase == PGP_RUNNING && pgp_share_pass_locked(pool, now_of(pool));
-    unlock(pool);
+    pgp_pool_lock(pool);
+    passed = pool->phase == PGP_RUNNING && pgp_share_pass_locked(pool, pgp_pool_now(pool));
+    pgp_pool_unlock(pool);
     return passed;
 }
 

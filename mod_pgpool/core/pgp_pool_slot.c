@@ -6,20 +6,20 @@ void pgp_slot_retire_locked(pgp_slot *slot, pgp_reason reason)
 {
     PGP_LOCKED(slot->pool);
     pgp_pool *pool = slot->pool;
-    const int lived = live_locked(pool);
+    const int lived = pgp_pool_live_locked(pool);
 
     slot->reason = slot->state == PGP_CONNECTING ? PGP_REASON_CONNECT : reason;
     slot->deadline = 0;
     pool->stats.n[PGP_N_CLOSES + slot->reason]++;
     pgp_slot_move(pool->lists, slot, PGP_CLOSING);
-    if (lived && !live_locked(pool))
-        pgp_outage_note_none_left(&pool->outage, now_of(pool));
+    if (lived && !pgp_pool_live_locked(pool))
+        pgp_outage_note_none_left(&pool->outage, pgp_pool_now(pool));
 }
 
 void pgp_pool_retire_all_locked(pgp_pool *pool, pgp_state state, pgp_reason reason)
 {
     PGP_LOCKED(pool);
-    while (count(pool, state) > 0)
+    while (pgp_pool_count(pool, state) > 0)
         pgp_slot_retire_locked(APR_RING_FIRST(&pool->lists[state].ring), reason);
 }
 

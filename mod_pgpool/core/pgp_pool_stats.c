@@ -47,7 +47,7 @@ void pgp_pool_take_stats_locked(pgp_pool *pool, pgp_stats *stats)
         APR_RING_FOREACH (slot, &pool->lists[established[i]].ring, pgp_slot, entry)
             stats->tls += slot->is_tls;
     for (i = 0; i < PGP_STATES; i++)
-        stats->state[i] = count(pool, i);
+        stats->state[i] = pgp_pool_count(pool, i);
     stats->waiting = pool->waiting;
     stats->failures = pool->outage.failures;
     APR_RING_FOREACH (slot, &pool->lists[PGP_IN_USE].ring, pgp_slot, entry)
@@ -56,7 +56,7 @@ void pgp_pool_take_stats_locked(pgp_pool *pool, pgp_stats *stats)
 
 void pgp_pool_read_stats(pgp_pool *pool, pgp_stats *stats)
 {
-    lock(pool);
+    pgp_pool_lock(pool);
     pgp_pool_take_stats_locked(pool, stats);
-    unlock(pool);
+    pgp_pool_unlock(pool);
 }

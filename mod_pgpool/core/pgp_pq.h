@@ -44,15 +44,15 @@
 #define PGP_PQ_MAGIC 0x50475051u
 
 typedef enum {
-    LOOKING_UP,
-    CONNECTING,
-    INITIALISING,
-    SURVEYING,
-    CANCELLING,
-    ABSORBING,
-    ROLLING_BACK,
-    READY,
-    CLOSING
+    PGP_PQ_LOOKING_UP,
+    PGP_PQ_CONNECTING,
+    PGP_PQ_INITIALISING,
+    PGP_PQ_SURVEYING,
+    PGP_PQ_CANCELLING,
+    PGP_PQ_ABSORBING,
+    PGP_PQ_ROLLING_BACK,
+    PGP_PQ_READY,
+    PGP_PQ_CLOSING
 } pgp_pq_phase;
 
 /* The look-ups of an attempt to connect, before it logs in. */
@@ -143,13 +143,13 @@ static inline void pgp_pq_assert(const pgp_connection *connection)
 static inline void pgp_pq_assert_open(const pgp_connection *connection)
 {
     pgp_pq_assert(connection);
-    assert(connection->phase != CLOSING);
+    assert(connection->phase != PGP_PQ_CLOSING);
 }
 
 static inline void pgp_pq_assert_ready(const pgp_connection *connection)
 {
     pgp_pq_assert(connection);
-    assert(connection->phase == READY);
+    assert(connection->phase == PGP_PQ_READY);
 }
 
 /* Whether the connection still speaks the encoding that it was made with. */

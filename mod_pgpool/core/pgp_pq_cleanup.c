@@ -192,7 +192,7 @@ static pgp_step drain_step(pgp_connection *connection, struct pollfd *await, pgp
 bool pgp_pq_cleanup_start(pgp_connection *connection)
 {
     pgp_pq_assert_ready(connection);
-    connection->phase = CANCELLING;
+    connection->phase = PGP_PQ_CANCELLING;
     connection->cleanup.pipeline_closed = connection->cleanup.copy_ended =
         connection->cleanup.drained = false;
     connection->cleanup.cancelled = connection->cleanup.answered = false;
@@ -228,7 +228,7 @@ static pgp_step exchange_start(pgp_connection *connection, pgp_pq_phase phase, c
 
 static pgp_step transaction_ended(pgp_connection *connection, pgp_error *error)
 {
-    connection->phase = READY;
+    connection->phase = PGP_PQ_READY;
     pgp_pq_exchange_drop_notifies(connection); /* the transaction's end has brought them */
     /* The dropped results may not tell all effects of the lease. */
     connection->lease.effects |= PGP_EFFECT_ANY | PGP_EFFECT_CHANGE;
@@ -243,16 +243,16 @@ static pgp_step phase_step(pgp_connection *connection, struct pollfd *await, pgp
 {
     pgp_step step;
 
-    if (connection->phase == CANCELLING) {
+    if (connection->phase == PGP_PQ_CANCELLING) {
         step = cancelling_step(connection, await, error);
         if (step == PGP_STEP_DONE && connection->cleanup.cancelled)
-            step = exchange_start(connection, ABSORBING, "", await, error);
+            step = exchange_start(connection, PGP_PQ_ABSORBING, "", await, error);
     }
     else
         step = pgp_pq_exchange_receive(connection, await, error);
-    if (step == PGP_STEP_DONE && connection->phase != ROLLING_BACK &&
+    if (step == PGP_STEP_DONE && connection->phase != PGP_PQ_ROLLING_BACK &&
         PQtransactionStatus(connection->conn) != PQTRANS_IDLE)
-        step = exchange_start(connection, ROLLING_BACK, "ROLLBACK", await, error);
+        step = exchange_start(connection, PGP_PQ_ROLLING_BACK, "ROLLBACK", await, error);
     return step == PGP_STEP_DONE ? transaction_ended(connection, error) : step;
 }
 

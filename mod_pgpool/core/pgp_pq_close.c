@@ -52,7 +52,7 @@ void pgp_pq_close_start(pgp_connection *connection)
     pgp_pq_connect_abandon(connection);
     if (connection->task)
         pgp_task_leave(&connection->task);
-    connection->phase = CLOSING;
+    connection->phase = PGP_PQ_CLOSING;
 }
 
 pgp_step pgp_pq_close_step(pgp_connection *connection, struct pollfd *await)
@@ -74,7 +74,7 @@ pgp_step pgp_pq_close_step(pgp_connection *connection, struct pollfd *await)
 void pgp_pq_close_destroy(pgp_connection *connection)
 {
     pgp_pq_assert(connection);
-    if (connection->phase != CLOSING)
+    if (connection->phase != PGP_PQ_CLOSING)
         pgp_pq_close_start(connection);
     if (connection->closing_fd >= 0)
         close(connection->closing_fd);

@@ -132,7 +132,7 @@ static bool login_start(pgp_connection *connection, pgp_error *error)
     }
     PQsetErrorVerbosity(connection->conn, PQERRORS_VERBOSE);
     connection->connecting.wants = PGRES_POLLING_WRITING;
-    connection->phase = CONNECTING;
+    connection->phase = PGP_PQ_CONNECTING;
     if (PQstatus(connection->conn) != CONNECTION_BAD)
         return true;
     login_error(connection, error);
@@ -144,7 +144,7 @@ bool pgp_pq_connect_start(pgp_connection *connection, pgp_error *error)
     pgp_pq_lookup *lookup = lookup_make(connection->settings);
 
     connection->connecting.lookup = lookup;
-    connection->phase = LOOKING_UP;
+    connection->phase = PGP_PQ_LOOKING_UP;
     if (!lookup->password && !pgp_pq_hosts_has_names(lookup->hosts))
         return login_start(connection, error);
     connection->task = lookup_start(lookup);
@@ -175,7 +175,7 @@ static bool note_encoding(pgp_connection *connection, pgp_error *error)
 
 static pgp_step session_ready(pgp_connection *connection, pgp_error *error)
 {
-    connection->phase = READY;
+    connection->phase = PGP_PQ_READY;
     if (!note_encoding(connection, error))
         return PGP_STEP_FAILED;
     pgp_pq_reset_begin_lease(connection);
@@ -207,7 +207,7 @@ static pgp_step survey_start(pgp_connection *connection, struct pollfd *await, p
         "coalesce(pg_catalog.current_setting('reserved_connections', true), '0')"
         "::pg_catalog.int4";
 
-    connection->phase = SURVEYING;
+    connection->phase = PGP_PQ_SURVEYING;
     return pgp_pq_exchange_send(connection, sql, error) ? survey_step(connection, await, error)
                                                         : PGP_STEP_FAILED;
 }
@@ -296,7 +296,7 @@ static pgp_step login_step(pgp_connection *connection, struct pollfd *await, pgp
             connection->backend = (unsigned)PQbackendPID(connection->conn);
             PQsetErrorVerbosity(connection->conn, PQERRORS_DEFAULT);
             PQsetnonblocking(connection->conn, 1);
-            connection->phase = INITIALISING;
+            connection->phase = PGP_PQ_INITIALISING;
             return init_step(connection, await, error);
         }
     }
@@ -316,14 +316,14 @@ static pgp_step lookup_step(pgp_connection *connection, struct pollfd *await, pg
 pgp_step pgp_pq_connect_step(pgp_connection *connection, struct pollfd *await, pgp_error *error)
 {
     switch (connection->phase) {
-    case LOOKING_UP:
+    case PGP_PQ_LOOKING_UP:
         return lookup_step(connection, await, error);
-    case CONNECTING:
+    case PGP_PQ_CONNECTING:
         return login_step(connection, await, error);
-    case INITIALISING:
+    case PGP_PQ_INITIALISING:
         return init_step(connection, await, error);
     default:
-        assert(connection->phase == SURVEYING);
+        assert(connection->phase == PGP_PQ_SURVEYING);
         return survey_step(connection, await, error);
     }
 }

@@ -32,20 +32,20 @@ static pgp_step driver_step(pgp_connection *connection, struct pollfd *await, pg
 
     pgp_pq_assert(connection);
     switch (connection->phase) {
-    case LOOKING_UP:
-    case CONNECTING:
-    case INITIALISING:
-    case SURVEYING:
+    case PGP_PQ_LOOKING_UP:
+    case PGP_PQ_CONNECTING:
+    case PGP_PQ_INITIALISING:
+    case PGP_PQ_SURVEYING:
         step = pgp_pq_connect_step(connection, await, error);
         break;
-    case CANCELLING:
-    case ABSORBING:
-    case ROLLING_BACK:
+    case PGP_PQ_CANCELLING:
+    case PGP_PQ_ABSORBING:
+    case PGP_PQ_ROLLING_BACK:
         step = pgp_pq_cleanup_step(connection, await, error);
         break;
-    case CLOSING:
+    case PGP_PQ_CLOSING:
         return pgp_pq_close_step(connection, await);
-    case READY:
+    case PGP_PQ_READY:
         assert(!"step() has something to do");
     }
     pgp_pq_callbacks_trap(connection, step == PGP_STEP_DONE);

@@ -86,7 +86,7 @@ bool pgp_pq_exchange_judge(pgp_connection *connection, const PGresult *result)
     case PGRES_COMMAND_OK:
         return false;
     case PGRES_TUPLES_OK:
-        if (connection->phase == SURVEYING)
+        if (connection->phase == PGP_PQ_SURVEYING)
             connection->capacity = capacity_read(result);
         return false;
     case PGRES_COPY_IN:

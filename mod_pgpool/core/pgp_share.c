@@ -67,13 +67,13 @@ void pgp_pool_set_seat(pgp_pool *pool, int seat)
     const int left = pool->share.quota.seat; /* only the keeper sets it */
     pgp_stats stats;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     if (left >= 0 && pool->board)
         counters_leave_locked(pool, &stats);
     pool->share.quota.seat = seat;
     pool->share.waits_since = pool->share.idle_since = 0; /* a new standing is empty */
     pool->share.closing = pool->share.connecting = 0;
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (left >= 0 && pool->board)
         pgp_board_publish(pool->board, left, pool->place, &stats);
 }
@@ -82,11 +82,11 @@ bool pgp_pool_is_used(pgp_pool *pool)
 {
     int state, used;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     used = pool->waiting + pool->refused_demand;
     for (state = PGP_FREE + 1; state < PGP_STATES; state++)
-        used += count(pool, state);
-    unlock(pool);
+        used += pgp_pool_count(pool, state);
+    pgp_pool_unlock(pool);
     return used > 0;
 }
 
@@ -107,7 +107,7 @@ apr_interval_time_t pgp_share_connect_time(const pgp_pool *pool)
 void pgp_share_connected_locked(pgp_pool *pool, apr_interval_time_t took)
 {
     PGP_LOCKED(pool);
-    pool_share *share = &pool->share;
+    pgp_pool_share *share = &pool->share;
 
     share->connect_time = share->connect_time ? (7 * share->connect_time + took) / 8 : took;
 }
@@ -121,7 +121,7 @@ static apr_time_t oldest_wait_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
     const waiter *w = pgp_queue_first_locked(pool);
-    const pool_share *share = &pool->share;
+    const pgp_pool_share *share = &pool->share;
     apr_time_t since = 0;
 
     if (w)
@@ -150,7 +150,7 @@ void pgp_share_queue_changed_locked(pgp_pool *pool)
 void pgp_share_idle_changed_locked(pgp_pool *pool)
 {
     PGP_LOCKED(pool);
-    const apr_time_t since = idle_since_locked(pool);
+    const apr_time_t since = pgp_pool_idle_since_locked(pool);
 
     if (!is_sharing(pool) || since == pool->share.idle_since)
         return;
@@ -162,7 +162,8 @@ void pgp_share_idle_changed_locked(pgp_pool *pool)
 static bool moving_publish_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    const int closing = count(pool, PGP_CLOSING), connecting = count(pool, PGP_CONNECTING);
+    const int closing = pgp_pool_count(pool, PGP_CLOSING),
+              connecting = pgp_pool_count(pool, PGP_CONNECTING);
     const bool changed = closing != pool->share.closing || connecting != pool->share.connecting;
 
     if (changed || closing || connecting)
@@ -183,7 +184,7 @@ pgp_pace pgp_share_pace(const pgp_pool *pool, const pgp_outlook *look)
 /* Whether the oldest request has waited for a turn. */
 static bool is_turn_over(const pgp_pool *pool, apr_time_t now)
 {
-    const pool_share *share = &pool->share;
+    const pgp_pool_share *share = &pool->share;
 
     return share->waits_since &&
            now - share->waits_since >= pgp_share_pace(pool, &share->look).turn;
@@ -192,7 +193,7 @@ static bool is_turn_over(const pgp_pool *pool, apr_time_t now)
 static void look_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    pool_share *share = &pool->share;
+    pgp_pool_share *share = &pool->share;
 
     pgp_permits_look(&share->quota, now, pgp_share_patience(pool), &share->look);
     share->at_cap = share->look.free <= share->look.ahead;
@@ -202,7 +203,7 @@ static void look_locked(pgp_pool *pool, apr_time_t now)
 void pgp_share_look_locked(pgp_pool *pool, bool wants, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    pool_share *share = &pool->share;
+    pgp_pool_share *share = &pool->share;
     bool moved;
 
     share->looked = share->lacks_server = false;
@@ -226,7 +227,7 @@ void pgp_share_look_locked(pgp_pool *pool, bool wants, apr_time_t now)
 bool pgp_share_take_own_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    pool_share *share = &pool->share;
+    pgp_pool_share *share = &pool->share;
 
     if (!pool->board)
         return true;
@@ -237,7 +238,7 @@ bool pgp_share_take_own_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
     if (!share->looked)
         look_locked(pool, now);
     if (!pgp_policy_may_take(&share->look, for_wait,
-                             live_locked(pool) == 0 || is_turn_over(pool, now)))
+                             pgp_pool_live_locked(pool) == 0 || is_turn_over(pool, now)))
         return false;
     if (!pgp_permits_take(&share->quota, now)) {
         share->ring = true; /* the attempt may have turned another child away */
@@ -249,7 +250,7 @@ bool pgp_share_take_own_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
 void pgp_share_gained_locked(pgp_pool *pool, bool for_wait, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    pool_share *share = &pool->share;
+    pgp_pool_share *share = &pool->share;
 
     if (!is_sharing(pool))
         return;
@@ -280,7 +281,7 @@ pgp_slot *pgp_share_long_idle_locked(const pgp_pool *pool, apr_time_t now,
     PGP_LOCKED(pool);
     pgp_slot *slot = APR_RING_LAST(&pool->lists[PGP_IDLE].ring);
 
-    return count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= time ? slot : NULL;
+    return pgp_pool_count(pool, PGP_IDLE) > 0 && now - slot->idle_since >= time ? slot : NULL;
 }
 
 /* Close an idle connection in favour of another child.  Publish the close before the
@@ -329,7 +330,7 @@ static void reserve_make_locked(pgp_pool *pool, apr_time_t now)
 static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    pool_share *share = &pool->share;
+    pgp_pool_share *share = &pool->share;
     const pgp_outlook *look = &share->look;
     const apr_time_t turn_over = share->waits_since + pgp_share_pace(pool, look).turn;
     apr_time_t again = now + LOOK_STEP;
@@ -348,7 +349,7 @@ static void wait_settle_locked(pgp_pool *pool, apr_time_t now)
 void pgp_share_settle_locked(pgp_pool *pool, bool lacks, apr_time_t now)
 {
     PGP_LOCKED(pool);
-    pool_share *share = &pool->share;
+    pgp_pool_share *share = &pool->share;
     pgp_pace pace;
 
     if (!is_sharing(pool))
@@ -406,26 +407,26 @@ bool pgp_share_pass_locked(pgp_pool *pool, apr_time_t now)
 
 void pgp_share_ring(pgp_pool *pool)
 {
-    pool_share *share = &pool->share;
+    pgp_pool_share *share = &pool->share;
     int ring, one;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     ring = share->ring;
     one = share->ring_one;
     share->ring = false;
     share->ring_one = -1;
-    unlock(pool);
+    pgp_pool_unlock(pool);
     if (ring && is_sharing(pool))
-        pgp_permits_ring(&share->quota, now_of(pool), pgp_share_patience(pool));
+        pgp_permits_ring(&share->quota, pgp_pool_now(pool), pgp_share_patience(pool));
     if (one >= 0 && is_sharing(pool))
         pgp_board_ring(share->quota.board, one);
 }
 
 void pgp_pool_hear_bell(pgp_pool *pool)
 {
-    lock(pool);
+    pgp_pool_lock(pool);
     pool->share.rung = true;
-    unlock(pool);
+    pgp_pool_unlock(pool);
 }
 
 /* --- figures ---------------------------------------------------------------- */

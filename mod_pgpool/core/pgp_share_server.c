@@ -181,16 +181,16 @@ static void state_add(server_state *state, pgp_pool *pool, apr_time_t now)
 {
     apr_time_t since;
 
-    lock(pool);
+    pgp_pool_lock(pool);
     state->waits_since = earlier(state->waits_since, lacks_since_locked(pool, now));
-    since = idle_since_locked(pool);
+    since = pgp_pool_idle_since_locked(pool);
     if (since && earlier(state->idle_since, since) == since) {
         state->idle_since = since;
         state->idlest = pool;
     }
-    state->closing += count(pool, PGP_CLOSING);
-    state->connecting += count(pool, PGP_CONNECTING);
-    unlock(pool);
+    state->closing += pgp_pool_count(pool, PGP_CLOSING);
+    state->connecting += pgp_pool_count(pool, PGP_CONNECTING);
+    pgp_pool_unlock(pool);
 }
 
 static server_state state_of(const pgp_server *server, pgp_pool **pools, int n, apr_time_t now)
@@ -224,13 +224,13 @@ static bool idle_give(const server_state *state, apr_time_t now)
 
     if (!pool)
         return false;
-    lock(pool);
+    pgp_pool_lock(pool);
     slot = pgp_share_long_idle_locked(pool, now, pgp_share_connect_time(pool));
     if (slot) {
         pgp_slot_retire_locked(slot, PGP_REASON_SHARED);
         pgp_share_idle_changed_locked(pool);
     }
-    unlock(pool);
+    pgp_pool_unlock(pool);
     return slot != NULL;
 }
 
@@ -294,9 +294,9 @@ static void connecting_count(pgp_pool **pools, int n)
             pools[i]->server->connecting = 0;
     for (i = 0; i < n; i++)
         if (pools[i]->server && pools[i]->server->pools > 1) {
-            lock(pools[i]);
-            pools[i]->server->connecting += count(pools[i], PGP_CONNECTING);
-            unlock(pools[i]);
+            pgp_pool_lock(pools[i]);
+            pools[i]->server->connecting += pgp_pool_count(pools[i], PGP_CONNECTING);
+            pgp_pool_unlock(pools[i]);
         }
 }
 

@@ -12,11 +12,11 @@
  *   pgp_pool_maint.c    pool_maintain, with pgp_pool_watch_idle()
  *   pgp_pool_pending.c  pool_enter_phase; and slot_step, with pgp_slot_close(); pgp_pool_leave() is
  *                       the end of each round in keeper()
- * The states and edges are those of pgp_slot.h.  An atomic block is the code between lock() and
- * unlock(); between two blocks any other process may run.  Time and chance are choices: at any
- * moment a deadline may pass, a connection die or a connect fail.  The model leaves out the
- * keeper's sleep: the keeper makes a round once a second in any case, so a missed wake-up makes
- * it late, and no more.
+ * The states and edges are those of pgp_slot.h.  An atomic block is the code between
+ * pgp_pool_lock() and pgp_pool_unlock(); between two blocks any other process may run.  Time and
+ * chance are choices: at any moment a deadline may pass, a connection die or a connect fail.  The
+ * model leaves out the keeper's sleep: the keeper makes a round once a second in any case, so a
+ * missed wake-up makes it late, and no more.
  *
  * A thread ends a wait once, under the lock; the waiter is woken at some moment after that.
  *
@@ -281,8 +281,8 @@ inline wake(w)
     wait[w].woken = true
 }
 
-/* unlock() wakes the waiters whose wait this thread has ended.  It has released the lock before, so
- * that happens at some later moment. */
+/* pgp_pool_unlock() wakes the waiters whose wait this thread has ended.  It has released the lock
+ * before, so that happens at some later moment. */
 proctype waker()
 {
     do

@@ -6,12 +6,12 @@
 #define SEEN(s, breaks, mends, as)                                                             \
     do {                                                                                       \
         pgp_pool *const pool_ = (s)->pool;                                                     \
-        lock(pool_);                                                                           \
+        pgp_pool_lock(pool_);                                                                  \
         ck_assert_ptr_null(pgp_pool_broken_locked(pool_));                                     \
         breaks;                                                                                \
         ck_assert_pstr_eq(pgp_pool_broken_locked(pool_), as);                                  \
         mends;                                                                                 \
-        unlock(pool_);                                                                         \
+        pgp_pool_unlock(pool_);                                                                \
     } while (0)
 
 static pgp_slot *first_idle(stage *s)
@@ -88,11 +88,11 @@ START_TEST(thread_knows_that_it_holds_the_lock)
 {
     stage *s = stage_set("PgPoolMin 0", NULL);
 
-    ck_assert(!holds_lock(s->pool));
-    lock(s->pool);
-    ck_assert(holds_lock(s->pool));
-    unlock(s->pool);
-    ck_assert(!holds_lock(s->pool));
+    ck_assert(!pgp_pool_holds_lock(s->pool));
+    pgp_pool_lock(s->pool);
+    ck_assert(pgp_pool_holds_lock(s->pool));
+    pgp_pool_unlock(s->pool);
+    ck_assert(!pgp_pool_holds_lock(s->pool));
 }
 END_TEST
 
