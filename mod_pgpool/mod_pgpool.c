@@ -122,6 +122,7 @@ static void register_hooks(apr_pool_t *p)
     APR_REGISTER_OPTIONAL_FN(pgpool_config_value);
     APR_REGISTER_OPTIONAL_FN(pgpool_execute);
     APR_REGISTER_OPTIONAL_FN(pgpool_lease_number);
+    APR_REGISTER_OPTIONAL_FN(pgpool_lease_doubt);
     APR_REGISTER_OPTIONAL_FN(pgpool_note_error);
     APR_REGISTER_OPTIONAL_FN(pgpool_expr_value);
     APR_REGISTER_OPTIONAL_FN(pgpool_is_personal);

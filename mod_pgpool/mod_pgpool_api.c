@@ -256,6 +256,14 @@ uint64_t pgpool_lease_number(request_rec *r, const char *name)
     return pin && pin->slot ? pgp_slot_lease_id(pin->slot) : 0;
 }
 
+void pgpool_lease_doubt(request_rec *r, const char *name)
+{
+    const pgpool_pin *pin = pgpool_pin_of(r, name);
+
+    if (pin && pin->slot && pgp_slot_is_alive(pin->slot))
+        pgp_slot_doubt_vars(pin->slot);
+}
+
 void pgpool_release(request_rec *r, const char *name)
 {
     pgpool_pin *pin = pgpool_pin_of(r, name);

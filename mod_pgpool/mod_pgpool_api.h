@@ -14,8 +14,9 @@ void pgpool_release(request_rec *r, const char *pool);
 apr_status_t pgpool_open(server_rec *s, const char *pool, apr_pool_t *p, PGconn **conn);
 void pgpool_close(PGconn *conn);
 
-/* An optional function of mod_pgpool_companion.h. */
+/* Optional functions of mod_pgpool_companion.h. */
 uint64_t pgpool_lease_number(request_rec *r, const char *pool);
+void pgpool_lease_doubt(request_rec *r, const char *pool);
 
 /* The pin of the request's family on the pool that pgpool_acquire() would take for this name;
  * NULL if there is none. */

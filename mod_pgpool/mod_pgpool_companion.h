@@ -52,6 +52,10 @@ APR_DECLARE_OPTIONAL_FN(apr_status_t, pgpool_execute,
  * pool in this child has the same.  0: none. */
 APR_DECLARE_OPTIONAL_FN(uint64_t, pgpool_lease_number, (request_rec *r, const char *pool));
 
+/* Other code has used the connection of the request's family, and may have changed the settings
+ * of PgPoolSet: the next pgpool_acquire() sets them again. */
+APR_DECLARE_OPTIONAL_FN(void, pgpool_lease_doubt, (request_rec *r, const char *pool));
+
 /* Whether a PgPoolSet applies to the request: what its statements see may differ from user to
  * user. */
 APR_DECLARE_OPTIONAL_FN(int, pgpool_is_personal, (const request_rec *r));

@@ -18,6 +18,7 @@ static void functions_retrieve(void)
         .strerror = APR_RETRIEVE_OPTIONAL_FN(pgpool_strerror),
         .execute = APR_RETRIEVE_OPTIONAL_FN(pgpool_execute),
         .lease_number = APR_RETRIEVE_OPTIONAL_FN(pgpool_lease_number),
+        .lease_doubt = APR_RETRIEVE_OPTIONAL_FN(pgpool_lease_doubt),
         .config_value = APR_RETRIEVE_OPTIONAL_FN(pgpool_config_value),
     };
 }

@@ -49,6 +49,7 @@ typedef struct {
     APR_OPTIONAL_FN_TYPE(pgpool_strerror) *strerror;
     APR_OPTIONAL_FN_TYPE(pgpool_execute) *execute;
     APR_OPTIONAL_FN_TYPE(pgpool_lease_number) *lease_number;
+    APR_OPTIONAL_FN_TYPE(pgpool_lease_doubt) *lease_doubt;
     APR_OPTIONAL_FN_TYPE(pgpool_config_value) *config_value;
 } pgpool_dbd_functions;
 

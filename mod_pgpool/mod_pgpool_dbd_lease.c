@@ -263,11 +263,13 @@ ap_dbd_t *ap_dbd_acquire(request_rec *r)
         return NULL;
     if (conn_acquire(r, name, &conn) != APR_SUCCESS)
         return NULL;
-    /* A hook may have undone what PgPoolSet sets.  If a hook has cost the connection, no other
-     * is tried, whose hooks would do the same. */
-    if (post_connect_run(r->server, conn) &&
-        pgpool_dbd_api.acquire(r, name, &conn) != APR_SUCCESS)
-        return NULL;
+    /* A hook may have undone what PgPoolSet sets, by set_config() even unseen.  If a hook has
+     * cost the connection, no other is tried, whose hooks would do the same. */
+    if (post_connect_run(r->server, conn)) {
+        pgpool_dbd_api.lease_doubt(r, name);
+        if (pgpool_dbd_api.acquire(r, name, &conn) != APR_SUCCESS)
+            return NULL;
+    }
     handle = handle_of(initial);
     running_set(handle, r);
     lease = pgpool_dbd_api.lease_number(initial, name);

@@ -102,7 +102,7 @@ for my $mpm (Httpd::mpms()) {
     my $httpd = Httpd->new(mpm => $mpm, modules => \@modules, conf => $conf)->start;
     my $as = sub { my ($host, $path) = @_; finish($httpd->begin($path, headers => {Host => $host}))->{content} };
 
-    is $as->($_, '/named'), "named 0 amy\n", "PgPoolSet holds although a post_connect hook discards it ($_)" for qw(main other);
+    is $as->($_, '/named'), "named 0 amy\n", "PgPoolSet holds although a post_connect hook undoes it ($_)" for qw(main other);
     is $as->('main', '/all'), $expected, "$mpm: each function";
     query($pg, 'DELETE FROM thing');
     is $as->('main', '/all'), $expected, 'again, on connections that were used';

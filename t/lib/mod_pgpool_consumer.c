@@ -403,14 +403,18 @@ static int handle(request_rec *r)
     return OK;
 }
 
-/* Prepare one more statement on each new connection, and drop all that its session has.  In the
- * server whose connections are named for it the hook ends them. */
+/* Prepare one more statement on each new connection, and drop all that its session has; the
+ * other host's hook changes a setting, of which no command tag tells.  In the server whose
+ * connections are named for it the hook ends them. */
 static apr_status_t post_connect(apr_pool_t *p, dbd_cfg_t *conf, ap_dbd_t *dbd)
 {
     apr_dbd_prepared_t *prepared = NULL;
     int n;
 
-    apr_dbd_query(dbd->driver, dbd->handle, &n, "DISCARD ALL");
+    apr_dbd_query(dbd->driver, dbd->handle, &n,
+                  strcmp(conf->server->server_hostname, "other") != 0
+                      ? "DISCARD ALL"
+                      : "SELECT set_config('app.user', 'hook', false)");
     apr_dbd_query(dbd->driver, dbd->handle, &n,
                   "SELECT pg_terminate_backend(pg_backend_pid()) "
                   "WHERE current_setting('application_name') = 'ends in the hook'");
