@@ -225,10 +225,11 @@ APR_DECLARE_OPTIONAL_FN(const char *, pgpool_strerror, (apr_status_t rv));
  * attach.  All hooks run, on the thread that acquires; each returns OK, DECLINED or an error.
  * After an error, or if a hook leaves a transaction or a query open, or the connection in
  * another encoding, the acquire fails with PGPOOL_EUNAVAIL, and the connection is closed.  If
- * the connection is lost meanwhile, the hooks run again on another one.  PgPoolReset undoes a
- * hook's SET when the connection goes back; PgPoolInitSQL sets something for a connection's
- * whole life.  The settings of PgPoolSet are applied after the hooks, so a hook works as the
- * pool's own role and cannot undo them.
+ * the connection is lost meanwhile, the hooks run again on another one.  A hook uses the PGconn
+ * that it is called with: its own pgpool_acquire() or pgpool_query() for the request returns
+ * PGPOOL_EUNAVAIL.  PgPoolReset undoes a hook's SET when the connection goes back;
+ * PgPoolInitSQL sets something for a connection's whole life.  The settings of PgPoolSet are
+ * applied after the hooks, so a hook works as the pool's own role and cannot undo them.
  * @{
  */
 #define PGPOOL_DECLARE(type) type

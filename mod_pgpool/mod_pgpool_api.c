@@ -114,6 +114,16 @@ static apr_status_t pin_fail_in_use(request_rec *r, const pgpool_pin *pin,
                                     pgp_pool_name(pin->pool->core), inner->uri));
 }
 
+/* To borrow another connection would run the hook again, and one of the two would be lost. */
+static apr_status_t pin_fail_hook(request_rec *r, const pgpool_pin *pin)
+{
+    return pgpool_fail(r, PGP_MSG_NO_CONNECTION, PGPOOL_EUNAVAIL,
+                       apr_psprintf(r->pool,
+                                    "pool %s: a hook of a module has acquired again; it has to "
+                                    "use the connection that it is called with",
+                                    pgp_pool_name(pin->pool->core)));
+}
+
 /* Set the variables of r on the pinned connection.  If that fails half-way, the statements of r
  * must not run with those of an outer request: the connection is shut down. */
 static apr_status_t pin_set_vars(request_rec *r, request_rec *initial, pgpool_pin *pin,
@@ -158,8 +168,11 @@ static apr_status_t pin_borrow(request_rec *r, request_rec *initial, pgpool_pin 
     pgp_acquire_info info;
     pgp_slot *slot;
     bool denied;
-    apr_status_t rv = pgpool_lease_take(r, initial, pool, vars, &slot, &info, &denied);
+    apr_status_t rv;
 
+    pin->is_borrowing = true;
+    rv = pgpool_lease_take(r, initial, pool, vars, &slot, &info, &denied);
+    pin->is_borrowing = false;
     pgpool_note(r, pin->pool->wait_note, apr_off_t_toa(initial->pool, info.waited));
     pin->failure.rv = APR_SUCCESS;
     if (denied)
@@ -213,6 +226,8 @@ apr_status_t pgpool_acquire(request_rec *r, const char *name, PGconn **conn)
                                         "PgPoolConninfo or <PgPool %s> in its configuration",
                                         name, name));
     pin = pin_find_or_make(initial, pool);
+    if (pin->is_borrowing)
+        return pin_fail_hook(r, pin);
     pgpool_request_of(initial)->has_bad_value = false;
 
     if (pin->slot && !pgp_slot_is_alive(pin->slot))

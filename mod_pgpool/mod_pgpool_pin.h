@@ -37,6 +37,7 @@ struct pgpool_pin {
     pgpool_pin *next;
     const pgpool_child_pool *pool;
     pgp_slot *slot;                 /* NULL: it holds no connection now */
+    bool is_borrowing;              /* a connection is being borrowed for it: hooks run */
     const char *lease_text;         /* the identifier of the lease */
     bool at_response;               /* PgPoolRelease response */
     pgpool_pin_borrower *borrowers; /* the innermost first */

@@ -342,6 +342,17 @@ subtest 'hooks that leave a connection in another state' => sub {
     }
 };
 
+subtest 'a hook that acquires' => sub {
+    my $hooked = probed(pool('again', "PgPoolMax 3\nPgPoolAcquireTimeout 60s", 'PgPoolProbeHook attach acquire'));
+    for (1 .. 2) {
+        tells probe($hooked, 'acquire', 'sql=SELECT 7', 'hooks'), { status => 0, value => 7, attach => $_ },
+            'gets nothing, and the request its connection';
+    }
+    like $hooked->error_log, qr/PGP1011: .*pool default: a hook of a module has acquired again/, 'the log says why';
+    $hooked->stop;
+    ok poll_until { backends($pg, 'again') == 0 }, 'all connections come back';
+};
+
 subtest 'hooks in which the connection is lost' => sub {
     for my $hook (qw(connect attach)) {
         my $hooked = probed(pool('lost', 'PgPoolAcquireTimeout 60s', "PgPoolProbeHook $hook lose"));

@@ -85,10 +85,10 @@
  *   fail=STATUS      returns this HTTP status; ends the list
  *   abort            marks the client's connection as aborted; ends the list
  *
- * `PgPoolProbeHook connect|attach count|fail|begin|discard|lose|encode` (server config) chooses
- * what the module's hook of that name does: count only (the default), fail, leave a transaction
- * open, discard all of the session's state, lose its connection the first time, or change
- * client_encoding.
+ * `PgPoolProbeHook connect|attach count|fail|begin|discard|lose|encode|acquire` (server config)
+ * chooses what the module's hook of that name does: count only (the default), fail, leave a
+ * transaction open, discard all of the session's state, lose its connection the first time,
+ * change client_encoding, or acquire (attach only).
  *
  * `PgPoolProbeEarly SQL` (per directory) acquires and runs SQL before authentication, in the
  * access_checker hook.
@@ -950,7 +950,8 @@ typedef enum {
     HOOK_BEGIN,
     HOOK_DISCARD,
     HOOK_LOSE,
-    HOOK_ENCODE
+    HOOK_ENCODE,
+    HOOK_ACQUIRE
 } hook_mode;
 
 typedef struct {
@@ -982,6 +983,10 @@ static int on_connect(const char *pool, PGconn *conn)
 
 static int on_attach(request_rec *r, const char *pool, PGconn *conn)
 {
+    PGconn *again;
+
+    if (attach_hook.mode == HOOK_ACQUIRE)
+        acquire(r, pool, &again);
     return run_hook(&attach_hook, conn);
 }
 
@@ -1217,8 +1222,10 @@ static const char *set_hook(cmd_parms *cmd, void *dir_conf, const char *name, co
         hook->mode = HOOK_LOSE;
     else if (strcmp(mode, "encode") == 0)
         hook->mode = HOOK_ENCODE;
+    else if (strcmp(mode, "acquire") == 0)
+        hook->mode = HOOK_ACQUIRE;
     else
-        return "PgPoolProbeHook: count, fail, begin, discard, lose or encode";
+        return "PgPoolProbeHook: count, fail, begin, discard, lose, encode or acquire";
     return NULL;
 }
 
@@ -1252,9 +1259,8 @@ static void register_hooks(apr_pool_t *p)
 }
 
 static const command_rec directives[] = {
-    AP_INIT_TAKE2(
-        "PgPoolProbeHook", set_hook, NULL, RSRC_CONF,
-        "connect or attach, and what our hook does: count, fail, begin, discard or lose"),
+    AP_INIT_TAKE2("PgPoolProbeHook", set_hook, NULL, RSRC_CONF,
+                  "connect or attach, and what our hook does: count, fail, begin, and so on"),
     AP_INIT_TAKE1("PgPoolProbeEarly", ap_set_string_slot,
                   (void *)APR_OFFSETOF(probe_dir_conf, sql), ACCESS_CONF,
                   "SQL to run before anybody is authenticated"),
