@@ -78,6 +78,21 @@ subtest 'a server that does not tell its capacity' => sub {
     }
 };
 
+subtest 'a parameter without a value' => sub {
+    my $server = FakeServer->new(sub {
+        my ($session) = @_;
+        log_in($session);
+        while (my ($type) = message($session)) {
+            next if $type ne 'Q';
+            say_message($session, S => "in_hot_standby\0\0");
+            complete($session, 'SET');
+        }
+    });
+    my $httpd = probed(qq(PgPoolConninfo "@{[conninfo_of($server)]}"\nPgPoolReset transaction));
+    tells probe($httpd, 'acquire'), { status => 0 }, 'is none';
+    $httpd->stop;
+};
+
 subtest "a number of PgBouncer instead of a backend's pid" => sub {
     my $server = FakeServer->new(sub {
         my ($session) = @_;

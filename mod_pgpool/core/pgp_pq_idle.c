@@ -34,12 +34,12 @@ bool pgp_pq_idle_is_alive(pgp_connection *connection)
 
 /* --- the server's role ------------------------------------------------------ */
 
-/* "on" or "off", by its second letter. */
+/* "on" or "off", by its second letter.  A proxy may tell nothing, or an empty text. */
 static char parameter_read(const pgp_connection *connection, const char *name)
 {
     const char *value = PQparameterStatus(connection->conn, name);
 
-    return value ? value[1] : '-';
+    return value && *value ? value[1] : '-';
 }
 
 void pgp_pq_idle_note_role(pgp_connection *connection)
