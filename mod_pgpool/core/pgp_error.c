@@ -1,4 +1,4 @@
-/* An error of the server's or of libpq's, as a value. */
+/* Sets and prints the text of an error. */
 
 #include "pgp_error.h"
 

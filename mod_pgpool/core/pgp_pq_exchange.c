@@ -1,4 +1,4 @@
-/* One question, one answer, in libpq's nonblocking mode. */
+/* Exchanges one question and its answer, in libpq's nonblocking mode. */
 
 #include "pgp_pq.h"
 

@@ -1,4 +1,4 @@
-/* The end of a lease, and the message that undoes what it has changed. */
+/* Ends leases, and composes the messages that undo their effects. */
 
 #include "pgp_pq_reset.h"
 

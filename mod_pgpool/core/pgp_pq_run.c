@@ -1,4 +1,4 @@
-/* One statement on a borrowed connection. */
+/* Runs one statement on a borrowed connection. */
 
 #include "pgp_pq_run.h"
 

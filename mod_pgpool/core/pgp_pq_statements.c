@@ -1,4 +1,4 @@
-/* The prepared statements of a connection. */
+/* Keeps the list of a connection's prepared statements. */
 
 #include "pgp_pq_statements.h"
 

@@ -1,4 +1,4 @@
-/* A call that blocks, on a thread of its own, for which nobody has to wait. */
+/* Runs a call that blocks on a thread of its own. */
 
 #include "pgp_task.h"
 

@@ -1,4 +1,4 @@
-/* Text from outside, made fit for logs, headers and pages. */
+/* Makes text from outside fit for logs, headers and pages. */
 
 #include "pgp_text.h"
 

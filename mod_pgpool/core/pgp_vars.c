@@ -1,4 +1,4 @@
-/* Lists of session variables. */
+/* Compares and copies lists of session variables. */
 
 #include "pgp_vars.h"
 
