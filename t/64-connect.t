@@ -162,7 +162,11 @@ subtest 'a passfile that does not help' => sub {
 
 subtest 'a passfile that helps' => sub {
     my $file = passfile(0600, '*:*:*:guarded:open sesame');
-    my $httpd = probed(qq(PgPoolConninfo "$conninfo user=guarded passfile=$file"));
+    my $httpd = probed(<<"CONF");
+PgPoolConninfo "$conninfo user=guarded passfile=$file"
+PgPoolConnectTimeout 30s
+PgPoolAcquireTimeout 60s
+CONF
     tells probe($httpd, 'acquire', 'sql=SELECT current_user'), { value => 'guarded' }, 'is read';
     unlike $httpd->error_log, qr/PGP1002|open sesame/, '... and not in the log';
     $httpd->stop;
