@@ -4,19 +4,31 @@
 
 /* --- what one child logs for all -------------------------------------------- */
 
+/* Close the gates that an earlier pool has left open.  Another child may do so at the same
+ * time, and open one again at once: what it has written since `left` was read stays. */
+static void gates_close(pgp_shared_gates *gates, unsigned tenure)
+{
+    apr_int64_t left[PGP_GATES];
+    int i;
+
+    for (i = 0; i < PGP_GATES; i++)
+        left[i] = atomic_load(&gates->gates[i].since);
+    if (atomic_load(&gates->tenure) == tenure)
+        return;
+    for (i = 0; i < PGP_GATES; i++)
+        atomic_compare_exchange_strong(&gates->gates[i].since, &left[i], 0);
+    atomic_store(&gates->tenure, tenure);
+}
+
 /* A pool that gets the place begins with closed gates. */
 pgp_gate *pgp_board_gate(pgp_board *board, int place, pgp_gate_id id)
 {
-    pgp_shared_gates *n = &board->gates[place < 0 ? board->nplaces : place];
+    pgp_shared_gates *gates = &board->gates[place < 0 ? board->nplaces : place];
     const unsigned tenure = place < 0 ? 1 : board->places[place].tenure;
-    int i;
 
-    if (atomic_load(&n->tenure) != tenure) {
-        for (i = 0; i < PGP_GATES; i++)
-            atomic_store(&n->gates[i].since, 0);
-        atomic_store(&n->tenure, tenure);
-    }
-    return &n->gates[id];
+    if (atomic_load(&gates->tenure) != tenure)
+        gates_close(gates, tenure);
+    return &gates->gates[id];
 }
 
 /* --- what an operator orders -------------------------------------------------- */

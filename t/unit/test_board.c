@@ -863,42 +863,87 @@ START_TEST(order_leaves_the_other_one)
 }
 END_TEST
 
-#define FIRST_ORDERS 1000
+/* --- the first ones to use a place ------------------------------------------- */
 
-static _Atomic int rounds_begun, rounds_ended, ordered_place;
+#define NEWCOMERS 1000
 
-static void *reconnects_order(void *unused)
+static _Atomic int rounds_begun, rounds_ended, new_place, lines_logged;
+
+/* Give a place to a new pool, and let the other thread go on. */
+static void newcomer_begin(int k)
 {
-    for (int k = 1; k <= FIRST_ORDERS; k++) {
+    char server[32];
+    const pgp_board_pool pool = {.name = "main", .server = server};
+
+    snprintf(server, sizeof server, "dbname=%d", k);
+    configure(&pool, NULL);
+    atomic_store(&new_place, pgp_board_place(board, &pool));
+    atomic_store(&rounds_begun, k);
+}
+
+static void newcomer_end(int k)
+{
+    while (atomic_load(&rounds_ended) < k)
+        sched_yield();
+}
+
+static void *other_thread(void *act)
+{
+    for (int k = 1; k <= NEWCOMERS; k++) {
         while (atomic_load(&rounds_begun) < k)
             sched_yield();
-        pgp_board_reconnect(board, atomic_load(&ordered_place), NOW);
+        ((void (*)(void))act)();
         atomic_store(&rounds_ended, k);
     }
     return NULL;
+}
+
+static void reconnect_order(void)
+{
+    pgp_board_reconnect(board, atomic_load(&new_place), NOW);
 }
 
 /* Also the first two orders for a pool that has got its place may come at the same time. */
 START_TEST(first_orders_do_not_undo_each_other)
 {
     pthread_t other;
-    char server[32];
-    const pgp_board_pool pool = {.name = "main", .server = server};
 
-    pthread_create(&other, NULL, reconnects_order, NULL);
-    for (int k = 1; k <= FIRST_ORDERS; k++) {
+    pthread_create(&other, NULL, other_thread, (void *)reconnect_order);
+    for (int k = 1; k <= NEWCOMERS; k++) {
         pgp_orders orders;
 
-        snprintf(server, sizeof server, "dbname=%d", k);
-        configure(&pool, NULL);
-        atomic_store(&ordered_place, pgp_board_place(board, &pool));
-        atomic_store(&rounds_begun, k);
-        pgp_board_suspend(board, ordered_place, NOW + PGP_SEC(60));
-        while (atomic_load(&rounds_ended) < k)
-            sched_yield();
-        orders = pgp_board_orders(board, ordered_place, NOW + 1);
+        newcomer_begin(k);
+        pgp_board_suspend(board, new_place, NOW + PGP_SEC(60));
+        newcomer_end(k);
+        orders = pgp_board_orders(board, new_place, NOW + 1);
         ck_assert_int_eq(orders.suspended_until, NOW + PGP_SEC(60));
         ck_assert_int_eq(orders.reconnect_before, NOW);
+    }
+    pthread_join(other, NULL);
+}
+END_TEST
+
+static void event_log(void)
+{
+    pgp_gate *gate = pgp_board_gate(board, atomic_load(&new_place), PGP_GATE_CONNECT);
+    pgp_gate_count count;
+
+    atomic_fetch_add(&lines_logged,
+                     pgp_gate_pass(gate, NOW + atomic_load(&rounds_begun), PGP_NEVER, &count));
+}
+
+/* The children of a new pool may all fail to connect at once. */
+START_TEST(first_events_are_logged_once)
+{
+    pthread_t other;
+
+    pthread_create(&other, NULL, other_thread, (void *)event_log);
+    for (int k = 1; k <= NEWCOMERS; k++) {
+        atomic_store(&lines_logged, 0);
+        newcomer_begin(k);
+        event_log();
+        newcomer_end(k);
+        ck_assert_int_eq(lines_logged, 1);
     }
     pthread_join(other, NULL);
 }
@@ -947,6 +992,7 @@ int main(void)
     tcase_add_test(t, one_child_logs_for_all);
     tcase_add_test(t, order_leaves_the_other_one);
     tcase_add_test(t, first_orders_do_not_undo_each_other);
+    tcase_add_test(t, first_events_are_logged_once);
     tcase_add_test(t, late_failure_is_stale);
     tcase_add_test(t, figures_are_read_while_they_are_published);
     tcase_add_test(t, hostile_memory);
