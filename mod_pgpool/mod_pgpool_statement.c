@@ -81,9 +81,9 @@ static const char *shutdown_cause(apr_status_t rv)
     }
 }
 
-/* Whether the pin still holds the connection that the statement runs on.  What the rows pass,
- * such as an output filter, may acquire as well: then it learns that the connection has died,
- * and the pin gives it up or holds another one. */
+/* Whether the pin still holds the connection that the statement runs on.  An output filter that
+ * the rows pass may acquire as well.  If the connection has died, the filter's acquire finds
+ * out, and the pin gives the connection up or holds another one. */
 static bool connection_is_held(const query_call *call)
 {
     return call->pin->slot && pgp_slot_lease_id(call->pin->slot) == call->lease;

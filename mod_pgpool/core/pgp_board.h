@@ -75,11 +75,11 @@ typedef struct {
 
 /* --- the parent ------------------------------------------------------------- */
 
-/* How many seats to make if the MPM allows this many children at a time.  Spare seats are for
- * ended children that still count (PGP_BOARD_GRACE), and for children of older generations that
- * finish their requests, which MPM worker does not count among its children.  There are three
- * spare seats for each child, but at least 256 and at most 1024.  An unused seat costs address
- * space only. */
+/* The number of seats to make if the MPM allows this many children at a time.  Spare seats are
+ * for ended children that still count (PGP_BOARD_GRACE), and for children of older generations
+ * that finish their requests, which MPM worker does not count among its children.  There are
+ * three spare seats for each child, but at least 256 and at most 1024.  An unused seat costs
+ * address space only. */
 int pgp_board_seats_for(int children);
 
 /* How many locks a board needs. */

@@ -24,7 +24,7 @@
 
 #include "pgp_settings.h"
 
-/* While events of one kind go on, all children together write one line in this time. */
+/* All children together write one line in this time while events of one kind go on. */
 #define PGP_LOG_PERIOD PGP_SEC(60)
 
 /* The kinds of events.  Failed attempts to connect have one kind for each kind of cause, so

@@ -273,8 +273,8 @@ static void *APR_THREAD_FUNC keeper_run(apr_thread_t *thread, void *data)
             break;
         sleep_until(keeper, next);
     }
-    /* While a connection is in use, this child keeps its seat, and so the connection's permit.
-     * Another child reaps the seat when this process has ended. */
+    /* This child keeps its seat, and so the permit of a connection, while the connection is in
+     * use.  Another child reaps the seat when this process has ended. */
     if (keeper->seat >= 0 && is_drained(keeper))
         seat_leave(keeper, pgp_now(keeper->env));
     atomic_store(&keeper->ended, true);

@@ -11,8 +11,8 @@
 #include "pgp_slot.h"
 #include "pgp_permits.h"
 
-/* While requests wait, one more attempt to connect may run at the same time for each such step
- * that they have waited. */
+/* One more attempt to connect may run at the same time for each such step that requests have
+ * waited. */
 #define PGP_GROWTH_STEP PGP_MS(50)
 
 typedef struct {

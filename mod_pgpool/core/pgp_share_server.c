@@ -15,8 +15,8 @@
 /* The number of connections that was found at a 53300 counts for this time. */
 #define FULL_FOR PGP_SEC(30)
 
-/* While a child has this many attempts to connect to a server under way, over all of its pools,
- * it begins none for PgPoolMin.  If hundreds of pools began theirs at once, a request's attempt
+/* A child that has this many attempts to connect to a server under way, over all of its pools,
+ * begins none for PgPoolMin.  If hundreds of pools began theirs at once, a request's attempt
  * would have to wait at the server. */
 #define WARMING_MOST 4
 
